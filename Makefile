@@ -1,0 +1,28 @@
+# Two commands do everything on a bare machine with Python 3.10+ and make:
+#   make demo   environment, generated data set, both streams, fused evaluation, TensorBoard files
+#   make test   environment, all tests
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+# Rebuilt only when the package metadata or the pinned versions change.
+.venv/ready: setup.py constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}; try make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/ready
+	$(BIN)/python launch/local.py --stream both --config configs/demo --run runs/demo
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv runs data build *.egg-info

@@ -1,0 +1,77 @@
+"""What a cluster grants a job: the only place that knows partitions, accounts and time limits.
+
+None of it changes a result, so none of it is part of a run's configuration.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sptskm.config import ConfigError, apply_overrides, merge
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Resources of one job, and where it may run."""
+
+    nodes: int = 1
+    gpus_per_node: int = 1
+    """Ranks per node; 0 runs `cpu_ranks` of them on CPUs."""
+    cpu_ranks: int = 1
+    cpus_per_task: int = 4
+    mem_gb: int = 32
+    """Per node."""
+    minutes: int = 24 * 60
+    partition: str = ""
+    account: str = ""
+    constraint: str = ""
+    setup: tuple[str, ...] = ()
+    """Shell lines before the job, such as `module load cuda`."""
+    warn_seconds: int = 120
+    """How long before the time limit a job is asked to save and leave."""
+    requeues: int = 10
+    """How often a job that reached its time limit is queued again."""
+
+    @property
+    def tasks_per_node(self) -> int:
+        """Ranks on each node."""
+        return self.gpus_per_node or self.cpu_ranks
+
+
+def load_cluster(path: Path, overrides: Sequence[str] = ()) -> Cluster:
+    """A cluster file; unknown keys are refused with the legal ones named."""
+    if not path.is_file():
+        known = ", ".join(sorted(str(p) for p in path.parent.glob("*.yaml"))) or "none there"
+        raise FileNotFoundError(f"cluster file {path}: no such file (found: {known})")
+    content = yaml.safe_load(path.read_text()) or {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: wanted `key: value` lines")
+    try:
+        return apply_overrides(merge(Cluster(), content), overrides)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parameters(cluster: Cluster, name: str, after: Sequence[str] = ()) -> dict[str, Any]:
+    """Keyword arguments of submitit's AutoExecutor for a job that starts once the jobs `after` have succeeded."""
+    slurm: dict[str, Any] = {"signal_delay_s": cluster.warn_seconds, "srun_args": ["--kill-on-bad-exit=1"]}
+    slurm |= {key: value for key in ("partition", "account", "constraint") if (value := getattr(cluster, key))}
+    if cluster.setup:
+        slurm["setup"] = list(cluster.setup)
+    if after:
+        # without the second a job whose predecessor failed waits for ever
+        slurm["additional_parameters"] = {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
+    return {
+        "name": name,
+        "nodes": cluster.nodes,
+        "tasks_per_node": cluster.tasks_per_node,
+        "gpus_per_node": cluster.gpus_per_node,
+        "cpus_per_task": cluster.cpus_per_task,
+        "mem_gb": cluster.mem_gb,
+        "timeout_min": cluster.minutes,
+        "slurm_max_num_timeout": cluster.requeues,
+        **{f"slurm_{key}": value for key, value in slurm.items()},
+    }

@@ -1,0 +1,80 @@
+"""Picklable jobs: settings and nothing else. Heavy imports happen on the compute node.
+
+A job that is interrupted returns itself; everything it has done is in its run folder.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import submitit
+
+from launch.plan import Plan
+from sptskm.config import Config, Final
+
+
+def _enter_world() -> int:
+    """Give sptskm the variables it looks for, from submitit's view of the allocation; this rank's number."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)  # whatever the submitting shell had set
+    environment = submitit.JobEnvironment()
+    if environment.num_tasks > 1:
+        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    return environment.global_rank
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Train one stream, or continue it."""
+
+    config: Config
+
+    def __call__(self) -> dict[str, Any]:
+        requeue: Callable[..., Any] = signal.getsignal(signal.SIGUSR2)  # type: ignore[assignment]
+        rank = _enter_world()
+        from sptskm.training.trainer import train
+
+        outcome = train(self.config)
+        if not outcome.finished:
+            leave(rank, requeue)
+        return vars(outcome)
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """What submitit queues again."""
+        return submitit.helpers.DelayedSubmission(self)
+
+
+@dataclass(frozen=True)
+class FinalJob:
+    """Extract, fuse and report."""
+
+    runs: tuple[str, ...]
+    out: str
+    settings: Final
+
+    def __call__(self) -> str:
+        _enter_world()
+        from sptskm.final import final
+
+        results = final(self.runs, self.out, self.settings)
+        text = results.text() if results is not None else ""
+        print(text)
+        return text
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """What submitit queues again."""
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def final_job(plan: Plan) -> FinalJob:
+    """The final job of a plan."""
+    return FinalJob(tuple(config.run for config in plan.configs), str(plan.out), plan.final)
+
+
+def leave(rank: int, requeue: Callable[..., Any]) -> None:
+    """End a saved but unfinished job: rank 0 has it queued again, the others leave no result behind."""
+    if rank == 0:
+        requeue(signal.SIGUSR2, None)  # submitit's own handler; it does not return
+    os._exit(0)

@@ -1,0 +1,119 @@
+"""What the launchers share: the command line, the runs it asks for, and checks before anything is started.
+
+Nothing here imports torch, so that a launcher answers at once on a login node.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sptskm.config import Config, ConfigError, Final, SsinModel, load, load_final
+from sptskm.data import DataError, Split, Tracklets, hold_out, read_mars
+from sptskm.data.sampler import num_batches
+from sptskm.data.tracklets import Modality
+from sptskm.evaluation import protocol
+
+STREAMS = ("ssin", "smin")
+NEEDS: dict[str, tuple[Modality, ...]] = {"ssin": ("frames", "masks"), "smin": ("skeletons",)}
+PROBES = 8  # files looked for per modality before a job is started; `sptskm check` looks for all
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The training runs to start and the final job that follows them."""
+
+    configs: tuple[Config, ...]
+    final: Final
+    folder: Path
+
+    @property
+    def out(self) -> Path:
+        """Where the final job writes."""
+        return self.folder / "final"
+
+    def farewell(self) -> str:
+        """What to type to see the runs."""
+        return f"tensorboard --logdir {self.folder}"
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options that every launcher has."""
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument("--stream", choices=(*STREAMS, "both"), required=True)
+    options.add_argument(
+        "--config", type=Path, default=Path("configs/mars"), help="folder with ssin.yaml, smin.yaml, final.yaml"
+    )
+    options.add_argument("--run", type=Path, help="folder of the runs (default: runs/NAME OF THE CONFIG FOLDER)")
+    options.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help="e.g. data.root=/data/mars train.epochs=50; ssin.train.epochs=50 for one stream, final.protocol=torchreid",
+    )
+    return options
+
+
+def make_plan(options: argparse.Namespace) -> Plan:
+    """The plan of a command line; ConfigError, DataError or FileNotFoundError when it cannot work."""
+    names = STREAMS if options.stream == "both" else (options.stream,)
+    folder = (options.run or Path("runs") / options.config.name).resolve()
+    overrides = {name: _for(name, options.overrides) for name in (*names, "final")}
+    configs = tuple(load(options.config / f"{name}.yaml", [*overrides[name], f"run={folder / name}"]) for name in names)
+    plan = Plan(configs, load_final(options.config / "final.yaml", overrides["final"]), folder)
+    check(plan)
+    return plan
+
+
+def _for(target: str, overrides: Sequence[str]) -> list[str]:
+    """The overrides for a stream (its own and the common ones) or for the final job (only its own)."""
+    chosen = []
+    for override in overrides:
+        first, _, rest = override.partition(".")
+        if first == target:
+            chosen.append(rest)
+        elif target != "final" and first not in (*STREAMS, "final"):
+            chosen.append(override)
+    return chosen
+
+
+def check(plan: Plan) -> None:
+    """Everything that would fail on a compute node and can be seen from here."""
+    protocol(plan.final.protocol)
+    tables: dict[str, Tracklets] = {}
+    for config in plan.configs:
+        root = config.data.root
+        table = tables.setdefault(root, read_mars(root)) if root not in tables else tables[root]
+        split = hold_out(table, config.data.held_out, config.data.split_seed, config.data.min_length)
+        num_batches(config.sampling, split.train, table.pids_N[split.train])
+        _check_weights(config)
+        _check_files(config, table, split)
+    held_out = {config.data.held_out for config in plan.configs}
+    seeds = {config.data.split_seed for config in plan.configs}
+    if len(held_out) > 1 or len(seeds) > 1:
+        raise ConfigError("data.held_out and data.split_seed must be the same for both streams to be fused")
+    if held_out == {0.0} and len(plan.configs) == 2 and plan.final.weight is None:
+        raise ConfigError("data.held_out is 0, so that nothing can choose the fusion weight: set final.weight")
+
+
+def _check_weights(config: Config) -> None:
+    if isinstance(config.model, SsinModel) and config.model.pretrained:
+        path = Path(config.model.pretrained)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"model.pretrained is {path}: no such file; compute nodes have no internet, copy it there first"
+            )
+
+
+def _check_files(config: Config, table: Tracklets, split: Split) -> None:
+    """A few files of each modality the stream needs, spread over the training and the test rows."""
+    for rows in (split.train, table.test):
+        if not len(rows):
+            raise DataError(f"{config.data.root}: has no tracklet in one of train and test")
+        probes = rows[np.linspace(0, len(rows) - 1, min(PROBES, len(rows))).astype(int)]
+        for modality in NEEDS[config.stream]:
+            paths = [table.path(int(row), 0, modality) for row in probes]
+            if not any(path.is_file() for path in paths):
+                raise DataError(f"{config.stream} needs {modality}, but none of {len(paths)} exist, such as {paths[0]}")

@@ -1,0 +1,24 @@
+"""Package metadata. Version ranges live here, the tested versions in constraints.txt, tool settings in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="sptskm",
+    version="0.1.0",
+    description="Long-term person re-identification from walking tracklets: SSIN and SMIN on MARS, on clusters",
+    python_requires=">=3.10",
+    packages=find_packages(include=["sptskm", "sptskm.*", "launch"]),
+    install_requires=[
+        "torch>=2.4",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "opencv-python>=4.8",
+        "pyyaml>=6.0",
+        "tensorboard>=2.15",
+        "matplotlib>=3.8",
+        "tqdm>=4.66",
+        "submitit>=1.5.2",
+    ],
+    extras_require={"dev": ["pytest>=8.0", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]},
+    entry_points={"console_scripts": ["sptskm = sptskm.cli:main"]},
+)

@@ -1,0 +1,100 @@
+"""`sptskm`: the single steps, each usable alone."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sptskm.config import ConfigError, load, load_final, to_yaml
+from sptskm.report.console import set_up_logging
+
+EXIT_BAD_INPUT = 2
+EXIT_STOPPED = 75  # EX_TEMPFAIL: asked to stop, start again to continue
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; what the user got wrong is one line, not a traceback."""
+    options = _parser().parse_args(arguments)
+    rank = int(os.environ.get("RANK", 0))
+    set_up_logging(rank)
+    try:
+        return options.command(options) or 0
+    except (ConfigError, FileNotFoundError, FileExistsError, ValueError) as error:
+        if rank == 0 and os.environ.get("WORLD_SIZE", "1") == "1":
+            logging.getLogger(__name__).debug("traceback", exc_info=True)
+            print(f"sptskm: {error}", file=sys.stderr)
+            return EXIT_BAD_INPUT
+        raise
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sptskm", description="Long-term person re-ID from walking tracklets.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    synth = commands.add_parser("synth", help="write a generated data set in the MARS layout")
+    synth.add_argument("folder", type=Path)
+    synth.add_argument("--seed", type=int, default=0)
+    synth.set_defaults(command=_synth)
+
+    check = commands.add_parser("check", help="find missing and broken files of a data set before training")
+    check.add_argument("folder", type=Path)
+    check.add_argument("--quick", action="store_true", help="only look whether files exist")
+    check.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    check.set_defaults(command=_check)
+
+    show = commands.add_parser("config", help="print a configuration with every value")
+    show.add_argument("file", type=Path)
+    show.add_argument("overrides", nargs="*", metavar="section.key=value")
+    show.set_defaults(command=_config)
+
+    train = commands.add_parser("train", help="train one stream, or continue it (also under torchrun)")
+    train.add_argument("file", type=Path)
+    train.add_argument("overrides", nargs="*", metavar="section.key=value")
+    train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("evaluate", help="extract, fuse and report one or two trained runs")
+    evaluate.add_argument("runs", nargs="+", type=Path, metavar="run")
+    evaluate.add_argument("--out", type=Path, required=True, help="folder for the results")
+    evaluate.add_argument("--final", type=Path, default=Path("final.yaml"), help="settings of the final job")
+    evaluate.add_argument("--set", nargs="*", default=[], metavar="key=value", dest="settings")
+    evaluate.add_argument("--overrides", nargs="*", default=[], metavar="section.key=value")
+    evaluate.set_defaults(command=_evaluate)
+    return parser
+
+
+def _synth(options: argparse.Namespace) -> None:
+    from sptskm.data.synthetic import DEMO, write_dataset
+
+    write_dataset(options.folder, DEMO, options.seed)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from sptskm.data.check import check
+
+    report = check(options.folder, decode=not options.quick, workers=options.workers)
+    print(report.text())
+    return 0 if report.ok else EXIT_BAD_INPUT
+
+
+def _config(options: argparse.Namespace) -> None:
+    print(to_yaml(load(options.file, options.overrides)), end="")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from sptskm.training.trainer import train
+
+    return 0 if train(load(options.file, options.overrides)).finished else EXIT_STOPPED
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from sptskm.final import final
+
+    results = final(options.runs, options.out, load_final(options.final, options.settings), options.overrides)
+    if results is not None:
+        print(results.text())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

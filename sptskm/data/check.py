@@ -1,0 +1,212 @@
+"""Whether a data set on disk is what its tables promise: every frame, mask and skeleton, file by file."""
+
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from sptskm.data.errors import DataError
+from sptskm.data.files import read_frame, read_mask, read_skeleton
+from sptskm.data.mars import read_mars
+from sptskm.data.tracklets import ENDINGS, Modality, Tracklets
+
+KEPT = 20  # problems told in full; all are counted
+SPLITS = ("train", "test")
+READERS: dict[Modality, Callable[[Path], NDArray[Any]]] = {
+    "frames": read_frame,
+    "masks": read_mask,
+    "skeletons": read_skeleton,
+}
+
+
+class Problem(NamedTuple):
+    """A file that cannot be used, and why in one sentence with its path."""
+
+    path: Path
+    sentence: str
+
+
+class Count(NamedTuple):
+    """Files of one modality in one split."""
+
+    split: str
+    modality: Modality
+    absent: bool
+    """There is no folder for it in either split, which is no problem: each stream needs only its own inputs."""
+    promised: int
+    found: int
+    unreadable: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found; `problems` are the first of `num_problems`."""
+
+    counts: tuple[Count, ...]
+    tracklets: int
+    frames_without_skeleton: int
+    """Skeleton files that say "nobody found" (NaN or all zero): usable, and not a problem."""
+    tracklets_without_skeleton: int
+    """They keep their row, but SMIN cannot see them."""
+    size_mismatches: int
+    """Masks of another size than their frame."""
+    num_problems: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no file is missing, unreadable or of the wrong size."""
+        return self.num_problems == 0
+
+    def text(self) -> str:
+        """A table of the counts and the first problems, for a terminal."""
+        layout = "{:<6} {:<10} {:>10} {:>10} {:>10}"
+        lines = [layout.format("split", "modality", "promised", "found", "unreadable")]
+        for split, modality, absent, promised, found, unreadable in self.counts:
+            told = ("absent", "") if absent else (found, unreadable)
+            lines.append(layout.format(split, modality, promised, *told))
+        lines += [
+            f"frames without a skeleton: {self.frames_without_skeleton}",
+            f"tracklets without a skeleton: {self.tracklets_without_skeleton} of {self.tracklets}",
+            f"masks of another size than their frame: {self.size_mismatches}",
+            f"problems: {self.num_problems}" + (f", the first {KEPT}:" if self.num_problems > KEPT else ""),
+        ]
+        return "\n".join(lines + [f"  {problem.sentence}" for problem in self.problems])
+
+
+def check(root: Path, decode: bool = True, workers: int | None = None) -> Report:
+    """Looks for every file that the tables in `root` promise and, with `decode`, reads it.
+
+    Without `decode` only missing and empty files are found. `workers` processes share the tracklets (all
+    cores when None). Raises DataError or FileNotFoundError when the tables themselves cannot be used.
+    """
+    table = read_mars(root)
+    present = {m: any(table.folders[split, m].is_dir() for split in SPLITS) for m in ENDINGS}
+    jobs = [_Job.of(table, row, present, decode) for row in range(len(table))]
+    total: Counter[str] = Counter()
+    problems: list[Problem] = []
+    for tally in tqdm(_looked_at(jobs, workers), "check", len(jobs), disable=None):
+        total.update(tally.counts)
+        problems += tally.problems[: KEPT - len(problems)]
+    if not any(present.values()):
+        total["problem"] += 1
+        problems.append(Problem(Path(root), f"{root}: holds no folder of frames, masks or skeletons"))
+    return _report(table, present, total, tuple(problems))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One tracklet to look at: all that a worker process needs."""
+
+    split: str
+    folders: dict[Modality, Path]
+    stems_F: NDArray[np.bytes_]
+    decode: bool
+
+    @classmethod
+    def of(cls, table: Tracklets, row: int, present: dict[Modality, bool], decode: bool) -> "_Job":
+        folders = {modality: table.folder(row, modality) for modality in ENDINGS if present[modality]}
+        split = SPLITS[row >= table.num_train]
+        return cls(split, folders, table.stems_M[table.starts_N[row] : table.stops_N[row]], decode)
+
+
+class _Tally(NamedTuple):
+    counts: Counter[str]
+    problems: list[Problem]
+
+
+def _looked_at(jobs: list[_Job], workers: int | None) -> Iterable[_Tally]:
+    workers = min(workers or os.cpu_count() or 1, len(jobs))
+    if workers <= 1:
+        yield from map(_look, jobs)
+        return
+    # Spawned, because forking a process in which torch has started threads can hang.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,)) as pool:
+        yield from pool.map(_look, jobs, chunksize=8)
+
+
+def _look(job: _Job) -> _Tally:
+    counts: Counter[str] = Counter()
+    problems: list[Problem] = []
+    for stem in job.stems_F.astype(str).tolist():
+        frame: tuple[int, ...] = ()
+        for modality, folder in job.folders.items():
+            path = folder / stem[:4] / (stem + ENDINGS[modality])
+            try:
+                array = _array(path, modality, job, counts)
+                _count_skeleton(modality, array, counts)
+                _compare_sizes(path, modality, array, frame, counts)
+                frame = array.shape[:2] if modality == "frames" else frame
+            except DataError as error:
+                problems.append(Problem(path, str(error)))
+    counts["problem"] = len(problems)
+    counts["tracklet with a skeleton"] = min(1, counts["skeleton"])
+    return _Tally(counts, problems[:KEPT])
+
+
+def _array(path: Path, modality: Modality, job: _Job, counts: Counter[str]) -> NDArray[Any]:
+    """The content of a file, or an empty array when nothing is to be decoded."""
+    kind = modality.removesuffix("s")
+    if not path.is_file():
+        raise DataError(f"{kind} {path}: no such file")
+    counts[f"{job.split} {modality} found"] += 1
+    try:
+        if path.stat().st_size == 0:
+            raise DataError(f"{kind} {path}: empty file")
+        return READERS[modality](path) if job.decode else np.empty(0)
+    except DataError:
+        counts[f"{job.split} {modality} unreadable"] += 1
+        raise
+
+
+def _count_skeleton(modality: Modality, array: NDArray[Any], counts: Counter[str]) -> None:
+    if modality == "skeletons":
+        nobody = array.size > 0 and not (np.isfinite(array).all() and array[:, :3].any())
+        counts["no skeleton" if nobody else "skeleton"] += 1
+
+
+def _compare_sizes(
+    path: Path, modality: Modality, array: NDArray[Any], frame: tuple[int, ...], counts: Counter[str]
+) -> None:
+    if modality == "masks" and len(frame) == 2 and array.shape != frame:
+        counts["mismatch"] += 1
+        height, width = array.shape
+        raise DataError(f"mask {path}: is {height}x{width}, wanted {frame[0]}x{frame[1]} like its frame")
+
+
+def _report(
+    table: Tracklets, present: dict[Modality, bool], total: Counter[str], problems: tuple[Problem, ...]
+) -> Report:
+    promised = {"train": table.lengths[table.train].sum(), "test": table.lengths[table.test].sum()}
+    counts = [
+        Count(
+            split=split,
+            modality=modality,
+            absent=not present[modality],
+            promised=int(promised[split]),
+            found=total[f"{split} {modality} found"],
+            unreadable=total[f"{split} {modality} unreadable"],
+        )
+        for split in SPLITS
+        for modality in ENDINGS
+    ]
+    without = len(table) - total["tracklet with a skeleton"] if present["skeletons"] else 0
+    return Report(
+        counts=tuple(counts),
+        tracklets=len(table),
+        frames_without_skeleton=total["no skeleton"],
+        tracklets_without_skeleton=without,
+        size_mismatches=total["mismatch"],
+        num_problems=total["problem"],
+        problems=problems,
+    )

@@ -1,0 +1,120 @@
+"""MARS (Zheng et al., ECCV 2016) from its own files: name lists, .mat tables, optional clothes.csv."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+
+from sptskm.data.errors import DataError
+from sptskm.data.tracklets import ENDINGS, IntArray, Modality, Tracklets, check_ranges
+
+_SUFFIXES: dict[Modality, str] = {"frames": "", "masks": "_mask", "skeletons": "_joint3d"}
+
+
+def read_mars(root: str | Path) -> Tracklets:
+    """The table of a data set in the MARS layout; only the files in `info/` (and clothes.csv) are read.
+
+    Frames, masks and skeletons are looked for in `bbox_train`, `bbox_train_mask`, `bbox_train_joint3d` and
+    the same for test, or in the doubled form `bbox_train/bbox_train`; none of them needs to exist.
+    Raises DataError or FileNotFoundError naming the file at fault.
+    """
+    root = Path(root)
+    train_stems = _read_names(root / "info" / "train_name.txt")
+    test_stems = _read_names(root / "info" / "test_name.txt")
+    train = _read_table(root / "info" / "tracks_train_info.mat", "track_train_info", len(train_stems))
+    test = _read_table(root / "info" / "tracks_test_info.mat", "track_test_info", len(test_stems))
+    offset = np.zeros_like(test)
+    offset[:, :2] = len(train_stems)
+    rows = np.concatenate([train, test + offset])
+    stems_M = np.concatenate([train_stems, test_stems])
+    starts_N = rows[:, 0] - 1
+    return Tracklets(
+        stems_M=stems_M,
+        starts_N=starts_N,
+        stops_N=rows[:, 1],
+        pids_N=rows[:, 2],
+        camids_N=rows[:, 3],
+        clothes_N=_read_clothes(root / "clothes.csv", stems_M[starts_N].astype(str)),
+        num_train=len(train),
+        query=_read_query(root / "info" / "query_IDX.mat", len(test)),
+        folders={
+            (split, modality): _folder(root, split, modality)
+            for split in ("train", "test")
+            for modality in ENDINGS
+        },
+    )
+
+
+def _read_names(path: Path) -> NDArray[np.bytes_]:
+    """Frame names without ending (M,), in file order; the tables' ranges index these lines."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; MARS-evaluation's info folder belongs there")
+    content = path.read_bytes()
+    if b"/" in content or b"\\" in content or b".." in content:
+        raise DataError(f"{path}: holds a path, wanted bare file names such as 0001C1T0001F001.jpg")
+    names = np.array(content.split(), dtype=np.bytes_)
+    if not len(names):
+        raise DataError(f"{path}: is empty, wanted one frame name per line")
+    return np.char.partition(names, b".")[:, 0]
+
+
+def _read_mat(path: Path, key: str) -> NDArray[Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; MARS-evaluation's info folder belongs there")
+    try:
+        content = scipy.io.loadmat(path)
+    except Exception as error:
+        raise DataError(f"{path}: not a readable .mat file ({error})") from error
+    if key not in content:
+        found = ", ".join(name for name in content if not name.startswith("__"))
+        raise DataError(f"{path}: holds {found or 'nothing'}, wanted the variable {key}")
+    return np.asarray(content[key])
+
+
+def _read_table(path: Path, key: str, num_lines: int) -> IntArray:
+    """(N, 4) first line, last line (1-based, inclusive), pid, camid; int64, so that uint16 arithmetic cannot wrap."""
+    table = _read_mat(path, key)
+    if table.ndim != 2 or table.shape[1] != 4:
+        raise DataError(f"{path}: {key} has shape {table.shape}, wanted (tracklets, 4)")
+    table = table.astype(np.int64)
+    check_ranges(table[:, 0] - 1, table[:, 1], num_lines, str(path))
+    return table
+
+
+def _read_query(path: Path, num_test: int) -> IntArray:
+    """0-based rows of the test table; the file is 1-based and uint16."""
+    query = _read_mat(path, "query_IDX").astype(np.int64).ravel()
+    if len(query) and not 1 <= query.min() <= query.max() <= num_test:
+        raise DataError(
+            f"{path}: query_IDX spans {query.min()} to {query.max()}, wanted 1 to {num_test} (rows of the test table)"
+        )
+    return query - 1
+
+
+def _read_clothes(path: Path, keys_N: NDArray[np.str_]) -> IntArray:
+    """Outfit label per row, -1 where clothes.csv (columns tracklet, clothes) is absent or silent."""
+    clothes_N = np.full(len(keys_N), -1, dtype=np.int64)
+    if not path.is_file():
+        return clothes_N
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        if not {"tracklet", "clothes"} <= set(reader.fieldnames or ()):
+            raise DataError(f"{path}: columns are {reader.fieldnames}, wanted tracklet,clothes")
+        worn = {line["tracklet"]: line["clothes"] for line in reader if line["clothes"]}
+    labels = {name: label for label, name in enumerate(sorted(set(worn.values())))}
+    known = [(row, labels[worn[key]]) for row, key in enumerate(keys_N) if key in worn]
+    if known:
+        rows, values = zip(*known, strict=True)
+        clothes_N[list(rows)] = values
+    return clothes_N
+
+
+def _folder(root: Path, split: str, modality: Modality) -> Path:
+    """Where a modality of a split lies: plain, or doubled as in some copies of MARS in the wild."""
+    home = f"bbox_{split}"
+    name = home + _SUFFIXES[modality]
+    candidates = (root / name / name, root / home / name, root / name)
+    return next((folder for folder in candidates if folder.is_dir()), root / name)

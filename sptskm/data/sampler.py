@@ -1,0 +1,108 @@
+"""Which tracklets a training step sees, as pure functions of (seed, epoch): no state, no process group.
+
+The configuration states the global batch; a rank takes its share of every batch, so that the union over ranks
+is the same for every number of ranks. Legend: S batches of an epoch, G = P*K clips of the global batch.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from sptskm.config import ConfigError, Sampling
+from sptskm.data.tracklets import IntArray
+
+
+class Draw(NamedTuple):
+    """One clip to be cut: everything random about it follows from (seed, epoch, position)."""
+
+    row: int
+    epoch: int
+    position: int
+    """Place of the clip in its epoch, the same for every number of ranks."""
+
+    def generator(self, seed: int) -> np.random.Generator:
+        """The generator of this clip's window and augmentation."""
+        return np.random.default_rng([seed, self.epoch, self.position])
+
+
+def num_batches(sampling: Sampling, rows: IntArray, pids: IntArray) -> int:
+    """Batches per epoch; ConfigError when not even one is possible."""
+    P, K = sampling.identities, sampling.tracklets
+    if sampling.kind == "shuffled":
+        batches, have, want = sampling.rounds * len(rows) // (P * K), f"{len(rows)} tracklets", P * K
+    else:
+        identities = len(np.unique(pids))
+        batches, have, want = sampling.rounds * (identities // P), f"{identities} training identities", P
+    if batches == 0:
+        raise ConfigError(
+            f"sampling.identities x sampling.tracklets is {P} x {K}, but there are only {have}, wanted {want}"
+        )
+    return batches
+
+
+def epoch_batches(sampling: Sampling, rows: IntArray, pids: IntArray, epoch: int, seed: int) -> IntArray:
+    """The rows of all global batches of an epoch (S, P*K).
+
+    "identities": each round is a random permutation of the identities, K tracklets of each, without
+    replacement where it has K, otherwise with; what does not fill a batch is left out. "shuffled": a random
+    permutation of all tracklets.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    S, G = num_batches(sampling, rows, pids), sampling.identities * sampling.tracklets
+    if sampling.kind == "shuffled":
+        return np.concatenate([rng.permutation(rows) for _ in range(sampling.rounds)])[: S * G].reshape(S, G)
+    order = np.argsort(pids, kind="stable")
+    _, first = np.unique(pids[order], return_index=True)
+    groups = np.split(rows[order], first[1:])
+    rounds = [_identity_round(groups, sampling, rng) for _ in range(sampling.rounds)]
+    return np.concatenate(rounds).reshape(S, G)
+
+
+def _identity_round(groups: list[IntArray], sampling: Sampling, rng: np.random.Generator) -> IntArray:
+    P, K = sampling.identities, sampling.tracklets
+    chosen = rng.permutation(len(groups))[: len(groups) // P * P]
+    return np.stack([rng.choice(groups[i], K, replace=len(groups[i]) < K) for i in chosen])
+
+
+def shard(batch_G: IntArray, rank: int, world: int) -> IntArray:
+    """Positions within a global batch that belong to `rank`: contiguous, so identities stay together."""
+    if len(batch_G) % world:
+        raise ConfigError(
+            f"the global batch of {len(batch_G)} clips (sampling.identities x sampling.tracklets) "
+            f"does not divide over {world} ranks"
+        )
+    share = len(batch_G) // world
+    return np.arange(rank * share, (rank + 1) * share)
+
+
+class Schedule(NamedTuple):
+    """All of a run's batches for one rank, from any step on; iterating is what the loader does."""
+
+    sampling: Sampling
+    rows: IntArray
+    pids: IntArray
+    epochs: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return num_batches(self.sampling, self.rows, self.pids)
+
+    def from_step(self, step: int) -> Iterator[list[Draw]]:
+        """This rank's part of every batch from global step `step` to the end of the last epoch."""
+        per_epoch = self.per_epoch
+        for epoch in range(step // per_epoch, self.epochs):
+            batches = epoch_batches(self.sampling, self.rows, self.pids, epoch, self.seed)
+            for index in range(step - epoch * per_epoch if epoch == step // per_epoch else 0, per_epoch):
+                yield self._share(batches[index], epoch, index)
+
+    def _share(self, batch_G: IntArray, epoch: int, index: int) -> list[Draw]:
+        offset = index * len(batch_G)
+        return [
+            Draw(int(batch_G[slot]), epoch, offset + int(slot))
+            for slot in shard(batch_G, self.rank, self.world)
+        ]

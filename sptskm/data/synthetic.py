@@ -1,0 +1,176 @@
+"""A generated data set in the layout of MARS: walkers whose identity is in how they move.
+
+Shapes: N tracklets, Q queries. Ids of train and test are disjoint; -1 is junk, 0 a distractor.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from sptskm.data.casting import Role, Sizes, cast
+from sptskm.data.filming import Footage, film
+from sptskm.data.scenes import build_camera
+
+__all__ = ["DEMO", "TINY", "Sizes", "write_dataset"]
+
+_LOG = logging.getLogger(__name__)
+
+# MATLAB files begin with free text; scipy puts the date there, which would change every run.
+_MAT_TEXT = b"MATLAB 5.0 MAT-file, written by sptskm".ljust(116)
+_SKELETON_BYTES = 14 * 4 * 8
+
+DEMO = Sizes(
+    train_ids=48,
+    test_ids=24,
+    cameras=6,
+    tracklets_per_camera=(1, 2),
+    frames=(24, 36),
+    distractors=24,
+    junk=12,
+)
+TINY = Sizes(
+    train_ids=6,
+    test_ids=5,
+    cameras=3,
+    tracklets_per_camera=(2, 3),
+    frames=(8, 12),
+    distractors=2,
+    junk=2,
+)
+
+
+def write_dataset(root: Path, sizes: Sizes, seed: int, workers: int | None = None) -> None:
+    """Writes frames, masks, skeletons, tables and clothes.csv of a data set like MARS to `root`.
+
+    The bytes depend on sizes and seed alone. `workers` processes share the tracklets (all cores
+    when None). The folder appears under its name only when it is complete. Raises FileExistsError
+    when `root` is something else than an empty folder, ValueError for less than one worker.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}, wanted at least 1")
+    train, test = cast(sizes, "train", seed), cast(sizes, "test", seed)
+    with _complete_or_absent(Path(root)) as folder:
+        for role in (*train, *test):
+            for kind in ("", "_mask", "_joint3d"):
+                (folder / f"bbox_{role.split}{kind}" / role.label).mkdir(parents=True, exist_ok=True)
+        _write_tables(folder, train, test)
+        _film_all([_Job(folder, role, seed) for role in (*train, *test)], workers)
+
+
+@contextmanager
+def _complete_or_absent(root: Path) -> Iterator[Path]:
+    """A sibling folder that takes the name `root` when the block ends well and else vanishes."""
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise FileExistsError(f"{root} already holds something, wanted a new or an empty folder")
+    root = root.resolve()
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}.partial-", dir=root.parent) as scratch:
+        partial = Path(scratch) / root.name
+        partial.mkdir()
+        yield partial
+        partial.replace(root)
+
+
+@dataclass(frozen=True)
+class _Job:
+    folder: Path
+    role: Role
+    seed: int
+
+
+def _film_all(jobs: list[_Job], workers: int | None) -> None:
+    total = sum(job.role.frames for job in jobs)
+    workers = min(_cores() if workers is None else workers, len(jobs))
+    if workers == 1:
+        _report(map(_film_one, jobs), total)
+        return
+    # Spawned, because forking a process in which torch has started threads can hang.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,)) as pool:
+        _report(pool.map(_film_one, jobs, chunksize=4), total)
+
+
+def _cores() -> int:
+    """The cores this process may use, which a container or a scheduler can make fewer."""
+    affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _report(frame_counts: Iterable[int], total: int) -> None:
+    """Shows progress on a terminal, and logs every fifth of the way elsewhere."""
+    done, told = 0, 0
+    with tqdm(total=total, unit="frame", desc="synthetic data set", disable=None) as bar:
+        for count in frame_counts:
+            done += count
+            bar.update(count)
+            if bar.disable and 5 * done // total > told:
+                told = 5 * done // total
+                _LOG.info("synthetic data set: %d of %d frames", done, total)
+
+
+def _film_one(job: _Job) -> int:
+    """Writes one tracklet's files and returns its number of frames."""
+    role = job.role
+    rng = np.random.default_rng([job.seed, role.split == "test", role.index])
+    camera = build_camera(role.camid, job.seed)
+    footage = film(role.walker, role.outfit, camera, role.frames, role.flaw, rng)
+    _write_footage(job.folder, role, footage)
+    return role.frames
+
+
+def _write_footage(folder: Path, role: Role, footage: Footage) -> None:
+    place, stems = f"bbox_{role.split}", role.stems()
+    blank = _mat_bytes("new_joint", np.zeros((14, 4)))[:-_SKELETON_BYTES]
+    for row, stem in enumerate(stems):
+        inside = Path(role.label) / stem
+        skeleton = blank + footage.skeletons[row].astype("<f8").tobytes(order="F")
+        (folder / place / inside).with_suffix(".jpg").write_bytes(footage.frames[row])
+        (folder / f"{place}_mask" / inside).with_suffix(".png").write_bytes(footage.masks[row])
+        (folder / f"{place}_joint3d" / inside).with_suffix(".mat").write_bytes(skeleton)
+
+
+def _mat_bytes(name: str, array: NDArray[np.generic]) -> bytes:
+    """A level 5 .mat file with one array and always the same header."""
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, {name: array})
+    return _MAT_TEXT + buffer.getvalue()[len(_MAT_TEXT) :]
+
+
+def _write_tables(folder: Path, train: list[Role], test: list[Role]) -> None:
+    info = folder / "info"
+    info.mkdir()
+    for name, roles in (("train", train), ("test", test)):
+        lines = "".join(f"{stem}.jpg\r\n" for role in roles for stem in role.stems())
+        (info / f"{name}_name.txt").write_bytes(lines.encode("ascii"))
+        table = _mat_bytes(f"track_{name}_info", _table(roles))
+        (info / f"tracks_{name}_info.mat").write_bytes(table)
+    rows = [[row for row, role in enumerate(test, start=1) if role.query]]
+    query = _mat_bytes("query_IDX", np.array(rows, dtype=np.uint16))
+    (info / "query_IDX.mat").write_bytes(query)
+    with (folder / "clothes.csv").open("w", newline="", encoding="ascii") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["tracklet", "clothes"])
+        writer.writerows([r.stems()[0], r.clothes] for r in (*train, *test) if r.pid > 0)
+
+
+def _table(roles: list[Role]) -> NDArray[np.int32]:
+    """(N, 4): first and last line of the name list, from 1 and inclusive, pid, camera."""
+    ends = np.cumsum([role.frames for role in roles])
+    rows = [(end - role.frames + 1, end, role.pid, role.camid) for role, end in zip(roles, ends, strict=True)]
+    return np.array(rows, dtype=np.int32)

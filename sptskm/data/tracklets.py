@@ -1,0 +1,119 @@
+"""The table of tracklets: one row each, read by both streams, so that a row means the same everywhere.
+
+Legend: N tracklets, M frames of all tracklets together.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.data.errors import DataError
+
+Modality = Literal["frames", "masks", "skeletons"]
+ENDINGS: dict[Modality, str] = {"frames": ".jpg", "masks": ".png", "skeletons": ".mat"}
+JUNK_PID = -1
+DISTRACTOR_PID = 0
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Tracklets:
+    """All tracklets of a data set as flat arrays (shared by loader processes, nothing to copy).
+
+    Training rows come first. `train` and `test` are row numbers of this table, `query` are row numbers
+    into `test`: the queries are rows `test[query]`.
+    """
+
+    stems_M: NDArray[np.bytes_]
+    """Frame names without ending; tracklet n owns stems_M[starts_N[n]:stops_N[n]]."""
+    starts_N: IntArray
+    stops_N: IntArray
+    pids_N: IntArray
+    """-1 junk, 0 distractor."""
+    camids_N: IntArray
+    clothes_N: IntArray
+    """Outfit labels, -1 where unknown."""
+    num_train: int
+    query: IntArray
+    folders: Mapping[tuple[str, Modality], Path]
+    """Folder of each ("train" | "test", modality); frames lie in subfolders named stem[:4]."""
+
+    def __len__(self) -> int:
+        return len(self.pids_N)
+
+    @property
+    def pids(self) -> IntArray:
+        """Identity of every row (N,)."""
+        return self.pids_N
+
+    @property
+    def camids(self) -> IntArray:
+        """Camera of every row (N,), as recorded."""
+        return self.camids_N
+
+    @property
+    def lengths(self) -> IntArray:
+        """Frames of every row (N,)."""
+        return self.stops_N - self.starts_N
+
+    @property
+    def train(self) -> IntArray:
+        """Row numbers of the training tracklets."""
+        return np.arange(self.num_train)
+
+    @property
+    def test(self) -> IntArray:
+        """Row numbers of the test tracklets: gallery, queries, distractors and junk."""
+        return np.arange(self.num_train, len(self))
+
+    @property
+    def has_clothes(self) -> bool:
+        """Whether any outfit is known."""
+        return bool((self.clothes_N >= 0).any())
+
+    @cached_property
+    def keys_N(self) -> NDArray[np.str_]:
+        """Unique name of every row: the stem of its first frame."""
+        return self.stems_M[self.starts_N].astype(str)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides which rows exist and what they are; the same for the same data."""
+        digest = hashlib.sha256()
+        for array in (self.stems_M, self.starts_N, self.stops_N, self.pids_N, self.camids_N, self.query):
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        digest.update(str(self.num_train).encode())
+        return digest.hexdigest()[:16]
+
+    def stems(self, row: int) -> list[str]:
+        """Frame names of a tracklet, in order."""
+        return [stem.decode() for stem in self.stems_M[self.starts_N[row] : self.stops_N[row]]]
+
+    def path(self, row: int, frame: int, modality: Modality) -> Path:
+        """File of one frame (0-based) of a tracklet; whether it exists is not checked."""
+        stem = self.stems_M[self.starts_N[row] + frame].decode()
+        split = "train" if row < self.num_train else "test"
+        return self.folders[split, modality] / stem[:4] / (stem + ENDINGS[modality])
+
+    def folder(self, row: int, modality: Modality) -> Path:
+        """Folder below which the files of a tracklet are expected."""
+        return self.folders["train" if row < self.num_train else "test", modality]
+
+
+def check_ranges(starts_N: IntArray, stops_N: IntArray, num_frames: int, source: str) -> None:
+    """Every tracklet owns at least one of `num_frames` frames; raises DataError naming the first that does not."""
+    bad = np.flatnonzero((starts_N < 0) | (stops_N > num_frames) | (stops_N <= starts_N))
+    if len(bad):
+        row = int(bad[0])
+        raise DataError(
+            f"{source}: row {row + 1} covers lines {starts_N[row] + 1} to {stops_N[row]}, "
+            f"wanted a range within the {num_frames} lines of its name list"
+        )

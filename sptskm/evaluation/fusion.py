@@ -1,0 +1,220 @@
+"""Joining the two streams by tracklet key and fusing their distances.
+
+Normalisation constants come from the distance matrix at hand. They use the distances and the
+validity flags of that matrix but no identity and no camera, so they may be computed at test time.
+
+Shape suffixes: N tracklets, Q queries, G gallery rows, D feature length, W weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.evaluation.distances import Floats
+from sptskm.evaluation.metrics import Rows, evaluate
+
+Normalisation = Literal["zscore", "minmax"]
+
+SHOWN_KEYS: Final = 3
+WEIGHTS: Final = tuple(step / 20 for step in range(21))
+SAME_MAP: Final = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The features of one stream, one row per tracklet.
+
+    features_ND: float32 (N, D). keys_N: tracklet keys, strings. valid_N: False where the tracklet
+    had no input in this stream (no skeleton); its feature row means nothing. fingerprint: of the
+    table the rows come from. stream: name used in messages.
+    Raises ValueError when the arrays do not fit together.
+    """
+
+    features_ND: NDArray[np.float32]
+    keys_N: NDArray[np.str_]
+    valid_N: NDArray[np.bool_]
+    fingerprint: str
+    stream: str
+
+    def __post_init__(self) -> None:
+        arrays = (self.features_ND, self.keys_N, self.valid_N)
+        if [a.ndim for a in arrays] != [2, 1, 1] or len({len(a) for a in arrays}) > 1:
+            wanted = "(N, D), (N,), (N,)"
+        elif [a.dtype.kind for a in arrays] != ["f", "U", "b"] or arrays[0].dtype.itemsize != 4:
+            wanted = "float32, unicode, bool"
+        else:
+            return
+        found = ", ".join(f"{a.dtype} {a.shape}" for a in arrays)
+        raise ValueError(f"{self.stream}: features, keys and valid must be {wanted}, found {found}")
+
+    def __len__(self) -> int:
+        return len(self.keys_N)
+
+
+def align(a: Features, b: Features) -> Features:
+    """The features b in the key order of a.
+
+    Raises ValueError, naming up to three keys, when the fingerprints differ, when a key repeats or
+    is known to one side only, and when a valid row of either side is not finite.
+    """
+    if a.fingerprint != b.fingerprint:
+        raise ValueError(
+            f"{a.stream} and {b.stream} features come from different tables: "
+            f"fingerprints {a.fingerprint} and {b.fingerprint}"
+        )
+    for side in (a, b):
+        _check_rows(side)
+    _refuse(f"{b.stream} features lack", np.setdiff1d(a.keys_N, b.keys_N))
+    _refuse(f"{b.stream} features have unexpected", np.setdiff1d(b.keys_N, a.keys_N))
+    sorted_b = np.argsort(b.keys_N)
+    order = sorted_b[np.searchsorted(b.keys_N, a.keys_N, sorter=sorted_b)]
+    return Features(b.features_ND[order], b.keys_N[order], b.valid_N[order], b.fingerprint, b.stream)
+
+
+def _check_rows(features: Features) -> None:
+    keys, counts = np.unique(features.keys_N, return_counts=True)
+    _refuse(f"{features.stream} features repeat", keys[counts > 1])
+    finite_N = np.isfinite(features.features_ND).all(axis=1)
+    _refuse(
+        f"{features.stream} features are not finite for",
+        features.keys_N[features.valid_N & ~finite_N],
+    )
+
+
+def _refuse(what: str, keys: NDArray[np.str_]) -> None:
+    if keys.size:
+        shown = ", ".join(keys[:SHOWN_KEYS])
+        raise ValueError(f"{what} {keys.size} keys: {shown}{', ...' * (keys.size > SHOWN_KEYS)}")
+
+
+@dataclass(frozen=True, eq=False)
+class StreamDistances:
+    """Distances of both streams for the same queries and gallery rows.
+
+    ssin_QG, smin_QG: smaller is nearer. valid_query_Q, valid_gallery_G: the tracklet has a
+    skeleton; SMIN distances of other pairs are not looked at.
+    Raises ValueError when the shapes do not fit, when no pair has skeletons on both sides, and
+    for a stream that is constant or not finite over the pairs that count.
+    """
+
+    ssin_QG: Floats
+    smin_QG: Floats
+    valid_query_Q: NDArray[np.bool_]
+    valid_gallery_G: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        wanted = (*self.valid_query_Q.shape, *self.valid_gallery_G.shape)
+        if not self.ssin_QG.shape == self.smin_QG.shape == wanted or len(wanted) != 2:
+            raise ValueError(
+                f"distances must be (Q, G) = {wanted} as the valid flags say, found "
+                f"ssin {self.ssin_QG.shape}, smin {self.smin_QG.shape}"
+            )
+        if {self.valid_query_Q.dtype, self.valid_gallery_G.dtype} != {np.dtype(np.bool_)}:
+            raise ValueError("the valid flags must be boolean arrays")
+        if not (self.valid_query_Q.any() and self.valid_gallery_G.any()):
+            raise ValueError("no pair has a valid skeleton on both sides; evaluate ssin alone")
+        if not np.isfinite(self.ssin_QG).all():
+            raise ValueError("ssin distances must be finite everywhere, found NaN or infinity")
+        for stream, distance_QG in (("ssin", self.ssin_QG), ("smin", self.smin_QG)):
+            _check_spread(stream, self.where_valid(distance_QG))
+
+    def where_valid(self, matrix_QG: Floats) -> Floats:
+        """The part of a matrix whose queries and gallery rows both have a skeleton."""
+        if self.valid_query_Q.all() and self.valid_gallery_G.all():
+            return matrix_QG
+        return matrix_QG[np.ix_(self.valid_query_Q, self.valid_gallery_G)]
+
+
+def _check_spread(stream: str, distance: Floats) -> None:
+    low, high = distance.min(), distance.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(f"{stream} distances of valid pairs must be finite, found NaN or infinity")
+    if low == high:
+        raise ValueError(f"{stream} distances are all {low}: a constant stream cannot be fused")
+
+
+def fuse(
+    distance_ssin_QG: Floats,
+    distance_smin_QG: Floats,
+    valid_query_Q: NDArray[np.bool_],
+    valid_gallery_G: NDArray[np.bool_],
+    weight: float,
+    normalisation: Normalisation = "zscore",
+) -> NDArray[np.float64]:
+    """Fused distances (Q, G): (1 - weight) * n(ssin) + weight * n(smin), only good for ranking.
+
+    n is the z-score, or min-max scaling to 0..1, with constants over the pairs whose query and
+    gallery tracklet both have a skeleton. Every other pair falls back to SSIN alone, given the
+    mean and standard deviation that the fused distances have over the pairs with skeletons.
+    Raises ValueError for a weight outside 0..1, an unknown normalisation, and as StreamDistances.
+    """
+    streams = StreamDistances(distance_ssin_QG, distance_smin_QG, valid_query_Q, valid_gallery_G)
+    return _Fusion(streams, normalisation).at(weight)
+
+
+def choose_weight(
+    streams: StreamDistances,
+    query: Rows,
+    gallery: Rows,
+    protocol: str = "mars-official",
+    weights: Sequence[float] = WEIGHTS,
+    normalisation: Normalisation = "zscore",
+) -> tuple[float, NDArray[np.float64]]:
+    """The fusion weight of the highest mAP on validation data, and the curve (W, 2) weight, mAP.
+
+    Among equal mAPs the weight nearest to 0.5 wins: where the data cannot tell, both streams are
+    used. If two are equally near, it is the lower one, as SSIN is the stream that never lacks an
+    input. Raises ValueError for an empty grid, when no query has a positive, and as `fuse`.
+    """
+    if not len(weights):
+        raise ValueError("the grid of fusion weights is empty")
+    fusion = _Fusion(streams, normalisation)
+    scores = [evaluate(fusion.at(weight), query, gallery, protocol).mAP for weight in weights]
+    curve_W2 = np.array([weights, scores], np.float64).T
+    if np.isnan(scores).any():
+        raise ValueError("no validation query has a positive; a fusion weight cannot be chosen")
+    tied = curve_W2[curve_W2[:, 1] >= max(scores) - SAME_MAP, 0]
+    return min(map(float, tied), key=lambda weight: (round(abs(weight - 0.5), 9), weight)), curve_W2
+
+
+class _Fusion:
+    """Both streams normalised once, to be combined at any weight."""
+
+    def __init__(self, streams: StreamDistances, normalisation: Normalisation) -> None:
+        if normalisation not in ("zscore", "minmax"):
+            raise ValueError(f"normalisation must be zscore or minmax, found {normalisation!r}")
+        self._streams = streams
+        self._both_QG = streams.valid_query_Q[:, None] & streams.valid_gallery_G
+        self._ssin_QG = self._normalised(streams.ssin_QG, normalisation)
+        # What stands in for a pair without skeletons may be NaN; it is never used.
+        self._smin_QG = self._normalised(np.where(self._both_QG, streams.smin_QG, 0), normalisation)
+
+    def _normalised(self, distance_QG: Floats, normalisation: str) -> NDArray[np.float64]:
+        distance = distance_QG.astype(np.float64)
+        valid = self._streams.where_valid(distance)
+        if normalisation == "zscore":
+            shift, scale = valid.mean(), valid.std()
+        else:
+            shift, scale = valid.min(), valid.max() - valid.min()
+        distance -= shift
+        distance /= scale
+        return distance
+
+    def at(self, weight: float) -> NDArray[np.float64]:
+        if not 0.0 <= weight <= 1.0:
+            raise ValueError(f"the fusion weight must be in 0..1, found {weight}")
+        fused_QG = (1.0 - weight) * self._ssin_QG + weight * self._smin_QG
+        if self._both_QG.all():
+            return fused_QG
+        # A sum of two imperfectly correlated z-scores spreads less than one z-score, so n(ssin)
+        # itself would push pairs without skeletons to both ends of a query's ranking. With the
+        # mean and spread of the fused pairs, a wrong pair is as likely below any threshold
+        # whether or not it has skeletons. At weight 0 this is n(ssin) again; a query without a
+        # skeleton is ranked by SSIN at any weight.
+        fused = self._streams.where_valid(fused_QG)
+        ssin = self._streams.where_valid(self._ssin_QG)
+        fallback_QG = (self._ssin_QG - ssin.mean()) * (fused.std() / ssin.std()) + fused.mean()
+        return np.where(self._both_QG, fused_QG, fallback_QG)

@@ -1,0 +1,95 @@
+"""Evaluation protocols by name: who is in the gallery, what is ignored, how AP is computed.
+
+The same features give numbers many points apart under these rules, so a result always carries the
+name of its protocol.
+
+Shape suffixes: N test rows, Q queries.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.integer[Any]]
+
+JUNK: Final = -1
+"""The pid of tracklets that are neither right nor wrong (bad detections): never ranked."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The rules of one evaluation.
+
+    keep_queries: query tracklets also stand in the gallery.
+    keep_junk: rows of pid -1 stay in the gallery table (they are never ranked in any protocol).
+    min_length: shortest tracklet in frames, on both sides.
+    ignore_same_camera: rows of the query's own identity and camera are not ranked.
+    ap: "trapezoid" as in the official MARS code, "precision" for the mean of precisions at hits.
+    """
+
+    name: str
+    keep_queries: bool
+    keep_junk: bool
+    min_length: int
+    ignore_same_camera: bool
+    ap: Literal["trapezoid", "precision"]
+
+
+PROTOCOLS: Final[Mapping[str, Protocol]] = {
+    rules.name: rules
+    for rules in (
+        Protocol("mars-official", True, True, 0, True, "trapezoid"),
+        Protocol("mars-standard", True, False, 0, True, "precision"),
+        Protocol("torchreid", False, False, 0, True, "precision"),
+        Protocol("sptskm-ssin", False, False, 30, True, "precision"),
+        # The published SMIN code wants more than 30 frames and ignores cameras altogether.
+        Protocol("sptskm-smin", False, False, 31, False, "precision"),
+    )
+}
+
+
+def protocol(name: str) -> Protocol:
+    """The protocol of this name.
+
+    Raises ValueError with the legal names for any other name.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {name!r}; legal names are {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def select(
+    protocol: Protocol, pids_N: Integers, lengths_N: Integers, query_rows_Q: Integers
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The query and gallery rows of a protocol, as 0-based row numbers into the test table.
+
+    pids_N and lengths_N (frames) describe all test tracklets, query_rows_Q names the queries.
+    Queries keep their order, gallery rows are ascending. Raises ValueError for arrays of different
+    length, and for query rows that are not integers, repeat or lie outside the table.
+    """
+    pids, lengths = np.asarray(pids_N), np.asarray(lengths_N)
+    if pids.ndim != 1 or pids.shape != lengths.shape:
+        raise ValueError(f"pids and lengths must be 1-D and equally long, found {pids.shape}, {lengths.shape}")
+    queries = _checked_rows(np.asarray(query_rows_Q), len(pids))
+    long_enough = lengths >= protocol.min_length
+    in_gallery = long_enough.copy()
+    if not protocol.keep_queries:
+        in_gallery[queries] = False
+    if not protocol.keep_junk:
+        in_gallery &= pids != JUNK
+    return queries[long_enough[queries]], np.flatnonzero(in_gallery).astype(np.int64)
+
+
+def _checked_rows(rows_Q: NDArray[Any], total: int) -> NDArray[np.int64]:
+    if rows_Q.ndim != 1 or rows_Q.dtype.kind not in "iu":
+        raise ValueError(f"query rows must be a 1-D integer array, found {rows_Q.dtype} {rows_Q.shape}")
+    rows = rows_Q.astype(np.int64)
+    outside = rows[(rows < 0) | (rows >= total)]
+    if outside.size:
+        raise ValueError(f"query row {outside[0]} is outside the test table, rows 0 to {total - 1} (0-based)")
+    if len(np.unique(rows)) != len(rows):
+        raise ValueError("query rows repeat; every query tracklet is named once")
+    return rows

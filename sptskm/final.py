@@ -1,0 +1,185 @@
+"""The final job: extract features of trained streams, fuse their distances, report under a named protocol.
+
+Legend: N tracklets, Q queries, G gallery rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.config import Config, ConfigError, Final, apply_overrides, from_dict
+from sptskm.data import Split, Tracklets
+from sptskm.evaluation import (
+    Features,
+    Rows,
+    StreamDistances,
+    align,
+    choose_weight,
+    evaluate,
+    fuse,
+    protocol,
+    select,
+    squared_distances,
+)
+from sptskm.report.console import set_up_logging
+from sptskm.report.results import Fusion, Ranking, Results, write
+from sptskm.training.extract import extract
+from sptskm.training.precision import Precision
+from sptskm.training.rundir import RunDir, read_state
+from sptskm.training.setup import Setup, rows_of
+from sptskm.training.world import World, join
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """One trained stream with its features of the held-out and of the test tracklets."""
+
+    config: Config
+    table: Tracklets
+    split: Split
+    held_out: Features
+    test: Features
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Query and gallery among the held-out or the test tracklets; row numbers count within that part."""
+
+    query_rows: NDArray[np.int64]
+    gallery_rows: NDArray[np.int64]
+    query: Rows
+    gallery: Rows
+
+    def alone(self, features: Features) -> NDArray[np.float64]:
+        """Squared Euclidean distances (Q, G) of one stream; a tracklet without input is infinitely far."""
+        query, gallery = features.features_ND[self.query_rows], features.features_ND[self.gallery_rows]
+        both_QG = features.valid_N[self.query_rows][:, None] & features.valid_N[self.gallery_rows]
+        return np.where(both_QG, squared_distances(query, gallery), np.inf)
+
+    def fusable(self, ssin: Features, smin: Features) -> StreamDistances:
+        """Distances of both streams, and which tracklets have a skeleton."""
+        return StreamDistances(
+            self.alone(ssin), self.alone(smin), smin.valid_N[self.query_rows], smin.valid_N[self.gallery_rows]
+        )
+
+
+def final(
+    runs: Sequence[str | Path], out: str | Path, settings: Final, overrides: Sequence[str] = ()
+) -> Results | None:
+    """Evaluate one or two finished runs (SSIN, SMIN) together and write everything below `out`.
+
+    Every rank calls it alike; rank 0 gets the results. `overrides` apply to the runs' configurations (where the
+    data lies, how features are extracted).
+    Raises FileNotFoundError for a run without weights, ValueError when the runs do not belong together.
+    """
+    states = [_weights(RunDir(run)) for run in runs]
+    configs = [apply_overrides(from_dict(state["config"]), overrides) for state in states]
+    _check(configs, states, settings)
+    with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
+        set_up_logging(world.rank)
+        streams = [_extract(config, state, world) for config, state in zip(configs, states, strict=True)]
+        if not world.is_main:
+            return None
+        results = _evaluate(sorted(streams, key=lambda stream: stream.config.stream == "smin"), settings)
+        write(results, Path(out))
+        return results
+
+
+def _weights(run: RunDir) -> dict[str, Any]:
+    """The best checkpoint, or the newest where nothing was held out."""
+    if run.best.is_file() and (state := read_state(run.best)):
+        return state
+    if found := run.newest():
+        return found[1]
+    raise FileNotFoundError(f"{run.path}: no readable checkpoint, wanted a folder in which training has run")
+
+
+def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], settings: Final) -> None:
+    """Everything that would make the job useless, before it costs time."""
+    protocol(settings.protocol)
+    names = [config.stream for config in configs]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"the runs are {' and '.join(names)}, wanted one of each stream")
+    for what in ("fingerprint", "split"):
+        found = {state["provenance"][what] for state in states}
+        if len(found) > 1:
+            raise ConfigError(f"the runs differ in {what} ({' and '.join(sorted(found))}) and cannot be fused")
+    if len(configs) == 2 and settings.weight is None and configs[0].data.held_out == 0:
+        raise ConfigError("no identities were held out to choose the fusion weight on: set final.weight")
+
+
+def _extract(config: Config, state: Mapping[str, Any], world: World) -> Trained:
+    setup = Setup.of(config, world, training=False)
+    if setup.provenance != state["provenance"]:
+        raise ConfigError(
+            f"{config.run}: was trained on other data ({state['provenance']}) than {config.data.root} holds now "
+            f"({setup.provenance})"
+        )
+    precision = Precision.of(config.train.precision, world.device)
+    model = setup.stream.model(len(setup.split.classes)).to(world.device, precision.dtype)
+    model.load_state_dict(state["model"])
+    rows = np.concatenate([setup.split.held_out, setup.table.test])
+    found = extract(model, setup.stream, setup.source, rows, config, world)
+    keys, cut = setup.table.keys_N[rows], len(setup.split.held_out)
+    held_out, test = (
+        Features(found.features_ND[part], keys[part], found.valid_N[part], setup.table.fingerprint, config.stream)
+        for part in (slice(None, cut), slice(cut, None))
+    )
+    origin = {"step": state["step"], "held_out_mAP": state["best_mAP"], "version": state["version"]}
+    return Trained(config, setup.table, setup.split, held_out, test, {**state["provenance"], **origin})
+
+
+def _part(table: Tracklets, rows: NDArray[np.int64], query: NDArray[np.int64], name: str) -> Part:
+    query_rows, gallery_rows = select(protocol(name), table.pids_N[rows], table.lengths[rows], query)
+    return Part(query_rows, gallery_rows, rows_of(table, rows[query_rows]), rows_of(table, rows[gallery_rows]))
+
+
+def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
+    """Scores of each stream alone and, with two, of their fusion."""
+    table, split = streams[0].table, streams[0].split
+    test = _part(table, table.test, table.query, settings.protocol)
+    rankings = []
+    for stream in streams:
+        distance_QG = test.alone(stream.test)
+        scores = evaluate(distance_QG, test.query, test.gallery, settings.protocol)
+        rankings.append(Ranking(stream.config.stream, distance_QG, scores))
+    fusion = None
+    if len(streams) == 2:
+        ssin, smin = streams
+        fusion = _choose(ssin, smin, _part(table, split.held_out, split.query, settings.protocol), settings)
+        both = test.fusable(ssin.test, align(ssin.test, smin.test))
+        fused_QG = fuse(
+            both.ssin_QG, both.smin_QG, both.valid_query_Q, both.valid_gallery_G, fusion.weight, settings.normalisation
+        )
+        scores = evaluate(fused_QG, test.query, test.gallery, settings.protocol)
+        rankings.append(Ranking("fused", fused_QG, scores))
+    return Results(
+        table=table,
+        query_rows=table.test[test.query_rows],
+        gallery_rows=table.test[test.gallery_rows],
+        query=test.query,
+        gallery=test.gallery,
+        rankings=rankings,
+        fusion=fusion,
+        features=[stream.test for stream in streams],
+        configs=[stream.config for stream in streams],
+        settings=settings,
+        provenance={stream.config.stream: stream.provenance for stream in streams},
+    )
+
+
+def _choose(ssin: Trained, smin: Trained, held_out: Part, settings: Final) -> Fusion:
+    """The fusion weight: the given one, or the best on the held-out identities."""
+    if settings.weight is not None:
+        return Fusion(settings.weight, settings.normalisation, None)
+    both = held_out.fusable(ssin.held_out, align(ssin.held_out, smin.held_out))
+    grid = np.linspace(0, 1, round(1 / settings.weight_step) + 1).tolist()
+    weight, curve_W2 = choose_weight(
+        both, held_out.query, held_out.gallery, settings.protocol, grid, settings.normalisation
+    )
+    return Fusion(weight, settings.normalisation, curve_W2)

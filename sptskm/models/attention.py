@@ -1,0 +1,68 @@
+"""SSIN's mask-guided attention: image features attend to each other, the silhouette says where.
+
+Legend: B clips, N images, C channels, T frames, H rows, W columns, P positions, K projected channels.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class CrossAttention(nn.Module):
+    """2D attention of SSIN, per image: image and mask features (N, C, H, W) to (N, C, H, W).
+
+    energy E[p, q] = sum_k f[k, p] g[k, q] (no scaling), A = softmax over q, mask energy
+    R[k, p] = sum_q h[k, q] A[p, q], mask attention S = softmax of R over positions,
+    output = gamma * v(m * S) + X. f, g, m project the image features X, h the mask features.
+    """
+
+    def __init__(self, channels: int, projected: int) -> None:
+        super().__init__()
+        self.f = nn.Conv2d(channels, projected, 1)
+        self.g = nn.Conv2d(channels, projected, 1)
+        self.h = nn.Conv2d(channels, projected, 1)
+        self.m = nn.Conv2d(channels, projected, 1)
+        self.v = nn.Conv2d(projected, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, image_NCHW: Tensor, mask_NCHW: Tensor) -> Tensor:
+        f_NKP = self.f(image_NCHW).flatten(2)
+        g_NKP = self.g(image_NCHW).flatten(2)
+        h_NKP = self.h(mask_NCHW).flatten(2)
+        m_NKHW = self.m(image_NCHW)
+        attended_NKHW = m_NKHW * _mask_attention(f_NKP, g_NKP, h_NKP).view_as(m_NKHW)
+        return self.gamma * self.v(attended_NKHW) + image_NCHW
+
+
+class SpaceTimeAttention(nn.Module):
+    """3D attention of SSIN over all positions of a clip: (B, C, T, H, W) twice to (B, C, T, H, W).
+
+    As published, and unlike the 2D form: the query is h of the image features, the mask values are the
+    same h of the mask features, all projections keep C channels, and there is no identity path:
+    output = gamma * (m(X) * S) + BN(W_z(X)). The published layer f exists in checkpoints but is never
+    used; it is frozen here because it can have no gradient.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.f = nn.Conv3d(channels, channels, 1).requires_grad_(False)
+        self.g = nn.Conv3d(channels, channels, 1)
+        self.h = nn.Conv3d(channels, channels, 1)
+        self.m = nn.Conv3d(channels, channels, 1)
+        self.W_z = nn.Sequential(nn.Conv3d(channels, channels, 1), nn.BatchNorm3d(channels))
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, image_BCTHW: Tensor, mask_BCTHW: Tensor) -> Tensor:
+        query_BCP = self.h(image_BCTHW).flatten(2)
+        key_BCP = self.g(image_BCTHW).flatten(2)
+        mask_BCP = self.h(mask_BCTHW).flatten(2)
+        attention = _mask_attention(query_BCP, key_BCP, mask_BCP).view_as(image_BCTHW)
+        attended = self.m(image_BCTHW) * attention
+        return self.gamma * attended + self.W_z(image_BCTHW)
+
+
+def _mask_attention(query_NKP: Tensor, key_NKP: Tensor, mask_NKP: Tensor) -> Tensor:
+    """Where the silhouette draws the attention: (N, K, P), each channel summing to 1 over positions."""
+    energy_NPQ = query_NKP.transpose(1, 2) @ key_NKP
+    attention_NPQ = energy_NPQ.softmax(dim=-1)
+    mask_energy_NKP = mask_NKP @ attention_NPQ.transpose(1, 2)
+    return mask_energy_NKP.softmax(dim=-1)

@@ -1,0 +1,154 @@
+"""ResNet trunk (He et al. 2016) without pooling and classifier, with torchvision's key names.
+
+Legend: N images, C channels, H rows, W columns.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EXPANSION = 4
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (with the stride) and 1x1: (N, C_in, H, W) to (N, 4*planes, H/s, W/s)."""
+
+    def __init__(self, in_channels: int, planes: int, stride: int = 1) -> None:
+        super().__init__()
+        out_channels = planes * EXPANSION
+        self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        identity = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
+        y = F.relu(self.bn1(self.conv1(x_NCHW)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        return F.relu(self.bn3(self.conv3(y)) + identity)
+
+
+class ResNet(nn.Module):
+    """Images (N, 3, H, W) to features (N, 32*width, H/32, W/32).
+
+    `depths` are the bottleneck counts of the four stages ((3, 4, 6, 3) is ResNet-50), `width` the
+    channels of the stem (64 in the paper).
+    """
+
+    def __init__(self, depths: Sequence[int] = (3, 4, 6, 3), width: int = 64) -> None:
+        super().__init__()
+        if len(depths) != 4 or min(depths) < 1:
+            raise ValueError(f"depths must be four positive block counts, got {tuple(depths)}")
+        self.out_channels = 8 * width * EXPANSION
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = _stage(width, width, depths[0], stride=1)
+        self.layer2 = _stage(width * 4, width * 2, depths[1], stride=2)
+        self.layer3 = _stage(width * 8, width * 4, depths[2], stride=2)
+        self.layer4 = _stage(width * 16, width * 8, depths[3], stride=2)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return self.as_sequential()(x_NCHW)
+
+    def as_sequential(self) -> nn.Sequential:
+        """The same layers as a list: index 0 is conv1, 1 bn1, 4..7 layer1..4 (SSIN's published key names)."""
+        return nn.Sequential(*self.children())
+
+
+def _stage(in_channels: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
+    first = Bottleneck(in_channels, planes, stride)
+    rest = (Bottleneck(planes * EXPANSION, planes) for _ in range(blocks - 1))
+    return nn.Sequential(first, *rest)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and an identity (published key of its projection: `downsample.downsample`)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.downsample: Projection | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = Projection(in_channels, out_channels, stride)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        identity = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
+        y = F.relu(self.bn1(self.conv1(x_NCHW)))
+        return F.relu(self.bn2(self.conv2(y)) + identity)
+
+
+class Projection(nn.Module):
+    """1x1 convolution with the stride, and BN."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.downsample = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return self.downsample(x_NCHW)
+
+
+class ResidualLayer(nn.Module):
+    """Two basic blocks, the first with the stride: (N, C_in, H, W) to (N, C_out, H/s, W/s)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 2) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)
+        )
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return self.layers(x_NCHW)
+
+
+class ConvRelu(nn.Module):
+    """3x3 convolution without bias, and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv2d = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return F.relu(self.conv2d(x_NCHW))
+
+
+class MaskLayer(nn.Module):
+    """Two 3x3 convolutions with ReLU, then max pooling: (N, C_in, H, W) to (N, C_out, H/2, W/2).
+
+    Odd sizes are rounded up, as the strided convolutions beside it do; published sizes are even.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.mask_block = nn.Sequential(
+            ConvRelu(in_channels, out_channels), ConvRelu(out_channels, out_channels), nn.MaxPool2d(2, ceil_mode=True)
+        )
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        return self.mask_block(x_NCHW)
+
+
+@torch.no_grad()
+def kaiming_fan_out(module: nn.Module) -> None:
+    """The published initialisation of every convolution: Kaiming normal, fan-out, ReLU gain."""
+    for m in module.modules():
+        if isinstance(m, nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")

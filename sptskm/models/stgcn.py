@@ -1,0 +1,157 @@
+"""ST-GCN (Yan et al., AAAI 2018) on one person, aware of frames that have no skeleton.
+
+Frames marked invalid count nowhere: they enter every temporal convolution as the zeros of its padding,
+take no part in batch statistics and none in the final average. Padding therefore never changes a result.
+
+Legend: B clips, C channels, T frames, V joints, K graph partitions, F valid frames of the batch.
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sptskm.models.graph import NUM_JOINTS, GraphName, adjacency
+
+TEMPORAL_KERNEL = 9
+# (output channels in units of width, temporal stride) of the ten blocks
+BLOCKS = ((1, 1), (1, 1), (1, 1), (1, 1), (2, 2), (2, 1), (2, 1), (4, 2), (4, 1), (4, 1))
+
+
+class GraphConv(nn.Module):
+    """Spatial graph convolution: (B, C_in, T, V) and A (K, V, V) to (B, C_out, T, V)."""
+
+    def __init__(self, in_channels: int, out_channels: int, partitions: int) -> None:
+        super().__init__()
+        self.partitions = partitions
+        self.conv = nn.Conv2d(in_channels, out_channels * partitions, 1)
+
+    def forward(self, x_BCTV: Tensor, A_KVV: Tensor) -> Tensor:
+        y_BKCTV = self.conv(x_BCTV).unflatten(1, (self.partitions, -1))
+        return torch.einsum("bkctv,kvw->bctw", y_BKCTV, A_KVV)
+
+
+class Block(nn.Module):
+    """Graph convolution, BN, ReLU, temporal convolution, BN, dropout, residual (if any), ReLU."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        partitions: int,
+        *,
+        stride: int = 1,
+        dropout: float = 0.0,
+        residual: bool = True,
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.has_residual = residual
+        self.gcn = GraphConv(in_channels, out_channels, partitions)
+        kernel, pad = (TEMPORAL_KERNEL, 1), ((TEMPORAL_KERNEL - 1) // 2, 0)
+        self.tcn = nn.Sequential(
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+            nn.Conv2d(out_channels, out_channels, kernel, (stride, 1), pad),
+            nn.BatchNorm2d(out_channels),
+            nn.Dropout(dropout),
+        )
+        self.residual: nn.Sequential | None = None  # None where it is the identity
+        if residual and (in_channels != out_channels or stride != 1):
+            projection = nn.Conv2d(in_channels, out_channels, 1, (stride, 1))
+            self.residual = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+
+    def forward(self, x_BCTV: Tensor, A_KVV: Tensor, valid_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        after_BT = None if valid_BT is None else valid_BT[:, :: self.stride]
+        bn_in, relu, conv, bn_out, dropout = self.tcn
+        y = relu(batch_norm(bn_in, self.gcn(x_BCTV, A_KVV), valid_BT))
+        y = dropout(batch_norm(bn_out, conv(y), after_BT))
+        return F.relu(self._add_residual(y, x_BCTV, after_BT)), after_BT
+
+    def _add_residual(self, y_BCTV: Tensor, x_BCTV: Tensor, valid_BT: Tensor | None) -> Tensor:
+        if not self.has_residual:
+            return y_BCTV
+        if self.residual is None:
+            return y_BCTV + x_BCTV
+        conv, bn = self.residual
+        return y_BCTV + batch_norm(bn, conv(x_BCTV), valid_BT)
+
+
+class STGCN(nn.Module):
+    """Skeletons (B, 4, T, 14) and optional valid frames (B, T) to pooled features (B, 4*width).
+
+    Channels are x, y, z, confidence. Without `valid` every frame counts. A clip without a single valid
+    frame gives zeros. The adjacency is the buffer `A`; each block scales it by learned `edge_importance`.
+    """
+
+    A: Tensor
+
+    def __init__(
+        self,
+        graph: GraphName = "spatial",
+        *,
+        in_channels: int = 4,
+        width: int = 64,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        A_KVV = torch.tensor(adjacency(graph), dtype=torch.float32)
+        partitions = A_KVV.shape[0]
+        self.graph: GraphName = graph
+        self.in_channels = in_channels
+        self.out_channels = 4 * width
+        self.register_buffer("A", A_KVV)
+        self.data_bn = nn.BatchNorm1d(in_channels * NUM_JOINTS)
+        blocks = [Block(in_channels, width, partitions, residual=False)]
+        for (before, _), (after, stride) in pairwise(BLOCKS):
+            channels = (before * width, after * width)
+            blocks.append(Block(*channels, partitions, stride=stride, dropout=dropout))
+        self.st_gcn_networks = nn.ModuleList(blocks)
+        self.edge_importance = nn.ParameterList(
+            nn.Parameter(torch.ones_like(A_KVV)) for _ in self.st_gcn_networks
+        )
+
+    def forward(self, skeletons: Tensor, valid: Tensor | None = None) -> Tensor:
+        self._check_shapes(skeletons, valid)
+        x, valid_BT = self._normalise_input(skeletons, valid), valid
+        for block, importance in zip(self.st_gcn_networks, self.edge_importance, strict=True):
+            x, valid_BT = block(x, self.A * importance, valid_BT)
+        if valid_BT is None:
+            return x.mean(dim=(2, 3))
+        frames_B1 = valid_BT.sum(dim=1, keepdim=True).clamp(min=1)
+        return x.mean(dim=3).sum(dim=2) / frames_B1
+
+    def _normalise_input(self, x_BCTV: Tensor, valid_BT: Tensor | None) -> Tensor:
+        """BN over each joint's coordinates; the published channel order is joint * 4 + coordinate."""
+        flat_BVCT = x_BCTV.permute(0, 3, 1, 2).flatten(1, 2)
+        flat = batch_norm(self.data_bn, flat_BVCT, valid_BT)
+        return flat.unflatten(1, (NUM_JOINTS, -1)).permute(0, 2, 3, 1)
+
+    def _check_shapes(self, skeletons: Tensor, valid: Tensor | None) -> None:
+        if skeletons.dim() != 4 or skeletons.shape[1::2] != (self.in_channels, NUM_JOINTS):
+            raise ValueError(
+                f"skeletons must be (B, {self.in_channels}, T, {NUM_JOINTS}), got {tuple(skeletons.shape)}"
+            )
+        if valid is not None and valid.shape != skeletons.shape[::2]:
+            raise ValueError(f"valid must be {tuple(skeletons.shape[::2])}, got {tuple(valid.shape)}")
+
+
+def batch_norm(bn: nn.Module, x: Tensor, valid_BT: Tensor | None) -> Tensor:
+    """BN of (B, C, T) or (B, C, T, V) over the valid frames only; the others become zero.
+
+    Selecting the frames, rather than weighting them, leaves the batch statistics to `bn` itself, so that
+    synchronised BN counts valid frames over all ranks as well.
+    """
+    if valid_BT is None:
+        return bn(x)
+    frames_BTC = x.transpose(1, 2)  # (B, T, C[, V])
+    selected = frames_BTC[valid_BT].unsqueeze(-1)  # (F, C[, V], 1)
+    out = torch.zeros_like(frames_BTC)
+    if len(selected):
+        out = out.masked_scatter(_like(valid_BT, frames_BTC), bn(selected).squeeze(-1))
+    return out.transpose(1, 2)
+
+
+def _like(valid_BT: Tensor, frames_BTC: Tensor) -> Tensor:
+    return valid_BT.view(valid_BT.shape + (1,) * (frames_BTC.dim() - 2)).expand_as(frames_BTC)

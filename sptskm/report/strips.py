@@ -1,0 +1,253 @@
+"""What the pictures are put together from: a canvas with crisp text, frames, mask outlines and skeletons.
+
+Positions and sizes are in pixels, from the upper left corner.
+Shapes: H rows, W columns, K skeletons, V = 14 joints with x (right), y (down), z (away) and confidence.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sptskm.data import DataError, Tracklets
+from sptskm.data.files import read_frame, read_skeleton
+from sptskm.data.skeletons import EDGES, JOINTS
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.floating[Any]]
+Colour = tuple[int, int, int]
+
+INK: Final[Colour] = (38, 50, 56)
+SOFT: Final[Colour] = (104, 117, 125)
+LINE: Final[Colour] = (207, 214, 219)
+PALE: Final[Colour] = (241, 244, 245)
+WHITE: Final[Colour] = (255, 255, 255)
+OUTLINE: Final[Colour] = (255, 214, 10)
+LEFT_LIMBS: Final[Colour] = (20, 150, 160)
+RIGHT_LIMBS: Final[Colour] = (176, 48, 140)
+TRUNK: Final[Colour] = (84, 96, 104)
+
+DPI: Final = 128  # a power of two, so that a size in pixels survives the way through inches
+_FINER = 4  # skeletons are drawn so many times larger and shrunk, since cv2's small circles are diamonds
+_RIGHT_HIP, _LEFT_HIP = JOINTS.index("right hip"), JOINTS.index("left hip")
+_FULL_SIZE = 170  # height of a box in which joints and bones have their full thickness
+_FADE = 0.6
+
+
+def hexadecimal(colour: Colour) -> str:
+    """The colour as matplotlib takes it."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def rendered(figure: Figure) -> Image:
+    """The pixels (H, W, 3) of a matplotlib figure."""
+    agg = FigureCanvasAgg(figure)
+    agg.draw()
+    return np.ascontiguousarray(np.asarray(agg.buffer_rgba())[..., :3], np.uint8)
+
+
+class Box(NamedTuple):
+    """A rectangle."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def within(self, margin: int) -> "Box":
+        """The rectangle without a border."""
+        return Box(self.x + margin, self.y + margin, self.width - 2 * margin, self.height - 2 * margin)
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """x and y of the centre."""
+        return self.x + self.width / 2, self.y + self.height / 2
+
+
+@dataclass(frozen=True)
+class _Text:
+    x: float
+    y: float
+    words: str
+    size: float
+    colour: Colour
+    align: str
+
+
+class Canvas:
+    """A white picture to draw into; text is set by matplotlib at the end, on top of everything."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.pixels: Image = np.full((height, width, 3), 255, np.uint8)
+        self._texts: list[_Text] = []
+
+    def paste(self, image: Image, x: int, y: int) -> None:
+        """An image (H, W, 3) with its corner at x, y."""
+        self.pixels[y : y + image.shape[0], x : x + image.shape[1]] = image
+
+    def fill(self, box: Box, colour: Colour) -> None:
+        """A filled rectangle."""
+        self.pixels[box.y : box.y + box.height, box.x : box.x + box.width] = colour
+
+    def frame(self, box: Box, colour: Colour, thickness: int = 1) -> None:
+        """A border on the inner side of the rectangle."""
+        x, y, width, height = box.within(thickness)
+        inside = self.pixels[y : y + height, x : x + width].copy()
+        self.fill(box, colour)
+        self.paste(inside, x, y)
+
+    def text(self, x: float, y: float, words: str, size: float = 12, colour: Colour = INK, align: str = "left") -> None:
+        """Words, vertically centred at y; `size` is the font's height."""
+        self._texts.append(_Text(x, y, words, size, colour, align))
+
+    def picture(self) -> Image:
+        """(H, W, 3) with the text."""
+        height, width = self.pixels.shape[:2]
+        figure = Figure((width / DPI, height / DPI), dpi=DPI)
+        figure.figimage(self.pixels)
+        for text in self._texts:
+            figure.text(
+                text.x / width,
+                1 - text.y / height,
+                text.words,
+                fontsize=text.size * 72 / DPI,
+                color=hexadecimal(text.colour),
+                ha=text.align,
+                va="center_baseline",
+                parse_math=False,
+            )
+        return rendered(figure)
+
+
+def fitted(image: Image, height: int, width: int) -> Image:
+    """The image in another size, smooth both ways."""
+    how = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
+
+
+def outlined(image: Image, mask_HW: Floats) -> Image:
+    """The image with the outline of a mask (in 0..1, any size) drawn over it, one pixel thin."""
+    height, width = image.shape[:2]
+    smooth = np.asarray(cv2.resize(mask_HW.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR))
+    contours, _ = cv2.findContours((smooth > 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    drawn = np.ascontiguousarray(image)
+    cv2.drawContours(drawn, contours, -1, OUTLINE, 1, cv2.LINE_AA)
+    return drawn
+
+
+def usable(skeletons: Floats) -> NDArray[np.bool_]:
+    """Which skeletons (..., V, 4) can be drawn: numbers throughout, and not all joints in one place."""
+    finite = np.isfinite(skeletons).all(axis=(-2, -1))
+    spread = np.nan_to_num(np.ptp(skeletons[..., :3], axis=-2)).any(axis=-1)
+    return np.asarray(finite & spread)
+
+
+class Views:
+    """Draws skeletons into boxes of one size, from the front and, fainter, from the side, at one scale.
+
+    Every skeleton is centred at its hips. The side view looks at the person's right: who faces -z, as
+    normalised skeletons do, walks to the right of the picture.
+    """
+
+    def __init__(self, skeletons_KV4: Floats, width: int, height: int, margin: int = 12) -> None:
+        self._size = float(np.clip(height / _FULL_SIZE, 0.6, 1))
+        low, high = _flattened(skeletons_KV4).reshape(-1, 3).min(axis=0), _flattened(skeletons_KV4).max(axis=(0, 1))
+        across = high[0] - low[0] + high[2] - low[2]
+        self._scale = min((width - 3 * margin) / max(across, 1e-9), (height - 2 * margin) / max(high[1] - low[1], 1e-9))
+        gap = (width - across * self._scale) / 3
+        front = gap - low[0] * self._scale
+        side = width - gap - high[2] * self._scale
+        self._places = (front, side)
+        self._middle = height / 2 - (low[1] + high[1]) / 2 * self._scale
+
+    def draw(self, canvas: Canvas, box: Box, skeleton_V4: Floats) -> None:
+        """One of the skeletons in a box."""
+        part = canvas.pixels[box.y : box.y + box.height, box.x : box.x + box.width]
+        large = np.ascontiguousarray(part.repeat(_FINER, axis=0).repeat(_FINER, axis=1))
+        x, y, depth = _flattened(skeleton_V4).T * self._scale
+        for place, across, fade in ((self._places[1], depth, _FADE), (self._places[0], x, 0.0)):
+            points_V2 = _FINER * np.stack([place + across, self._middle + y], axis=1)
+            _draw_limbs(large, points_V2, skeleton_V4[:, 3], _FINER * self._size, fade)
+        canvas.paste(fitted(large, box.height, box.width), box.x, box.y)
+
+
+def _flattened(skeletons: Floats) -> Floats:
+    """(..., V, 3) across from the front, down, across from the side; the middle of the hips is the origin."""
+    points = np.asarray(skeletons[..., :3], np.float64)
+    hips = (points[..., [_RIGHT_HIP], :] + points[..., [_LEFT_HIP], :]) / 2
+    return np.asarray((points - hips) * (1, 1, -1))
+
+
+def _draw_limbs(pixels: Image, points_V2: Floats, confidence_V: Floats, size: float, fade: float) -> None:
+    """Bones and joints; joints grow with confidence, `fade` (0..1) goes toward white."""
+    ends = [(int(x), int(y)) for x, y in np.rint(points_V2)]
+    # the person's left first: in the side view the right limbs are the near ones
+    for start, end in sorted(EDGES, key=lambda edge: _colour(*edge) == RIGHT_LIMBS):
+        cv2.line(pixels, ends[start], ends[end], _faded(_colour(start, end), fade), round(2 * size), cv2.LINE_AA)
+    for joint, confidence in enumerate(np.clip(confidence_V, 0, 1)):
+        radius = round(size * (1.2 + 3 * confidence))
+        cv2.circle(pixels, ends[joint], radius, _faded(_colour(joint), fade), -1, cv2.LINE_AA)
+
+
+def _colour(*joints: int) -> Colour:
+    names = " ".join(JOINTS[joint] for joint in joints)
+    return RIGHT_LIMBS if "right" in names else LEFT_LIMBS if "left" in names else TRUNK
+
+
+def _faded(colour: Colour, fade: float) -> Colour:
+    red, green, blue = (round(part + (255 - part) * fade) for part in colour)
+    return red, green, blue
+
+
+@dataclass(frozen=True, eq=False)
+class Footage:
+    """What can be shown of a tracklet: two frames (or none), and the skeleton (V, 4) of its middle frame."""
+
+    images: list[Image]
+    skeleton_V4: Floats | None
+
+
+def read_footage(table: Tracklets, row: int) -> Footage:
+    """Frames at a quarter and three quarters of a tracklet, the skeleton of its middle; without what cannot be read."""
+    length = int(table.lengths[row])
+    images = [_frame(table, row, frame) for frame in (length // 4, 3 * length // 4)]
+    return Footage([image for image in images if image is not None], _skeleton(table, row, length // 2))
+
+
+def _frame(table: Tracklets, row: int, frame: int) -> Image | None:
+    path = table.path(row, frame, "frames")
+    try:
+        # asked first, because reading tries a missing file several times
+        return read_frame(path) if path.is_file() else None
+    except DataError:
+        return None
+
+
+def _skeleton(table: Tracklets, row: int, frame: int) -> Floats | None:
+    path = table.path(row, frame, "skeletons")
+    try:
+        skeleton_V4 = read_skeleton(path) if path.is_file() else None
+    except DataError:
+        return None
+    return skeleton_V4 if skeleton_V4 is not None and usable(skeleton_V4) else None
+
+
+def draw_footage(canvas: Canvas, box: Box, footage: Footage, skeleton_height: int) -> None:
+    """Frames side by side above the skeleton; without frames the skeleton alone, with neither a grey box."""
+    canvas.fill(box, WHITE if footage.images or footage.skeleton_V4 is not None else LINE)
+    floor = box.height - skeleton_height if footage.images else 0
+    below = Box(box.x, box.y + floor, box.width, box.height - floor)
+    width = box.width // 2
+    for place, image in enumerate(footage.images):
+        scale = min(floor / image.shape[0], width / image.shape[1])
+        tall, wide = (max(1, int(edge * scale)) for edge in image.shape[:2])
+        shift = (width - wide) // 2 if len(footage.images) > 1 else (box.width - wide) // 2
+        canvas.paste(fitted(image, tall, wide), box.x + place * width + shift, box.y + (floor - tall) // 2)
+    if footage.skeleton_V4 is not None:
+        Views(footage.skeleton_V4[None], below.width, below.height, 7).draw(canvas, below, footage.skeleton_V4)
+    elif below.height or not footage.images:
+        canvas.text(*below.middle, "no skeleton" if footage.images else "nothing to show", 10, SOFT, "center")

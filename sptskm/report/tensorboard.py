@@ -1,0 +1,42 @@
+"""The one writer of a run's TensorBoard files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+
+
+class Board:
+    """Scalars, pictures and text of one run; a board that does not write (ranks other than 0) is silent.
+
+    `first_step` is the step the run continues from: whatever an interrupted run has logged from there on is
+    replaced, so that no step appears twice.
+    """
+
+    def __init__(self, folder: Path, first_step: int = 0, writes: bool = True) -> None:
+        purge = first_step if first_step > 0 else None
+        self._writer: Any = SummaryWriter(str(folder), purge_step=purge) if writes else None
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """One point per tag."""
+        if self._writer is not None:
+            for tag, value in values.items():
+                self._writer.add_scalar(tag, value, step)
+
+    def picture(self, tag: str, image_HW3: NDArray[np.uint8], step: int) -> None:
+        """An RGB picture."""
+        if self._writer is not None:
+            self._writer.add_image(tag, image_HW3, step, dataformats="HWC")
+
+    def text(self, tag: str, markdown: str, step: int = 0) -> None:
+        """A page of text."""
+        if self._writer is not None:
+            self._writer.add_text(tag, markdown, step)
+
+    def close(self) -> None:
+        """Flush to disk."""
+        if self._writer is not None:
+            self._writer.close()

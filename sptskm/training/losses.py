@@ -1,0 +1,40 @@
+"""The two losses of both streams. Legend: B clips of this rank, G clips of the global batch, D embedding."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sptskm.training.batchnorm import full_precision
+
+Gather = Callable[[Tensor], Tensor]
+
+
+def identity_loss(logits_BN: Tensor, labels_B: Tensor, smoothing: float) -> Tensor:
+    """Cross entropy against (1-e)*onehot + e/N over N classes (Szegedy et al. 2016), mean over the clips."""
+    return F.cross_entropy(full_precision(logits_BN), labels_B, label_smoothing=smoothing)
+
+
+def batch_hard_triplet(embedding_BD: Tensor, labels_B: Tensor, margin: float, gather: Gather) -> Tensor:
+    """Batch-hard triplet hinge (Hermans et al. 2017), mean over this rank's anchors.
+
+    Positives and negatives are mined in the global batch: `gather` concatenates over ranks and returns gradients,
+    so that the mean over ranks is the loss, and its gradient the gradient, of one process. The hardest positive
+    may be the anchor itself when it has no other.
+    Raises ValueError when the global batch holds a single identity.
+    """
+    embedding_BD = full_precision(embedding_BD)
+    distance_BG = euclidean(embedding_BD, gather(embedding_BD))
+    same_BG = labels_B[:, None] == gather(labels_B)[None, :]
+    if same_BG.all(dim=1).any():
+        raise ValueError("the batch holds a single identity, so that no negative exists; raise sampling.identities")
+    hardest_positive_B = distance_BG.masked_fill(~same_BG, -torch.inf).amax(dim=1)
+    hardest_negative_B = distance_BG.masked_fill(same_BG, torch.inf).amin(dim=1)
+    return F.relu(hardest_positive_B - hardest_negative_B + margin).mean()
+
+
+def euclidean(x_BD: Tensor, y_GD: Tensor) -> Tensor:
+    """Distances (B, G) as sqrt(max(|x|^2 + |y|^2 - 2xy, 1e-12)), as published."""
+    squared_BG = x_BD.square().sum(1)[:, None] + y_GD.square().sum(1)[None, :] - 2 * x_BD @ y_GD.T
+    return squared_BG.clamp(min=1e-12).sqrt()

@@ -1,0 +1,94 @@
+"""One folder is one run: its file names and its checkpoints. Starting in a folder with a checkpoint continues it."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+KEPT = 2  # newest checkpoints that stay, so that a broken one has a predecessor
+State = dict[str, Any]
+
+
+class RunDir:
+    """Names and atomic files of a run; rank 0 writes, every rank may read."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def config(self) -> Path:
+        """The complete configuration, as YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the highest validation mAP."""
+        return self.path / "best.pt"
+
+    @property
+    def result(self) -> Path:
+        """Written when training has ended: what it reached, as JSON."""
+        return self.path / "result.json"
+
+    def checkpoint(self, step: int) -> Path:
+        """The checkpoint after `step` steps."""
+        return self.path / f"checkpoint-{step:08d}.pt"
+
+    def checkpoints(self) -> list[Path]:
+        """All of them, newest first."""
+        return sorted(self.path.glob("checkpoint-*.pt"), reverse=True)
+
+    def save(self, state: Mapping[str, Any], step: int) -> None:
+        """Write a checkpoint so that a kill at any moment leaves the previous ones whole, and drop older ones."""
+        self.write(self.checkpoint(step), state)
+        for old in self.checkpoints()[KEPT:]:
+            old.unlink()
+
+    def write(self, path: Path, state: Mapping[str, Any]) -> None:
+        """A PyTorch file under a temporary name, synced, then renamed."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(self.path)
+
+    def write_text(self, path: Path, text: str) -> None:
+        """A text file, atomically."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(text)
+        partial.replace(path)
+
+    def newest(self) -> tuple[Path, State] | None:
+        """The newest checkpoint that can be read; broken newer ones are passed over with a warning."""
+        for path in self.checkpoints():
+            state = read_state(path)
+            if state is not None:
+                return path, state
+        return None
+
+
+def read_state(path: Path) -> State | None:
+    """A checkpoint's content on the CPU, or None with a warning when the file is broken; executes nothing."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # truncated zips raise whatever their reader meets first
+        log.warning("checkpoint %s cannot be read and is passed over (%s)", path, str(error).splitlines()[0])
+        return None
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,89 @@
+"""What a run trains on: table, split, clips and the order in which they come."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from sptskm.config import Config
+from sptskm.data import Split, Tracklets, hold_out, read_mars
+from sptskm.data.clips import Source, TrainClips, TrainItem
+from sptskm.data.sampler import Schedule
+from sptskm.data.tracklets import IntArray
+from sptskm.evaluation import Rows
+from sptskm.training.signals import ignore_in_worker
+from sptskm.training.streams import Stream, stream_of
+from sptskm.training.world import World
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """Everything that is decided before the first step."""
+
+    config: Config
+    table: Tracklets
+    split: Split
+    stream: Stream
+    source: Source
+    schedule: Schedule
+
+    @classmethod
+    def of(cls, config: Config, world: World, training: bool = True) -> "Setup":
+        """Read the data to train on, or to evaluate on; RuntimeError when the ranks do not see the same."""
+        table = read_mars(config.data.root)
+        split = hold_out(table, config.data.held_out, config.data.split_seed, config.data.min_length)
+        stream = stream_of(config)
+        source = stream.source(table, np.concatenate([split.train if training else table.test, split.held_out]))
+        rows = stream.usable(source, split.train) if training else split.train
+        schedule = Schedule(
+            config.sampling, rows, table.pids_N[rows], config.train.epochs, config.train.seed, world.rank, world.size
+        )
+        world.agree("the table of tracklets", table.fingerprint)
+        world.agree("the split and the labels", split.hash + digest(split.classes))
+        return cls(config, table, split, stream, source, schedule)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a checkpoint must agree with to be continued."""
+        return {
+            "fingerprint": self.table.fingerprint,
+            "split": self.split.hash,
+            "classes": digest(self.split.classes),
+        }
+
+    def labels(self, rows: torch.Tensor) -> torch.Tensor:
+        """Class of each of these rows (B,): the place of its identity among the training identities."""
+        return torch.from_numpy(np.searchsorted(self.split.classes, self.table.pids_N[rows.numpy()]))
+
+    def batches(self, step: int, pinned: bool) -> Iterator[TrainItem]:
+        """This rank's batches from global step `step` to the end, over all epochs without a pause."""
+        loader: DataLoader[TrainItem] = DataLoader(
+            TrainClips(self.source, self.config.train.seed),
+            batch_sampler=self.schedule.from_step(step),  # type: ignore[arg-type]  # lists of Draws, not of ints
+            num_workers=self.config.data.workers,
+            pin_memory=pinned,
+            worker_init_fn=start_worker,
+        )
+        return iter(loader)
+
+
+def start_worker(worker: int) -> None:
+    """A loader process computes on one thread and leaves signals to its run."""
+    cv2.setNumThreads(0)
+    ignore_in_worker(worker)
+
+
+def rows_of(table: Tracklets, rows: IntArray) -> Rows:
+    """Labels of table rows as the evaluation takes them."""
+    clothes = table.clothes_N[rows] if table.has_clothes else None
+    return Rows(table.pids_N[rows], table.camids_N[rows], clothes)
+
+
+def digest(array: IntArray) -> str:
+    """Short hash of integers."""
+    return hashlib.sha256(np.ascontiguousarray(array, np.int64).tobytes()).hexdigest()[:16]

@@ -1,0 +1,138 @@
+"""What differs between the two streams: their clips, their network and how the losses are weighted.
+
+Everything else (sampling, loop, extraction, evaluation) is one code for both.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sptskm.config import Config, SminClips, SminLoss, SminModel, SsinClips, SsinLoss, SsinModel
+from sptskm.data.clips import FrameSource, Inputs, SkeletonSource, Source
+from sptskm.data.skeleton_store import load_skeletons
+from sptskm.data.tracklets import IntArray, Tracklets
+from sptskm.models import SMIN, SSIN, load_resnet, read_state_dict
+from sptskm.models.smin import SMINOutput
+from sptskm.models.ssin import SSINOutput
+from sptskm.report.figures import clip_sheet, skeleton_sheet
+from sptskm.training.losses import Gather, batch_hard_triplet, identity_loss
+
+Terms = dict[str, Tensor]  # named loss terms of one rank, "total" among them
+
+
+class Stream(Protocol):
+    """One of the two streams."""
+
+    def source(self, table: Tracklets, rows: IntArray) -> Source:
+        """Where the clips of `rows` come from; SMIN reads its skeletons here."""
+
+    def usable(self, source: Source, rows: IntArray) -> IntArray:
+        """Those of `rows` that this stream has any input for."""
+
+    def model(self, num_classes: int) -> nn.Module:
+        """The network, with pretrained weights where the configuration names a file."""
+
+    def prepare(self, inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
+        """Inputs as the loader made them to what the network takes, on the device."""
+
+    def picture(self, inputs: Inputs) -> NDArray[np.uint8]:
+        """Prepared training clips as an RGB picture (H, W, 3)."""
+
+    def loss(self, output: object, labels: Tensor, gather: Gather) -> Terms:
+        """Loss terms of this rank's clips (B,), mined in the global batch."""
+
+
+class SsinStream:
+    """Frames and silhouettes."""
+
+    def __init__(self, clips: SsinClips, model: SsinModel, loss: SsinLoss) -> None:
+        self.clips, self.model_config, self.weights = clips, model, loss
+
+    def source(self, table: Tracklets, rows: IntArray) -> Source:  # noqa: ARG002 - reads nothing yet
+        return FrameSource(table, self.clips)
+
+    def usable(self, source: Source, rows: IntArray) -> IntArray:  # noqa: ARG002
+        return rows
+
+    def model(self, num_classes: int) -> SSIN:
+        config = self.model_config
+        model = SSIN(
+            num_classes,
+            config.variant,
+            depths=config.depths,
+            mask_depths=config.mask_depths,
+            width=config.width,
+            embedding_dim=config.embedding_dim,
+            dropout=config.dropout,
+            pooling=config.pooling,
+        )
+        if config.pretrained:
+            load_resnet(model, read_state_dict(config.pretrained))
+        return model
+
+    def prepare(self, inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
+        """uint8 to [0, 1] on the device: a quarter of the bytes to move."""
+        return tuple(x.to(device, non_blocking=True).to(dtype).div_(255) for x in inputs)
+
+    def picture(self, inputs: Inputs) -> NDArray[np.uint8]:
+        frames, masks = (x.float().cpu().numpy() for x in inputs)
+        return clip_sheet(frames, masks)
+
+    def loss(self, output: SSINOutput, labels: Tensor, gather: Gather) -> Terms:
+        w = self.weights
+        image, mask, globl = (identity_loss(logits, labels, w.smoothing) for logits in output.logits)
+        triplet = batch_hard_triplet(output.embedding, labels, w.margin, gather)
+        identity = w.image * image + w.mask * mask + w.globl * globl
+        total = w.identity * identity + w.triplet * triplet
+        return {"image": image, "mask": mask, "global": globl, "triplet": triplet, "total": total}
+
+
+class SminStream:
+    """3D skeletons."""
+
+    def __init__(self, clips: SminClips, model: SminModel, loss: SminLoss) -> None:
+        self.clips, self.model_config, self.weights = clips, model, loss
+
+    def source(self, table: Tracklets, rows: IntArray) -> Source:
+        store = load_skeletons(table, rows, self.clips.normalise, self.clips.first_frames)
+        return SkeletonSource(store, self.clips)
+
+    def usable(self, source: Source, rows: IntArray) -> IntArray:
+        assert isinstance(source, SkeletonSource)
+        return rows[source.store.has_any(rows)]
+
+    def model(self, num_classes: int) -> SMIN:
+        config = self.model_config
+        return SMIN(
+            num_classes,
+            config.graph,
+            width=config.width,
+            embedding_dim=config.embedding_dim,
+            dropout=config.dropout,
+        )
+
+    def prepare(self, inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
+        """Clips without a gap go without the mask, which is faster."""
+        skeletons, valid = inputs
+        skeletons = skeletons.to(device, dtype, non_blocking=True)
+        return (skeletons,) if bool(valid.all()) else (skeletons, valid.to(device, non_blocking=True))
+
+    def picture(self, inputs: Inputs) -> NDArray[np.uint8]:
+        skeletons, *valid = (x.cpu().numpy() for x in inputs)
+        return skeleton_sheet(skeletons, valid[0] if valid else None)
+
+    def loss(self, output: SMINOutput, labels: Tensor, gather: Gather) -> Terms:
+        w = self.weights
+        identity = identity_loss(output.logits, labels, w.smoothing)
+        triplet = batch_hard_triplet(output.embedding, labels, w.margin, gather)
+        return {"identity": identity, "triplet": triplet, "total": w.identity * identity + w.triplet * triplet}
+
+
+def stream_of(config: Config) -> Stream:
+    """The stream a configuration describes."""
+    kinds: Mapping[str, type[SsinStream] | type[SminStream]] = {"ssin": SsinStream, "smin": SminStream}
+    return kinds[config.stream](config.clips, config.model, config.loss)  # type: ignore[arg-type, return-value]

@@ -1,0 +1,274 @@
+"""The training loop of both streams."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from sptskm import __version__
+from sptskm.config import Config, ConfigError, changed_keys, to_dict, to_yaml
+from sptskm.data.clips import TrainItem
+from sptskm.evaluation import Scores, evaluate_features
+from sptskm.report.console import progress, set_up_logging
+from sptskm.report.tensorboard import Board
+from sptskm.training.extract import extract
+from sptskm.training.meters import Meters
+from sptskm.training.precision import Precision
+from sptskm.training.rundir import RunDir, State
+from sptskm.training.setup import Setup, rows_of
+from sptskm.training.signals import StopFlag, stop_flag
+from sptskm.training.world import World, join
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY = 10  # steps between points in TensorBoard
+VALIDATION_PROTOCOL = "mars-official"
+
+Report = Callable[[int, Scores], None]
+"""Told (epoch, validation scores) on rank 0, as often as validation runs."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss is not a number any more; the message names the step, the tracklets and the last good checkpoint."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a run stands when `train` returns."""
+
+    step: int
+    finished: bool
+    """False when a signal asked it to stop; starting again continues."""
+    best_mAP: float
+
+
+def train(config: Config, report: Report | None = None) -> Outcome:
+    """Train the stream of `config` in the folder `config.run`, or continue what is there.
+
+    Runs in one process, or as one of many under torchrun, submitit or Ray; every rank calls it alike.
+    Raises ConfigError, DataError or NonFiniteLoss with one sentence that says what to change.
+    """
+    if not config.run:
+        raise ConfigError("run is empty, wanted the folder of this run (run=runs/name)")
+    with join(config.train.threads, config.train.timeout_minutes) as world, stop_flag() as stop:
+        set_up_logging(world.rank)
+        return Trainer(Setup.of(config, world), world, stop, report).run()
+
+
+class Trainer:
+    """The state of a run between steps, and the loop."""
+
+    def __init__(self, setup: Setup, world: World, stop: StopFlag, report: Report | None) -> None:
+        self.setup, self.world, self.stop, self.report = setup, world, stop, report
+        self.config = config = setup.config
+        self.precision = Precision.of(config.train.precision, world.device)
+        torch.manual_seed(config.train.seed)
+        self.network = setup.stream.model(len(setup.split.classes)).to(world.device, self.precision.dtype)
+        if world.device.type == "cuda":
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = world.wrap(self.network, config.train.batch_norm)
+        self.network = getattr(self.model, "module", self.model)
+        self.forward = torch.compile(self.model) if config.train.compile else self.model
+        self.optimizer = make_optimizer(config, self.network)
+        self.scaler = self.precision.scaler()
+        self.folder = RunDir(config.run)
+        self.step, self.epochs_done, self.best_mAP = 0, 0, -1.0
+        self.saved_at = time.monotonic()
+
+    def run(self) -> Outcome:
+        """All remaining epochs, or as many as are granted."""
+        self.resume()
+        self.board = Board(self.folder.path, self.step, self.world.is_main)
+        per_epoch, epochs = self.setup.schedule.per_epoch, self.config.train.epochs
+        batches = self.setup.batches(self.step, self.world.device.type == "cuda")
+        for epoch in range(self.epochs_done, epochs):
+            meters = Meters()
+            set_training(self.model, self.config.train.batch_norm)
+            set_rate(self.optimizer, learning_rate(self.config, epoch))
+            remaining = range(self.step - epoch * per_epoch, per_epoch)
+            for _ in progress(remaining, f"{self.config.stream} epoch {epoch + 1}", shown=self.world.is_main):
+                with meters.waiting():
+                    batch = next(batches)
+                stop = self.train_step(batch, meters)
+                if stop or time.monotonic() - self.saved_at > 60 * self.config.train.save_minutes:
+                    self.save()
+                if stop:
+                    return self.leave(finished=False)
+            self.end_epoch(epoch, meters)
+        return self.leave(finished=True)
+
+    def train_step(self, batch: TrainItem, meters: Meters) -> bool:
+        """One step on one global batch; whether any rank was asked to stop."""
+        seed_step(self.config.train.seed, self.step, self.world.rank)
+        inputs = self.setup.stream.prepare(tuple(batch.inputs), self.world.device, self.precision.dtype)
+        labels = self.setup.labels(batch.row).to(self.world.device)
+        if self.step == 0 and self.world.is_main:
+            self.board.picture("training clips", self.setup.stream.picture(inputs), 0)
+        with self.precision.autocast():
+            output = self.forward(*inputs)
+        terms = self.setup.stream.loss(output, labels, self.world.gather)
+        shared, stop = self.exchange(terms)
+        if not np.isfinite(list(shared.values())).all():
+            self.refuse(batch, shared)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(terms["total"]).backward()
+        self.scaler.unscale_(self.optimizer)
+        meters.add(shared, len(labels) * self.world.size)
+        if self.step % LOG_EVERY == 0:
+            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+            norm = float(torch.nn.utils.get_total_norm(gradients))
+            self.board.scalars(meters.point(norm, self.optimizer.param_groups[0]["lr"]), self.step)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        return stop
+
+    def exchange(self, terms: dict[str, torch.Tensor]) -> tuple[dict[str, float], bool]:
+        """Mean of every loss term over ranks and whether any rank wants to stop, in one collective."""
+        flag = terms["total"].new_tensor(float(self.stop.requested))
+        *means, stop = self.world.sum(torch.stack([*terms.values(), flag])).tolist()
+        return {name: value / self.world.size for name, value in zip(terms, means, strict=True)}, stop > 0
+
+    def refuse(self, batch: TrainItem, terms: dict[str, float]) -> None:
+        """Raise NonFiniteLoss on every rank with the tracklets of the whole global batch."""
+        rows = self.world.gather(batch.row.to(self.world.device)).tolist()
+        keys = ", ".join(sorted({str(self.setup.table.keys_N[row]) for row in rows}))
+        newest = self.folder.checkpoints()
+        raise NonFiniteLoss(
+            f"loss {terms} at step {self.step} of {self.config.stream} is not finite; tracklets of the batch: {keys}; "
+            f"last good checkpoint: {newest[0] if newest else 'none yet'}"
+        )
+
+    def end_epoch(self, epoch: int, meters: Meters) -> None:
+        """Validate when due, keep the best, save, and say so in one line."""
+        line = f"epoch {epoch + 1}/{self.config.train.epochs}  {meters.summary()}"
+        due = (epoch + 1) % self.config.train.validate_every == 0 or epoch + 1 == self.config.train.epochs
+        if due and len(self.setup.split.held_out):
+            scores = self.validate()
+            line += f"  held-out mAP {scores.mAP:.1%} rank-1 {scores.rank(1):.1%}"
+            self.board.scalars({"validation/mAP": scores.mAP, "validation/rank-1": scores.rank(1)}, self.step)
+            if scores.mAP > self.best_mAP:
+                self.best_mAP = scores.mAP
+                if self.world.is_main:
+                    self.folder.write(self.folder.best, self.weights())
+            if self.report is not None and self.world.is_main:
+                self.report(epoch, scores)
+        self.epochs_done = epoch + 1
+        self.save()
+        log.info("%s %s", self.config.stream, line)
+
+    def validate(self) -> Scores:
+        """Scores on the held-out identities, across cameras."""
+        split, table = self.setup.split, self.setup.table
+        embeddings = extract(
+            self.network, self.setup.stream, self.setup.source, split.held_out, self.config, self.world
+        )
+        features, rows = embeddings.features_ND, rows_of(table, split.held_out)
+        query = rows_of(table, split.held_out[split.query])
+        return evaluate_features(features[split.query], features, query, rows, VALIDATION_PROTOCOL)
+
+    def weights(self) -> State:
+        """The network and where it comes from: all that the final job needs."""
+        return {
+            "model": self.network.state_dict(),
+            "config": to_dict(self.config),
+            "provenance": self.setup.provenance,
+            "step": self.step,
+            "best_mAP": self.best_mAP,
+            "version": __version__,
+        }
+
+    def save(self) -> None:
+        """Everything needed to go on exactly from here. Schedule, draws and dropout follow from the step."""
+        if self.world.is_main:
+            state = {
+                **self.weights(),
+                "epochs_done": self.epochs_done,
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "world": self.world.size,
+            }
+            self.folder.save(state, self.step)
+        self.saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Continue from the newest readable checkpoint; ConfigError when it belongs to another run."""
+        found = self.folder.newest() if self.world.is_main else None
+        path = self.world.share(found[0] if found else None)
+        if path is None:
+            if self.world.is_main:
+                self.folder.write_text(self.folder.config, to_yaml(self.config))
+            return
+        state = found[1] if found else torch.load(path, map_location="cpu", weights_only=True)
+        self.check_same_run(state)
+        self.network.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.epochs_done, self.best_mAP = state["step"], state["epochs_done"], state["best_mAP"]
+        log.info("%s continues from %s (step %d)", self.config.stream, path, self.step)
+
+    def check_same_run(self, state: State) -> None:
+        """Refuse to mix runs; a different number of ranks draws the same clips, in other roundings."""
+        changed = changed_keys(state["config"], to_dict(self.config))
+        changed += [
+            f"{name}: {state['provenance'][name]} -> {value}"
+            for name, value in self.setup.provenance.items()
+            if state["provenance"][name] != value
+        ]
+        if changed:
+            raise ConfigError(
+                f"{self.folder.path}: holds another run ({'; '.join(changed)}); choose another run folder, "
+                "or delete this one to start afresh"
+            )
+        if state["world"] != self.world.size:
+            log.warning(
+                "saved by %d ranks, continued by %d: same clips, not same bits", state["world"], self.world.size
+            )
+
+    def leave(self, finished: bool) -> Outcome:
+        """Close the files and say how the run ended."""
+        outcome = Outcome(self.step, finished, self.best_mAP)
+        if self.world.is_main and finished:
+            self.folder.write_text(self.folder.result, json.dumps(vars(outcome), indent=1))
+        if not finished:
+            log.info("%s stops at step %d as asked; start again to continue", self.config.stream, self.step)
+        self.board.close()
+        return outcome
+
+
+def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam with coupled weight decay, or SGD with Nesterov momentum; parameters without gradient are left out."""
+    optim, parameters = config.optim, [p for p in model.parameters() if p.requires_grad]
+    if optim.algorithm == "adam":
+        return torch.optim.Adam(parameters, lr=optim.lr, weight_decay=optim.weight_decay)
+    return torch.optim.SGD(parameters, optim.lr, momentum=0.9, nesterov=True, weight_decay=optim.weight_decay)
+
+
+def learning_rate(config: Config, epoch: int) -> float:
+    """Rate of a 0-based epoch: multiplied by gamma once at each milestone reached."""
+    return config.optim.lr * config.optim.gamma ** sum(epoch >= m for m in config.optim.milestones)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The same rate for all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Dropout is drawn per (seed, step, rank), so that a resumed run needs no saved generator."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
+
+
+def set_training(model: nn.Module, batch_norm: str) -> None:
+    """Training mode, with BN on its running statistics when these are frozen."""
+    model.train()
+    if batch_norm == "frozen":
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()

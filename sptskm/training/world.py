@@ -1,0 +1,209 @@
+"""The ranks of a run: the only module that talks to torch.distributed.
+
+With one process every collective is the identity, so that there is one code path. Nothing here depends on the
+launcher: an existing process group (Ray) is used, complete torchrun-style variables (torchrun, submitit) start
+one, none at all means a single process, and anything in between is an error.
+"""
+
+import faulthandler
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
+
+from sptskm.training.batchnorm import SyncedBatchNorm
+
+log = logging.getLogger(__name__)
+
+VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+FAILURE_KEY = "sptskm/failure"
+WATCH_SECONDS = 1.0
+FAREWELL_SECONDS = 3 * WATCH_SECONDS  # how long a failing rank waits for the others to read its trace
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is among its peers, and what they do together."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes files."""
+        return self.rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        """The GPU of this rank among the visible ones, or the CPU."""
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", self.local_rank if torch.cuda.device_count() > 1 else 0)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks, without gradient; a new tensor."""
+        total = tensor.detach().clone()
+        if self.size > 1:
+            dist.all_reduce(total)
+        return total
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says so."""
+        return bool(self.sum(torch.tensor(int(flag), device=self.device)))
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Rows of all ranks in rank order, (B, ...) to (W*B, ...); gradients return to the rank they came from.
+
+        The backward pass sums over ranks what each rank's loss says about these rows. Together with DDP's average
+        over ranks, a mean over local rows of a loss on gathered rows has the gradient of one process.
+        """
+        return tensor if self.size == 1 else _Gather.apply(tensor, self.rank, self.size)
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value of a plain object, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def agree(self, what: str, value: str) -> None:
+        """RuntimeError on every rank when `value` is not the same everywhere, naming the ranks that differ."""
+        if self.size == 1:
+            return
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        if len(set(values)) > 1:
+            differ = ", ".join(f"rank {rank}: {found}" for rank, found in enumerate(values))
+            raise RuntimeError(f"{what} differs between ranks ({differ})")
+
+    def wrap(self, model: nn.Module, batch_norm: str) -> nn.Module:
+        """The model for training on all ranks, with BN over all ranks, per rank (rank 0's statistics kept) or fixed."""
+        if self.size == 1:
+            return model
+        if batch_norm == "sync":
+            model = self._synchronised(model)
+        devices = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, devices, broadcast_buffers=batch_norm == "local")
+
+    def _synchronised(self, model: nn.Module) -> nn.Module:
+        if self.device.type == "cuda":
+            return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return SyncedBatchNorm.convert(model, self.sum_with_gradient)
+
+    def sum_with_gradient(self, tensor: Tensor) -> Tensor:
+        """The sum over ranks; the gradient is summed over ranks as well."""
+        return tensor if self.size == 1 else _Sum.apply(tensor)
+
+
+@contextmanager
+def join(threads: int, timeout_minutes: float) -> Iterator[World]:
+    """Enter the world this process was started in, and leave it.
+
+    An exception in one rank is shown by every other rank with its trace, and ends them, within seconds; a rank
+    that vanishes is noticed by the collectives, at the latest after `timeout_minutes`.
+    """
+    faulthandler.enable()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(threads)
+    if dist.is_initialized():  # Ray, or a test, has done it and will end it
+        yield World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", dist.get_rank())))
+        return
+    present = [name for name in VARIABLES if name in os.environ]
+    if not present:
+        yield World()
+        return
+    if missing := [name for name in VARIABLES if name not in present]:
+        raise RuntimeError(f"{', '.join(present)} set but {', '.join(missing)} not: wanted all (torchrun) or none")
+    yield from _joined(timedelta(minutes=timeout_minutes))
+
+
+def _joined(timeout: timedelta) -> Iterator[World]:
+    size, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    world = World(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    store, _, _ = next(rendezvous("env://", timeout=timeout))
+    dist.init_process_group(
+        "nccl" if world.device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=timeout
+    )
+    done = _watch(store.clone(), world)
+    try:
+        yield world
+    except Exception:
+        _announce(store, world)
+        raise
+    finally:
+        done.set()
+    dist.destroy_process_group()
+
+
+def _announce(store: Any, world: World) -> None:
+    """Tell the other ranks why this one ends, unless another has failed first, and let them read it."""
+    if not store.check([FAILURE_KEY]):
+        store.set(FAILURE_KEY, f"rank {world.rank} failed:\n{traceback.format_exc()}")
+        time.sleep(FAREWELL_SECONDS)
+
+
+def _watch(store: Any, world: World) -> threading.Event:
+    """End this process when another rank has announced a failure; a blocked collective cannot be interrupted."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(WATCH_SECONDS):
+            try:
+                failed = store.check([FAILURE_KEY])
+            except Exception:  # the store is gone with rank 0; the collectives will say so
+                return
+            if failed and not done.is_set():
+                reason = store.get(FAILURE_KEY).decode()
+                if not reason.startswith(f"rank {world.rank} "):
+                    log.error("rank %d ends because %s", world.rank, reason)
+                    sys.stderr.flush()
+                    os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="failure-watch").start()
+    return done
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, rank: int, size: int) -> Tensor:
+        ctx.rank, ctx.rows = rank, len(tensor)
+        parts = [torch.empty_like(tensor) for _ in range(size)]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows], None, None
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total

@@ -1,0 +1,23 @@
+"""What every room's tests may ask for."""
+
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from sptskm.data.synthetic import TINY, write_dataset
+
+
+def pytest_configure() -> None:
+    """Small tensors gain nothing from several threads, and wait for them where cores are shared."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+@pytest.fixture(scope="session")
+def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny generated data set in the MARS layout; read-only by agreement, copy it before changing it."""
+    root = tmp_path_factory.mktemp("walkers") / "tiny"
+    write_dataset(root, TINY, seed=0, workers=1)
+    return root

@@ -1,0 +1,181 @@
+"""Whether a data set is what its tables promise."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import scipy.io
+from handmade import TEST, TRAIN, write_files, write_tables
+
+from sptskm.data import DataError, read_mars
+from sptskm.data.check import KEPT, Report, check
+
+FRAMES = {"train": sum(walk.frames for walk in TRAIN), "test": sum(walk.frames for walk in TEST)}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_files(tmp_path / "mars")
+
+
+def look(root: Path, decode: bool = True) -> Report:
+    return check(root, decode=decode, workers=1)
+
+
+def found(report: Report) -> dict[tuple[str, str], tuple[int, int]]:
+    return {(count.split, count.modality): (count.found, count.unreadable) for count in report.counts}
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_a_complete_data_set_is_ok(root: Path, decode: bool) -> None:
+    report = look(root, decode)
+    assert report.ok
+    assert [(c.split, c.modality) for c in report.counts] == [
+        (split, modality) for split in FRAMES for modality in ("frames", "masks", "skeletons")
+    ]
+    for count in report.counts:
+        assert (count.promised, count.found, count.unreadable) == (FRAMES[count.split], FRAMES[count.split], 0)
+        assert not count.absent
+    assert report.tracklets == len(TRAIN) + len(TEST)
+    assert (report.frames_without_skeleton, report.tracklets_without_skeleton, report.size_mismatches) == (0, 0, 0)
+    assert report.problems == ()
+
+
+def test_the_generated_data_set_is_ok_with_several_workers(walkers: Path) -> None:
+    report = check(walkers, workers=2)
+    assert report.ok
+    assert report == check(walkers, workers=1)
+    table = read_mars(walkers)
+    assert sum(count.found for count in report.counts) == 3 * table.lengths.sum()
+
+
+@pytest.mark.parametrize(("modality", "kind"), [("frames", "frame"), ("masks", "mask"), ("skeletons", "skeleton")])
+def test_a_missing_file_is_counted_and_named(root: Path, modality: str, kind: str) -> None:
+    path = read_mars(root).path(2, 1, modality)  # type: ignore[arg-type]
+    path.unlink()
+    for report in (look(root), look(root, decode=False)):
+        assert not report.ok
+        assert [problem.path for problem in report.problems] == [path]
+        assert report.problems[0].sentence == f"{kind} {path}: no such file"
+        assert found(report)["train", modality] == (FRAMES["train"] - 1, 0)
+        assert found(report)["test", modality] == (FRAMES["test"], 0)
+
+
+@pytest.mark.parametrize("modality", ["frames", "masks", "skeletons"])
+def test_a_corrupt_file_is_found_by_decoding_only(root: Path, modality: str) -> None:
+    path = read_mars(root).path(6, 0, modality)  # type: ignore[arg-type]
+    path.write_bytes(b"not what it should be" * 20)
+    report = look(root)
+    assert [problem.path for problem in report.problems] == [path]
+    assert f"{path}: corrupt" in report.problems[0].sentence
+    assert found(report)["test", modality] == (FRAMES["test"], 1)
+    assert look(root, decode=False).ok
+
+
+def test_an_empty_file_is_found_without_decoding(root: Path) -> None:
+    path = read_mars(root).path(6, 0, "frames")
+    path.write_bytes(b"")
+    report = look(root, decode=False)
+    assert found(report)["test", "frames"] == (FRAMES["test"], 1)
+    assert report.problems[0].sentence == f"frame {path}: empty file"
+
+
+def test_a_modality_without_any_folder_is_absent_and_no_problem(root: Path) -> None:
+    for split in FRAMES:
+        shutil.rmtree(root / f"bbox_{split}_joint3d")
+    report = look(root)
+    assert report.ok
+    assert {(c.split, c.modality) for c in report.counts if c.absent} == {(s, "skeletons") for s in FRAMES}
+    assert report.tracklets_without_skeleton == 0
+    assert "absent" in report.text()
+
+
+def test_a_modality_that_lacks_one_split_is_a_problem_for_every_file_of_it(root: Path) -> None:
+    shutil.rmtree(root / "bbox_test_mask")
+    report = look(root)
+    assert report.num_problems == FRAMES["test"]
+    assert not any(count.absent for count in report.counts)
+    assert found(report)["test", "masks"] == (0, 0)
+
+
+def test_tables_without_any_folder_are_not_ok(tmp_path: Path) -> None:
+    report = look(write_tables(tmp_path))
+    assert report.num_problems == 1
+    assert report.problems[0].sentence == f"{tmp_path}: holds no folder of frames, masks or skeletons"
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+def test_frames_in_which_nobody_was_found_are_counted_and_no_problem(root: Path, value: float) -> None:
+    table = read_mars(root)
+    for row, frame in ((0, 0), (0, 1), (2, 3)):
+        scipy.io.savemat(table.path(row, frame, "skeletons"), {"new_joint": np.full((14, 4), value)})
+    report = look(root)
+    assert report.ok
+    assert report.frames_without_skeleton == 3
+    assert report.tracklets_without_skeleton == 1, "row 0 has no other frame"
+
+
+def test_tracklets_whose_skeletons_are_all_missing_are_counted(root: Path) -> None:
+    table = read_mars(root)
+    for frame in range(3):
+        table.path(1, frame, "skeletons").unlink()
+    table.path(2, 0, "skeletons").unlink()
+    for report in (look(root), look(root, decode=False)):
+        assert (report.tracklets_without_skeleton, report.num_problems) == (1, 4)
+
+
+def test_a_mask_of_another_size_is_counted_and_named(root: Path) -> None:
+    path = read_mars(root).path(5, 2, "masks")
+    path.write_bytes(cv2.imencode(".png", np.zeros((10, 8), np.uint8))[1].tobytes())
+    report = look(root)
+    assert report.size_mismatches == report.num_problems == 1
+    assert report.problems[0].path == path
+    assert report.problems[0].sentence == f"mask {path}: is 10x8, wanted 16x8 like its frame"
+    assert found(report)["test", "masks"] == (FRAMES["test"], 0), "it is readable"
+
+
+def test_masks_can_be_checked_where_frames_are_absent_or_broken(root: Path) -> None:
+    read_mars(root).path(0, 0, "frames").write_bytes(b"x")
+    assert look(root).num_problems == 1
+    for split in FRAMES:
+        shutil.rmtree(root / f"bbox_{split}")
+    assert look(root).ok
+
+
+def test_many_problems_are_all_counted_and_the_first_told(root: Path) -> None:
+    for split in FRAMES:
+        for path in (root / f"bbox_{split}").glob("*/*.jpg"):
+            path.unlink()
+        for path in (root / f"bbox_{split}_mask").glob("*/*.png"):
+            path.write_bytes(b"x")
+    report = look(root)
+    assert report.num_problems == 2 * sum(FRAMES.values()) > KEPT
+    assert len(report.problems) == KEPT
+    assert report.problems[0].path == read_mars(root).path(0, 0, "frames")
+    assert f"problems: {report.num_problems}, the first {KEPT}:" in report.text()
+
+
+def test_the_text_is_an_aligned_table_and_the_problems(root: Path) -> None:
+    path = read_mars(root).path(2, 1, "frames")
+    path.unlink()
+    lines = look(root).text().splitlines()
+    assert lines[0].split() == ["split", "modality", "promised", "found", "unreadable"]
+    assert lines[1].split() == ["train", "frames", "10", "9", "0"]
+    assert lines[6].split() == ["test", "skeletons", "8", "8", "0"]
+    assert len({len(line) for line in lines[:7]}) == 1
+    assert lines[-2:] == ["problems: 1", f"  frame {path}: no such file"]
+
+
+def test_a_report_cannot_be_changed(root: Path) -> None:
+    with pytest.raises(AttributeError):
+        look(root).num_problems = 0  # type: ignore[misc]
+
+
+def test_unusable_tables_stop_the_check(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"train_name\.txt"):
+        check(tmp_path)
+    root = write_tables(tmp_path, query=[99])
+    with pytest.raises(DataError, match="query_IDX"):
+        check(root)

@@ -1,0 +1,140 @@
+"""Frames, masks and skeletons from their files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import scipy.io
+from numpy.typing import NDArray
+
+from sptskm.data.errors import DataError
+from sptskm.data.files import ATTEMPTS, read_frame, read_mask, read_skeleton
+
+READERS = {"frame": (read_frame, "a.jpg"), "mask": (read_mask, "a.png"), "skeleton": (read_skeleton, "a.mat")}
+Reader = Callable[[Path], NDArray[np.generic]]
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that were made, without making them."""
+    made: list[float] = []
+    monkeypatch.setattr("sptskm.data.files.time.sleep", made.append)
+    return made
+
+
+def written(path: Path, image: NDArray[np.uint8]) -> Path:
+    path.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
+    return path
+
+
+def whole(kind: str, path: Path) -> Path:
+    """A usable file of this kind."""
+    if kind == "skeleton":
+        scipy.io.savemat(path, {"new_joint": np.ones((14, 4))})
+        return path
+    return written(path, np.random.default_rng(0).integers(0, 255, (16, 8, 3), dtype=np.uint8))
+
+
+def test_frames_are_red_green_blue(tmp_path: Path) -> None:
+    blue_green_red = np.zeros((6, 4, 3), np.uint8)
+    blue_green_red[...] = (10, 90, 200)
+    frame = read_frame(written(tmp_path / "a.png", blue_green_red))
+    assert (frame.shape, frame.dtype) == ((6, 4, 3), np.uint8)
+    assert frame[0, 0].tolist() == [200, 90, 10]
+
+
+def test_grey_frames_get_three_channels(tmp_path: Path) -> None:
+    frame = read_frame(written(tmp_path / "a.png", np.full((6, 4), 77, np.uint8)))
+    assert frame[2, 2].tolist() == [77, 77, 77]
+
+
+def test_masks_are_0_or_255_from_any_grey_or_coloured_image(tmp_path: Path) -> None:
+    grey = np.array([[0, 29, 30, 31, 255]], np.uint8)
+    assert read_mask(written(tmp_path / "a.png", grey)).tolist() == [[0, 0, 0, 255, 255]]
+    coloured = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 0]]], np.uint8)  # grey 29, 150 and 0
+    assert read_mask(written(tmp_path / "b.png", coloured)).tolist() == [[0, 255, 0]]
+
+
+def test_skeletons_come_as_float32_with_their_nans(tmp_path: Path) -> None:
+    joints = np.random.default_rng(0).normal(size=(14, 4))
+    joints[3, 1] = np.nan
+    scipy.io.savemat(tmp_path / "a.mat", {"new_joint": joints})
+    skeleton = read_skeleton(tmp_path / "a.mat")
+    assert skeleton.dtype == np.float32
+    np.testing.assert_array_equal(skeleton, joints.astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_missing_file_is_one_sentence_after_three_attempts(kind: str, tmp_path: Path, pauses: list[float]) -> None:
+    read, name = READERS[kind]
+    with pytest.raises(DataError, match=rf"^{kind} {tmp_path / name}: no such file \(after 3 attempts\)$"):
+        read(tmp_path / name)
+    assert ATTEMPTS == 3
+    assert len(pauses) == 2
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.99])
+def test_a_truncated_file_is_one_sentence_at_once(
+    kind: str, share: float, tmp_path: Path, pauses: list[float], capfd: pytest.CaptureFixture[str]
+) -> None:
+    read, name = READERS[kind]
+    path = whole(kind, tmp_path / name)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(DataError, match=rf"^{kind} {path}: corrupt, not a readable"):
+        read(path)
+    assert not pauses
+    capfd.readouterr()  # the decoders' own complaints
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_something_else_under_the_name_is_one_sentence(kind: str, tmp_path: Path) -> None:
+    read, name = READERS[kind]
+    (tmp_path / name).write_text("<html>moved</html>" * 20)
+    with pytest.raises(DataError, match=rf"^{kind} {tmp_path / name}: corrupt"):
+        read(tmp_path / name)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=rf"^{kind} {tmp_path / name}: empty file$"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_file_system_that_fails_for_a_moment_is_asked_again(
+    kind: str, tmp_path: Path, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, name = READERS[kind]
+    path, real, failures = whole(kind, tmp_path / name), Path.read_bytes, [OSError(116, "Stale file handle")] * 2
+
+    def unsteady(self: Path) -> bytes:
+        if failures:
+            raise failures.pop()
+        return real(self)
+
+    monkeypatch.setattr(Path, "read_bytes", unsteady)
+    assert read(path).size > 0
+    assert len(pauses) == 2
+    failures += [OSError(116, "Stale file handle")] * 5
+    with pytest.raises(DataError, match=rf"^{kind} {path}: .*Stale file handle \(after 3 attempts\)$"):
+        read(path)
+    assert len(failures) == 2, "no fourth attempt"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"joint": np.ones((14, 4))}, "holds joint, wanted the variable new_joint"),
+        ({"new_joint": np.ones((16, 4))}, r"new_joint is float64 \(16, 4\), wanted 14x4 numbers"),
+        ({"new_joint": "nobody"}, "wanted 14x4 numbers"),
+        ({"new_joint": np.full((14, 4), 1j)}, "new_joint is complex128"),
+    ],
+)
+def test_a_mat_file_with_other_content_says_what_it_holds(
+    tmp_path: Path, content: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, content)
+    with pytest.raises(DataError, match=rf"^skeleton {path}: .*{message}"):
+        read_skeleton(path)

@@ -1,0 +1,254 @@
+"""The table of a data set in the MARS layout."""
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from handmade import TEST, TRAIN, Walk, write_tables
+from oracles import SHARED, needs_shared
+
+from sptskm.data import DataError, Tracklets, hold_out, read_mars
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_tables(tmp_path / "mars")
+
+
+def test_rows_are_those_of_the_tables_training_first(root: Path) -> None:
+    table = read_mars(root)
+    walks = (*TRAIN, *TEST)
+    assert len(table) == len(walks)
+    assert table.pids.tolist() == [walk.pid for walk in walks] == [3, 3, 5, 5, -1, 0, 2, 2]
+    assert table.camids.tolist() == [walk.camid for walk in walks]
+    assert table.lengths.tolist() == [walk.frames for walk in walks]
+    assert table.train.tolist() == [0, 1, 2, 3]
+    assert table.test.tolist() == [4, 5, 6, 7]
+    assert [table.stems(row) for row in range(len(walks))] == [walk.stems() for walk in walks]
+    assert table.keys_N.tolist() == [walk.stems()[0] for walk in walks]
+
+
+def test_query_rows_point_into_the_test_rows(root: Path) -> None:
+    table = read_mars(root)
+    assert table.query.tolist() == [2]
+    assert table.pids[table.test[table.query]].tolist() == [2]
+
+
+def test_query_numbers_above_32767_and_ranges_above_65535_do_not_wrap(tmp_path: Path) -> None:
+    """The published query file is uint16, and uint16 arithmetic wraps."""
+    walks = [Walk(1 + i % 9000, 1 + i % 6, 2, 1 + i // 9000) for i in range(40_000)]
+    root = write_tables(tmp_path, test=walks, query=[1, 40_000])
+    info = root / "info" / "tracks_test_info.mat"
+    scipy.io.savemat(info, {"track_test_info": scipy.io.loadmat(info)["track_test_info"].astype(np.int32)})
+    table = read_mars(root)
+    assert table.query.tolist() == [0, 39_999]
+    assert table.stops_N[-1] == sum(walk.frames for walk in (*TRAIN, *walks))
+    assert table.stems(len(table) - 1) == walks[-1].stems()
+
+
+def test_a_table_of_small_unsigned_numbers_does_not_wrap_at_the_offset(tmp_path: Path) -> None:
+    long = [Walk(1, 1, 250), Walk(1, 2, 250)]
+    root = write_tables(tmp_path, train=long, test=long, query=[1])
+    for name in ("train", "test"):
+        path = root / "info" / f"tracks_{name}_info.mat"
+        table = scipy.io.loadmat(path)[f"track_{name}_info"].astype(np.uint16)
+        scipy.io.savemat(path, {f"track_{name}_info": table})
+    assert read_mars(root).stops_N.tolist() == [250, 500, 750, 1000]
+
+
+def test_files_lie_in_folders_named_by_the_first_four_letters(root: Path) -> None:
+    table = read_mars(root)
+    assert table.path(0, 1, "frames") == root / "bbox_train" / "0003" / "0003C1T0001F002.jpg"
+    assert table.path(0, 1, "masks") == root / "bbox_train_mask" / "0003" / "0003C1T0001F002.png"
+    assert table.path(7, 0, "skeletons") == root / "bbox_test_joint3d" / "0002" / "0002C3T0001F001.mat"
+
+
+def test_junk_lies_in_the_folder_00_minus_1(root: Path) -> None:
+    table = read_mars(root)
+    row = table.pids.tolist().index(-1)
+    assert table.path(row, 0, "frames") == root / "bbox_test" / "00-1" / "00-1C1T0001F001.jpg"
+
+
+@pytest.mark.parametrize(
+    ("made", "modality"),
+    [
+        ("bbox_train/bbox_train", "frames"),
+        ("bbox_train_mask/bbox_train_mask", "masks"),
+        ("bbox_train/bbox_train_mask", "masks"),
+        ("bbox_train_joint3d/bbox_train_joint3d", "skeletons"),
+        ("bbox_train_joint3d", "skeletons"),
+    ],
+)
+def test_doubled_folders_of_copies_in_the_wild_are_found(root: Path, made: str, modality: str) -> None:
+    (root / made).mkdir(parents=True)
+    table = read_mars(root)
+    assert table.path(0, 0, modality).parent == root / made / "0003"  # type: ignore[arg-type]
+    assert table.folder(0, modality) == root / made  # type: ignore[arg-type]
+    assert table.folder(7, "frames") == root / "bbox_test", "the other split is looked for on its own"
+
+
+def test_clothes_are_labels_by_tracklet_and_unknown_where_the_file_is_silent(root: Path) -> None:
+    assert not read_mars(root).has_clothes
+    (root / "clothes.csv").write_text(
+        "tracklet,clothes\n0003C1T0001F001,red\n0003C2T0001F001,blue\n0005C1T0001F001,red\n"
+        "0002C1T0001F001,\n0002C3T0001F001,blue\nunknown,green\n"
+    )
+    table = read_mars(root)
+    red, blue, *rest = table.clothes_N.tolist()
+    assert red != blue
+    assert min(red, blue) >= 0
+    assert rest == [red, -1, -1, -1, -1, blue]
+    assert table.has_clothes
+
+
+def test_clothes_without_the_promised_columns_are_refused(root: Path) -> None:
+    (root / "clothes.csv").write_text("track;clothes\na;b\n")
+    with pytest.raises(DataError, match=r"clothes\.csv: columns are \['track;clothes'\], wanted tracklet,clothes"):
+        read_mars(root)
+
+
+@pytest.mark.parametrize("row", [(1, 99, 3, 1), (0, 2, 3, 1), (3, 2, 3, 1), (-4, 2, 3, 1)])
+def test_a_range_beyond_the_name_list_names_the_file_and_the_row(root: Path, row: tuple[int, ...]) -> None:
+    path = root / "info" / "tracks_train_info.mat"
+    table = scipy.io.loadmat(path)["track_train_info"]
+    table[1] = row
+    scipy.io.savemat(path, {"track_train_info": table})
+    wanted = rf"{path}: row 2 covers lines {row[0]} to {row[1]}, wanted a range within the 10 lines of its name list"
+    with pytest.raises(DataError, match=wanted):
+        read_mars(root)
+
+
+@pytest.mark.parametrize("query", [[0], [5], [1, 9]])
+def test_a_query_beyond_the_test_table_is_refused(tmp_path: Path, query: list[int]) -> None:
+    root = write_tables(tmp_path, query=query)
+    with pytest.raises(DataError, match=rf"query_IDX spans {query[0]} to {query[-1]}, wanted 1 to 4"):
+        read_mars(root)
+
+
+@pytest.mark.parametrize("line", ["../../etc/passwd.jpg", "/etc/0001C1T0001F001.jpg", "..\\0001.jpg", "a/b.jpg"])
+def test_a_path_in_a_name_list_is_refused(root: Path, line: str) -> None:
+    path = root / "info" / "test_name.txt"
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(DataError, match=rf"{path}: holds a path, wanted bare file names"):
+        read_mars(root)
+
+
+def test_unix_line_ends_read_the_same(root: Path) -> None:
+    before = read_mars(root).fingerprint
+    for path in (root / "info").glob("*.txt"):
+        path.write_bytes(path.read_bytes().replace(b"\r\n", b"\n").rstrip())
+    assert read_mars(root).fingerprint == before
+
+
+@pytest.mark.parametrize(
+    "name", ["train_name.txt", "test_name.txt", "tracks_train_info.mat", "tracks_test_info.mat", "query_IDX.mat"]
+)
+def test_a_missing_file_of_info_is_named(root: Path, name: str) -> None:
+    (root / "info" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{root}/info/{name}: no such file"):
+        read_mars(root)
+
+
+def test_unusable_tables_are_one_sentence(root: Path) -> None:
+    path = root / "info" / "tracks_train_info.mat"
+    scipy.io.savemat(path, {"track_train_info": np.zeros((3, 5))})
+    with pytest.raises(DataError, match=r"track_train_info has shape \(3, 5\), wanted \(tracklets, 4\)"):
+        read_mars(root)
+    scipy.io.savemat(path, {"tracks": np.zeros((3, 4))})
+    with pytest.raises(DataError, match="holds tracks, wanted the variable track_train_info"):
+        read_mars(root)
+    path.write_bytes(b"<html>not found</html>" * 50)
+    with pytest.raises(DataError, match=rf"{path}: not a readable \.mat file"):
+        read_mars(root)
+    (root / "info" / "train_name.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"train_name\.txt: is empty"):
+        read_mars(root)
+
+
+def test_the_fingerprint_does_not_change_with_the_place(tmp_path: Path) -> None:
+    a, b = (read_mars(write_tables(tmp_path / name)) for name in ("here", "there"))
+    assert a.fingerprint == b.fingerprint
+    assert a.folders != b.folders
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train": (*TRAIN[:3], Walk(5, 2, 1))},
+        {"train": (*TRAIN[:3], Walk(7, 4, 1))},
+        {"train": (*TRAIN[:2], Walk(5, 1, 3), Walk(5, 4, 2))},
+        {"train": TRAIN[:3], "test": (TRAIN[3], *TEST), "query": (4,)},
+        {"query": (4,)},
+        {"query": (3, 4)},
+        {"train": (*TRAIN[:3], Walk(5, 4, 1, number=2))},
+    ],
+)
+def test_the_fingerprint_changes_with_the_content(
+    root: Path, tmp_path: Path, changes: dict[str, tuple[Walk, ...]]
+) -> None:
+    changed = read_mars(write_tables(tmp_path / "changed", **changes))  # type: ignore[arg-type]
+    assert changed.fingerprint != read_mars(root).fingerprint
+
+
+@pytest.fixture(scope="session")
+def mars(tmp_path_factory: pytest.TempPathFactory) -> Tracklets:
+    """The real tables of MARS, with name lists made from them (the real lists name the same ids)."""
+    source, root = SHARED / "data" / "mars-info", tmp_path_factory.mktemp("mars")
+    (root / "info").mkdir()
+    for name in ("tracks_train_info.mat", "tracks_test_info.mat", "query_IDX.mat"):
+        (root / "info" / name).write_bytes((source / name).read_bytes())
+    for name in ("train", "test"):
+        table = scipy.io.loadmat(source / f"tracks_{name}_info.mat")[f"track_{name}_info"]
+        lines = []
+        for number, (first, last, pid, camid) in enumerate(table.tolist()):
+            start = f"{'00-1' if pid < 0 else f'{pid:04d}'}C{camid}T{number % 10000:04d}F"
+            lines += [f"{start}{frame:03d}.jpg\r\n" for frame in range(1, last - first + 2)]
+        (root / "info" / f"{name}_name.txt").write_bytes("".join(lines).encode())
+    return read_mars(root)
+
+
+@needs_shared
+def test_the_real_training_set_has_the_published_counts(mars: Tracklets) -> None:
+    pids, lengths = mars.pids[mars.train], mars.lengths[mars.train]
+    assert (len(mars.train), len(np.unique(pids)), lengths.sum()) == (8298, 625, 509_914)
+    assert np.bincount(mars.camids[mars.train])[1:].tolist() == [1816, 1957, 1321, 750, 1880, 574]
+    assert (lengths.min(), lengths.max(), np.median(lengths)) == (5, 900, 36)
+    per_identity = Counter(pids.tolist()).values()
+    assert (sum(n < 4 for n in per_identity), sum(n == 1 for n in per_identity)) == (45, 1)
+
+
+@needs_shared
+def test_the_real_test_set_has_the_published_counts(mars: Tracklets) -> None:
+    pids, lengths = mars.pids[mars.test], mars.lengths[mars.test]
+    assert (len(mars.test), len(np.unique(pids)), lengths.sum()) == (12_180, 636, 681_089)
+    assert (lengths.min(), lengths.max(), np.median(lengths)) == (2, 920, 30)
+    assert (lengths[pids == 0].sum(), lengths[pids == -1].sum()) == (147_743, 23_380)
+    assert ((pids == 0).sum(), (pids == -1).sum()) == (3248, 870)
+
+
+@needs_shared
+def test_the_real_queries_have_the_published_counts(mars: Tracklets) -> None:
+    rows = mars.test[mars.query]
+    assert (len(rows), len(np.unique(mars.pids[rows])), (mars.lengths[rows] < 30).sum()) == (1980, 626, 855)
+    assert np.bincount(mars.camids[rows])[1:].tolist() == [524, 456, 319, 191, 384, 106]
+    assert len(set(zip(mars.pids[rows].tolist(), mars.camids[rows].tolist(), strict=True))) == 1980
+    assert mars.pids[rows].min() > 0
+
+
+@needs_shared
+@pytest.mark.parametrize(("min_length", "identities", "tracklets"), [(1, 625, 8298), (30, 622, 4699), (31, 620, 4421)])
+def test_length_filters_keep_the_published_identities(
+    mars: Tracklets, min_length: int, identities: int, tracklets: int
+) -> None:
+    split = hold_out(mars, 0, seed=0, min_length=min_length)
+    assert (len(split.classes), len(split.train)) == (identities, tracklets)
+
+
+@needs_shared
+def test_the_fingerprint_of_the_real_set_depends_on_its_queries(mars: Tracklets) -> None:
+    other = dataclasses.replace(mars, query=mars.query[::-1].copy())
+    assert len(mars.fingerprint) == 16
+    assert other.fingerprint != mars.fingerprint

@@ -1,0 +1,215 @@
+import numpy as np
+import pytest
+
+from sptskm.evaluation import Features, Rows, StreamDistances, align, choose_weight, evaluate, fuse
+
+ALL2, ALL4 = np.ones(2, bool), np.ones(4, bool)
+
+
+def features(keys: str, stream: str = "smin", fingerprint: str = "f00d") -> Features:
+    """One row per letter, holding the letter's code twice."""
+    rows = np.array([[ord(key)] * 2 for key in keys], np.float32)
+    valid = np.array([key != "x" for key in keys])
+    return Features(rows, np.array(list(keys)), valid, fingerprint, stream)
+
+
+def z(matrix: np.ndarray, over: np.ndarray) -> np.ndarray:
+    return (matrix - over.mean()) / over.std()
+
+
+def two_streams(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return rng.random((5, 40)), 90 + 7 * rng.random((5, 40))
+
+
+def test_aligned_features_stand_in_the_order_of_the_other_stream():
+    aligned = align(features("caxb", "ssin"), features("xabc"))
+    assert aligned.keys_N.tolist() == list("caxb")
+    assert aligned.features_ND[:, 0].tolist() == [ord(key) for key in "caxb"]
+    assert aligned.valid_N.tolist() == [True, True, False, True]
+    assert (aligned.stream, aligned.fingerprint) == ("smin", "f00d")
+
+
+@pytest.mark.parametrize(
+    ("ssin", "smin", "message"),
+    [
+        ("abcdef", "a", r"smin features lack 5 keys: b, c, d, \.\.\."),
+        ("ab", "abq", "smin features have unexpected 1 keys: q$"),
+        ("ab", "abb", "smin features repeat 1 keys: b$"),
+        ("aab", "ab", "ssin features repeat 1 keys: a$"),
+    ],
+)
+def test_keys_that_do_not_match_are_named(ssin, smin, message):
+    with pytest.raises(ValueError, match=message):
+        align(features(ssin, "ssin"), features(smin))
+
+
+def test_features_of_another_table_are_refused():
+    with pytest.raises(ValueError, match=r"ssin and smin .* different tables: .* f00d and beef"):
+        align(features("ab", "ssin"), features("ab", fingerprint="beef"))
+
+
+def test_nan_is_refused_only_in_rows_that_had_input():
+    broken = features("axb")
+    broken.features_ND[1, 0] = np.nan
+    assert align(features("abx", "ssin"), broken).keys_N.tolist() == list("abx")
+    broken.features_ND[0, 1] = np.nan
+    with pytest.raises(ValueError, match=r"smin features are not finite for 1 keys: a$"):
+        align(features("abx", "ssin"), broken)
+    with pytest.raises(ValueError, match=r"smin features are not finite for 1 keys: a$"):
+        align(broken, features("abx", "ssin"))
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        (np.zeros((2, 3), np.float32), np.array(["a"]), np.ones(1, bool)),
+        (np.zeros(1, np.float32), np.array(["a"]), np.ones(1, bool)),
+        (np.zeros((1, 3)), np.array(["a"]), np.ones(1, bool)),
+        (np.zeros((1, 3), np.float32), np.array([7]), np.ones(1, bool)),
+        (np.zeros((1, 3), np.float32), np.array(["a"]), np.ones(1)),
+        (np.zeros((1, 3), np.float32), np.array(["a"]), np.ones(2, bool)),
+    ],
+)
+def test_features_want_arrays_that_fit_together(arrays):
+    with pytest.raises(ValueError, match="ssin: features, keys and valid must be"):
+        Features(*arrays, "f00d", "ssin")
+
+
+def test_fusion_is_the_weighted_sum_of_z_scores():
+    ssin, smin = two_streams(np.random.default_rng(0))
+    fused = fuse(ssin, smin, np.ones(5, bool), np.ones(40, bool), 0.3)
+    np.testing.assert_allclose(fused, 0.7 * z(ssin, ssin) + 0.3 * z(smin, smin), atol=1e-12)
+
+
+def test_minmax_scales_both_streams_to_zero_and_one():
+    ssin, smin = np.array([[0.0, 4], [2, 1]]), np.array([[9.0, 5], [5, 7]])
+    fused = fuse(ssin, smin, ALL2, ALL2, 0.25, "minmax")
+    np.testing.assert_allclose(fused, [[0.25, 0.75], [0.375, 0.3125]])
+
+
+@pytest.mark.parametrize("normalisation", ["zscore", "minmax"])
+def test_pairs_without_skeletons_do_not_move_those_with(normalisation):
+    ssin, smin = two_streams(np.random.default_rng(1))
+    query, gallery = np.arange(5) > 0, np.arange(40) % 3 > 0
+    fused = fuse(ssin, smin, query, gallery, 0.4, normalisation)
+    part = np.ix_(query, gallery)
+    alone = fuse(ssin[part], smin[part], np.ones(4, bool), np.ones(26, bool), 0.4, normalisation)
+    np.testing.assert_allclose(fused[part], alone, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_pairs_without_skeletons_do_not_look_at_smin(weight):
+    ssin, smin = two_streams(np.random.default_rng(2))
+    query, gallery = np.arange(5) > 0, np.arange(40) % 3 > 0
+    clean = fuse(ssin, smin, query, gallery, weight)
+    smin[0], smin[:, ~gallery] = np.nan, np.inf
+    np.testing.assert_array_equal(fuse(ssin, smin, query, gallery, weight), clean)
+    assert np.isfinite(clean).all()
+
+
+@pytest.mark.parametrize("normalisation", ["zscore", "minmax"])
+@pytest.mark.parametrize("weight", [0.0, 0.5, 0.9])
+def test_pairs_without_skeletons_spread_as_the_fused_pairs_do(normalisation, weight):
+    ssin, smin = two_streams(np.random.default_rng(3))
+    ssin, smin = np.concatenate([ssin, ssin], axis=1), np.concatenate([smin, smin], axis=1)
+    gallery = np.arange(80) < 40
+    fused = fuse(ssin, smin, np.ones(5, bool), gallery, weight, normalisation)
+    with_skeleton, without = fused[:, gallery], fused[:, ~gallery]
+    assert without.mean() == pytest.approx(with_skeleton.mean(), abs=1e-12)
+    assert without.std() == pytest.approx(with_skeleton.std(), abs=1e-12)
+    np.testing.assert_allclose(z(without, without), z(ssin[:, :40], ssin[:, :40]), atol=1e-9)
+
+
+def test_a_query_without_a_skeleton_is_ranked_by_ssin():
+    ssin, smin = two_streams(np.random.default_rng(4))
+    fused = fuse(ssin, smin, np.arange(5) > 0, np.arange(40) % 3 > 0, 0.8)
+    assert (np.argsort(fused[0]) == np.argsort(ssin[0])).all()
+    assert not (np.argsort(fused[1]) == np.argsort(ssin[1])).all()
+
+
+def test_weight_zero_ranks_as_ssin_and_weight_one_as_smin():
+    ssin, smin = two_streams(np.random.default_rng(5))
+    query = np.ones(5, bool)
+    only_ssin = fuse(ssin, smin, query, np.arange(40) % 3 > 0, 0.0)
+    only_smin = fuse(ssin, smin, query, np.ones(40, bool), 1.0)
+    assert (np.argsort(only_ssin) == np.argsort(ssin)).all()
+    assert (np.argsort(only_smin) == np.argsort(smin)).all()
+
+
+@pytest.mark.parametrize("weight", [-0.01, 1.01, float("nan")])
+def test_a_weight_outside_zero_to_one_is_refused(weight):
+    with pytest.raises(ValueError, match=r"in 0\.\.1, found"):
+        fuse(np.eye(2), np.eye(2), ALL2, ALL2, weight)
+
+
+def test_an_unknown_normalisation_is_refused():
+    with pytest.raises(ValueError, match="must be zscore or minmax, found 'rank'"):
+        fuse(np.eye(2), np.eye(2), ALL2, ALL2, 0.5, "rank")
+
+
+@pytest.mark.parametrize(
+    ("ssin", "smin", "message"),
+    [
+        (np.ones((2, 2)), np.eye(2), "ssin distances are all 1.0"),
+        (np.eye(2), np.ones((2, 2)), "smin distances are all 1.0"),
+        (np.full((2, 2), np.nan), np.eye(2), "ssin distances must be finite"),
+        (np.eye(2), np.full((2, 2), np.nan), "smin distances of valid pairs must be finite"),
+        (np.eye(2), np.eye(3), r"ssin \(2, 2\), smin \(3, 3\)"),
+    ],
+)
+def test_a_stream_that_says_nothing_is_refused(ssin, smin, message):
+    with pytest.raises(ValueError, match=message):
+        fuse(ssin, smin, ALL2, ALL2, 0.5)
+
+
+def test_flags_that_leave_no_pair_or_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="no pair has a valid skeleton on both sides"):
+        fuse(np.eye(2), np.eye(2), ALL2, ~ALL2, 0.5)
+    with pytest.raises(ValueError, match="must be boolean"):
+        fuse(np.eye(2), np.eye(2), ALL2, np.ones(2), 0.5)
+    with pytest.raises(ValueError, match=r"\(Q, G\) = \(2, 4\)"):
+        fuse(np.eye(2), np.eye(2), ALL2, ALL4, 0.5)
+
+
+def validation(rng: np.random.Generator) -> tuple[Rows, Rows, np.ndarray]:
+    query = Rows(np.arange(30), np.zeros(30, int))
+    gallery = Rows(np.repeat(np.arange(30), 3), np.ones(90, int))
+    return query, gallery, (query.pids[:, None] != gallery.pids) * 1.0 + rng.random((30, 90))
+
+
+def test_the_chosen_weight_is_where_the_curve_is_highest():
+    rng = np.random.default_rng(6)
+    query, gallery, ssin = validation(rng)
+    smin = ssin + 3 * rng.random(ssin.shape)
+    ssin = ssin + rng.random(ssin.shape)
+    flags = np.ones(30, bool), np.arange(90) % 4 > 0
+    weight, curve = choose_weight(StreamDistances(ssin, smin, *flags), query, gallery, "torchreid")
+    np.testing.assert_allclose(curve[:, 0], np.linspace(0, 1, 21))
+    assert weight == curve[curve[:, 1].argmax(), 0]
+    assert np.ptp(curve[:, 1]) > 0.05
+    for row in (0, 7, 20):
+        fused = fuse(ssin, smin, *flags, curve[row, 0])
+        assert curve[row, 1] == evaluate(fused, query, gallery, "torchreid").mAP
+
+
+@pytest.mark.parametrize(("weights", "chosen"), [([0, 0.3, 0.45, 0.9], 0.45), ([1, 0.6, 0.4, 0], 0.4), ([0, 1], 0)])
+def test_among_equal_weights_the_middle_wins_and_then_ssin(weights, chosen):
+    query, gallery, ssin = validation(np.random.default_rng(7))
+    streams = StreamDistances(ssin, 3 * ssin, np.ones(30, bool), np.ones(90, bool))
+    assert choose_weight(streams, query, gallery, weights=weights)[0] == chosen
+
+
+def test_a_better_weight_beats_the_middle():
+    query, gallery, good = validation(np.random.default_rng(8))
+    streams = StreamDistances(-good, good, np.ones(30, bool), np.ones(90, bool))
+    assert choose_weight(streams, query, gallery, weights=[0.0, 0.5 - 1e-3, 1.0])[0] == 1.0
+
+
+def test_a_weight_cannot_be_chosen_without_positives_or_weights():
+    query, gallery, ssin = validation(np.random.default_rng(9))
+    streams = StreamDistances(ssin, 3 * ssin, np.ones(30, bool), np.ones(90, bool))
+    with pytest.raises(ValueError, match="no validation query has a positive"):
+        choose_weight(streams, Rows(query.pids + 99, query.camids), gallery)
+    with pytest.raises(ValueError, match="grid of fusion weights is empty"):
+        choose_weight(streams, query, gallery, weights=[])

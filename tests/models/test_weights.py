@@ -1,0 +1,216 @@
+"""Published weights in, and nothing executed on the way."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from oracles import GAINS, weights_by_rule
+from torch import Tensor
+
+from sptskm.models import SMIN, SSIN, load_published, load_resnet, read_state_dict
+from sptskm.models.graph import adjacency
+from sptskm.models.resnet import ResNet
+
+State = dict[str, Any]
+
+
+def ssin() -> SSIN:
+    return SSIN(5, depths=(2, 1, 1, 1), width=8, embedding_dim=16)
+
+
+def smin(graph: str = "spatial") -> SMIN:
+    return SMIN(5, graph, width=8, embedding_dim=16)  # type: ignore[arg-type]
+
+
+def shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+
+def stgcn_checkpoint(graph: str = "spatial") -> State:
+    """What the original ST-GCN saves: its own names, the adjacency, and a classifier."""
+    wanted = {name: shape for name, shape in shapes(smin().backbone).items() if name != "A"}
+    wanted |= {"fcn.weight": (5, 32, 1, 1), "fcn.bias": (5,)}
+    A = torch.tensor(adjacency(graph), dtype=torch.float32)  # type: ignore[arg-type]
+    return {"A": A, **weights_by_rule(wanted, GAINS)}
+
+
+def resnet_checkpoint() -> State:
+    """ImageNet weights in torchvision's layout, classifier included."""
+    wanted = {name: shape for name, shape in shapes(ResNet((2, 1, 1, 1), 8)).items() if "num_batches" not in name}
+    return weights_by_rule({**wanted, "fc.weight": (1000, 256), "fc.bias": (1000,)}, GAINS)
+
+
+def assert_loaded(model: torch.nn.Module, wanted: State) -> None:
+    state = model.state_dict()
+    for name, value in wanted.items():
+        torch.testing.assert_close(state[name], torch.as_tensor(value), rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("as_numpy", [False, True])
+def test_a_published_checkpoint_loads_in_every_wrapping(prefix: str, wrapped: bool, as_numpy: bool) -> None:
+    model = ssin()
+    wanted = weights_by_rule(shapes(model), GAINS)
+    given: State = {prefix + name: value.numpy() if as_numpy else value for name, value in wanted.items()}
+    loaded = load_published(model, {"state_dict": given, "epoch": 900} if wrapped else given)
+    assert_loaded(model, wanted)
+    assert (loaded.ignored, loaded.initialised) == ((), ())
+
+
+def test_one_error_names_everything_that_does_not_fit_and_changes_nothing() -> None:
+    model = ssin()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    given = weights_by_rule(shapes(model), GAINS)
+    del given["img_base.0.weight"], given["glob_cls.bias"]
+    given["extra.weight"] = given["another"] = torch.zeros(3)
+    given["conv_cls.weight"] = torch.zeros(625, 16)
+    given["mask_cls.bias"] = torch.zeros(625)
+    with pytest.raises(ValueError) as caught:
+        load_published(model, given)
+    message = str(caught.value)
+    for part in (
+        "SSIN: 6 entries do not fit",
+        "missing img_base.0.weight",
+        "missing glob_cls.bias",
+        "unexpected extra.weight",
+        "unexpected another",
+        "conv_cls.weight has shape (625, 16), wanted (5, 16)",
+        "mask_cls.bias has shape (625,), wanted (5,)",
+    ):
+        assert part in message
+    assert_loaded(model, before)
+
+
+def test_only_the_batch_counters_of_old_checkpoints_may_be_missing() -> None:
+    model = ssin()
+    given = {n: v for n, v in weights_by_rule(shapes(model), GAINS).items() if "num_batches_tracked" not in n}
+    assert len(given) < len(shapes(model))
+    load_published(model, given)
+    assert_loaded(model, given)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_plain_stgcn_goes_into_the_backbone_and_both_leftovers_are_named(prefix: str) -> None:
+    model = smin()
+    head = {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("backbone.")}
+    given = stgcn_checkpoint()
+    loaded = load_published(model, {prefix + name: value for name, value in given.items()})
+    assert_loaded(model.backbone, {name: value for name, value in given.items() if not name.startswith("fcn.")})
+    assert_loaded(model, head)
+    assert set(loaded.ignored) == {"fcn.weight", "fcn.bias"}
+    assert set(loaded.initialised) == set(head)
+    assert {"fc.weight", "feat_bn.running_mean", "cls.bias"} <= set(head)
+
+
+def test_a_stgcn_checkpoint_without_its_constant_adjacency_loads() -> None:
+    model, given = smin(), stgcn_checkpoint()
+    del given["A"], given["fcn.weight"], given["fcn.bias"]
+    assert load_published(model, given).ignored == ()
+    assert_loaded(model.backbone, given)
+
+
+@pytest.mark.parametrize(("graph", "other"), [("spatial", "published"), ("published", "spatial")])
+def test_weights_of_the_other_graph_are_refused_with_the_way_out(graph: str, other: str) -> None:
+    wanted = rf"not that of graph='{graph}'; construct SMIN\(graph='{other}'\)"
+    with pytest.raises(ValueError, match=wanted):
+        load_published(smin(graph), stgcn_checkpoint(other))
+    with pytest.raises(ValueError, match=wanted):
+        load_published(smin(graph), smin(other).state_dict())
+    load_published(smin(graph), stgcn_checkpoint(graph))
+
+
+def test_a_stgcn_checkpoint_with_something_missing_names_it() -> None:
+    given = stgcn_checkpoint()
+    del given["edge_importance.3"]
+    given["A"] = torch.zeros(3, 18, 18)
+    with pytest.raises(ValueError, match=r"missing edge_importance\.3; A has shape \(3, 18, 18\)"):
+        load_published(smin(), given)
+
+
+def test_a_toolkit_checkpoint_of_smin_loads_whole() -> None:
+    source, model = smin(), smin()
+    loaded = load_published(model, source.state_dict())
+    assert_loaded(model, source.state_dict())
+    assert loaded.initialised == ()
+
+
+def test_other_modules_are_refused() -> None:
+    with pytest.raises(ValueError, match="SSIN and SMIN, not for ResNet"):
+        load_published(ResNet((1, 1, 1, 1), 8), {})
+
+
+def test_imagenet_weights_go_into_both_trunks_and_the_mask_trunk_takes_first_blocks() -> None:
+    model, given = ssin(), resnet_checkpoint()
+    loaded = load_resnet(model, given)
+    state = model.state_dict()
+    for trunk in ("img_base", "mask_base"):
+        torch.testing.assert_close(state[f"{trunk}.0.weight"], given["conv1.weight"])
+        torch.testing.assert_close(state[f"{trunk}.1.running_var"], given["bn1.running_var"])
+        torch.testing.assert_close(state[f"{trunk}.4.0.conv2.weight"], given["layer1.0.conv2.weight"])
+        torch.testing.assert_close(state[f"{trunk}.7.0.downsample.1.bias"], given["layer4.0.downsample.1.bias"])
+    torch.testing.assert_close(state["img_base.4.1.conv3.weight"], given["layer1.1.conv3.weight"])
+    assert "mask_base.4.1.conv3.weight" not in state
+    assert loaded.ignored == ("fc.bias", "fc.weight")
+
+
+def test_imagenet_weights_of_another_network_are_refused_by_name() -> None:
+    given = resnet_checkpoint()
+    del given["layer1.1.conv3.weight"]
+    given["conv1.weight"] = torch.zeros(64, 3, 7, 7)
+    with pytest.raises(ValueError, match=r"missing 4\.1\.conv3\.weight; 0\.weight has shape \(64, 3, 7, 7\)"):
+        load_resnet(ssin(), given)
+
+
+def test_a_saved_state_dict_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "model_900.pth.tar"
+    torch.save({"state_dict": {"module.w": torch.ones(2)}, "epoch": 900}, path)
+    content = read_state_dict(path)
+    assert content["epoch"] == 900
+    assert isinstance(content["state_dict"]["module.w"], Tensor)
+
+
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_malicious_pickle_is_refused_and_not_executed(tmp_path: Path, legacy: bool) -> None:
+    path, proof = tmp_path / "weights.pth", tmp_path / "executed"
+    if legacy:
+        path.write_bytes(pickle.dumps({"w": Malicious(proof)}, protocol=2))
+    else:
+        torch.save({"w": torch.ones(2), "x": Malicious(proof)}, path)
+    with pytest.raises(ValueError, match=f"weights {path}: not a plain PyTorch state dict"):
+        read_state_dict(path)
+    assert not proof.exists()
+    pickle.loads(pickle.dumps(Malicious(proof)))  # noqa: S301 - shows that the bait works
+    assert proof.exists()
+
+
+def test_files_that_are_no_weights_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth: no such file; copy it there"):
+        read_state_dict(tmp_path / "nowhere.pth")
+    (tmp_path / "page.pth").write_text("<html>not found</html>")
+    with pytest.raises(ValueError, match=r"page\.pth: not a plain PyTorch state dict"):
+        read_state_dict(tmp_path / "page.pth")
+    torch.save(torch.ones(3), tmp_path / "tensor.pth")
+    with pytest.raises(ValueError, match=r"tensor\.pth: holds a Tensor, wanted a state dict"):
+        read_state_dict(tmp_path / "tensor.pth")
+
+
+def test_float64_arrays_are_taken_at_the_models_precision() -> None:
+    model = ssin()
+    wanted = weights_by_rule(shapes(model), GAINS)
+    load_published(model, {name: value.numpy().astype(np.float64) for name, value in wanted.items()})
+    assert model.img_base[0].weight.dtype == torch.float32
+    assert_loaded(model, wanted)
