@@ -13,6 +13,7 @@ import submitit
 
 from launch.plan import Plan
 from sptskm.config import Config, Final
+from sptskm.report.console import set_up_logging
 
 
 def _enter_world() -> int:
@@ -22,6 +23,7 @@ def _enter_world() -> int:
     environment = submitit.JobEnvironment()
     if environment.num_tasks > 1:
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    set_up_logging(environment.global_rank)
     return environment.global_rank
 
 

@@ -25,7 +25,6 @@ from sptskm.evaluation import (
     select,
     squared_distances,
 )
-from sptskm.report.console import set_up_logging
 from sptskm.report.results import Fusion, Ranking, Results, write
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
@@ -81,7 +80,6 @@ def final(
     configs = [apply_overrides(from_dict(state["config"]), overrides) for state in states]
     _check(configs, states, settings)
     with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
-        set_up_logging(world.rank)
         streams = [_extract(config, state, world) for config, state in zip(configs, states, strict=True)]
         if not world.is_main:
             return None

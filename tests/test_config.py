@@ -118,7 +118,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_yaml_tag_executes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not valid YAML"):
-        load(written(tmp_path, f"stream: !!python/object/apply:pathlib.Path.touch ['{tmp_path}/executed']\n"))
+        load(written(tmp_path, f"stream: !!python/object/apply:os.mkdir ['{tmp_path}/executed']\n"))
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 
 

@@ -169,7 +169,7 @@ class TrainClips(Dataset[TrainItem]):
 
 
 @dataclass(frozen=True, eq=False)
-class TestClips(Dataset[PieceItem]):
+class AllClips(Dataset[PieceItem]):
     """All clips of tracklets, in pieces."""
 
     source: Source

@@ -63,7 +63,7 @@ class Block(nn.Module):
             self.residual = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
 
     def forward(self, x_BCTV: Tensor, A_KVV: Tensor, valid_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        after_BT = None if valid_BT is None else valid_BT[:, :: self.stride]
+        after_BT = None if valid_BT is None else _strided(valid_BT, self.stride)
         bn_in, relu, conv, bn_out, dropout = self.tcn
         y = relu(batch_norm(bn_in, self.gcn(x_BCTV, A_KVV), valid_BT))
         y = dropout(batch_norm(bn_out, conv(y), after_BT))
@@ -151,6 +151,11 @@ def batch_norm(bn: nn.Module, x: Tensor, valid_BT: Tensor | None) -> Tensor:
     if len(selected):
         out = out.masked_scatter(_like(valid_BT, frames_BTC), bn(selected).squeeze(-1))
     return out.transpose(1, 2)
+
+
+def _strided(valid_BT: Tensor, stride: int) -> Tensor:
+    """Valid where any of the frames is that a strided position stands for, so that no clip loses its last one."""
+    return F.max_pool1d(valid_BT.float(), stride, ceil_mode=True) > 0
 
 
 def _like(valid_BT: Tensor, frames_BTC: Tensor) -> Tensor:

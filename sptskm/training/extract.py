@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sptskm.config import Config
-from sptskm.data.clips import Piece, PieceItem, Source, TestClips
+from sptskm.data.clips import Piece, PieceItem, Source, AllClips
 from sptskm.data.tracklets import IntArray
 from sptskm.report.console import progress
 from sptskm.training.precision import Precision
@@ -37,7 +37,7 @@ def extract(
     model: nn.Module, stream: Stream, source: Source, rows: IntArray, config: Config, world: World
 ) -> Embeddings:
     """Embed the tracklets `rows`, on every rank the same result; RuntimeError if a clip was lost or done twice."""
-    clips = TestClips(source, config.extract.clips)
+    clips = AllClips(source, config.extract.clips)
     pieces = [clips.pieces(int(row)) for row in rows]
     expected_N = torch.tensor([own[-1].last if own else 0 for own in pieces])
     sums_ND = torch.zeros(len(rows), cast(int, model.embedding_dim), dtype=torch.float64)
@@ -65,7 +65,7 @@ def deal(pieces: Sequence[list[Piece]], rank: int, world: int) -> list[list[Piec
 
 
 def _embed(
-    model: nn.Module, stream: Stream, clips: TestClips, pieces: list[Piece], config: Config, world: World
+    model: nn.Module, stream: Stream, clips: AllClips, pieces: list[Piece], config: Config, world: World
 ) -> Iterator[tuple[Piece, Tensor]]:
     loader = DataLoader(
         clips,

@@ -46,7 +46,7 @@ class RunDir:
     def save(self, state: Mapping[str, Any], step: int) -> None:
         """Write a checkpoint so that a kill at any moment leaves the previous ones whole, and drop older ones."""
         self.write(self.checkpoint(step), state)
-        for old in self.checkpoints()[KEPT:]:
+        for old in [*self.checkpoints()[KEPT:], *self.path.glob("checkpoint-*.partial")]:
             old.unlink()
 
     def write(self, path: Path, state: Mapping[str, Any]) -> None:

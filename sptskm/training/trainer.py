@@ -14,7 +14,7 @@ from sptskm import __version__
 from sptskm.config import Config, ConfigError, changed_keys, to_dict, to_yaml
 from sptskm.data.clips import TrainItem
 from sptskm.evaluation import Scores, evaluate_features
-from sptskm.report.console import progress, set_up_logging
+from sptskm.report.console import progress
 from sptskm.report.tensorboard import Board
 from sptskm.training.extract import extract
 from sptskm.training.meters import Meters
@@ -56,7 +56,6 @@ def train(config: Config, report: Report | None = None) -> Outcome:
     if not config.run:
         raise ConfigError("run is empty, wanted the folder of this run (run=runs/name)")
     with join(config.train.threads, config.train.timeout_minutes) as world, stop_flag() as stop:
-        set_up_logging(world.rank)
         return Trainer(Setup.of(config, world), world, stop, report).run()
 
 

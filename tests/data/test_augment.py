@@ -93,10 +93,12 @@ def test_no_movement_moves_nothing() -> None:
 
 @pytest.mark.parametrize(("row", "axis", "other"), [("Ax", 0, 1), ("Ay", 1, 2), ("Az", 2, 0)])
 def test_a_rotation_turns_the_next_axis_towards_the_one_after_it(row: str, axis: int, other: int) -> None:
-    point = np.zeros((1, 1, 4))
-    point[0, 0, other] = 1
-    turned = move(point, drawing(**{row: (90, 90)}))[0, 0, :3]
-    np.testing.assert_allclose(turned, np.eye(3)[3 - axis - other], atol=1e-12)
+    third = 3 - axis - other
+    points = np.concatenate([np.eye(3), np.zeros((3, 1))], axis=1)[None]
+    turned = move(points, drawing(**{row: (90, 90)}))[0, :, :3]
+    np.testing.assert_allclose(turned[axis], np.eye(3)[axis], atol=1e-12)
+    np.testing.assert_allclose(turned[other], np.eye(3)[third], atol=1e-12)
+    np.testing.assert_allclose(turned[third], -np.eye(3)[other], atol=1e-12)
 
 
 def test_rotations_are_applied_z_then_y_then_x() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sptskm.models import SMIN
 from sptskm.models.graph import GraphName, adjacency
-from sptskm.models.stgcn import STGCN, Block, batch_norm
+from sptskm.models.stgcn import STGCN, Block, GraphConv, batch_norm
 
 GRAPHS: tuple[GraphName, ...] = ("spatial", "published")
 B, T = 3, 30
@@ -89,6 +89,37 @@ def test_joints_hear_of_each_other_on_the_spatial_graph_only(graph: GraphName, p
     assert (x.grad[..., 0].abs().max().item() > 0) is passes
 
 
+def test_the_graph_convolution_carries_joint_v_to_joint_w() -> None:
+    conv = GraphConv(4, 3, 3)
+    A_KVV, x = torch.rand(3, 14, 14), clips(frames=2)
+    parts = conv.conv(x).view(B, 3, 3, 2, 14)
+    wanted = torch.stack(
+        [sum(A_KVV[k, v, w] * parts[:, k, :, :, v] for k in range(3) for v in range(14)) for w in range(14)], dim=-1
+    )
+    torch.testing.assert_close(conv(x, A_KVV), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_block_adds_its_residual_before_the_last_relu() -> None:
+    block, A_KVV, x = fill(Block(4, 4, 3), GAINS), torch.rand(3, 14, 14), clips()
+    with torch.no_grad():
+        y, _ = block(x, A_KVV, None)
+        plain = Block(4, 4, 3, residual=False).eval()
+        plain.load_state_dict(block.state_dict())
+        without = plain.tcn(plain.gcn(x, A_KVV))
+    torch.testing.assert_close(y, (without + x).clamp(min=0))
+    torch.testing.assert_close(plain(x, A_KVV, None)[0], without.clamp(min=0))
+
+
+def test_the_input_norm_counts_coordinates_within_joints() -> None:
+    backbone, x = SMIN(5, width=8).eval().backbone, clips()
+    nn.init.ones_(backbone.data_bn.weight)
+    torch.testing.assert_close(backbone._normalise_input(x, None), x, rtol=1e-4, atol=1e-4)
+    nn.init.zeros_(backbone.data_bn.weight)
+    backbone.data_bn.bias.data = torch.arange(56.0)
+    normalised = backbone._normalise_input(x, None)
+    assert normalised[0, :, 0, 2].tolist() == [8, 9, 10, 11]
+
+
 @pytest.mark.parametrize("frames", [28, 27, 25, 5, 1])
 def test_padding_never_changes_an_embedding(frames: int) -> None:
     model, x = small(), clips(frames=frames)
@@ -146,7 +177,17 @@ def test_a_clip_without_any_valid_frame_is_finite_and_leaves_the_others_alone(tr
     assert embedding.isfinite().all()
     assert not model.eval().backbone(x, valid)[1].any()
     torch.testing.assert_close(model.embed(x, valid)[0], model.embed(x[:1])[0], rtol=0, atol=1e-6)
-    assert model.embed(x, torch.zeros_like(valid)).isfinite().all()
+    assert model.train(training).embed(x, torch.zeros_like(valid)).isfinite().all()
+    assert all(buffer.isfinite().all() for buffer in model.buffers())
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3, 28, 29])
+def test_a_single_valid_frame_is_never_lost_between_the_strides(place: int) -> None:
+    valid = torch.zeros(B, T, dtype=torch.bool)
+    valid[:, place] = True
+    features = small().backbone(clips(), valid)
+    assert features.abs().amax(dim=1).min() > 1e-3
+    assert (features[0] - features[1]).abs().max() > 1e-5
 
 
 def test_a_clip_of_the_wrong_shape_is_one_sentence() -> None:

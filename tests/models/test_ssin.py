@@ -187,6 +187,58 @@ def attend_without_pooling(model: SSIN, x: Tensor, k: Tensor) -> Tensor:
     return model.attenblock0(x, k).transpose(1, 2).flatten(0, 1)
 
 
+def attended(block: nn.Module, x: Tensor, k: Tensor) -> Tensor:
+    """The published attention of one image or clip, x and k (C, P), position by position."""
+
+    def conv(layer: nn.Module, values: Tensor) -> Tensor:
+        return layer.weight.flatten(1) @ values + layer.bias[:, None]
+
+    is_2d = isinstance(block, CrossAttention)
+    query, key, mask = conv(block.f if is_2d else block.h, x), conv(block.g, x), conv(block.h, k)
+    rows = []
+    for p in range(x.shape[1]):
+        energy = torch.stack([query[:, p] @ key[:, q] for q in range(x.shape[1])])
+        weights = energy.exp() / energy.exp().sum()
+        rows.append(sum(weights[q] * mask[:, q] for q in range(x.shape[1])))
+    mask_energy = torch.stack(rows, dim=1).exp()  # (C', P)
+    product = conv(block.m, x) * mask_energy / mask_energy.sum(dim=1, keepdim=True)
+    if is_2d:
+        return block.gamma * conv(block.v, product) + x
+    projected = block.W_z(x.view(1, -1, *x.shape[1:], 1, 1)).view_as(x)
+    return block.gamma * product + projected
+
+
+@pytest.mark.parametrize(("block", "shape"), [(CrossAttention(6, 4), (6, 3, 2)), (SpaceTimeAttention(6), (6, 2, 3, 2))])
+def test_attention_is_the_published_arithmetic(block: nn.Module, shape: tuple[int, ...]) -> None:
+    fill(block)  # gamma about 4, every bias and every running statistic in use
+    x, k = torch.randn(2, *shape), torch.randn(2, *shape)
+    wanted = torch.stack([attended(block, x[i].flatten(1), k[i].flatten(1)).view(shape) for i in range(2)])
+    torch.testing.assert_close(block(x, k), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_forward_pass_is_the_published_sequence_of_steps(variant: Variant) -> None:
+    """One clip, frame by frame: attended features go into the global branch only."""
+    model, (frames, masks) = small(variant), clips(batch=1)
+    x, k = model.img_base(frames[0]), model.mask_base(torch.stack([masks[0]] * 3, dim=1))
+    g = torch.zeros(())
+    for level, attention in enumerate(attentions(model)):
+        if level:
+            x = (model.conv_layer1, model.conv_layer2)[level - 1](x)
+            k = (model.mask_layer1, model.mask_layer2)[level - 1](k)
+            g = (model.glob_layer1, model.glob_layer2)[level - 1](g)
+        if variant == "2d":
+            seen = torch.stack([attention(x[t : t + 1], k[t : t + 1])[0] for t in range(T)])
+        else:
+            seen = attention(x.transpose(0, 1)[None], k.transpose(0, 1)[None])[0].transpose(0, 1)
+        g = g + torch.maximum(seen[0], seen[1])[None]
+    image, mask, globl = (y.clamp(min=0).flatten(2).mean(dim=2) for y in (x, k, g))
+    image, mask = model.img_feat_bn(model.fc_img(image)), model.mask_feat_bn(model.fc_mask(mask))
+    parts = [image.max(dim=0).values, mask.max(dim=0).values, model.glob_feat_bn(model.fc_glob(globl))[0]]
+    joined = torch.cat(parts if variant == "2d" else parts[::2])
+    torch.testing.assert_close(model.embed(frames, masks)[0], joined / joined.norm(), rtol=0, atol=1e-6)
+
+
 def test_initialisation_is_the_published_one() -> None:
     model = SSIN(50, "3d", depths=(1, 1, 1, 1), width=16, embedding_dim=512)
     assert model.conv_cls.weight.std().item() == pytest.approx(0.001, rel=0.05)

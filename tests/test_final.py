@@ -1,0 +1,147 @@
+"""The final job: two trained streams in, a table with its protocol out."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import small_config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sptskm.config import ConfigError, Final
+from sptskm.data import read_mars
+from sptskm.final import final
+from sptskm.training.trainer import train
+
+
+@pytest.fixture(scope="module")
+def runs(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    for stream in ("ssin", "smin"):
+        train(small_config(stream, walkers, folder / stream))
+    return {stream: folder / stream for stream in ("ssin", "smin")}
+
+
+@pytest.fixture(scope="module")
+def results(runs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("final")
+    return out, final([runs["ssin"], runs["smin"]], out, Final())
+
+
+def test_every_line_carries_protocol_and_counts(results, walkers):
+    out, _ = results
+    table = read_mars(walkers)
+    saved = json.loads((out / "results.json").read_text())
+    lines = [(line["queries"], line["stream"]) for line in saved["results"]]
+    assert lines == [(q, s) for q in ("all", "clothes changed") for s in ("ssin", "smin", "fused")]
+    for line in saved["results"]:
+        assert line["protocol"] == "mars-official"
+        assert line["gallery"] == len(table.test)
+        assert 0 <= line["mAP"] <= line["rank-20"] <= 1
+    everything = saved["results"][0]
+    assert everything["used"] + everything["skipped"] == len(table.query)
+    assert saved["results"][3]["used"] < everything["used"]
+
+
+def test_the_table_shows_what_results_json_holds(results):
+    out, shown = results
+    saved = json.loads((out / "results.json").read_text())
+    for line in saved["results"]:
+        assert f"{100 * line['mAP']:.1f}" in shown.text()
+    assert "protocol mars-official" in shown.text()
+    assert f"weight of SMIN {saved['fusion']['weight']:.2f}" in shown.text()
+
+
+def test_the_weight_is_chosen_on_held_out_identities_that_never_trained(results, walkers):
+    _, shown = results
+    assert shown.fusion.curve_W2.shape == (21, 2)
+    assert shown.fusion.weight in shown.fusion.curve_W2[:, 0]
+    best = shown.fusion.curve_W2[:, 1].max()
+    chosen = shown.fusion.curve_W2[np.isclose(shown.fusion.curve_W2[:, 0], shown.fusion.weight), 1]
+    assert chosen[0] == pytest.approx(best)
+
+
+def test_provenance_says_what_was_trained_on_what(results):
+    out, _ = results
+    saved = json.loads((out / "results.json").read_text())
+    assert saved["provenance"]["ssin"]["fingerprint"] == saved["provenance"]["smin"]["fingerprint"]
+    assert saved["provenance"]["ssin"]["split"] == saved["provenance"]["smin"]["split"]
+    assert saved["configs"]["smin"]["clips"]["test_frames"] == 8
+    assert saved["test_evaluations"] == 1
+
+
+def test_features_load_without_pickle_and_carry_their_keys(results, walkers):
+    out, _ = results
+    table = read_mars(walkers)
+    with np.load(out / "features-smin.npz", allow_pickle=False) as saved:
+        assert saved["keys"].tolist() == table.keys_N[table.test].tolist()
+        assert saved["features"].shape == (len(table.test), 8)
+        assert str(saved["fingerprint"]) == table.fingerprint
+        assert not saved["valid"].all()
+
+
+def test_the_board_has_metrics_curves_and_pictures(results):
+    out, _ = results
+    events = EventAccumulator(str(out)).Reload()
+    assert events.Tags()["images"] == ["CMC", "fusion weight", "ranked results"]
+    assert [event.step for event in events.Scalars("CMC/fused")] == list(range(1, 51))
+    assert "all queries, mAP/SSIN" in events.Tags()["scalars"]
+
+
+def test_doing_it_again_gives_the_same_numbers_and_counts_the_look_at_test(runs, results, tmp_path):
+    out, first = results
+    copy = tmp_path / "final"
+    shutil.copytree(out, copy)
+    again = final([runs["smin"], runs["ssin"]], copy, Final())
+    assert again.lines() == first.lines()
+    assert json.loads((copy / "results.json").read_text())["test_evaluations"] == 2
+    assert len(list(copy.glob("events*"))) == 1
+
+
+def test_another_protocol_gives_other_numbers_under_its_name(runs, results, tmp_path):
+    _, official = results
+    found = final([runs["ssin"], runs["smin"]], tmp_path, Final(protocol="mars-standard"))
+    assert {line["protocol"] for line in found.lines()} == {"mars-standard"}
+    assert found.lines()[0]["mAP"] != official.lines()[0]["mAP"]
+
+
+def test_one_stream_alone_is_evaluated_without_fusion(runs, tmp_path):
+    found = final([runs["smin"]], tmp_path, Final())
+    assert [line["stream"] for line in found.lines()] == ["smin", "smin"]
+    assert found.fusion is None
+
+
+@pytest.mark.parametrize("stream", ["smin", "ssin"])
+def test_each_stream_needs_only_its_own_inputs(walkers, tmp_path, stream):
+    """SMIN without a single frame or mask, SSIN without a single skeleton."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(walkers, data)
+    own = ("_joint3d",) if stream == "smin" else ("bbox_train", "bbox_test", "_mask")
+    for folder in data.glob("bbox*"):
+        if not folder.name.endswith(own):
+            shutil.rmtree(folder)
+    train(small_config(stream, data, run, "train.epochs=1"))
+    assert final([run], tmp_path / "final", Final()).lines()[0]["used"] > 0
+
+
+def test_runs_of_different_data_or_split_are_refused(walkers, runs, tmp_path):
+    other = tmp_path / "other"
+    train(small_config("smin", walkers, other, "train.epochs=1", "data.split_seed=5"))
+    with pytest.raises(ConfigError, match="differ in split"):
+        final([runs["ssin"], other], tmp_path / "out", Final())
+
+
+def test_two_runs_of_one_stream_are_refused(runs, tmp_path):
+    with pytest.raises(ConfigError, match="one of each stream"):
+        final([runs["ssin"], runs["ssin"]], tmp_path, Final())
+
+
+def test_an_unknown_protocol_ends_before_any_extraction(runs, tmp_path):
+    with pytest.raises(ValueError, match="mars-official"):
+        final([runs["ssin"]], tmp_path, Final(protocol="mars"))
+
+
+def test_a_folder_without_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no readable checkpoint"):
+        final([tmp_path], tmp_path / "out", Final())

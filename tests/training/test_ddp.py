@@ -1,0 +1,163 @@
+"""The answer does not depend on the number of ranks: real gloo processes against one process, in float64."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import on_ranks, small_config
+
+from sptskm.config import Config
+from sptskm.data.sampler import Draw, epoch_batches
+from sptskm.training.extract import extract
+from sptskm.training.losses import batch_hard_triplet
+from sptskm.training.precision import Precision
+from sptskm.training.setup import Setup
+from sptskm.training.signals import StopFlag
+from sptskm.training.trainer import Trainer
+from sptskm.training.world import World, join
+
+RELATIVE = 1e-5
+EXACT = ["train.precision=float64", "model.dropout=0.0"]
+STREAMS = ("ssin", "smin")
+RNG = np.random.default_rng(0)
+EMBEDDING, LABELS = RNG.normal(size=(8, 6)), np.repeat(np.arange(4), 2)
+
+Arrays = dict[str, np.ndarray]
+
+
+def first_step(config: Config, world: World) -> Arrays:
+    """Gradients, BN statistics and loss terms of the first training step."""
+    trainer = Trainer(Setup.of(config, world), world, StopFlag(), None)
+    trainer.model.train()
+    batch = next(trainer.setup.batches(0, pinned=False))
+    inputs = trainer.setup.stream.prepare(tuple(batch.inputs), world.device, torch.float64)
+    terms = trainer.setup.stream.loss(trainer.model(*inputs), trainer.setup.labels(batch.row), world.gather)
+    terms["total"].backward()
+    means, _ = trainer.exchange(terms)
+    gradients = {n: p.grad.numpy() for n, p in trainer.network.named_parameters() if p.grad is not None}
+    statistics = {n: b.numpy().copy() for n, b in trainer.network.named_buffers() if "running" in n}
+    return {**gradients, **statistics, **{f"loss {name}": np.array(value) for name, value in means.items()}}
+
+
+def whole_run(config: Config, world: World) -> Arrays:
+    """Weights after training to the end."""
+    trainer = Trainer(Setup.of(config, world), world, StopFlag(), None)
+    assert trainer.run().finished
+    return {name: value.numpy() for name, value in trainer.network.state_dict().items()}
+
+
+def features(config: Config, world: World) -> Arrays:
+    """Embeddings of all test tracklets by an untrained network, in float32."""
+    setup = Setup.of(config, world, training=False)
+    torch.manual_seed(0)
+    model = setup.stream.model(3)
+    found = extract(model, setup.stream, setup.source, setup.table.test, config, world)
+    return {"features": found.features_ND, "valid": found.valid_N}
+
+
+def triplet_gradient(world: World, mined_globally: bool) -> Arrays:
+    """This rank's slice of the gradient that DDP's average leaves on the embeddings."""
+    share = len(LABELS) // world.size
+    mine = slice(world.rank * share, (world.rank + 1) * share)
+    x = torch.tensor(EMBEDDING[mine], requires_grad=True)
+    loss = batch_hard_triplet(x, torch.tensor(LABELS[mine]), 0.3, world.gather if mined_globally else lambda t: t)
+    loss.backward()
+    assert x.grad is not None
+    mean = float(world.sum(loss.detach())) / world.size
+    return {"loss": np.array(mean), "gradient": x.grad.numpy() / world.size}
+
+
+def battery(configs: dict[str, Config], worker_options: list[list[str]]) -> dict[str, Arrays]:
+    """Everything below, on one rank; one start of the processes serves all."""
+    from sptskm.config import apply_overrides
+
+    with join(threads=1, timeout_minutes=1) as world:
+        found = {"triplet": triplet_gradient(world, mined_globally=True)}
+        if world.size == 2:  # with one identity per rank it would not even have a negative
+            found["triplet per rank"] = triplet_gradient(world, mined_globally=False)
+        for stream, config in configs.items():
+            config = apply_overrides(config, [f"run={config.run}-{world.size}"])
+            found[f"first step {stream}"] = first_step(config, world)
+            found[f"run {stream}"] = whole_run(config, world)
+            in_float32 = apply_overrides(config, ["train.precision=float32", *worker_options[world.size % 2]])
+            found[f"features {stream}"] = features(in_float32, world)
+        return found
+
+
+@pytest.fixture(scope="module")
+def found(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Arrays]]]:
+    """The battery on 1, 2 and 4 ranks, each with another batch size and number of loader workers."""
+    folder = tmp_path_factory.mktemp("runs")
+    configs = {s: small_config(s, walkers, folder / s, *EXACT) for s in STREAMS}
+    options = [["extract.batch=1", "data.workers=2"], ["extract.batch=5", "data.workers=0"]]
+    one = [battery(configs, options)]
+    return {1: one, **{world: on_ranks(world, battery, configs, options) for world in (2, 4)}}
+
+
+def largest_difference(found: Arrays, expected: Arrays) -> float:
+    """Largest difference of any entry, relative to the largest of all."""
+    assert found.keys() == expected.keys()
+    scale = max(np.abs(value).max() for value in expected.values())
+    return max(float(np.abs(found[name] - value).max()) for name, value in expected.items()) / scale
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("world", [2, 4])
+def test_loss_gradients_and_bn_statistics_are_those_of_one_process(found: Any, stream: str, world: int) -> None:
+    expected = found[1][0][f"first step {stream}"]
+    assert expected["loss triplet"] > 0
+    for rank in found[world]:
+        assert largest_difference(rank[f"first step {stream}"], expected) <= RELATIVE
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_run_on_several_ranks_ends_with_the_weights_of_one(found: Any, stream: str, world: int) -> None:
+    for rank in found[world]:
+        assert largest_difference(rank[f"run {stream}"], found[1][0][f"run {stream}"]) <= RELATIVE
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("world", [2, 4])
+def test_features_have_the_same_bits_for_any_ranks_batch_and_workers(found: Any, stream: str, world: int) -> None:
+    expected = found[1][0][f"features {stream}"]
+    assert np.abs(expected["features"]).max() > 0
+    for rank in found[world]:
+        assert np.array_equal(rank[f"features {stream}"]["features"], expected["features"])
+        assert np.array_equal(rank[f"features {stream}"]["valid"], expected["valid"])
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_hard_mining_is_global_even_with_one_identity_per_rank(found: Any, world: int) -> None:
+    expected = found[1][0]["triplet"]
+    assert expected["loss"] > 0
+    gradient = np.concatenate([rank["triplet"]["gradient"] for rank in found[world]])
+    np.testing.assert_allclose(gradient, expected["gradient"], rtol=1e-9, atol=1e-12)
+    assert found[world][0]["triplet"]["loss"] == pytest.approx(expected["loss"], rel=1e-12)
+
+
+def test_mining_within_a_rank_is_seen_to_be_another_loss(found: Any) -> None:
+    """The check above can fail."""
+    expected = found[1][0]["triplet"]["gradient"]
+    gradient = np.concatenate([rank["triplet per rank"]["gradient"] for rank in found[2]])
+    assert np.abs(gradient - expected).max() > 0.1 * np.abs(expected).max()
+
+
+def test_every_rank_count_draws_the_same_tracklets(walkers: Path, tmp_path: Path) -> None:
+    config = small_config("ssin", walkers, tmp_path / "run")
+    schedule = Setup.of(config, World()).schedule
+    batches = epoch_batches(schedule.sampling, schedule.rows, schedule.pids, 0, config.train.seed)
+    for world in (1, 2, 4):
+        shares = [next(schedule._replace(rank=rank, world=world).from_step(0)) for rank in range(world)]
+        assert [draw for share in shares for draw in share] == [
+            Draw(int(row), 0, slot) for slot, row in enumerate(batches[0])
+        ]
+
+
+def test_half_precision_is_chosen_by_name() -> None:
+    cpu = torch.device("cpu")
+    assert Precision.of("auto", cpu).cast is None
+    assert Precision.of("bfloat16", cpu).cast is torch.bfloat16
+    assert Precision.of("float64", cpu).dtype is torch.float64

@@ -1,0 +1,106 @@
+"""Ranks find each other, agree, and end together."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import torch
+from small import free_port, on_ranks
+from torch import nn
+
+from sptskm.training.batchnorm import SyncedBatchNorm
+from sptskm.training.world import VARIABLES, World, join
+
+
+def test_one_process_needs_no_group():
+    with join(threads=1, timeout_minutes=1) as world:
+        assert (world.rank, world.size, world.is_main) == (0, 1, True)
+        x = torch.randn(3, 2)
+        assert world.gather(x) is x
+        assert world.sum(x).equal(x)
+
+
+def test_half_set_variables_are_refused_by_name(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(RuntimeError, match="MASTER_ADDR"), join(1, 1):
+        pass
+
+
+def disagree() -> str:
+    with join(threads=1, timeout_minutes=1) as world:
+        try:
+            world.agree("the table", f"hash{world.rank}")
+        except RuntimeError as error:
+            return str(error)
+    return ""
+
+
+def test_ranks_that_see_different_data_all_stop_and_say_so():
+    for message in on_ranks(2, disagree):
+        assert message == "the table differs between ranks (rank 0: hash0, rank 1: hash1)"
+
+
+def normalise(parts: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+    with join(threads=1, timeout_minutes=1) as world:
+        bn = SyncedBatchNorm.convert(nn.BatchNorm2d(3, dtype=torch.float64), world.sum_with_gradient)
+        x = torch.tensor(parts[world.rank], requires_grad=True)
+        y = bn(x)
+        y.pow(3).sum().backward()
+        return y.detach().numpy(), x.grad.numpy(), bn.running_var.numpy()
+
+
+def test_synchronised_bn_counts_unequal_shares_as_one_batch():
+    torch.manual_seed(0)
+    batch = torch.randn(5, 3, 4, 2, dtype=torch.float64)
+    bn, x = nn.BatchNorm2d(3, dtype=torch.float64), batch.clone().requires_grad_()
+    y = bn(x)
+    y.pow(3).sum().backward()
+    found = on_ranks(2, normalise, [batch[:1].numpy(), batch[1:].numpy()])
+    np.testing.assert_allclose(np.concatenate([part[0] for part in found]), y.detach().numpy())
+    np.testing.assert_allclose(np.concatenate([part[1] for part in found]), x.grad.numpy())
+    np.testing.assert_allclose(found[0][2], bn.running_var.numpy())
+
+
+FAILING = """
+    import sys, time, torch
+    from sptskm.training.world import join
+    from sptskm.report.console import set_up_logging
+    with join(threads=1, timeout_minutes=10) as world:
+        set_up_logging(world.rank)
+        world.sum(torch.ones(1))
+        if world.rank == 1:
+            raise KeyError("the first to fail")
+        world.sum(torch.ones(1))  # waits for rank 1, which never comes
+"""
+
+
+def test_an_exception_in_one_rank_ends_the_others_within_seconds_with_its_trace():
+    port, began = free_port(), time.monotonic()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(FAILING)],
+            env=os.environ
+            | {"RANK": str(rank), "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(3)
+    ]
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert time.monotonic() - began < 60
+    assert all(process.returncode != 0 for process in processes)
+    for rank in (0, 2):
+        first = next(line for line in errors[rank].splitlines() if "rank" in line)
+        assert f"rank {rank} ends because rank 1 failed" in first, errors[rank]
+        assert "KeyError: 'the first to fail'" in errors[rank]
+
+
+def test_a_world_of_one_wraps_nothing():
+    model = nn.Linear(2, 2)
+    assert World().wrap(model, "sync") is model
