@@ -13,8 +13,11 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: .venv/ready
-	$(BIN)/python launch/local.py --stream both --config configs/demo --run runs/demo
+data/walkers: | .venv/ready
+	$(BIN)/sptskm synth $@
+
+demo: .venv/ready data/walkers
+	$(BIN)/python launch/local.py --stream both --config configs/demo
 
 test: .venv/ready
 	$(BIN)/python -m pytest
@@ -25,4 +28,4 @@ lint: .venv/ready
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv runs data build *.egg-info
+	rm -rf .venv runs/demo data/walkers build *.egg-info

@@ -3,6 +3,7 @@
 python launch/local.py --stream both --config configs/demo
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -76,7 +77,12 @@ class Children:
             pipe = None if alone else subprocess.PIPE
             # its own session: a Ctrl-C reaches it once, through this process
             self.running[name] = subprocess.Popen(
-                command, stdout=pipe, stderr=pipe and subprocess.STDOUT, text=True, start_new_session=True
+                command,
+                stdout=pipe,
+                stderr=pipe and subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+                env={"OMP_NUM_THREADS": "1", **os.environ},  # torchrun would set it too, with a page of warnings
             )
         relays = [] if alone else [_relay(name, child) for name, child in self.running.items()]
         codes = {name: child.wait() for name, child in self.running.items()}

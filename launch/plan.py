@@ -5,14 +5,14 @@ Nothing here imports torch, so that a launcher answers at once on a login node.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from sptskm.config import Config, ConfigError, Final, SsinModel, load, load_final
 from sptskm.data import DataError, Split, Tracklets, hold_out, read_mars
-from sptskm.data.sampler import num_batches
+from sptskm.data.sampler import num_batches, shard
 from sptskm.data.tracklets import Modality
 from sptskm.evaluation import protocol
 
@@ -40,7 +40,7 @@ class Plan:
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The options that every launcher has."""
+    """The options that every launcher has; overrides may stand before, between and after them (intermixed)."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument("--stream", choices=(*STREAMS, "both"), required=True)
     options.add_argument(
@@ -56,14 +56,23 @@ def parser(description: str) -> argparse.ArgumentParser:
     return options
 
 
-def make_plan(options: argparse.Namespace) -> Plan:
-    """The plan of a command line; ConfigError, DataError or FileNotFoundError when it cannot work."""
+def make_plan(options: argparse.Namespace, ranks: int) -> Plan:
+    """The plan of a command line with `ranks` processes per stream.
+
+    Raises ConfigError, DataError or FileNotFoundError when it cannot work.
+    """
     names = STREAMS if options.stream == "both" else (options.stream,)
-    folder = (options.run or Path("runs") / options.config.name).resolve()
+    folder = (options.run or Path("runs") / options.config.resolve().name).resolve()
     overrides = {name: _for(name, options.overrides) for name in (*names, "final")}
-    configs = tuple(load(options.config / f"{name}.yaml", [*overrides[name], f"run={folder / name}"]) for name in names)
+    if any(override.startswith("run=") for chosen in overrides.values() for override in chosen):
+        raise ConfigError("run= is an override, wanted --run FOLDER (each stream gets a folder in it)")
+    configs = tuple(load(options.config / f"{name}.yaml", overrides[name]) for name in names)
+    for name, config in zip(names, configs, strict=True):
+        if config.stream != name:
+            raise ConfigError(f"{options.config / name}.yaml: stream is {config.stream}, wanted {name}")
+    configs = tuple(replace(config, run=str(folder / config.stream)) for config in configs)
     plan = Plan(configs, load_final(options.config / "final.yaml", overrides["final"]), folder)
-    check(plan)
+    check(plan, ranks)
     return plan
 
 
@@ -79,23 +88,29 @@ def _for(target: str, overrides: Sequence[str]) -> list[str]:
     return chosen
 
 
-def check(plan: Plan) -> None:
-    """Everything that would fail on a compute node and can be seen from here."""
+def check(plan: Plan, ranks: int) -> None:
+    """Everything that would fail on a compute node and can be seen from here; `ranks` processes train a stream."""
     protocol(plan.final.protocol)
-    tables: dict[str, Tracklets] = {}
+    tables = {root: read_mars(root) for root in {config.data.root for config in plan.configs}}
     for config in plan.configs:
-        root = config.data.root
-        table = tables.setdefault(root, read_mars(root)) if root not in tables else tables[root]
-        split = hold_out(table, config.data.held_out, config.data.split_seed, config.data.min_length)
-        num_batches(config.sampling, split.train, table.pids_N[split.train])
-        _check_weights(config)
-        _check_files(config, table, split)
+        try:
+            _check_stream(config, tables[config.data.root], ranks)
+        except (ConfigError, DataError) as error:
+            raise type(error)(f"{config.stream}: {error}") from None
     held_out = {config.data.held_out for config in plan.configs}
     seeds = {config.data.split_seed for config in plan.configs}
     if len(held_out) > 1 or len(seeds) > 1:
         raise ConfigError("data.held_out and data.split_seed must be the same for both streams to be fused")
     if held_out == {0.0} and len(plan.configs) == 2 and plan.final.weight is None:
         raise ConfigError("data.held_out is 0, so that nothing can choose the fusion weight: set final.weight")
+
+
+def _check_stream(config: Config, table: Tracklets, ranks: int) -> None:
+    split = hold_out(table, config.data.held_out, config.data.split_seed, config.data.min_length)
+    num_batches(config.sampling, split.train, table.pids_N[split.train])
+    shard(np.arange(config.sampling.identities * config.sampling.tracklets), 0, ranks)
+    _check_weights(config)
+    _check_files(config, table, split)
 
 
 def _check_weights(config: Config) -> None:
@@ -116,4 +131,4 @@ def _check_files(config: Config, table: Tracklets, split: Split) -> None:
         for modality in NEEDS[config.stream]:
             paths = [table.path(int(row), 0, modality) for row in probes]
             if not any(path.is_file() for path in paths):
-                raise DataError(f"{config.stream} needs {modality}, but none of {len(paths)} exist, such as {paths[0]}")
+                raise DataError(f"needs {modality}, but none of {len(paths)} files exist, such as {paths[0]}")

@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _synth(options: argparse.Namespace) -> None:
-    from sptskm.data.synthetic import DEMO, write_dataset
+    from sptskm.synthetic import DEMO, write_dataset
 
     write_dataset(options.folder, DEMO, options.seed)
 

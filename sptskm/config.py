@@ -213,7 +213,14 @@ def _rules(config: Config) -> list[tuple[bool, str]]:
     data, sampling, train = config.data, config.sampling, config.train
     return [
         (0 <= data.held_out < 1, f"data.held_out is {data.held_out}, wanted 0 <= share < 1"),
+        (data.workers >= 0, f"data.workers is {data.workers}, wanted 0 or more"),
         (config.clips.frames >= 1, f"clips.frames is {config.clips.frames}, wanted at least 1"),
+        (
+            isinstance(config.clips, SsinClips) or config.clips.test_frames >= 1,
+            f"clips.test_frames is {getattr(config.clips, 'test_frames', 0)}, wanted at least 1",
+        ),
+        (0 <= config.model.dropout < 1, f"model.dropout is {config.model.dropout}, wanted 0 <= dropout < 1"),
+        (config.extract.batch >= 1, f"extract.batch is {config.extract.batch}, wanted at least 1"),
         (sampling.tracklets >= 1, f"sampling.tracklets is {sampling.tracklets}, wanted at least 1"),
         (
             sampling.identities >= 2 or config.loss.triplet == 0,
@@ -361,9 +368,7 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
 def to_dict(config: Config | Final) -> dict[str, Any]:
     """The complete configuration as plain lists, numbers and strings (what YAML and checkpoints hold)."""
     return {
-        key: {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
-        if isinstance(value, dict)
-        else value
+        key: {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()} if isinstance(value, dict) else value
         for key, value in dataclasses.asdict(config).items()
     }
 

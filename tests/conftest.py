@@ -6,7 +6,7 @@ import cv2
 import pytest
 import torch
 
-from sptskm.data.synthetic import TINY, write_dataset
+from sptskm.synthetic import TINY, write_dataset
 
 
 def pytest_configure() -> None:

@@ -30,13 +30,10 @@ def oracle(name: str) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def weights_by_rule(
-    shapes: dict[str, tuple[int, ...]], gains: Iterable[tuple[str, float]] = ()
-) -> dict[str, Tensor]:
+def weights_by_rule(shapes: dict[str, tuple[int, ...]], gains: Iterable[tuple[str, float]] = ()) -> dict[str, Tensor]:
     """Every entry from its original name alone (PCG64 seeded by the name's crc32)."""
     return {
-        name: torch.from_numpy(np.asarray(_value(name, shape, shapes, tuple(gains))))
-        for name, shape in shapes.items()
+        name: torch.from_numpy(np.asarray(_value(name, shape, shapes, tuple(gains)))) for name, shape in shapes.items()
     }
 
 
@@ -48,9 +45,7 @@ def fill(module: nn.Module, gains: Iterable[tuple[str, float]] = ()) -> nn.Modul
 
 
 def _value(name, shape, names, gains):
-    noise = np.random.Generator(np.random.PCG64(crc32(name.encode()))).standard_normal(
-        shape, dtype=np.float32
-    )
+    noise = np.random.Generator(np.random.PCG64(crc32(name.encode()))).standard_normal(shape, dtype=np.float32)
     parent, _, leaf = name.rpartition(".")
     is_bn = f"{parent}.running_mean" in names
     f32 = np.float32

@@ -85,8 +85,11 @@ def test_the_board_has_metrics_curves_and_pictures(results):
     out, _ = results
     events = EventAccumulator(str(out)).Reload()
     assert events.Tags()["images"] == ["CMC", "fusion weight", "ranked results"]
-    assert [event.step for event in events.Scalars("CMC/fused")] == list(range(1, 51))
-    assert "all queries, mAP/SSIN" in events.Tags()["scalars"]
+    assert (out / "ranked-results.png").is_file()
+    for name in ("SSIN", "SMIN", "fused"):
+        events = EventAccumulator(str(out / name)).Reload()
+        assert [event.step for event in events.Scalars("CMC over rank")] == list(range(1, 51))
+        assert {"all queries/mAP", "clothes changed queries/rank-1"} <= set(events.Tags()["scalars"])
 
 
 def test_doing_it_again_gives_the_same_numbers_and_counts_the_look_at_test(runs, results, tmp_path):

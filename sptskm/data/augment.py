@@ -22,9 +22,7 @@ def resize(rgbm_HW4: NDArray[np.uint8], height: int, width: int) -> NDArray[np.u
     return np.asarray(cv2.resize(rgbm_HW4, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def expand_and_crop(
-    rgbm_HW4: NDArray[np.uint8], height: int, width: int, top: int, left: int
-) -> NDArray[np.uint8]:
+def expand_and_crop(rgbm_HW4: NDArray[np.uint8], height: int, width: int, top: int, left: int) -> NDArray[np.uint8]:
     """Resize to 9/8 of the size, then cut (height, width) at (top, left)."""
     larger = resize(rgbm_HW4, *enlarged(height, width))
     return larger[top : top + height, left : left + width]

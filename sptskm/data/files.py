@@ -43,9 +43,7 @@ def read_skeleton(path: Path) -> NDArray[np.float32]:
         raise DataError(f"skeleton {path}: holds {found}, wanted the variable {SKELETON_KEY}")
     skeleton = np.asarray(content[SKELETON_KEY])
     if skeleton.shape != SKELETON_SHAPE or skeleton.dtype.kind not in "fiu":
-        raise DataError(
-            f"skeleton {path}: {SKELETON_KEY} is {skeleton.dtype} {skeleton.shape}, wanted 14x4 numbers"
-        )
+        raise DataError(f"skeleton {path}: {SKELETON_KEY} is {skeleton.dtype} {skeleton.shape}, wanted 14x4 numbers")
     return skeleton.astype(np.float32)
 
 

@@ -41,9 +41,7 @@ def read_mars(root: str | Path) -> Tracklets:
         num_train=len(train),
         query=_read_query(root / "info" / "query_IDX.mat", len(test)),
         folders={
-            (split, modality): _folder(root, split, modality)
-            for split in ("train", "test")
-            for modality in ENDINGS
+            (split, modality): _folder(root, split, modality) for split in ("train", "test") for modality in ENDINGS
         },
     )
 

@@ -102,7 +102,4 @@ class Schedule(NamedTuple):
 
     def _share(self, batch_G: IntArray, epoch: int, index: int) -> list[Draw]:
         offset = index * len(batch_G)
-        return [
-            Draw(int(batch_G[slot]), epoch, offset + int(slot))
-            for slot in shard(batch_G, self.rank, self.world)
-        ]
+        return [Draw(int(batch_G[slot]), epoch, offset + int(slot)) for slot in shard(batch_G, self.rank, self.world)]

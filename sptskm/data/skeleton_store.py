@@ -34,9 +34,7 @@ class SkeletonStore:
         return np.array([self.frames(int(row))[1].any() for row in rows], dtype=bool)
 
 
-def load_skeletons(
-    table: Tracklets, rows: IntArray, normalised: bool = True, first_frames: int = 0
-) -> SkeletonStore:
+def load_skeletons(table: Tracklets, rows: IntArray, normalised: bool = True, first_frames: int = 0) -> SkeletonStore:
     """Read every skeleton of `rows`; a missing file or a NaN is a frame without one.
 
     Raises DataError for a corrupt file, and when no tracklet has any skeleton at all.
@@ -72,6 +70,4 @@ def _read_tracklet(table: Tracklets, row: int, length: int, normalised: bool) ->
     try:
         return normalise(skeletons) if normalised else skeletons
     except ValueError as error:
-        raise DataError(
-            f"tracklet {table.keys_N[row]} in {table.folder(row, 'skeletons')}: {error}"
-        ) from None
+        raise DataError(f"tracklet {table.keys_N[row]} in {table.folder(row, 'skeletons')}: {error}") from None

@@ -3,8 +3,6 @@
 Shapes: F frames, V = 14 joints, C = 4 channels (x right, y down, z away, confidence).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -42,9 +40,6 @@ EDGES = (
     (2, 1),
     (0, 1),
 )
-
-# Row of the 16-joint MPII skeleton that each of the 14 joints is read from.
-FROM_MPII = (9, 8, 12, 11, 10, 13, 14, 15, 2, 1, 0, 3, 4, 5)
 
 # Sum of the 13 edges of an adult in units of stature: a normalised person is about 1 tall.
 EDGE_TOTAL = 2.7

@@ -108,9 +108,7 @@ class STGCN(nn.Module):
             channels = (before * width, after * width)
             blocks.append(Block(*channels, partitions, stride=stride, dropout=dropout))
         self.st_gcn_networks = nn.ModuleList(blocks)
-        self.edge_importance = nn.ParameterList(
-            nn.Parameter(torch.ones_like(A_KVV)) for _ in self.st_gcn_networks
-        )
+        self.edge_importance = nn.ParameterList(nn.Parameter(torch.ones_like(A_KVV)) for _ in self.st_gcn_networks)
 
     def forward(self, skeletons: Tensor, valid: Tensor | None = None) -> Tensor:
         self._check_shapes(skeletons, valid)

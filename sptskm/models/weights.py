@@ -122,7 +122,5 @@ def _load_strict(module: nn.Module, entries: Mapping[str, Any]) -> None:
         if value.shape != own[name].shape
     ]
     if problems:
-        raise ValueError(
-            f"{type(module).__name__}: {len(problems)} entries do not fit: " + "; ".join(problems)
-        )
+        raise ValueError(f"{type(module).__name__}: {len(problems)} entries do not fit: " + "; ".join(problems))
     module.load_state_dict({**own, **tensors})

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: a table, results.json, features and TensorBoard pages.
+"""What an evaluation leaves behind: a table, results.json, features, pictures and TensorBoard pages.
 
 A number never travels without its protocol: every line carries it, with the queries used and skipped.
 Legend: Q queries, G gallery rows, W weights.
@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -185,24 +186,40 @@ def _write_atomically(path: Path, text: str) -> None:
 
 
 def _write_board(results: Results, out: Path) -> None:
-    for old in out.glob("events.out.tfevents.*"):  # one page per folder, however often it is evaluated
+    """Text and pictures in `out`, curves in a run per ranking, so that TensorBoard draws them over each other."""
+    for old in out.rglob("events.out.tfevents.*"):  # one page per folder, however often it is evaluated
         old.unlink()
     board = Board(out)
     board.text("results", "```\n" + results.text() + "\n```")
-    for line in results.lines():
-        names = ("mAP", *(f"rank-{k}" for k in RANKS))
-        board.scalars({f"{line['queries']} queries, {n}/{NAMES[line['stream']]}": line[n] for n in names}, 0)
+    for name, picture in _pictures(results).items():
+        board.picture(name, picture, 0)
+        cv2.imwrite(str(out / f"{name.replace(' ', '-')}.png"), picture[..., ::-1])
+    board.close()
     for ranking in results.rankings:
-        for k, share in enumerate(ranking.scores.cmc, start=1):
-            board.scalars({f"CMC/{NAMES[ranking.name]}": float(share)}, k)
+        _write_curves(Board(out / NAMES[ranking.name]), ranking, results)
+
+
+def _write_curves(board: Board, ranking: Ranking, results: Results) -> None:
+    """Metrics as points, the CMC as a curve over its rank."""
+    for line in results.lines():
+        if line["stream"] == ranking.name:
+            names = ("mAP", *(f"rank-{k}" for k in RANKS))
+            board.scalars({f"{line['queries']} queries/{name}": line[name] for name in names}, 0)
+    for k, share in enumerate(ranking.scores.cmc, start=1):
+        board.scalars({"CMC over rank": float(share)}, k)
+    board.close()
+
+
+def _pictures(results: Results) -> dict[str, NDArray[np.uint8]]:
+    """What the board shows and the folder keeps as PNG."""
     title = f"{results.settings.protocol}, {results.rankings[-1].scores.num_queries} queries"
-    curves = {NAMES[r.name]: r.scores.cmc for r in results.rankings}
-    board.picture("CMC", cmc_figure(curves, title), 0)
+    pictures = {"CMC": cmc_figure({NAMES[r.name]: r.scores.cmc for r in results.rankings}, title)}
     if results.fusion is not None and results.fusion.curve_W2 is not None:
         heading = "mAP over the fusion weight, identities held out of training"
-        board.picture("fusion weight", weight_figure(results.fusion.curve_W2, results.fusion.weight, heading), 0)
-    board.picture("ranked results", ranked_picture(results), 0)
-    board.close()
+        pictures["fusion weight"] = weight_figure(results.fusion.curve_W2, results.fusion.weight, heading)
+    if any(ranking.scores.num_queries for ranking in results.rankings):
+        pictures["ranked results"] = ranked_picture(results)
+    return pictures
 
 
 def ranked_picture(results: Results) -> NDArray[np.uint8]:

@@ -37,7 +37,7 @@ class SyncedBatchNorm(_BatchNorm):
         axes = [0, *range(2, input.dim())]
         shape = [1, -1] + [1] * (input.dim() - 2)
         x = full_precision(input)
-        count = self.total(x.new_tensor(x.numel() / self.num_features))
+        count = self.total(x.new_tensor(x.numel() / self.num_features)).clamp(min=1)
         mean_C = self.total(x.sum(axes)) / count
         centred = x - mean_C.view(shape)
         var_C = self.total(centred.square().sum(axes)) / count

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sptskm.config import Config
-from sptskm.data.clips import Piece, PieceItem, Source, AllClips
+from sptskm.data.clips import AllClips, Piece, PieceItem, Source
 from sptskm.data.tracklets import IntArray
 from sptskm.report.console import progress
 from sptskm.training.precision import Precision

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sptskm.data.skeletons import EDGE_TOTAL, EDGES, FROM_MPII, JOINTS, normalise
+from sptskm.data.skeletons import EDGE_TOTAL, EDGES, JOINTS, normalise
+
+# row of the 16-joint MPII skeleton that each of the 14 joints is read from
+FROM_MPII = (9, 8, 12, 11, 10, 13, 14, 15, 2, 1, 0, 3, 4, 5)
 
 Floats = NDArray[np.float64]
 SHARED = Path(os.environ.get("SPTSKM_SHARED", Path(__file__).parents[3] / "shared"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small import small_config
 
-from sptskm.data.clips import PIECE, Piece, AllClips
+from sptskm.data.clips import PIECE, AllClips, Piece
 from sptskm.data.files import DataError
 from sptskm.training import extract as extraction
 from sptskm.training.extract import deal, extract

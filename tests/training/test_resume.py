@@ -92,9 +92,7 @@ def test_stopping_after_any_step_and_starting_again_changes_no_bit(
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
-def test_every_signal_a_scheduler_sends_is_a_request_to_save_and_leave(
-    walkers, tmp_path, signal_after_step, number
-):
+def test_every_signal_a_scheduler_sends_is_a_request_to_save_and_leave(walkers, tmp_path, signal_after_step, number):
     signal_after_step(1, number)
     assert not train(config_of("smin", walkers, tmp_path / "run")).finished
     assert newest(tmp_path / "run")["step"] == 2

@@ -44,7 +44,9 @@ def test_a_run_leaves_its_configuration_checkpoints_result_and_board(finished, s
 def test_smin_overfits_a_few_walkers(walkers, tmp_path):
     options = ["train.epochs=30", "train.validate_every=30", "clips.random_move=false", "model.dropout=0.0"]
     run = tmp_path / "run"
-    train(small_config("smin", walkers, run, *options, "model.width=8", "optim.milestones=[25]", "optim.algorithm=adam"))
+    train(
+        small_config("smin", walkers, run, *options, "model.width=8", "optim.milestones=[25]", "optim.algorithm=adam")
+    )
     events = EventAccumulator(str(run)).Reload()
     losses = [event.value for event in events.Scalars("loss/identity")]
     assert losses[-1] < 0.7 * losses[0]

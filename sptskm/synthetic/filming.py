@@ -4,16 +4,15 @@ Shapes: F frames, V = 16 points of walkers.pose, of which the first 14 are the j
 Camera axes: x right, y down, z away from the camera, metres, the pelvis at the origin.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.data.drawing import Image, Outfit, figures
-from sptskm.data.scenes import (
+from sptskm.data.skeletons import normalise
+from sptskm.synthetic.drawing import Image, Outfit, figures
+from sptskm.synthetic.scenes import (
     HEIGHT,
     PANORAMA,
     WIDTH,
@@ -25,8 +24,7 @@ from sptskm.data.scenes import (
     lighting,
     no_occluder,
 )
-from sptskm.data.skeletons import normalise
-from sptskm.data.walkers import Floats, Walker, on_another_day, pose
+from sptskm.synthetic.walkers import Floats, Walker, on_another_day, pose
 
 FLAWS = ("none", "background", "half", "beside", "tiny")
 

@@ -15,10 +15,10 @@ import pytest
 import scipy.io
 from numpy.typing import NDArray
 
-from sptskm.data import synthetic
-from sptskm.data.casting import Role, cast
+from sptskm.synthetic import writer
 from sptskm.data.skeletons import normalise
-from sptskm.data.synthetic import DEMO, TINY, Sizes, write_dataset
+from sptskm.synthetic import DEMO, TINY, Sizes, write_dataset
+from sptskm.synthetic.casting import Role, cast
 
 Table = NDArray[np.int32]
 SMALL = Sizes(
@@ -239,7 +239,7 @@ def test_a_failing_generator_leaves_nothing_behind(tmp_path: Path, monkeypatch: 
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(synthetic, "film", fail)
+    monkeypatch.setattr(writer, "film", fail)
     with pytest.raises(KeyboardInterrupt):
         write_dataset(tmp_path / "half", SMALL, seed=0, workers=1)
     assert list(tmp_path.iterdir()) == []

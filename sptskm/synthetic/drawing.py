@@ -4,8 +4,6 @@ Shapes: F frames, V = 16 points of walkers.pose, C circles; a part is the hull o
 Colours are (blue, green, red); a drawn figure is (height, width, 4) with premultiplied alpha.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.data.walkers import Colour, Floats, Walker
+from sptskm.synthetic.walkers import Colour, Floats, Walker
 
 Image = NDArray[np.uint8]
 Projection = Callable[[Floats], tuple[Floats, Floats]]

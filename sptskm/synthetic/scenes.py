@@ -3,8 +3,6 @@
 Shapes: F frames; pictures are (height, width, 3) in blue, green, red.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.data.walkers import Floats
+from sptskm.synthetic.walkers import Floats
 
 Image = NDArray[np.uint8]
 

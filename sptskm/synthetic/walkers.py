@@ -4,8 +4,6 @@ Shapes: F frames, V = 16 points (the 14 joints, then the right and the left toe)
 walker's own frame: x toward the walker's left, y down, z backward. The walker faces -z.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -3,8 +3,6 @@
 Shapes: N tracklets, Q queries. Ids of train and test are disjoint; -1 is junk, 0 a distractor.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import logging
@@ -23,11 +21,9 @@ import scipy.io
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sptskm.data.casting import Role, Sizes, cast
-from sptskm.data.filming import Footage, film
-from sptskm.data.scenes import build_camera
-
-__all__ = ["DEMO", "TINY", "Sizes", "write_dataset"]
+from sptskm.synthetic.casting import Role, Sizes, cast
+from sptskm.synthetic.filming import Footage, film
+from sptskm.synthetic.scenes import build_camera
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,16 +1,14 @@
 """Decides who passes which camera in which clothes: the plan of a synthetic data set."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, fields, replace
 from string import ascii_lowercase
 
 import numpy as np
 
-from sptskm.data.drawing import Outfit, draw_outfit, dyed
-from sptskm.data.filming import FLAWS
-from sptskm.data.walkers import Walker, draw_walker
+from sptskm.synthetic.drawing import Outfit, draw_outfit, dyed
+from sptskm.synthetic.filming import FLAWS
+from sptskm.synthetic.walkers import Walker, draw_walker
 
 # How the cameras that see somebody share that person's three outfits, by how many cameras see
 # the person. A share of 1 makes queries from that camera clothes-changed: no other camera shows the
