@@ -6,7 +6,7 @@ None of it changes a result, so none of it is part of a run's configuration.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -17,6 +17,8 @@ from sptskm.config import ConfigError, apply_overrides, merge
 class Cluster:
     """Resources of one job, and where it may run."""
 
+    executor: Literal["slurm", "local"] = "slurm"
+    """Who runs the jobs: the scheduler, or submitit on this machine (one node, no queue, no dependencies)."""
     nodes: int = 1
     gpus_per_node: int = 1
     """Ranks per node; 0 runs `cpu_ranks` of them on CPUs."""
@@ -35,10 +37,29 @@ class Cluster:
     requeues: int = 10
     """How often a job that reached its time limit is queued again."""
 
+    def __post_init__(self) -> None:
+        for ok, message in (
+            (self.nodes >= 1, f"nodes is {self.nodes}, wanted at least 1"),
+            (self.tasks_per_node >= 1, f"gpus_per_node or else cpu_ranks is {self.tasks_per_node}, wanted at least 1"),
+            (self.nodes == 1 or self.executor == "slurm", f"nodes is {self.nodes}, wanted 1 for the local executor"),
+            (
+                # a job that is asked to leave before it has started ends as failed
+                0 <= self.warn_seconds < 60 * self.minutes,
+                f"warn_seconds is {self.warn_seconds}, wanted less than the {self.minutes} minutes of a job",
+            ),
+        ):
+            if not ok:
+                raise ConfigError(message)
+
     @property
     def tasks_per_node(self) -> int:
         """Ranks on each node."""
         return self.gpus_per_node or self.cpu_ranks
+
+    @property
+    def ranks(self) -> int:
+        """Ranks of a job."""
+        return self.nodes * self.tasks_per_node
 
 
 def load_cluster(path: Path, overrides: Sequence[str] = ()) -> Cluster:
@@ -46,13 +67,21 @@ def load_cluster(path: Path, overrides: Sequence[str] = ()) -> Cluster:
     if not path.is_file():
         known = ", ".join(sorted(str(p) for p in path.parent.glob("*.yaml"))) or "none there"
         raise FileNotFoundError(f"cluster file {path}: no such file (found: {known})")
-    content = yaml.safe_load(path.read_text()) or {}
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML ({error})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: wanted `key: value` lines")
     try:
         return apply_overrides(merge(Cluster(), content), overrides)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def requeues(cluster: Cluster) -> dict[str, int]:
+    """Keyword arguments that submitit's AutoExecutor wants when it is made."""
+    return {f"{cluster.executor}_max_num_timeout": cluster.requeues}
 
 
 def parameters(cluster: Cluster, name: str, after: Sequence[str] = ()) -> dict[str, Any]:
@@ -72,6 +101,5 @@ def parameters(cluster: Cluster, name: str, after: Sequence[str] = ()) -> dict[s
         "cpus_per_task": cluster.cpus_per_task,
         "mem_gb": cluster.mem_gb,
         "timeout_min": cluster.minutes,
-        "slurm_max_num_timeout": cluster.requeues,
         **{f"slurm_{key}": value for key, value in slurm.items()},
     }

@@ -21,10 +21,21 @@ def _enter_world() -> int:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(name, None)  # whatever the submitting shell had set
     environment = submitit.JobEnvironment()
+    _forget_earlier_start(environment)
     if environment.num_tasks > 1:
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        if environment.num_nodes == 1:
+            os.environ["MASTER_ADDR"] = "127.0.0.1"  # a machine's own name need not resolve
     set_up_logging(environment.global_rank)
     return environment.global_rank
+
+
+def _forget_earlier_start(environment: Any) -> None:
+    """A requeued job must not pass for its earlier self, nor stumble over a file cut off when that was killed."""
+    paths = environment.paths
+    pickles = [paths.result_pickle, *([paths.submitted_pickle] if environment.global_rank == 0 else [])]
+    for path in (paths.result_pickle, *(pickle.with_suffix(".pkl.save_tmp") for pickle in pickles)):
+        path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -61,9 +72,10 @@ class FinalJob:
         from sptskm.final import final
 
         results = final(self.runs, self.out, self.settings)
-        text = results.text() if results is not None else ""
-        print(text)
-        return text
+        if results is None:  # a rank other than the first
+            return ""
+        print(results.text())
+        return results.text()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """What submitit queues again."""

@@ -41,7 +41,7 @@ class Plan:
 
 def parser(description: str) -> argparse.ArgumentParser:
     """The options that every launcher has; overrides may stand before, between and after them (intermixed)."""
-    options = argparse.ArgumentParser(description=description)
+    options = argparse.ArgumentParser(description=description, allow_abbrev=False)
     options.add_argument("--stream", choices=(*STREAMS, "both"), required=True)
     options.add_argument(
         "--config", type=Path, default=Path("configs/mars"), help="folder with ssin.yaml, smin.yaml, final.yaml"
@@ -56,10 +56,10 @@ def parser(description: str) -> argparse.ArgumentParser:
     return options
 
 
-def make_plan(options: argparse.Namespace, ranks: int) -> Plan:
-    """The plan of a command line with `ranks` processes per stream.
+def make_plan(options: argparse.Namespace) -> Plan:
+    """The plan of a command line, not yet checked against the data.
 
-    Raises ConfigError, DataError or FileNotFoundError when it cannot work.
+    Raises ConfigError or FileNotFoundError naming the file or the override at fault.
     """
     names = STREAMS if options.stream == "both" else (options.stream,)
     folder = (options.run or Path("runs") / options.config.resolve().name).resolve()
@@ -71,9 +71,7 @@ def make_plan(options: argparse.Namespace, ranks: int) -> Plan:
         if config.stream != name:
             raise ConfigError(f"{options.config / name}.yaml: stream is {config.stream}, wanted {name}")
     configs = tuple(replace(config, run=str(folder / config.stream)) for config in configs)
-    plan = Plan(configs, load_final(options.config / "final.yaml", overrides["final"]), folder)
-    check(plan, ranks)
-    return plan
+    return Plan(configs, load_final(options.config / "final.yaml", overrides["final"]), folder)
 
 
 def _for(target: str, overrides: Sequence[str]) -> list[str]:
@@ -89,7 +87,10 @@ def _for(target: str, overrides: Sequence[str]) -> list[str]:
 
 
 def check(plan: Plan, ranks: int) -> None:
-    """Everything that would fail on a compute node and can be seen from here; `ranks` processes train a stream."""
+    """Refuse what would fail on a compute node and can be seen from here; `ranks` processes train each stream.
+
+    Raises ConfigError, DataError or FileNotFoundError.
+    """
     protocol(plan.final.protocol)
     tables = {root: read_mars(root) for root in {config.data.root for config in plan.configs}}
     for config in plan.configs:
@@ -125,8 +126,6 @@ def _check_weights(config: Config) -> None:
 def _check_files(config: Config, table: Tracklets, split: Split) -> None:
     """A few files of each modality the stream needs, spread over the training and the test rows."""
     for rows in (split.train, table.test):
-        if not len(rows):
-            raise DataError(f"{config.data.root}: has no tracklet in one of train and test")
         probes = rows[np.linspace(0, len(rows) - 1, min(PROBES, len(rows))).astype(int)]
         for modality in NEEDS[config.stream]:
             paths = [table.path(int(row), 0, modality) for row in probes]

@@ -6,35 +6,47 @@
 `--cluster local` runs the same jobs through submitit on this machine.
 """
 
+import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.cluster import Cluster, load_cluster, parameters
-from launch.plan import Plan, make_plan, parser
-
-EXIT_BAD_INPUT = 2
+from launch.cluster import Cluster, load_cluster, parameters, requeues
+from launch.plan import Plan, check, make_plan, parser
+from sptskm.cli import EXIT_BAD_INPUT
+from sptskm.config import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Submit the plan of a command line, or print what would be submitted."""
-    options = parser("Train and evaluate on a SLURM cluster.")
-    options.add_argument(
-        "--cluster", default="slurm", help="a file configs/cluster/NAME.yaml, or a path; `local` needs no SLURM"
-    )
-    options.add_argument("--dry-run", action="store_true", help="print the batch scripts, submit nothing")
-    chosen = options.parse_args(arguments)
+    chosen = command_line().parse_intermixed_args(arguments)
     try:
-        plan = make_plan(chosen)
         cluster = load_cluster(_cluster_file(chosen.cluster))
+        if chosen.dry_run and cluster.executor == "local":
+            raise ConfigError(f"--dry-run shows batch scripts, and --cluster {chosen.cluster} has none")
+        plan = make_plan(chosen)
+        check(plan, cluster.ranks)
+        if cluster.executor == "slurm" and not chosen.dry_run and shutil.which("sbatch") is None:
+            raise ConfigError("no sbatch on this machine; --dry-run and --cluster local work without SLURM")
     except (ValueError, FileNotFoundError) as error:
         print(f"launch/slurm.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     if chosen.dry_run:
         print(dry_run(plan, cluster))
         return 0
-    return submit(plan, cluster, local=chosen.cluster == "local")
+    return run_here(plan, cluster) if cluster.executor == "local" else submit(plan, cluster)
+
+
+def command_line() -> argparse.ArgumentParser:
+    """What may be typed behind `python launch/slurm.py`."""
+    options = parser("Train and evaluate on a SLURM cluster.")
+    options.add_argument(
+        "--cluster", default="slurm", help="a file configs/cluster/NAME.yaml, or a path; `local` needs no SLURM"
+    )
+    options.add_argument("--dry-run", action="store_true", help="print the batch scripts, submit nothing")
+    return options
 
 
 def _cluster_file(name: str) -> Path:
@@ -61,7 +73,6 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
     texts = []
     for name in (*names, "final"):
         wanted = parameters(cluster, name, names if name == "final" else ())
-        wanted.pop("slurm_max_num_timeout")  # not part of the script
         printer = Printer(folder=logs(plan))
         plain = {key.removeprefix("slurm_"): value for key, value in wanted.items()}
         printer.update_parameters(**printer._convert_parameters(plain))
@@ -69,28 +80,46 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
     return "\n".join(texts)
 
 
-def submit(plan: Plan, cluster: Cluster, local: bool) -> int:
-    """Queue the jobs and say where to look; locally, wait for them."""
-    import submitit
-
+def submit(plan: Plan, cluster: Cluster) -> int:
+    """Queue the jobs, the final one behind the others, and say where to look."""
     from launch.jobs import TrainJob, final_job
 
-    def queue(job: Any, name: str, after: Sequence[str] = ()) -> Any:
-        executor = submitit.AutoExecutor(folder=logs(plan), cluster="local" if local else "slurm")
-        executor.update_parameters(**parameters(cluster, name, after))
-        submitted = executor.submit(job)
-        print(f"{name}: job {submitted.job_id}, log {submitted.paths.stdout}", flush=True)
-        return submitted
-
-    training = [queue(TrainJob(config), config.stream) for config in plan.configs]
-    if local:
-        for job in training:
-            job.results()  # submitit's local jobs know no dependencies
-    final = queue(final_job(plan), "final", () if local else [job.job_id for job in training])
-    if local:
-        print(final.results()[0])
+    training = [_queue(plan, cluster, TrainJob(config), config.stream) for config in plan.configs]
+    _queue(plan, cluster, final_job(plan), "final", [job.job_id for job in training])
     print(plan.farewell())
     return 0
+
+
+def run_here(plan: Plan, cluster: Cluster) -> int:
+    """Run the jobs through submitit on this machine, whose jobs know no dependencies, and wait for them."""
+    from launch.jobs import TrainJob, final_job
+
+    training = [_queue(plan, cluster, TrainJob(config), config.stream) for config in plan.configs]
+    if _failed(training):
+        return 1
+    final = _queue(plan, cluster, final_job(plan), "final")
+    if _failed([final]):
+        return 1
+    print(f"{final.results()[0]}\n\n{plan.farewell()}")
+    return 0
+
+
+def _queue(plan: Plan, cluster: Cluster, job: Any, name: str, after: Sequence[str] = ()) -> Any:
+    import submitit
+
+    executor = submitit.AutoExecutor(logs(plan), cluster.executor, **requeues(cluster))
+    executor.update_parameters(**parameters(cluster, name, after))
+    submitted = executor.submit(job)
+    print(f"{name}: job {submitted.job_id}, log {submitted.paths.stdout}", flush=True)
+    return submitted
+
+
+def _failed(jobs: Sequence[Any]) -> bool:
+    """Wait for all jobs; whether any failed, having said why."""
+    errors = {job.job_id: error for job in jobs if (error := job.exception()) is not None}
+    for job_id, error in errors.items():
+        print(f"launch/slurm.py: job {job_id} failed: {error}", file=sys.stderr)
+    return bool(errors)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """`sptskm`: the single steps, each usable alone."""
 
 import argparse
+import dataclasses
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from sptskm.config import ConfigError, load, load_final, to_yaml
+from sptskm.config import ConfigError, Final, apply_overrides, load, load_final, to_yaml
 from sptskm.report.console import set_up_logging
+from sptskm.synthetic import DEMO, Sizes, write_dataset
 
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: asked to stop, start again to continue
@@ -24,9 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, FileNotFoundError, FileExistsError, ValueError) as error:
         if rank == 0 and os.environ.get("WORLD_SIZE", "1") == "1":
             logging.getLogger(__name__).debug("traceback", exc_info=True)
-            print(f"sptskm: {error}", file=sys.stderr)
+            print(f"sptskm: {sentence(error)}", file=sys.stderr)
             return EXIT_BAD_INPUT
         raise
+
+
+def sentence(error: Exception) -> str:
+    """The message of an error; one from a loader process comes wrapped in that process's traceback."""
+    text = str(error)
+    if not text.startswith("Caught "):
+        return text
+    return text.strip().splitlines()[-1].partition(": ")[2]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,6 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     synth = commands.add_parser("synth", help="write a generated data set in the MARS layout")
     synth.add_argument("folder", type=Path)
     synth.add_argument("--seed", type=int, default=0)
+    synth.add_argument("--workers", type=int, help="processes (default: all cores)")
+    for field in dataclasses.fields(DEMO):
+        default = getattr(DEMO, field.name)
+        pair: dict[str, Any] = {"nargs": 2, "metavar": ("MIN", "MAX")} if isinstance(default, tuple) else {}
+        option = f"--{field.name.replace('_', '-')}"
+        synth.add_argument(option, type=int, default=default, help=f"(default: {default})", **pair)
     synth.set_defaults(command=_synth)
 
     check = commands.add_parser("check", help="find missing and broken files of a data set before training")
@@ -57,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="extract, fuse and report one or two trained runs")
     evaluate.add_argument("runs", nargs="+", type=Path, metavar="run")
     evaluate.add_argument("--out", type=Path, required=True, help="folder for the results")
-    evaluate.add_argument("--final", type=Path, default=Path("final.yaml"), help="settings of the final job")
+    evaluate.add_argument("--final", type=Path, help="file with settings of the final job (default: the defaults)")
     evaluate.add_argument("--set", nargs="*", default=[], metavar="key=value", dest="settings")
     evaluate.add_argument("--overrides", nargs="*", default=[], metavar="section.key=value")
     evaluate.set_defaults(command=_evaluate)
@@ -65,9 +82,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _synth(options: argparse.Namespace) -> None:
-    from sptskm.synthetic import DEMO, write_dataset
-
-    write_dataset(options.folder, DEMO, options.seed)
+    chosen: dict[str, Any] = {field.name: getattr(options, field.name) for field in dataclasses.fields(Sizes)}
+    chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
+    write_dataset(options.folder, Sizes(**chosen), options.seed, options.workers)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -91,7 +108,13 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> None:
     from sptskm.final import final
 
-    results = final(options.runs, options.out, load_final(options.final, options.settings), options.overrides)
+    if options.final is None:
+        settings = apply_overrides(Final(), options.settings)
+    elif options.final.is_file():
+        settings = load_final(options.final, options.settings)
+    else:
+        raise FileNotFoundError(f"configuration {options.final}: no such file")
+    results = final(options.runs, options.out, settings, options.overrides)
     if results is not None:
         print(results.text())
 

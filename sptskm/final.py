@@ -23,7 +23,7 @@ from sptskm.evaluation import (
     fuse,
     protocol,
     select,
-    squared_distances,
+    stream_distances,
 )
 from sptskm.report.results import Fusion, Ranking, Results, write
 from sptskm.training.extract import extract
@@ -56,9 +56,9 @@ class Part:
 
     def alone(self, features: Features) -> NDArray[np.float64]:
         """Squared Euclidean distances (Q, G) of one stream; a tracklet without input is infinitely far."""
-        query, gallery = features.features_ND[self.query_rows], features.features_ND[self.gallery_rows]
-        both_QG = features.valid_N[self.query_rows][:, None] & features.valid_N[self.gallery_rows]
-        return np.where(both_QG, squared_distances(query, gallery), np.inf)
+        query, gallery = (features.features_ND[rows] for rows in (self.query_rows, self.gallery_rows))
+        valid = (features.valid_N[rows] for rows in (self.query_rows, self.gallery_rows))
+        return stream_distances(query, gallery, *valid)
 
     def fusable(self, ssin: Features, smin: Features) -> StreamDistances:
         """Distances of both streams, and which tracklets have a skeleton."""

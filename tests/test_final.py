@@ -53,7 +53,7 @@ def test_the_table_shows_what_results_json_holds(results):
     assert f"weight of SMIN {saved['fusion']['weight']:.2f}" in shown.text()
 
 
-def test_the_weight_is_chosen_on_held_out_identities_that_never_trained(results, walkers):
+def test_the_weight_is_chosen_on_held_out_identities_that_never_trained(results):
     _, shown = results
     assert shown.fusion.curve_W2.shape == (21, 2)
     assert shown.fusion.weight in shown.fusion.curve_W2[:, 0]

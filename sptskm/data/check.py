@@ -1,4 +1,4 @@
-"""Whether a data set on disk is what its tables promise: every frame, mask and skeleton, file by file."""
+"""Whether a data set on disk is what its tables promise: every name, frame, mask and skeleton, file by file."""
 
 import multiprocessing
 import os
@@ -17,8 +17,9 @@ from tqdm import tqdm
 from sptskm.data.errors import DataError
 from sptskm.data.files import read_frame, read_mask, read_skeleton
 from sptskm.data.mars import read_mars
-from sptskm.data.tracklets import ENDINGS, Modality, Tracklets
+from sptskm.data.tracklets import ENDINGS, JUNK_PID, Modality, Tracklets
 
+JUNK_LABEL = "00-1"  # identity -1 in frame names
 KEPT = 20  # problems told in full; all are counted
 SPLITS = ("train", "test")
 READERS: dict[Modality, Callable[[Path], NDArray[Any]]] = {
@@ -59,12 +60,14 @@ class Report:
     """They keep their row, but SMIN cannot see them."""
     size_mismatches: int
     """Masks of another size than their frame."""
+    mislabelled: int
+    """Tracklets whose frame names carry another identity than their row of the table."""
     num_problems: int
     problems: tuple[Problem, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether no file is missing, unreadable or of the wrong size."""
+        """Whether no file is missing, unreadable or of the wrong size, and names and tables agree."""
         return self.num_problems == 0
 
     def text(self) -> str:
@@ -78,6 +81,7 @@ class Report:
             f"frames without a skeleton: {self.frames_without_skeleton}",
             f"tracklets without a skeleton: {self.tracklets_without_skeleton} of {self.tracklets}",
             f"masks of another size than their frame: {self.size_mismatches}",
+            f"tracklets whose names and table disagree on the identity: {self.mislabelled}",
             f"problems: {self.num_problems}" + (f", the first {KEPT}:" if self.num_problems > KEPT else ""),
         ]
         return "\n".join(lines + [f"  {problem.sentence}" for problem in self.problems])
@@ -92,8 +96,9 @@ def check(root: Path, decode: bool = True, workers: int | None = None) -> Report
     table = read_mars(root)
     present = {m: any(table.folders[split, m].is_dir() for split in SPLITS) for m in ENDINGS}
     jobs = [_Job.of(table, row, present, decode) for row in range(len(table))]
-    total: Counter[str] = Counter()
-    problems: list[Problem] = []
+    problems = _mislabelled(table, Path(root))
+    total = Counter({"mislabelled": len(problems), "problem": len(problems)})
+    del problems[KEPT:]
     for tally in tqdm(_looked_at(jobs, workers), "check", len(jobs), disable=None):
         total.update(tally.counts)
         problems += tally.problems[: KEPT - len(problems)]
@@ -101,6 +106,21 @@ def check(root: Path, decode: bool = True, workers: int | None = None) -> Report
         total["problem"] += 1
         problems.append(Problem(Path(root), f"{root}: holds no folder of frames, masks or skeletons"))
     return _report(table, present, total, tuple(problems))
+
+
+def _mislabelled(table: Tracklets, root: Path) -> list[Problem]:
+    """Tracklets whose names carry another identity than the table: a re-sorted name list shifts every range."""
+    problems = []
+    for row, pid in enumerate(table.pids_N.tolist()):
+        label = JUNK_LABEL if pid == JUNK_PID else f"{pid:04d}"
+        stems = table.stems(row)
+        if other := next((stem for stem in stems if stem[:4] != label), None):
+            split = SPLITS[row >= table.num_train]
+            number = row - table.num_train * (split == "test") + 1
+            path = root / "info" / f"{split}_name.txt"
+            sentence = f"{path}: {other} belongs to row {number} of the {split} table, wanted a name with {label}"
+            problems.append(Problem(path, sentence))
+    return problems
 
 
 @dataclass(frozen=True)
@@ -207,6 +227,7 @@ def _report(
         frames_without_skeleton=total["no skeleton"],
         tracklets_without_skeleton=without,
         size_mismatches=total["mismatch"],
+        mislabelled=total["mislabelled"],
         num_problems=total["problem"],
         problems=problems,
     )

@@ -1,6 +1,6 @@
 """Protocols, metrics and fusion: features and labels in, numbers that name their protocol out."""
 
-from sptskm.evaluation.distances import squared_distances
+from sptskm.evaluation.distances import squared_distances, stream_distances
 from sptskm.evaluation.fusion import Features, StreamDistances, align, choose_weight, fuse
 from sptskm.evaluation.metrics import (
     Rows,
@@ -27,4 +27,5 @@ __all__ = [
     "protocol",
     "select",
     "squared_distances",
+    "stream_distances",
 ]

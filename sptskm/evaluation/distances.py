@@ -65,3 +65,11 @@ def _first_twins(features_GD: NDArray[np.float64]) -> NDArray[np.int64]:
     # Adding 0 turns -0.0 into 0.0: equal numbers, other bytes.
     digests = (blake2b((row + 0.0).tobytes(), digest_size=16).digest() for row in features_GD)
     return np.array([first.setdefault(key, row) for row, key in enumerate(digests)], np.int64)
+
+
+def stream_distances(
+    query_QD: Floats, gallery_GD: Floats, valid_Q: NDArray[np.bool_], valid_G: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Squared Euclidean distances (Q, G) of one stream; a tracklet without input is infinitely far from all."""
+    both_QG = valid_Q[:, None] & valid_G
+    return np.where(both_QG, squared_distances(query_QD, gallery_GD), np.inf)

@@ -17,8 +17,7 @@ class Board:
     """
 
     def __init__(self, folder: Path, first_step: int = 0, writes: bool = True) -> None:
-        purge = first_step if first_step > 0 else None
-        self._writer: Any = SummaryWriter(str(folder), purge_step=purge) if writes else None
+        self._writer: Any = SummaryWriter(str(folder), purge_step=first_step) if writes else None
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """One point per tag."""

@@ -13,7 +13,7 @@ from torch import nn
 from sptskm import __version__
 from sptskm.config import Config, ConfigError, changed_keys, to_dict, to_yaml
 from sptskm.data.clips import TrainItem
-from sptskm.evaluation import Scores, evaluate_features
+from sptskm.evaluation import Scores, evaluate, stream_distances
 from sptskm.report.console import progress
 from sptskm.report.tensorboard import Board
 from sptskm.training.extract import extract
@@ -164,12 +164,11 @@ class Trainer:
     def validate(self) -> Scores:
         """Scores on the held-out identities, across cameras."""
         split, table = self.setup.split, self.setup.table
-        embeddings = extract(
-            self.network, self.setup.stream, self.setup.source, split.held_out, self.config, self.world
-        )
-        features, rows = embeddings.features_ND, rows_of(table, split.held_out)
-        query = rows_of(table, split.held_out[split.query])
-        return evaluate_features(features[split.query], features, query, rows, VALIDATION_PROTOCOL)
+        found = extract(self.network, self.setup.stream, self.setup.source, split.held_out, self.config, self.world)
+        features, valid, query = found.features_ND, found.valid_N, split.query
+        distance_QG = stream_distances(features[query], features, valid[query], valid)
+        labels = rows_of(table, split.held_out[query]), rows_of(table, split.held_out)
+        return evaluate(distance_QG, *labels, VALIDATION_PROTOCOL)
 
     def weights(self) -> State:
         """The network and where it comes from: all that the final job needs."""

@@ -98,7 +98,7 @@ class World:
         if batch_norm == "sync":
             model = self._synchronised(model)
         devices = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, devices, broadcast_buffers=batch_norm == "local")
+        return DistributedDataParallel(model, devices)  # which also keeps the buffers at rank 0's
 
     def _synchronised(self, model: nn.Module) -> nn.Module:
         if self.device.type == "cuda":

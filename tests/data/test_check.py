@@ -40,6 +40,7 @@ def test_a_complete_data_set_is_ok(root: Path, decode: bool) -> None:
         assert not count.absent
     assert report.tracklets == len(TRAIN) + len(TEST)
     assert (report.frames_without_skeleton, report.tracklets_without_skeleton, report.size_mismatches) == (0, 0, 0)
+    assert report.mislabelled == 0
     assert report.problems == ()
 
 
@@ -142,6 +143,42 @@ def test_masks_can_be_checked_where_frames_are_absent_or_broken(root: Path) -> N
     for split in FRAMES:
         shutil.rmtree(root / f"bbox_{split}")
     assert look(root).ok
+
+
+def resort(root: Path, split: str) -> Path:
+    """Put a name list into another order, as a file system or a tool might."""
+    path = root / "info" / f"{split}_name.txt"
+    path.write_text("\n".join(sorted(path.read_text().split(), reverse=True)))
+    return path
+
+
+def test_a_resorted_name_list_is_found_though_every_file_exists(root: Path) -> None:
+    path = resort(root, "train")
+    for report in (look(root), look(root, decode=False)):
+        assert not report.ok
+        assert report.mislabelled == report.num_problems == 4, "5 before 3: all rows but none of the test table"
+        assert {problem.path for problem in report.problems} == {path}
+        assert report.problems[0].sentence == (
+            f"{path}: 0005C4T0001F001 belongs to row 1 of the train table, wanted a name with 0003"
+        )
+        assert "disagree on the identity: 4" in report.text()
+
+
+def test_junk_and_distractors_are_checked_by_their_own_names(root: Path) -> None:
+    resort(root, "test")
+    told = [problem.sentence.split("wanted")[1] for problem in look(root).problems]
+    assert told[:2] == [" a name with 00-1", " a name with 0000"]
+
+
+def test_one_wrong_name_within_a_tracklet_is_enough(root: Path) -> None:
+    path = root / "info" / "train_name.txt"
+    names = path.read_text().split()
+    names[1], names[5] = names[5], names[1]
+    path.write_text("\n".join(names))
+    report = look(root)
+    assert report.mislabelled == 2
+    assert "0005C1T0001F001 belongs to row 1" in report.problems[0].sentence
+    assert "0003C1T0001F002 belongs to row 3" in report.problems[1].sentence
 
 
 def test_many_problems_are_all_counted_and_the_first_told(root: Path) -> None:

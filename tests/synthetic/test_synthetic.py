@@ -15,9 +15,8 @@ import pytest
 import scipy.io
 from numpy.typing import NDArray
 
-from sptskm.synthetic import writer
 from sptskm.data.skeletons import normalise
-from sptskm.synthetic import DEMO, TINY, Sizes, write_dataset
+from sptskm.synthetic import DEMO, TINY, Sizes, write_dataset, writer
 from sptskm.synthetic.casting import Role, cast
 
 Table = NDArray[np.int32]

@@ -80,7 +80,8 @@ def battery(configs: dict[str, Config], worker_options: list[list[str]]) -> dict
         for stream, config in configs.items():
             config = apply_overrides(config, [f"run={config.run}-{world.size}"])
             found[f"first step {stream}"] = first_step(config, world)
-            found[f"run {stream}"] = whole_run(config, world)
+            if world.size <= 2:
+                found[f"run {stream}"] = whole_run(config, world)
             in_float32 = apply_overrides(config, ["train.precision=float32", *worker_options[world.size % 2]])
             found[f"features {stream}"] = features(in_float32, world)
         return found
@@ -91,7 +92,7 @@ def found(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, 
     """The battery on 1, 2 and 4 ranks, each with another batch size and number of loader workers."""
     folder = tmp_path_factory.mktemp("runs")
     configs = {s: small_config(s, walkers, folder / s, *EXACT) for s in STREAMS}
-    options = [["extract.batch=1", "data.workers=2"], ["extract.batch=5", "data.workers=0"]]
+    options = [["extract.batch=5", "data.workers=0"], ["extract.batch=1", "data.workers=2"]]
     one = [battery(configs, options)]
     return {1: one, **{world: on_ranks(world, battery, configs, options) for world in (2, 4)}}
 
@@ -113,9 +114,8 @@ def test_loss_gradients_and_bn_statistics_are_those_of_one_process(found: Any, s
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-@pytest.mark.parametrize("world", [2, 4])
-def test_a_run_on_several_ranks_ends_with_the_weights_of_one(found: Any, stream: str, world: int) -> None:
-    for rank in found[world]:
+def test_a_run_on_two_ranks_ends_with_the_weights_of_one(found: Any, stream: str) -> None:
+    for rank in found[2]:
         assert largest_difference(rank[f"run {stream}"], found[1][0][f"run {stream}"]) <= RELATIVE
 
 

@@ -69,7 +69,7 @@ def test_long_tracklets_are_split_into_pieces_that_cover_them(walkers, tmp_path)
     clips = AllClips(setup.source, limit=0)
     row = int(np.argmax(setup.table.lengths))
     pieces = clips.pieces(row)
-    assert [(p.first, p.last) for p in pieces][0] == (0, min(PIECE, setup.table.lengths[row]))
+    assert (pieces[0].first, pieces[0].last) == (0, min(PIECE, setup.table.lengths[row]))
     assert pieces[-1].last == setup.table.lengths[row]
 
 

@@ -160,7 +160,7 @@ def test_a_kill_while_saving_leaves_the_previous_checkpoints(tmp_path, monkeypat
     run.save({"step": 1}, 1)
     save = torch.save
 
-    def die_half_way(state: Any, file: Any) -> None:
+    def die_half_way(_state: Any, file: Any) -> None:
         file.write(b"half of it")
         raise KeyboardInterrupt
 
@@ -191,7 +191,7 @@ def test_a_checkpoint_executes_nothing(tmp_path, caplog):
     assert "cannot be read" in caplog.text
 
 
-def test_another_configuration_in_the_same_folder_is_refused_by_name(walkers, tmp_path, uninterrupted):
+def test_another_configuration_in_the_same_folder_is_refused_by_name(walkers, uninterrupted):
     run = uninterrupted["ssin"]
     with pytest.raises(ConfigError, match=r"optim.lr: 0.001 -> 0.5"):
         train(config_of("ssin", walkers, run, "optim.lr=0.5"))

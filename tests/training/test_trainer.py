@@ -42,14 +42,14 @@ def test_a_run_leaves_its_configuration_checkpoints_result_and_board(finished, s
 
 
 def test_smin_overfits_a_few_walkers(walkers, tmp_path):
-    options = ["train.epochs=30", "train.validate_every=30", "clips.random_move=false", "model.dropout=0.0"]
+    options = """train.epochs=40 train.validate_every=40 clips.random_move=false clips.frames=8 model.dropout=0
+        model.width=8 sampling.identities=4 sampling.tracklets=4 loss.smoothing=0 loss.triplet=0
+        optim.algorithm=adam optim.lr=0.01 optim.milestones=[] data.held_out=0.34"""
     run = tmp_path / "run"
-    train(
-        small_config("smin", walkers, run, *options, "model.width=8", "optim.milestones=[25]", "optim.algorithm=adam")
-    )
+    train(small_config("smin", walkers, run, *options.split()))
     events = EventAccumulator(str(run)).Reload()
     losses = [event.value for event in events.Scalars("loss/identity")]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_a_non_finite_loss_names_step_tracklets_and_last_good_checkpoint(walkers, tmp_path, monkeypatch):
@@ -80,7 +80,7 @@ def test_the_rate_falls_at_each_milestone():
     assert learning_rate(config, 999) == pytest.approx(3e-8)
 
 
-def test_optimizers_are_the_published_ones(walkers, tmp_path):
+def test_optimizers_are_the_published_ones():
     adam = make_optimizer(load("configs/mars/ssin.yaml"), torch.nn.Linear(1, 1)).param_groups[0]
     assert (adam["lr"], adam["weight_decay"], adam["betas"]) == (3e-4, 5e-4, (0.9, 0.999))
     sgd = make_optimizer(load("configs/mars/smin.yaml"), torch.nn.Linear(1, 1)).param_groups[0]

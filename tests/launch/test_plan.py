@@ -1,0 +1,201 @@
+"""The command line of both launchers: what it asks for, and what is refused before anything is started."""
+
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launching import ROOT
+
+from launch import local, slurm
+from launch.jobs import FinalJob, TrainJob, final_job
+from launch.plan import Plan, check, make_plan, parser
+from sptskm.config import Config, to_yaml
+
+
+def plan(configs: Path, *words: str, ranks: int = 1, stream: str = "both") -> Plan:
+    """The checked plan of a command line."""
+    found = make_plan(parser("").parse_intermixed_args(["--stream", stream, "--config", str(configs), *words]))
+    check(found, ranks)
+    return found
+
+
+def by_stream(plan: Plan) -> dict[str, Config]:
+    return {config.stream: config for config in plan.configs}
+
+
+def test_an_override_without_prefix_reaches_both_streams_and_not_the_final_job(configs):
+    found = plan(configs, "train.epochs=7")
+    assert [config.train.epochs for config in found.configs] == [7, 7]
+    assert found.final == plan(configs).final
+
+
+def test_a_prefixed_override_reaches_its_stream_or_the_final_job_alone(configs):
+    found = plan(configs, "ssin.train.epochs=7", "smin.optim.lr=0.5", "final.protocol=torchreid", "final.weight=0.25")
+    streams, before = by_stream(found), by_stream(plan(configs))
+    assert (streams["ssin"].train.epochs, streams["smin"].train.epochs) == (7, before["smin"].train.epochs)
+    assert (streams["smin"].optim.lr, streams["ssin"].optim.lr) == (0.5, before["ssin"].optim.lr)
+    assert (found.final.protocol, found.final.weight) == ("torchreid", 0.25)
+
+
+def test_overrides_may_stand_on_both_sides_of_options(configs, tmp_path):
+    found = plan(configs, "train.epochs=7", "--run", str(tmp_path / "r"), "train.seed=3")
+    assert {(config.train.epochs, config.train.seed) for config in found.configs} == {(7, 3)}
+
+
+def test_an_override_of_the_other_stream_is_passed_over(configs):
+    assert plan(configs, "smin.train.epochs=7", stream="ssin") == plan(configs, stream="ssin")
+
+
+@pytest.mark.parametrize("stream", ["ssin", "smin"])
+def test_one_stream_is_one_run(configs, stream):
+    assert [config.stream for config in plan(configs, stream=stream).configs] == [stream]
+
+
+def test_runs_lie_under_runs_and_the_name_of_the_configuration_folder(configs, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    found = plan(configs)
+    assert found.folder == tmp_path / "runs" / "configs"
+    assert [config.run for config in found.configs] == [str(found.folder / name) for name in ("ssin", "smin")]
+    assert found.out == found.folder / "final"
+    assert found.farewell() == f"tensorboard --logdir {found.folder}"
+    monkeypatch.chdir(configs)
+    assert make_plan(parser("").parse_args(["--stream", "ssin", "--config", "."])).folder.name == "configs"
+
+
+def test_a_run_folder_may_have_any_name(configs, tmp_path):
+    folder = tmp_path / "a: b #1"
+    assert [config.run for config in plan(configs, "--run", str(folder)).configs] == [
+        str(folder / "ssin"),
+        str(folder / "smin"),
+    ]
+
+
+def test_the_default_configuration_is_the_published_recipe():
+    chosen = parser("").parse_args(["--stream", "both"])
+    assert (chosen.config, chosen.run, chosen.overrides) == (Path("configs/mars"), None, [])
+
+
+def test_final_settings_come_from_the_configuration_folder(configs):
+    (configs / "final.yaml").write_text("protocol: torchreid\nweight: 0.5\n")
+    found = plan(configs, "final.weight=0.75").final
+    assert (found.protocol, found.weight) == ("torchreid", 0.75)
+
+
+def no_skeletons(walkers: Path, folder: Path) -> Path:
+    """The data set without one modality; everything else is linked."""
+    for path in walkers.iterdir():
+        if "joint3d" not in path.name:
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
+REFUSED = {
+    "unknown key": (["train.epoch=3"], "unknown key train.epoch; did you mean epochs?"),
+    "not an override": (["train.epochs"], "'train.epochs': wanted section.key=value"),
+    "run folder as an override": (["run=elsewhere"], "run= is an override, wanted --run FOLDER"),
+    "unknown protocol": (["final.protocol=mars"], "mars-official"),
+    "missing data": (["data.root=nowhere"], "nowhere/info/train_name.txt: no such file"),
+    "missing weights": (["ssin.model.pretrained=resnet.pth"], "model.pretrained is resnet.pth: no such file"),
+    "too few identities": (["smin.sampling.identities=90"], "smin: sampling.identities x sampling.tracklets is 90 x 2"),
+    "no row long enough": (["data.min_length=9999"], "ssin: no training tracklet has 9999 frames"),
+    "different splits": (["ssin.data.split_seed=1"], "data.held_out and data.split_seed must be the same"),
+    "nothing to choose on": (["data.held_out=0"], "set final.weight"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("launcher", [local, slurm], ids=["local", "slurm"])
+def test_bad_input_is_one_sentence_and_nothing_is_started(launcher, case, configs, tmp_path, monkeypatch, capsys):
+    words, sentence = REFUSED[case]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    run = tmp_path / "run"
+    code = launcher.main(["--stream", "both", "--config", str(configs), "--run", str(run), *words])
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert not run.exists()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith(f"launch/{launcher.__name__.split('.')[1]}.py: ")
+    assert sentence in err
+
+
+def test_zero_held_out_is_accepted_with_a_given_weight(configs):
+    assert plan(configs, "data.held_out=0", "final.weight=0.5").final.weight == 0.5
+
+
+def test_a_missing_modality_folder_is_named_for_the_stream_that_needs_it(configs, walkers, tmp_path):
+    root = no_skeletons(walkers, tmp_path)
+    assert plan(configs, f"data.root={root}", stream="ssin")
+    with pytest.raises(ValueError, match=r"^smin: needs skeletons, but none of 8 files exist, such as .*joint3d"):
+        plan(configs, f"data.root={root}")
+
+
+def test_a_missing_split_of_a_modality_is_seen(configs, walkers, tmp_path):
+    root = tmp_path / "partial"
+    root.mkdir()
+    for path in walkers.iterdir():
+        if path.name != "bbox_test_mask":
+            (root / path.name).symlink_to(path)
+    with pytest.raises(ValueError, match=r"^ssin: needs masks, .*bbox_test_mask"):
+        plan(configs, f"data.root={root}")
+
+
+def test_a_missing_configuration_is_named(configs):
+    shutil.move(configs / "smin.yaml", configs / "smin.yml")
+    with pytest.raises(FileNotFoundError, match=r"smin\.yaml: no such file"):
+        plan(configs)
+
+
+def test_a_configuration_of_the_other_stream_is_refused(configs):
+    shutil.copy(configs / "ssin.yaml", configs / "smin.yaml")
+    with pytest.raises(ValueError, match=r"smin\.yaml: stream is ssin, wanted smin"):
+        plan(configs)
+
+
+def test_a_global_batch_must_divide_over_the_ranks(configs):
+    assert plan(configs, ranks=4)
+    with pytest.raises(ValueError, match=r"^ssin: the global batch of 4 clips .* does not divide over 3 ranks"):
+        plan(configs, ranks=3)
+    with pytest.raises(ValueError, match=r"^smin: the global batch of 6 clips .* does not divide over 4 ranks"):
+        plan(configs, "smin.sampling.tracklets=3", ranks=4)
+
+
+@pytest.mark.parametrize("name", ["plan", "cluster", "jobs", "local", "slurm"])
+def test_importing_a_launcher_does_not_import_torch(name):
+    code = f"import sys, launch.{name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_jobs_are_pickled_by_reference_and_read_back_without_torch(configs, tmp_path):
+    found = plan(configs)
+    jobs = [*map(TrainJob, found.configs), final_job(found)]
+    text = pickle.dumps(jobs)
+    assert pickle.loads(text) == jobs  # noqa: S301
+    assert b"launch.jobs" in text
+    assert len(text) < 5000, "settings, not code"
+    (tmp_path / "jobs.pkl").write_bytes(text)
+    code = "import pickle, sys; pickle.load(open(sys.argv[1], 'rb')); sys.exit('torch' in sys.modules)"
+    read = subprocess.run([sys.executable, "-c", code, str(tmp_path / "jobs.pkl")], cwd=ROOT, check=False)
+    assert read.returncode == 0
+
+
+def test_the_final_job_names_the_runs_in_the_order_of_the_plan(configs):
+    found = plan(configs, "final.weight=0.5")
+    assert final_job(found) == FinalJob(
+        (str(found.folder / "ssin"), str(found.folder / "smin")), str(found.out), found.final
+    )
+
+
+def test_a_checkpointed_job_is_submitted_again_as_it_is(configs):
+    found = plan(configs)
+    for job in (TrainJob(found.configs[0]), final_job(found)):
+        assert job.checkpoint().function == job
+
+
+def test_the_request_of_a_job_is_its_complete_configuration(configs, tmp_path):
+    config = plan(configs, "train.epochs=7").configs[0]
+    assert Path(local.request(config, tmp_path / "run")).read_text() == to_yaml(config)

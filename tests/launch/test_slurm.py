@@ -1,0 +1,185 @@
+"""Submitting to a scheduler as far as that can be seen without one, and a run through submitit's local executor."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from launching import ROOT, launch, processes_naming
+
+from launch import jobs, slurm
+from launch.cluster import load_cluster
+
+CLUSTER = """
+nodes: 2
+gpus_per_node: 2
+cpus_per_task: 8
+mem_gb: 100
+minutes: 90
+partition: gpu
+account: prj-7
+setup: [module load cuda]
+warn_seconds: 77
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(CLUSTER)
+    return path
+
+
+def scripts(text: str) -> dict[str, list[str]]:
+    """Lines of each job's batch script."""
+    _, *parts = text.split("# --- ")
+    return {part.split(" ---\n")[0]: part.split(" ---\n")[1].splitlines() for part in parts}
+
+
+def dry_run(capsys, *words: object) -> dict[str, list[str]]:
+    assert slurm.main([*map(str, words), "--dry-run"]) == 0
+    return scripts(capsys.readouterr().out)
+
+
+def test_a_dry_run_shows_the_script_of_every_job(configs, cluster, tmp_path, capsys):
+    words = ("--stream", "both", "--config", configs, "--cluster", cluster, "--run", tmp_path / "run")
+    found = dry_run(capsys, *words)
+    assert list(found) == ["ssin", "smin", "final"]
+    for name, lines in found.items():
+        assert {
+            f"#SBATCH --job-name={name}",
+            "#SBATCH --partition=gpu",
+            "#SBATCH --account=prj-7",
+            "#SBATCH --nodes=2",
+            "#SBATCH --ntasks-per-node=2",
+            "#SBATCH --gpus-per-node=2",
+            "#SBATCH --cpus-per-task=8",
+            "#SBATCH --mem=100GB",
+            "#SBATCH --time=90",
+            "#SBATCH --signal=USR2@77",
+            "module load cuda",
+        } <= set(lines)
+        assert sum("--kill-on-bad-exit=1" in line for line in lines if line.startswith("srun")) == 1
+        assert str(tmp_path / "run" / "jobs") in "\n".join(lines)
+    waits = {"#SBATCH --dependency=afterok:ssin:smin", "#SBATCH --kill-on-invalid-dep=yes"}
+    assert waits <= set(found.pop("final"))
+    assert not any("dep" in line for lines in found.values() for line in lines if line.startswith("#SBATCH"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_stream_is_one_training_job_and_a_final_job_behind_it(configs, capsys):
+    found = dry_run(capsys, "--stream", "ssin", "--config", configs, "sampling.identities=4")
+    assert list(found) == ["ssin", "final"]
+    assert "#SBATCH --dependency=afterok:ssin" in found["final"]
+    assert "#SBATCH --gpus-per-node=4" in found["ssin"], "configs/cluster/slurm.yaml is the default"
+
+
+def test_a_dry_run_needs_neither_torch_nor_slurm(configs, tmp_path):
+    code = "import sys; from launch.slurm import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    words = ["--stream", "both", "--config", str(configs), "--dry-run"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(scripts(done.stdout)) == ["ssin", "smin", "final"]
+
+
+def refused(capsys, *words: object) -> str:
+    assert slurm.main([*map(str, words)]) == 2
+    return capsys.readouterr().err
+
+
+def test_what_a_cluster_file_gets_wrong_is_one_sentence_and_nothing_is_submitted(
+    configs, cluster, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(subprocess, "Popen", None)
+    words = ("--stream", "both", "--config", configs, "--run", tmp_path / "run", "--cluster")
+    cluster.write_text("partitoin: gpu\n")
+    assert "unknown key partitoin; did you mean partition?" in refused(capsys, *words, cluster)
+    cluster.write_text("nodes: 3\n")
+    assert "ssin: the global batch of 4 clips" in refused(capsys, *words, cluster)
+    assert "smin: the global batch of 6 clips" in refused(capsys, *words, "slurm", "smin.sampling.tracklets=3")
+    assert "nemo.yaml: no such file" in refused(capsys, *words, "nemo")
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert "no sbatch on this machine" in refused(capsys, *words, "slurm")
+    assert "--cluster local has none" in refused(capsys, *words, "local", "--dry-run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_job_is_queued_and_the_final_one_behind_the_others(configs, tmp_path, monkeypatch, capsys):
+    queued = []
+
+    def queue(_plan, _cluster, job, name, after=()):
+        queued.append((name, type(job), tuple(after)))
+        return SimpleNamespace(job_id=str(40 + len(queued)))
+
+    monkeypatch.setattr(slurm, "_queue", queue)
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/sbatch")
+    words = ["--stream", "both", "--config", str(configs), "--run", str(tmp_path / "run")]
+    assert slurm.main(words) == 0
+    assert queued == [
+        ("ssin", jobs.TrainJob, ()),
+        ("smin", jobs.TrainJob, ()),
+        ("final", jobs.FinalJob, ("41", "42")),
+    ]
+    assert capsys.readouterr().out == f"tensorboard --logdir {tmp_path / 'run'}\n"
+
+
+def test_locally_no_final_job_follows_a_failed_training_and_the_others_are_waited_for(configs, monkeypatch, capsys):
+    asked = []
+
+    def queue(_plan, _cluster, _job, name, *after):
+        assert not after
+        error = RuntimeError("frame 7.jpg: corrupt") if name == "ssin" else None
+        return SimpleNamespace(job_id=name, exception=lambda: asked.append(name) or error)
+
+    monkeypatch.setattr(slurm, "_queue", queue)
+    assert slurm.main(["--stream", "both", "--config", str(configs), "--cluster", "local"]) == 1
+    assert asked == ["ssin", "smin"]
+    assert capsys.readouterr().err == "launch/slurm.py: job ssin failed: frame 7.jpg: corrupt\n"
+
+
+def environment(folder: Path, rank: int) -> SimpleNamespace:
+    paths = SimpleNamespace(result_pickle=folder / f"7_{rank}_result.pkl", submitted_pickle=folder / "7_submitted.pkl")
+    return SimpleNamespace(paths=paths, global_rank=rank)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_requeued_job_removes_what_its_earlier_start_left_half_done(tmp_path, rank):
+    names = ["7_submitted.pkl", "7_submitted.pkl.save_tmp"]
+    names += [f"7_{r}_result.pkl{end}" for r in (0, 1) for end in ("", ".save_tmp")]
+    for name in names:
+        (tmp_path / name).touch()
+    jobs._forget_earlier_start(environment(tmp_path, rank))
+    gone = {f"7_{rank}_result.pkl", f"7_{rank}_result.pkl.save_tmp"}
+    gone |= {"7_submitted.pkl.save_tmp"} if rank == 0 else set()
+    assert {path.name for path in tmp_path.iterdir()} == set(names) - gone
+
+
+def test_both_streams_train_on_two_ranks_and_are_fused_through_the_local_executor(configs, tmp_path):
+    own = tmp_path / "two.yaml"
+    own.write_text((ROOT / "configs" / "cluster" / "local.yaml").read_text() + "cpu_ranks: 2\n")
+    run = tmp_path / "run"
+    words = ("--stream", "both", "--config", configs, "--run", run, "--cluster", own)
+    code, out, err = launch("launch/slurm.py", *words, "train.epochs=1", "sampling.rounds=1")
+    assert code == 0, err
+    submitted = [line.split(":")[0] for line in out.splitlines() if ": job " in line]
+    assert submitted == ["ssin", "smin", "final"]
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("all ")] == ["SSIN", "SMIN", "fused"]
+    assert out.endswith(f"\n\ntensorboard --logdir {run}\n")
+    for stream in ("ssin", "smin"):
+        assert (run / stream / "result.json").is_file()
+    logs = "".join(path.read_text() for path in (run / "jobs").glob("*_1_log.*"))
+    assert len(list((run / "jobs").glob("*_1_result.pkl"))) == 3, f"every job has a second rank\n{logs}"
+    assert not processes_naming(str(run))
+
+
+def test_the_cluster_named_local_is_the_file_of_that_name_and_runs_here():
+    assert load_cluster(slurm._cluster_file("local")).executor == "local"

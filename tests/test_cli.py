@@ -1,0 +1,60 @@
+"""The command line `sptskm`: what is printed, and how it ends."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from launching import ROOT
+
+from sptskm.cli import EXIT_BAD_INPUT, EXIT_STOPPED, main
+from sptskm.config import SSIN_DEFAULTS, to_dict
+
+
+def test_config_prints_every_value_with_overrides_applied(capsys):
+    assert main(["config", str(ROOT / "configs/mars/ssin.yaml"), "train.epochs=7"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    expected = to_dict(SSIN_DEFAULTS)
+    expected["train"]["epochs"] = 7
+    assert shown == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["config", "configs/mars/ssin.yaml", "train.epoch=7"], "unknown key train.epoch; did you mean epochs?"),
+        (["train", "nowhere.yaml"], "configuration nowhere.yaml: no such file"),
+        (["train", "configs/mars/ssin.yaml"], "run is empty, wanted the folder of this run"),
+        (["check", "nowhere"], "nowhere/info/train_name.txt: no such file"),
+        (["evaluate", "nowhere", "--out", "nowhere/final"], "nowhere: no readable checkpoint"),
+        (["evaluate", "nowhere", "--out", "x", "--final", "typo.yaml"], "configuration typo.yaml: no such file"),
+        (["evaluate", "nowhere", "--out", "x", "--set", "protocl=torchreid"], "unknown key protocl"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(words, sentence, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main(words) == EXIT_BAD_INPUT
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("sptskm: ")
+    assert sentence in err
+
+
+def test_check_ends_with_0_for_a_good_data_set_and_with_2_otherwise(walkers, tmp_path, capsys):
+    assert main(["check", str(walkers), "--quick", "--workers", "1"]) == 0
+    (tmp_path / "info").symlink_to(walkers / "info")
+    assert main(["check", str(tmp_path), "--workers", "1"]) == EXIT_BAD_INPUT
+    assert "holds no folder of frames" in capsys.readouterr().out
+
+
+def test_the_exit_codes_are_those_that_the_launchers_and_schedulers_know():
+    assert (EXIT_BAD_INPUT, EXIT_STOPPED) == (2, 75)
+
+
+def test_help_and_config_answer_without_torch():
+    code = "import sys; from sptskm.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    words = ["config", "configs/mars/smin.yaml"]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("stream: smin")

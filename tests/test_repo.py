@@ -1,0 +1,191 @@
+"""The house keeps its rules: read from the source itself."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from launching import ROOT
+
+from launch.cluster import Cluster, load_cluster
+from sptskm.config import DEFAULTS, Final, load, load_final, to_dict
+
+# From the roof down; a module imports from its own room and from those below.
+ROOMS = [
+    "launch",
+    "cli",
+    "final",
+    "training",
+    "report",
+    "evaluation",
+    "models",
+    "synthetic",
+    "data",
+    "config",
+    "sptskm",
+]
+NO_TORCH = ["sptskm/evaluation", "sptskm/config.py", "sptskm/cli.py", "launch"]
+HOME = {"submitit": "launch", "torch.distributed": "sptskm/training/world.py", "SummaryWriter": "sptskm/report"}
+SPEAKING = ["sptskm/cli.py", "launch", "benchmarks"]
+FORBIDDEN = {"weights_only": False, "shell": True, "allow_pickle": True}
+
+MODULES = {
+    str(path.relative_to(ROOT)): ast.parse(path.read_text())
+    for folder in ("sptskm", "launch", "benchmarks")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+}
+HOUSE = {name: tree for name, tree in MODULES.items() if not name.startswith("benchmarks")}
+
+
+def lies_in(name: str, places: list[str]) -> bool:
+    return any(name == place or name.startswith(f"{place}/") for place in places)
+
+
+def room(dotted: str) -> str:
+    package, _, rest = dotted.partition(".")
+    return rest.split(".")[0] if package == "sptskm" and rest else package
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Dotted names of everything imported, anywhere in a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def dotted(node: ast.AST) -> str:
+    return f"{dotted(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else getattr(node, "id", "?")
+
+
+def definitions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    yield from (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef))
+
+
+def test_a_module_imports_only_from_its_own_room_and_those_below():
+    seen = set()
+    for name, tree in HOUSE.items():
+        own = room(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+        for target in imports(tree):
+            if target.split(".")[0] in ("sptskm", "launch"):
+                # `from sptskm import __version__` is no room
+                other = "sptskm" if target == "sptskm.__version__" else room(target)
+                seen.add((own, other))
+                assert ROOMS.index(own) <= ROOMS.index(other), f"{name} imports {target}"
+    assert {own for own, _ in seen} >= {"launch", "cli", "final", "training", "report", "models", "synthetic", "data"}
+    assert "config" not in {own for own, _ in seen}, "sptskm.config stands alone"
+
+
+def test_torch_stays_out_of_what_must_answer_at_once_and_of_the_evaluation():
+    checked = 0
+    for name, tree in HOUSE.items():
+        if lies_in(name, NO_TORCH):
+            checked += 1
+            assert not [target for target in imports(tree) if target.split(".")[0] == "torch"], name
+    assert checked >= 12
+
+
+@pytest.mark.parametrize("thing", HOME)
+def test_some_things_have_one_home(thing):
+    places = []
+    for name, tree in MODULES.items():
+        used = {*imports(tree), *(dotted(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute))}
+        if any(re.search(rf"(^|\.){re.escape(thing)}(\.|$)", target) for target in used):
+            places.append(name)
+    assert places
+    assert all(lies_in(name, [HOME[thing]]) for name in places), places
+
+
+def test_nothing_that_executes_what_it_reads():
+    for name, tree in MODULES.items():
+        assert not {"pickle", "cloudpickle", "dill", "joblib", "shelve"} & {i.split(".")[0] for i in imports(tree)}, (
+            name
+        )
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                assert dotted(node.func) not in ("yaml.load", "yaml.unsafe_load", "eval", "exec", "os.system"), name
+                for keyword in node.keywords:
+                    wrong = isinstance(keyword.value, ast.Constant) and keyword.arg in FORBIDDEN
+                    assert not wrong or keyword.value.value is not FORBIDDEN[keyword.arg], f"{name}: {keyword.arg}"
+                if dotted(node.func) == "torch.load":
+                    assert "weights_only" in {keyword.arg for keyword in node.keywords}, name
+
+
+def test_only_programs_print():
+    printing = {
+        name
+        for name, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and dotted(node.func) == "print"
+    }
+    assert "sptskm/cli.py" in printing
+    assert all(lies_in(name, SPEAKING) for name in printing), printing
+
+
+def test_functions_and_modules_are_short():
+    for name, tree in MODULES.items():
+        assert len((ROOT / name).read_text().splitlines()) <= 400, name
+        for node in definitions(tree):
+            length = node.end_lineno - node.lineno + 1
+            assert isinstance(node, ast.ClassDef) or length <= 60, f"{name}: {node.name} has {length} lines"
+
+
+def undocumented(tree: ast.Module) -> Iterator[str]:
+    """Public names without docstring; `forward` is told by its class, a protocol's method by the protocol."""
+    told = {"forward"} | {node.name for node in definitions(tree) if ast.get_docstring(node)}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            if not ast.get_docstring(node):
+                yield node.name
+            methods = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+            for part in methods if isinstance(node, ast.ClassDef) else []:
+                if not part.name.startswith("_") and not ast.get_docstring(part) and part.name not in told:
+                    yield f"{node.name}.{part.name}"
+
+
+def test_everything_public_has_a_docstring():
+    assert not [f"{name}: {found}" for name, tree in HOUSE.items() for found in undocumented(tree)]
+    assert not [name for name, tree in MODULES.items() if tree.body and not ast.get_docstring(tree)]
+
+
+def flat(values: dict, prefix: str = "") -> dict:
+    found = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def written(path: Path) -> int:
+    """Values that a YAML file holds (the stream's name aside): lines with something behind the colon."""
+    lines = (line.split(" #")[0].rstrip() for line in path.read_text().splitlines() if not line.startswith("#"))
+    return sum(bool(re.search(r":\s+\S", line)) and not line.startswith("stream:") for line in lines)
+
+
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
+def test_a_configuration_loads_and_holds_only_what_differs_from_the_defaults(path):
+    if path.parent.name == "cluster":
+        found, default = vars(load_cluster(path)), vars(Cluster())
+    elif path.stem == "final":
+        found, default = vars(load_final(path)), vars(Final())
+    else:
+        found, default = flat(to_dict(load(path))), flat(to_dict(DEFAULTS[path.stem]))
+    assert sum(found[key] != default[key] for key in found) == written(path)
+
+
+def test_no_file_knows_the_machine_it_was_written_on():
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout, so it is unknown which files belong to it")
+    machine = re.compile("/" + "work/|/" + "root/|/" + "opt/pypi|index" + "-url|pypi" + r"\.|python" + "hosted")
+    files = [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+    assert len(files) > 50
+    for path in files:
+        found = machine.search(path.read_text(errors="replace"))
+        assert not found, f"{path}: {found.group()}"

@@ -1,0 +1,87 @@
+"""What README.md and CONTRIBUTING.md say can be typed, opened and set."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from launching import ROOT
+
+from launch import local, slurm
+from launch.plan import STREAMS, make_plan
+from sptskm import cli
+from sptskm.config import DEFAULTS, Final, apply_overrides, load
+
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+
+
+def text_of(path: Path) -> str:
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not written yet")
+    return path.read_text()
+
+
+def commands(text: str) -> list[list[str]]:
+    """Words of every command in fenced sh or bash blocks, continued lines joined, comments left out."""
+    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def understood(words: list[str]) -> bool:
+    """Whether this is a command of this repository; fails where its program would refuse it."""
+    if words[0].endswith("torchrun"):
+        assert "sptskm.cli" in words
+        words = ["sptskm", *words[words.index("sptskm.cli") + 1 :]]
+    if words[0].endswith("sptskm"):
+        chosen = cli._parser().parse_args(words[1:])
+        if "overrides" in chosen and "file" in chosen:
+            load(ROOT / chosen.file, chosen.overrides)
+    elif words[:1] == ["make"]:
+        targets = set(re.findall(r"^([a-z]\w*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+        assert {word for word in words[1:] if "=" not in word} <= targets
+    elif words[0].endswith("python") and words[1].startswith("launch/"):
+        program = {"launch/local.py": local, "launch/slurm.py": slurm}[words[1]]
+        make_plan(program.command_line().parse_intermixed_args(words[2:]))
+    elif words[0].endswith("python") and words[1].endswith(".py"):
+        assert (ROOT / words[1]).is_file()
+    else:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_every_command_in_the_texts_is_one_that_its_program_accepts(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    known = []
+    for words in commands(text_of(path)):
+        try:
+            known += [words[0]] if understood(words) else []
+        except SystemExit:
+            pytest.fail(f"not accepted: {shlex.join(words)}")
+    assert "make" in known
+    assert path.name != "README.md" or {"sptskm", "python"} <= set(known)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_every_link_picture_and_file_that_the_texts_name_exists(path):
+    text = text_of(path)
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)", text)
+    files = re.findall(r"`((?:sptskm|launch|tests|configs|benchmarks|docs)/[\w/.-]*)`", text)
+    assert files
+    assert not [name for name in {*links, *files} if not (path.parent / name).exists()]
+
+
+def test_every_override_that_the_readme_quotes_is_a_setting():
+    spans = re.findall(r"`([^`\n]+)`", text_of(ROOT / "README.md"))
+    quoted = [word for span in spans for word in span.split() if re.fullmatch(r"[a-z_]+\.[a-z_.]+=\S+", word)]
+    assert len(quoted) > 5
+    for override in quoted:
+        target, _, rest = override.partition(".")
+        if target == "final":
+            apply_overrides(Final(), [rest])
+        for stream in STREAMS:
+            if target not in (*STREAMS, "final"):
+                apply_overrides(DEFAULTS[stream], [override])
+            elif target == stream:
+                apply_overrides(DEFAULTS[stream], [rest])
