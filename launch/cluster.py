@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import yaml
 
-from sptskm.config import ConfigError, apply_overrides, merge
+from sptskm.config import ConfigError
+from sptskm.configfile import apply_overrides, merge
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from launch.plan import Plan, check, make_plan, parser
 from sptskm.cli import EXIT_BAD_INPUT, EXIT_STOPPED
-from sptskm.config import Config, ConfigError, Final, to_yaml
+from sptskm.config import Config, ConfigError, Final
+from sptskm.configfile import to_yaml
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -128,6 +129,7 @@ class Children:
                 text=True,
                 errors="replace",
                 start_new_session=True,
+                env={"OMP_NUM_THREADS": "1", **os.environ},  # torchrun sets it too, with a page of warnings
             )
         if self.asked:  # while they were being started
             self._ask_to_stop()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sptskm.config import Config, ConfigError, Final, SsinModel, load, load_final
+from sptskm.config import Config, ConfigError, Final, SsinModel
+from sptskm.configfile import load, load_final
 from sptskm.data import DataError, Split, Tracklets, hold_out, read_mars
 from sptskm.data.sampler import num_batches, shard
 from sptskm.data.tracklets import Modality

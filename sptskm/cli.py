@@ -2,14 +2,16 @@
 
 import argparse
 import dataclasses
-import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sptskm.config import ConfigError, Final, apply_overrides, load, load_final, to_yaml
+from sptskm.config import ConfigError, Final
+from sptskm.configfile import apply_overrides, load, load_final, to_yaml
+from sptskm.data import DataError
 from sptskm.report.console import set_up_logging
 from sptskm.synthetic import DEMO, Sizes, write_dataset
 
@@ -20,16 +22,22 @@ EXIT_STOPPED = 75  # EX_TEMPFAIL: asked to stop, start again to continue
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what the user got wrong is one line, not a traceback."""
     options = _parser().parse_args(arguments)
-    rank = int(os.environ.get("RANK", 0))
-    set_up_logging(rank)
+    set_up_logging(int(os.environ.get("RANK", 0)))
     try:
         return options.command(options) or 0
-    except (ConfigError, FileNotFoundError, FileExistsError, ValueError) as error:
-        if rank == 0 and os.environ.get("WORLD_SIZE", "1") == "1":
-            logging.getLogger(__name__).debug("traceback", exc_info=True)
-            print(f"sptskm: {sentence(error)}", file=sys.stderr)
-            return EXIT_BAD_INPUT
-        raise
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        if not is_ours(error) or os.environ.get("WORLD_SIZE", "1") != "1":
+            raise
+        print(f"sptskm: {sentence(error)}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+
+
+def is_ours(error: Exception) -> bool:
+    """Whether sptskm raised it to tell the user something; from anywhere else it is a bug and wants its traceback."""
+    if isinstance(error, ConfigError | DataError):
+        return True  # perhaps passed on by a loader process
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
 
 
 def sentence(error: Exception) -> str:

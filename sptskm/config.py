@@ -4,16 +4,8 @@ The defaults are the published recipe wherever it is not a bug (then the correct
 the published one a named choice). YAML files in configs/ hold only what differs from them.
 """
 
-import dataclasses
-import difflib
-import math
-import types
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import Literal
 
 StreamName = Literal["ssin", "smin"]
 
@@ -208,6 +200,12 @@ class Final:
     weight_step: float = 0.05
     """Grid over which it is chosen."""
 
+    def __post_init__(self) -> None:
+        if self.weight is not None and not 0 <= self.weight <= 1:
+            raise ConfigError(f"weight is {self.weight}, wanted 0 (SSIN alone) to 1 (SMIN alone)")
+        if not 0 < self.weight_step <= 1:
+            raise ConfigError(f"weight_step is {self.weight_step}, wanted more than 0 and at most 1")
+
 
 def _rules(config: Config) -> list[tuple[bool, str]]:
     data, sampling, train = config.data, config.sampling, config.train
@@ -254,146 +252,3 @@ FREE_ON_RESUME = frozenset(
         "train.timeout_minutes", "train.compile", "extract.batch",
     }
 )  # fmt: skip
-
-
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The configuration of a YAML file with `section.key=value` overrides applied.
-
-    Raises FileNotFoundError, or ConfigError naming the file and the key.
-    """
-    path = Path(path)
-    values = _read_yaml(path)
-    stream = values.pop("stream", None)
-    if stream not in DEFAULTS:
-        raise ConfigError(f"{path}: stream is {stream!r}, wanted one of {sorted(DEFAULTS)}")
-    return apply_overrides(_named(path, DEFAULTS[stream], values), overrides)
-
-
-def load_final(path: str | Path, overrides: Sequence[str] = ()) -> Final:
-    """The final job's settings; a missing file means the defaults."""
-    path = Path(path)
-    values = _read_yaml(path) if path.exists() else {}
-    return apply_overrides(_named(path, Final(), values), overrides)
-
-
-def _named(path: Path, defaults: Any, values: Mapping[str, Any]) -> Any:
-    try:
-        return merge(defaults, values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"configuration {path}: no such file")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({error})") from None
-    if content is not None and not isinstance(content, dict):
-        raise ConfigError(f"{path}: wanted `section: {{key: value}}`, found a {type(content).__name__}")
-    return content or {}
-
-
-def apply_overrides(config: Any, overrides: Sequence[str]) -> Any:
-    """`config` with `a.b=value` strings applied; values are read as YAML."""
-    for override in overrides:
-        dotted, equals, text = override.partition("=")
-        if not equals:
-            raise ConfigError(f"override {override!r}: wanted section.key=value")
-        value = _yaml_value(override, text)
-        for part in reversed(dotted.split(".")):
-            value = {part: value}
-        config = merge(config, value)
-    return config
-
-
-def _yaml_value(override: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML") from None
-
-
-def merge(section: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
-    """A copy of a section with some values replaced; unknown keys and wrong types raise ConfigError."""
-    hints = {key: hint for key, hint in get_type_hints(type(section)).items() if key != "stream"}
-    changes: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if key not in hints:
-            raise ConfigError(_unknown(name, key, hints))
-        current = getattr(section, key)
-        if dataclasses.is_dataclass(current):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{name} is a section, wanted {name}.key=value, found {value!r}")
-            changes[key] = merge(current, value, f"{name}.")
-        else:
-            changes[key] = _coerce(value, hints[key], name)
-    return dataclasses.replace(section, **changes)
-
-
-def _unknown(name: str, key: str, hints: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(str(key), hints, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"unknown key {name}{hint} (legal here: {', '.join(sorted(hints))})"
-
-
-def _coerce(value: Any, hint: Any, name: str) -> Any:
-    """`value` as the type of `hint`, or ConfigError. YAML reads 1e-4 as a string, so numbers may be text."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        if value in args:
-            return value
-        raise ConfigError(f"{name} is {value!r}, wanted one of {', '.join(map(str, args))}")
-    if origin in (Union, types.UnionType):
-        return None if value is None else _coerce(value, args[0], name)
-    if origin is tuple:
-        items = value if isinstance(value, list | tuple) else [value]
-        return tuple(_coerce(item, args[0], name) for item in items)
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is str and isinstance(value, str):
-        return value
-    if hint in (int, float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = float("nan")
-        if math.isfinite(number) and (hint is float or number == int(number)):
-            return hint(number)
-    raise ConfigError(f"{name} is {value!r}, wanted {hint.__name__}")
-
-
-def to_dict(config: Config | Final) -> dict[str, Any]:
-    """The complete configuration as plain lists, numbers and strings (what YAML and checkpoints hold)."""
-    return {
-        key: {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()} if isinstance(value, dict) else value
-        for key, value in dataclasses.asdict(config).items()
-    }
-
-
-def from_dict(values: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict` for a training configuration."""
-    rest = {key: value for key, value in values.items() if key != "stream"}
-    return merge(DEFAULTS[values["stream"]], rest)
-
-
-def to_yaml(config: Config | Final) -> str:
-    """The complete configuration as YAML text that `load` reads back."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False)
-
-
-def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Dotted names of settings that differ between two `to_dict` results and may not differ on resume."""
-    old, new = _flat(before), _flat(after)
-    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
-    return [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if n not in FREE_ON_RESUME]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat.update(_flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
-    return flat

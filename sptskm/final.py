@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.config import Config, ConfigError, Final, apply_overrides, from_dict
+from sptskm.config import Config, ConfigError, Final
+from sptskm.configfile import apply_overrides, from_dict
 from sptskm.data import Split, Tracklets
 from sptskm.evaluation import (
     Features,

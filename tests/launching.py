@@ -7,7 +7,7 @@ from pathlib import Path
 
 from small import small_config
 
-from sptskm.config import to_yaml
+from sptskm.configfile import to_yaml
 
 ROOT = Path(__file__).parents[1]
 DEADLINE = 120  # seconds; only a hanging launcher meets it

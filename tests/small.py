@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sptskm.config import DEFAULTS, Config, apply_overrides
+from sptskm.config import DEFAULTS, Config
+from sptskm.configfile import apply_overrides
 
 COMMON = [
     "data.workers=0",

@@ -7,8 +7,10 @@ import pytest
 import yaml
 from launching import ROOT
 
+from sptskm import cli
 from sptskm.cli import EXIT_BAD_INPUT, EXIT_STOPPED, main
-from sptskm.config import SSIN_DEFAULTS, to_dict
+from sptskm.config import SSIN_DEFAULTS
+from sptskm.configfile import to_dict
 
 
 def test_config_prints_every_value_with_overrides_applied(capsys):
@@ -58,3 +60,10 @@ def test_help_and_config_answer_without_torch():
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("stream: smin")
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what sptskm itself raised is shortened to a sentence."""
+    monkeypatch.setattr(cli, "write_dataset", lambda *_: int("not a number"))
+    with pytest.raises(ValueError, match="not a number"):
+        main(["synth", "anywhere"])

@@ -5,23 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sptskm.config import (
-    DEFAULTS,
-    SMIN_DEFAULTS,
-    SSIN_DEFAULTS,
-    Config,
-    ConfigError,
-    Final,
-    Sampling,
-    apply_overrides,
-    changed_keys,
-    from_dict,
-    load,
-    load_final,
-    merge,
-    to_dict,
-    to_yaml,
-)
+from sptskm.config import DEFAULTS, SMIN_DEFAULTS, SSIN_DEFAULTS, Config, ConfigError, Final, Sampling
+from sptskm.configfile import apply_overrides, changed_keys, from_dict, load, load_final, merge, to_dict, to_yaml
 
 
 def written(folder: Path, text: str) -> Path:
@@ -182,6 +167,12 @@ def test_the_final_job_has_defaults_a_file_and_overrides(tmp_path: Path) -> None
     assert load_final(path, ["weight=null", "normalisation=minmax"]) == Final(normalisation="minmax")
     with pytest.raises(ConfigError, match=r"unknown key weigth; did you mean weight\?"):
         load_final(path, ["weigth=1"])
+
+
+@pytest.mark.parametrize(("override", "wanted"), [("weight=1.5", "wanted 0"), ("weight_step=0", "more than 0")])
+def test_a_fusion_weight_or_grid_that_cannot_be_is_refused(tmp_path: Path, override: str, wanted: str) -> None:
+    with pytest.raises(ConfigError, match=wanted):
+        load_final(tmp_path / "nowhere.yaml", [override])
 
 
 def test_changed_keys_names_what_may_not_change_on_resume() -> None:

@@ -10,7 +10,8 @@ import pytest
 from launching import ROOT
 
 from launch.cluster import Cluster, load_cluster
-from sptskm.config import DEFAULTS, Final, load, load_final, to_dict
+from sptskm.config import DEFAULTS, Final
+from sptskm.configfile import load, load_final, to_dict
 
 # From the roof down; a module imports from its own room and from those below.
 ROOMS = [
@@ -23,6 +24,7 @@ ROOMS = [
     "models",
     "synthetic",
     "data",
+    "configfile",
     "config",
     "sptskm",
 ]

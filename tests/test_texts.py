@@ -10,7 +10,8 @@ from launching import ROOT
 from launch import local, slurm
 from launch.plan import STREAMS, make_plan
 from sptskm import cli
-from sptskm.config import DEFAULTS, Final, apply_overrides, load
+from sptskm.config import DEFAULTS, Final
+from sptskm.configfile import apply_overrides, load
 
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 

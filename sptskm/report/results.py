@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from sptskm import __version__
-from sptskm.config import Config, Final, to_dict
+from sptskm.config import Config, Final
+from sptskm.configfile import to_dict
 from sptskm.data import Tracklets
 from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
 from sptskm.evaluation import Features, Rows, Scores, clothes_changed, protocol

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from sptskm import __version__
-from sptskm.config import Config, ConfigError, changed_keys, to_dict, to_yaml
+from sptskm.config import Config, ConfigError
+from sptskm.configfile import changed_keys, to_dict, to_yaml
 from sptskm.data.clips import TrainItem
 from sptskm.evaluation import Scores, evaluate, stream_distances
 from sptskm.report.console import progress

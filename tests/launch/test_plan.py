@@ -12,7 +12,8 @@ from launching import ROOT
 from launch import local, slurm
 from launch.jobs import FinalJob, TrainJob, final_job
 from launch.plan import Plan, check, make_plan, parser
-from sptskm.config import Config, to_yaml
+from sptskm.config import Config
+from sptskm.configfile import to_yaml
 
 
 def plan(configs: Path, *words: str, ranks: int = 1, stream: str = "both") -> Plan:

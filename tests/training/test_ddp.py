@@ -71,7 +71,7 @@ def triplet_gradient(world: World, mined_globally: bool) -> Arrays:
 
 def battery(configs: dict[str, Config], worker_options: list[list[str]]) -> dict[str, Arrays]:
     """Everything below, on one rank; one start of the processes serves all."""
-    from sptskm.config import apply_overrides
+    from sptskm.configfile import apply_overrides
 
     with join(threads=1, timeout_minutes=1) as world:
         found = {"triplet": triplet_gradient(world, mined_globally=True)}

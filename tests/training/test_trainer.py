@@ -9,7 +9,8 @@ import torch
 from small import small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sptskm.config import Config, ConfigError, load
+from sptskm.config import Config, ConfigError
+from sptskm.configfile import load
 from sptskm.data.mars import read_mars
 from sptskm.training.losses import batch_hard_triplet, euclidean, identity_loss
 from sptskm.training.streams import SminStream
