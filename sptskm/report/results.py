@@ -115,8 +115,8 @@ class Results:
         pids, rules = self.gallery.pids, protocol(self.settings.protocol)
         junk, distractors = int((pids == JUNK_PID).sum()), int((pids == DISTRACTOR_PID).sum())
         parts = [
-            f"protocol {rules.name}: gallery {len(pids)} tracklets, {junk} of them junk and {distractors} distractors; "
-            f"AP by {'the trapezoid rule' if rules.ap == 'trapezoid' else 'mean precision'}; "
+            f"protocol {rules.name}: gallery of {len(pids)} tracklets ({junk} junk, {distractors} distractors), "
+            f"AP by {'the trapezoid rule' if rules.ap == 'trapezoid' else 'mean precision'}, "
             f"{'same camera ignored' if rules.ignore_same_camera else 'cameras not looked at'}"
         ]
         if self.fusion is not None:
