@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 FAILURE_KEY = "sptskm/failure"
 WATCH_SECONDS = 1.0
-FAREWELL_SECONDS = 3 * WATCH_SECONDS  # how long a failing rank waits for the others to read its trace
+FAREWELL_SECONDS = 5 * WATCH_SECONDS  # how long a rank stays for the others to read why it ends
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,13 @@ def _joined(timeout: timedelta) -> Iterator[World]:
 
 
 def _announce(store: Any, world: World) -> None:
-    """Tell the other ranks why this one ends, unless another has failed first, and let them read it."""
-    if not store.check([FAILURE_KEY]):
-        store.set(FAILURE_KEY, f"rank {world.rank} failed:\n{traceback.format_exc()}")
+    """Tell the other ranks why this one ends, and let them read it.
+
+    If another has failed first, this rank's error is a consequence, and its watch ends it with the cause.
+    """
+    with suppress(Exception):  # without a store nobody can be told; the error itself is on its way
+        if not store.check([FAILURE_KEY]):
+            store.set(FAILURE_KEY, f"rank {world.rank} failed:\n{traceback.format_exc()}")
         time.sleep(FAREWELL_SECONDS)
 
 
@@ -174,6 +178,8 @@ def _watch(store: Any, world: World) -> threading.Event:
                 if not reason.startswith(f"rank {world.rank} "):
                     log.error("rank %d ends because %s", world.rank, reason)
                     sys.stderr.flush()
+                    if world.is_main:  # the store may live in this process
+                        time.sleep(FAREWELL_SECONDS)
                     os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="failure-watch").start()
