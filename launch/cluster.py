@@ -35,8 +35,8 @@ class Cluster:
     """Shell lines before the job, such as `module load cuda`."""
     warn_seconds: int = 120
     """How long before the time limit a job is asked to save and leave."""
-    requeues: int = 10
-    """How often a job that reached its time limit is queued again."""
+    requeues: int = 100
+    """How often a job is queued again after preemption or at its time limit."""
 
     def __post_init__(self) -> None:
         for ok, message in (

@@ -3,8 +3,10 @@
 A job that is interrupted returns itself; everything it has done is in its run folder.
 """
 
+import logging
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,8 @@ import submitit
 from launch.plan import Plan
 from sptskm.config import Config, Final
 from sptskm.report.console import set_up_logging
+
+log = logging.getLogger(__name__)
 
 
 def _enter_world() -> int:
@@ -43,15 +47,17 @@ class TrainJob:
     """Train one stream, or continue it."""
 
     config: Config
+    requeues: int
+    """How often it may be queued again."""
 
     def __call__(self) -> dict[str, Any]:
-        requeue: Callable[..., Any] = signal.getsignal(signal.SIGUSR2)  # type: ignore[assignment]
+        resubmit: Callable[..., Any] = signal.getsignal(signal.SIGUSR2)  # type: ignore[assignment]
         rank = _enter_world()
         from sptskm.training.trainer import train
 
         outcome = train(self.config)
         if not outcome.finished:
-            leave(rank, requeue)
+            leave(rank, self.requeues, resubmit)
         return vars(outcome)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
@@ -87,8 +93,28 @@ def final_job(plan: Plan) -> FinalJob:
     return FinalJob(tuple(config.run for config in plan.configs), str(plan.out), plan.final)
 
 
-def leave(rank: int, requeue: Callable[..., Any]) -> None:
-    """End a saved but unfinished job: rank 0 has it queued again, the others leave no result behind."""
+def leave(rank: int, limit: int, resubmit: Callable[..., Any]) -> None:
+    """End a saved but unfinished job: rank 0 has it queued again, and no rank leaves a result behind."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # whatever else is sent has been answered already
     if rank == 0:
-        requeue(signal.SIGUSR2, None)  # submitit's own handler; it does not return
+        if job_id := os.environ.get("SLURM_JOB_ID"):
+            requeue(job_id, int(os.environ.get("SLURM_RESTART_COUNT", 0)), limit)
+        else:
+            resubmit(signal.SIGUSR2, None)  # submitit's own handler; it does not return
     os._exit(0)
+
+
+def requeue(job_id: str, restarts: int, limit: int) -> None:
+    """Put a running SLURM job back into the queue; RuntimeError when it has been there too often.
+
+    A preempted job and one at its time limit are still running when they are asked to leave. A cancelled one is
+    not, and must not come back, although it was sent the same signal.
+    """
+    state = subprocess.run(["squeue", "-h", "-j", job_id, "-o", "%T"], capture_output=True, text=True, check=False)
+    if state.stdout.strip() != "RUNNING":
+        log.info("job %s is %s and is not queued again", job_id, state.stdout.strip().lower() or "gone")
+        return
+    if restarts >= limit:
+        raise RuntimeError(f"job {job_id} was restarted {restarts} times, the limit; the same command continues it")
+    subprocess.run(["scontrol", "requeue", job_id], check=True)

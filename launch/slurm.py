@@ -84,7 +84,7 @@ def submit(plan: Plan, cluster: Cluster) -> int:
     """Queue the jobs, the final one behind the others, and say where to look."""
     from launch.jobs import TrainJob, final_job
 
-    training = [_queue(plan, cluster, TrainJob(config), config.stream) for config in plan.configs]
+    training = [_queue(plan, cluster, TrainJob(config, cluster.requeues), config.stream) for config in plan.configs]
     _queue(plan, cluster, final_job(plan), "final", [job.job_id for job in training])
     print(plan.farewell())
     return 0
@@ -94,7 +94,7 @@ def run_here(plan: Plan, cluster: Cluster) -> int:
     """Run the jobs through submitit on this machine, whose jobs know no dependencies, and wait for them."""
     from launch.jobs import TrainJob, final_job
 
-    training = [_queue(plan, cluster, TrainJob(config), config.stream) for config in plan.configs]
+    training = [_queue(plan, cluster, TrainJob(config, cluster.requeues), config.stream) for config in plan.configs]
     if _failed(training):
         return 1
     final = _queue(plan, cluster, final_job(plan), "final")

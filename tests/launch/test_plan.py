@@ -193,7 +193,7 @@ def test_the_final_job_names_the_runs_in_the_order_of_the_plan(configs):
 
 def test_a_checkpointed_job_is_submitted_again_as_it_is(configs):
     found = plan(configs)
-    for job in (TrainJob(found.configs[0]), final_job(found)):
+    for job in (TrainJob(found.configs[0], 3), final_job(found)):
         assert job.checkpoint().function == job
 
 
