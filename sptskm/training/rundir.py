@@ -1,12 +1,16 @@
 """One folder is one run: its file names and its checkpoints. Starting in a folder with a checkpoint continues it."""
 
+import fcntl
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from sptskm.config import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,26 @@ class RunDir:
     def checkpoints(self) -> list[Path]:
         """All of them, newest first."""
         return sorted(self.path.glob("checkpoint-*.pt"), reverse=True)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Nobody else trains in this folder inside the block; ConfigError when somebody does.
+
+        A record lock: it ends with this process, however that ends, and is not inherited by loader processes.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                raise ConfigError(
+                    f"{self.path}: another process is training in this folder; wait for it, or choose another one"
+                ) from None
+            except OSError as error:
+                log.warning(
+                    "%s: this file system has no locks (%s); see that nobody else trains here", self.path, error
+                )
+            yield
 
     def save(self, state: Mapping[str, Any], step: int) -> None:
         """Write a checkpoint so that a kill at any moment leaves the previous ones whole, and drop older ones."""

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,11 @@ def train(config: Config, report: Report | None = None) -> Outcome:
     """
     if not config.run:
         raise ConfigError("run is empty, wanted the folder of this run (run=runs/name)")
-    with join(config.train.threads, config.train.timeout_minutes) as world, stop_flag() as stop:
+    with (
+        join(config.train.threads, config.train.timeout_minutes) as world,
+        stop_flag() as stop,
+        RunDir(config.run).claimed() if world.is_main else nullcontext(),
+    ):
         return Trainer(Setup.of(config, world), world, stop, report).run()
 
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,26 @@ def test_a_kill_while_saving_leaves_the_previous_checkpoints(tmp_path, monkeypat
     assert run.newest()[1] == {"step": 1}
     run.save({"step": 3}, 3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-00000001.pt", "checkpoint-00000003.pt"]
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path):
+    """Records locks belong to processes: the other one is real."""
+    hold = """
+import sys
+from sptskm.training.rundir import RunDir
+with RunDir(sys.argv[1]).claimed():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match="another process is training in this folder"), RunDir(tmp_path).claimed():
+            pass
+        other.kill()
+    with RunDir(tmp_path).claimed():
+        pass
 
 
 def test_last_two_checkpoints_are_kept(tmp_path):
