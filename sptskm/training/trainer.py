@@ -156,7 +156,9 @@ class Trainer:
         if due and len(self.setup.split.held_out):
             scores = self.validate()
             line += f"  held-out mAP {scores.mAP:.1%} rank-1 {scores.rank(1):.1%}"
-            self.board.scalars({"validation/mAP": scores.mAP, "validation/rank-1": scores.rank(1)}, self.step)
+            # at the last step done: what is logged at the next one is replaced when the run continues from here
+            last = self.step - 1
+            self.board.scalars({"validation/mAP": scores.mAP, "validation/rank-1": scores.rank(1)}, last)
             if scores.mAP > self.best_mAP:
                 self.best_mAP = scores.mAP
                 if self.world.is_main:

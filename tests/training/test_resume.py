@@ -225,3 +225,5 @@ def test_more_epochs_continue_a_finished_run(walkers, tmp_path):
     second = train(small_config("smin", walkers, run, "train.epochs=2"))
     assert second.finished
     assert second.step == 2 * first.step
+    events = EventAccumulator(str(run)).Reload()
+    assert [event.step for event in events.Scalars("validation/mAP")] == [first.step - 1, second.step - 1]
