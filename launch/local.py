@@ -4,6 +4,7 @@ python launch/local.py --stream both --config configs/demo
 """
 
 import argparse
+import ctypes
 import os
 import signal
 import subprocess
@@ -30,7 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check(plan, chosen.nproc)
         gpus = visible_gpus()
         shares = share_gpus(gpus, chosen.nproc, len(plan.configs))
-    except (ValueError, FileNotFoundError) as error:
+        for config in plan.configs:
+            request(config, config.run)  # a folder that cannot be written is known now
+        request(plan.final, plan.out)
+    except (ValueError, OSError) as error:
         print(f"launch/local.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     # the streams ran side by side, their processes are free for the final job; two ranks cannot share a GPU
@@ -129,6 +133,7 @@ class Children:
                 text=True,
                 errors="replace",
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
                 env={"OMP_NUM_THREADS": "1", **os.environ},  # torchrun sets it too, with a page of warnings
             )
         if self.asked:  # while they were being started
@@ -144,6 +149,12 @@ class Children:
         self.asked = True
         for child in self.running.values():
             child.send_signal(signal.SIGTERM)
+
+
+def _end_with_parent() -> None:
+    """In a child: be asked to stop when the launcher is killed, so that nobody trains on unseen (Linux)."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _relay(name: str, child: subprocess.Popen[str]) -> threading.Thread:
@@ -165,7 +176,9 @@ def _explain(codes: Mapping[str, int], plan: Plan, asked: bool) -> int:
     # a process that is asked before it can listen, and torchrun always, ends in its own way
     stopped = asked or all(code == EXIT_STOPPED for code in failed.values())
     what = "stopped as asked" if stopped else f"failed ({', '.join(f'{n}: exit {c}' for n, c in failed.items())})"
-    print(f"{' and '.join(failed)} {what}; the same command continues in {plan.folder}", file=sys.stderr)
+    refused = not stopped and EXIT_BAD_INPUT in failed.values()  # the job has said what to change
+    after = "" if refused else f"; the same command continues in {plan.folder}"
+    print(f"{' and '.join(failed)} {what}{after}", file=sys.stderr)
     return EXIT_STOPPED if stopped else 1
 
 

@@ -4,6 +4,8 @@ Nothing here imports torch, so that a launcher answers at once on a login node.
 """
 
 import argparse
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,8 +38,9 @@ class Plan:
         return self.folder / "final"
 
     def farewell(self) -> str:
-        """What to type to see the runs."""
-        return f"tensorboard --logdir {self.folder}"
+        """What to type to see the runs; by path where the environment is not activated."""
+        program = "tensorboard" if shutil.which("tensorboard") else str(Path(sys.executable).with_name("tensorboard"))
+        return f"{program} --logdir {self.folder}"
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -64,6 +67,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     """
     names = STREAMS if options.stream == "both" else (options.stream,)
     folder = (options.run or Path("runs") / options.config.resolve().name).resolve()
+    _refuse_strays(names, options.overrides)
     overrides = {name: _for(name, options.overrides) for name in (*names, "final")}
     if any(override.startswith("run=") for chosen in overrides.values() for override in chosen):
         raise ConfigError("run= is an override, wanted --run FOLDER (each stream gets a folder in it)")
@@ -85,6 +89,13 @@ def _for(target: str, overrides: Sequence[str]) -> list[str]:
         elif target != "final" and first not in (*STREAMS, "final"):
             chosen.append(override)
     return chosen
+
+
+def _refuse_strays(names: Sequence[str], overrides: Sequence[str]) -> None:
+    """An override for a stream that is not asked for would be dropped unread."""
+    for override in overrides:
+        if (first := override.partition(".")[0]) in STREAMS and first not in names:
+            raise ConfigError(f"override {override!r}: {first} is not trained, --stream is {' '.join(names)}")
 
 
 def check(plan: Plan, ranks: int) -> None:

@@ -81,13 +81,27 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
 
 
 def submit(plan: Plan, cluster: Cluster) -> int:
-    """Queue the jobs, the final one behind the others, and say where to look."""
+    """Queue the jobs, the final one behind the others, and say where to look; all of them or none."""
+    from submitit.core.utils import FailedJobError
+
     from launch.jobs import TrainJob, final_job
 
-    training = [_queue(plan, cluster, TrainJob(config, cluster.requeues), config.stream) for config in plan.configs]
-    _queue(plan, cluster, final_job(plan), "final", [job.job_id for job in training])
+    queued: list[Any] = []
+    try:
+        for config in plan.configs:
+            queued.append(_queue(plan, cluster, TrainJob(config, cluster.requeues), config.stream))
+        _queue(plan, cluster, final_job(plan), "final", [job.job_id for job in queued])
+    except FailedJobError as error:  # what sbatch has said
+        for job in queued:
+            job.cancel(check=False)
+        print(f"launch/slurm.py: not submitted, nothing stays queued: {_last_line(error)}", file=sys.stderr)
+        return EXIT_BAD_INPUT
     print(plan.farewell())
     return 0
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["sbatch failed"])[-1]
 
 
 def run_here(plan: Plan, cluster: Cluster) -> int:

@@ -17,6 +17,7 @@ from sptskm.synthetic import DEMO, Sizes, write_dataset
 
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: asked to stop, start again to continue
+EXIT_INTERRUPTED = 130  # as shells say of Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,17 +26,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_up_logging(int(os.environ.get("RANK", 0)))
     try:
         return options.command(options) or 0
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        if not is_ours(error) or os.environ.get("WORLD_SIZE", "1") != "1":
+    except (ValueError, OSError) as error:
+        if not is_ours(error):
             raise
         print(f"sptskm: {sentence(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("sptskm: stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def is_ours(error: Exception) -> bool:
     """Whether sptskm raised it to tell the user something; from anywhere else it is a bug and wants its traceback."""
     if isinstance(error, ConfigError | DataError):
         return True  # perhaps passed on by a loader process
+    if isinstance(error, OSError):
+        return error.filename is not None or type(error) in (FileNotFoundError, FileExistsError)
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
 

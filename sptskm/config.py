@@ -4,6 +4,7 @@ The defaults are the published recipe wherever it is not a bug (then the correct
 the published one a named choice). YAML files in configs/ hold only what differs from them.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -207,29 +208,38 @@ class Final:
             raise ConfigError(f"weight_step is {self.weight_step}, wanted more than 0 and at most 1")
 
 
-def _rules(config: Config) -> list[tuple[bool, str]]:
-    data, sampling, train = config.data, config.sampling, config.train
-    return [
-        (0 <= data.held_out < 1, f"data.held_out is {data.held_out}, wanted 0 <= share < 1"),
-        (data.workers >= 0, f"data.workers is {data.workers}, wanted 0 or more"),
-        (config.clips.frames >= 1, f"clips.frames is {config.clips.frames}, wanted at least 1"),
-        (
-            isinstance(config.clips, SsinClips) or config.clips.test_frames >= 1,
-            f"clips.test_frames is {getattr(config.clips, 'test_frames', 0)}, wanted at least 1",
-        ),
-        (0 <= config.model.dropout < 1, f"model.dropout is {config.model.dropout}, wanted 0 <= dropout < 1"),
-        (config.extract.batch >= 1, f"extract.batch is {config.extract.batch}, wanted at least 1"),
-        (sampling.tracklets >= 1, f"sampling.tracklets is {sampling.tracklets}, wanted at least 1"),
-        (
-            sampling.identities >= 2 or config.loss.triplet == 0,
-            f"sampling.identities is {sampling.identities}; a triplet needs at least 2 identities",
-        ),
-        (sampling.rounds >= 1, f"sampling.rounds is {sampling.rounds}, wanted at least 1"),
-        (train.epochs >= 1, f"train.epochs is {train.epochs}, wanted at least 1"),
-        (train.validate_every >= 1, f"train.validate_every is {train.validate_every}, wanted 1 or more"),
-        (train.threads >= 1, f"train.threads is {train.threads}, wanted at least 1"),
-        (config.optim.lr > 0, f"optim.lr is {config.optim.lr}, wanted a positive rate"),
-    ]
+# smallest legal value of each number that has one; open marks a bound that may not be reached itself
+_AT_LEAST = {
+    "data.min_length": 0, "data.workers": 0, "data.split_seed": 0,
+    "clips.frames": 1, "clips.test_frames": 1, "clips.first_frames": 0, "clips.height": 32, "clips.width": 16,
+    "model.width": 1, "model.embedding_dim": 1,
+    "loss.margin": 0, "optim.weight_decay": 0,
+    "sampling.identities": 1, "sampling.tracklets": 1, "sampling.rounds": 1,
+    "train.epochs": 1, "train.seed": 0, "train.validate_every": 1, "train.save_minutes": 0, "train.threads": 1,
+    "extract.clips": 0, "extract.batch": 1,
+}  # fmt: skip
+_MORE_THAN = {"optim.lr": 0, "optim.gamma": 0, "train.timeout_minutes": 0}
+_SHARES = ("data.held_out", "model.dropout", "loss.smoothing")
+
+
+def _rules(config: Config) -> Iterator[tuple[bool, str]]:
+    """Whether each rule is met, and the sentence for when it is not."""
+
+    def value(name: str) -> float | None:
+        section, _, key = name.partition(".")
+        return getattr(getattr(config, section), key, None)  # some keys belong to one stream only
+
+    for name, least in _AT_LEAST.items():
+        yield (found := value(name)) is None or found >= least, f"{name} is {found}, wanted at least {least}"
+    for name, bound in _MORE_THAN.items():
+        yield (found := value(name)) is None or found > bound, f"{name} is {found}, wanted more than {bound}"
+    for name in _SHARES:
+        yield (found := value(name)) is None or 0 <= found < 1, f"{name} is {found}, wanted a share: 0 <= {name} < 1"
+    identities = config.sampling.identities
+    yield (
+        identities >= 2 or config.loss.triplet == 0,
+        f"sampling.identities is {identities}; a triplet needs at least 2 identities",
+    )
 
 
 SSIN_DEFAULTS = Config("ssin", SsinClips(), SsinModel(), SsinLoss())

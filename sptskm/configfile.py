@@ -53,16 +53,20 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_overrides(config: Any, overrides: Sequence[str]) -> Any:
-    """`config` with `a.b=value` strings applied; values are read as YAML."""
+    """`config` with `a.b=value` strings applied, all at once; values are read as YAML, and the last of a key counts."""
+    values: dict[str, Any] = {}
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"override {override!r}: wanted section.key=value")
-        value = _yaml_value(override, text)
-        for part in reversed(dotted.split(".")):
-            value = {part: value}
-        config = merge(config, value)
-    return config
+        *sections, key = dotted.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"override {override!r}: {section} was given a value of its own before")
+        place[key] = _yaml_value(override, text)
+    return merge(config, values)
 
 
 def _yaml_value(override: str, text: str) -> Any:

@@ -77,6 +77,8 @@ def final(
     data lies, how features are extracted).
     Raises FileNotFoundError for a run without weights, ValueError when the runs do not belong together.
     """
+    if RunDir(out).checkpoints() or RunDir(out).config.exists():
+        raise ConfigError(f"{out}: holds a training run, wanted a folder of its own for the results")
     states = [_weights(RunDir(run)) for run in runs]
     configs = [apply_overrides(from_dict(state["config"]), overrides) for state in states]
     _check(configs, states, settings)
@@ -109,7 +111,7 @@ def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], setti
         if len(found) > 1:
             raise ConfigError(f"the runs differ in {what} ({' and '.join(sorted(found))}) and cannot be fused")
     if len(configs) == 2 and settings.weight is None and configs[0].data.held_out == 0:
-        raise ConfigError("no identities were held out to choose the fusion weight on: set final.weight")
+        raise ConfigError("no identities were held out to choose the fusion weight on: set the final job's weight")
 
 
 def _extract(config: Config, state: Mapping[str, Any], world: World) -> Trained:
@@ -135,6 +137,12 @@ def _extract(config: Config, state: Mapping[str, Any], world: World) -> Trained:
 
 def _part(table: Tracklets, rows: NDArray[np.int64], query: NDArray[np.int64], name: str) -> Part:
     query_rows, gallery_rows = select(protocol(name), table.pids_N[rows], table.lengths[rows], query)
+    if not len(query_rows) or not len(gallery_rows):
+        whose = "test" if len(rows) and rows[0] >= table.num_train else "held-out"
+        raise ConfigError(
+            f"protocol {name} leaves {len(query_rows)} queries and {len(gallery_rows)} gallery rows of the {whose} "
+            "tracklets, wanted some of both"
+        )
     return Part(query_rows, gallery_rows, rows_of(table, rows[query_rows]), rows_of(table, rows[gallery_rows]))
 
 

@@ -23,7 +23,14 @@ def write_configs(folder: Path, root: Path) -> Path:
 
 def start(*arguments: object) -> subprocess.Popen[str]:
     """`python ARGUMENTS` in the repository's root, as a process whose output can be read."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ""}
+    activated = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {
+        **os.environ,
+        "PATH": activated,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,

@@ -70,8 +70,8 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
         ("model: {depths: [1, two]}", "model.depths is 'two', wanted int"),
         ("model: {variant: 4d}", "model.variant is '4d', wanted one of 2d, 3d"),
         ("train: {epochs: 0}", "train.epochs is 0, wanted at least 1"),
-        ("data: {held_out: 1}", "data.held_out is 1.0, wanted 0 <= share < 1"),
-        ("optim: {lr: 0}", "optim.lr is 0.0, wanted a positive rate"),
+        ("data: {held_out: 1}", "data.held_out is 1.0, wanted a share: 0 <= data.held_out < 1"),
+        ("optim: {lr: 0}", "optim.lr is 0.0, wanted more than 0"),
         ("sampling: {identities: 1}", "sampling.identities is 1; a triplet needs at least 2"),
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 from small import small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -135,6 +136,17 @@ def test_runs_of_different_data_or_split_are_refused(walkers, runs, tmp_path):
         final([runs["ssin"], other], tmp_path / "out", Final())
 
 
+def test_results_do_not_go_into_a_training_run_nor_touch_those_below(runs, tmp_path):
+    with pytest.raises(ConfigError, match="holds a training run"):
+        final([runs["smin"]], runs["smin"], Final())
+    above = tmp_path / "runs"
+    shutil.copytree(runs["smin"], above / "smin")
+    before = sorted((above / "smin").glob("events*"))
+    final([above / "smin"], above, Final())
+    assert before
+    assert sorted((above / "smin").glob("events*")) == before
+
+
 def test_two_runs_of_one_stream_are_refused(runs, tmp_path):
     with pytest.raises(ConfigError, match="one of each stream"):
         final([runs["ssin"], runs["ssin"]], tmp_path, Final())
@@ -148,3 +160,20 @@ def test_an_unknown_protocol_ends_before_any_extraction(runs, tmp_path):
 def test_a_folder_without_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no readable checkpoint"):
         final([tmp_path], tmp_path / "out", Final())
+
+
+def test_a_mean_over_no_query_is_null_and_not_a_bare_nan(walkers, tmp_path):
+    """JSON knows no NaN; here every test tracklet stands before the same camera, so that nobody is found again."""
+    data = tmp_path / "data"
+    shutil.copytree(walkers, data)
+    path = data / "info" / "tracks_test_info.mat"
+    table = scipy.io.loadmat(path)["track_test_info"]
+    table[:, 3] = 1
+    scipy.io.savemat(path, {"track_test_info": table})
+    run = tmp_path / "run"
+    train(small_config("smin", data, run, "train.epochs=1"))
+    found = final([run], tmp_path / "out", Final())
+    saved = json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=pytest.fail)
+    assert saved["results"][0]["mAP"] is None
+    assert (saved["results"][0]["used"], saved["results"][0]["skipped"]) == (0, 10)
+    assert "-" in found.text().splitlines()[2]

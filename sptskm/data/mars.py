@@ -85,7 +85,11 @@ def _read_table(path: Path, key: str, num_lines: int) -> IntArray:
 def _read_query(path: Path, num_test: int) -> IntArray:
     """0-based rows of the test table; the file is 1-based and uint16."""
     query = _read_mat(path, "query_IDX").astype(np.int64).ravel()
-    if len(query) and not 1 <= query.min() <= query.max() <= num_test:
+    if not len(query):
+        raise DataError(f"{path}: query_IDX is empty, wanted rows of the test table")
+    if len(np.unique(query)) < len(query):
+        raise DataError(f"{path}: query_IDX repeats a row, wanted each query once")
+    if not 1 <= query.min() <= query.max() <= num_test:
         raise DataError(
             f"{path}: query_IDX spans {query.min()} to {query.max()}, wanted 1 to {num_test} (rows of the test table)"
         )

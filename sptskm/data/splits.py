@@ -50,7 +50,10 @@ def hold_out(table: Tracklets, share: float, seed: int, min_length: int = 1) -> 
     is_held = np.isin(pids, kept)
     train = table.train[~is_held & (table.lengths[table.train] >= min_length)]
     if not len(train):
-        raise DataError(f"no training tracklet has {min_length} frames or more (data.min_length)")
+        raise DataError(
+            f"no training tracklet is left: {len(pids)} of {len(identities)} identities, {count} of which are held out "
+            f"(data.held_out {share}), and {min_length} frames wanted (data.min_length)"
+        )
     held = table.train[is_held]
     return Split(train, held, _queries(table, held, rng), np.unique(table.pids_N[train]))
 

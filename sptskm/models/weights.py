@@ -36,7 +36,8 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"weights {path}: not a plain PyTorch state dict ({error})") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"weights {path}: not a plain PyTorch state dict ({reason})") from error
     if not isinstance(content, dict):
         raise ValueError(f"weights {path}: holds a {type(content).__name__}, wanted a state dict")
     return content

@@ -6,6 +6,7 @@ Legend: Q queries, G gallery rows, W weights.
 
 import json
 import logging
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,8 +83,8 @@ class Results:
             {
                 "queries": subset,
                 "stream": ranking.name,
-                "mAP": scores.mAP,
-                **{f"rank-{k}": scores.rank(k) for k in RANKS},
+                "mAP": _number(scores.mAP),
+                **{f"rank-{k}": _number(scores.rank(k)) for k in RANKS},
                 "used": scores.num_queries,
                 "skipped": scores.num_skipped,
                 "gallery": scores.num_gallery,
@@ -102,7 +103,7 @@ class Results:
             [
                 line["queries"],
                 NAMES[line["stream"]],
-                *(f"{100 * line[name]:.1f}" for name in percent),
+                *("-" if line[name] is None else f"{100 * line[name]:.1f}" for name in percent),
                 line["used"],
                 line["skipped"],
             ]
@@ -125,6 +126,11 @@ class Results:
         return "\n".join(parts)
 
 
+def _number(value: float) -> float | None:
+    """NaN, the mean over no query, is not a number in JSON either."""
+    return None if math.isnan(value) else float(value)
+
+
 def write(results: Results, out: Path) -> None:
     """results.json, features and TensorBoard pages below `out`; the test set counts one more look."""
     out.mkdir(parents=True, exist_ok=True)
@@ -140,7 +146,7 @@ def _json(results: Results, looks: int) -> dict[str, Any]:
     return {
         "protocol": results.settings.protocol,
         "results": results.lines(),
-        "cmc": {ranking.name: ranking.scores.cmc.tolist() for ranking in results.rankings},
+        "cmc": {ranking.name: list(map(_number, ranking.scores.cmc)) for ranking in results.rankings},
         "fusion": fusion
         and {
             "weight": fusion.weight,
@@ -188,8 +194,9 @@ def _write_atomically(path: Path, text: str) -> None:
 
 def _write_board(results: Results, out: Path) -> None:
     """Text and pictures in `out`, curves in a run per ranking, so that TensorBoard draws them over each other."""
-    for old in out.rglob("events.out.tfevents.*"):  # one page per folder, however often it is evaluated
-        old.unlink()
+    for folder in (out, *(out / name for name in NAMES.values())):
+        for old in folder.glob("events.out.tfevents.*"):  # one page per folder, however often it is evaluated
+            old.unlink()
     board = Board(out)
     board.text("results", "```\n" + results.text() + "\n```")
     for name, picture in _pictures(results).items():
@@ -205,7 +212,7 @@ def _write_curves(board: Board, ranking: Ranking, results: Results) -> None:
     for line in results.lines():
         if line["stream"] == ranking.name:
             names = ("mAP", *(f"rank-{k}" for k in RANKS))
-            board.scalars({f"{line['queries']} queries/{name}": line[name] for name in names}, 0)
+            board.scalars({f"{line['queries']} queries/{n}": line[n] for n in names if line[n] is not None}, 0)
     for k, share in enumerate(ranking.scores.cmc, start=1):
         board.scalars({"CMC over rank": float(share)}, k)
     board.close()

@@ -36,7 +36,10 @@ Report = Callable[[int, Scores], None]
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss is not a number any more; the message names the step, the tracklets and the last good checkpoint."""
+    """The loss or its gradient is not a number any more.
+
+    The message names the step, the tracklets of the batch and the last good checkpoint.
+    """
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Trainer:
         torch.manual_seed(config.train.seed)
         self.network = setup.stream.model(len(setup.split.classes)).to(world.device, self.precision.dtype)
         if world.device.type == "cuda":
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            channels_last(self.network)
         self.model = world.wrap(self.network, config.train.batch_norm)
         self.network = getattr(self.model, "module", self.model)
         self.forward = torch.compile(self.model) if config.train.compile else self.model
@@ -124,9 +127,10 @@ class Trainer:
         self.scaler.scale(terms["total"]).backward()
         self.scaler.unscale_(self.optimizer)
         meters.add(shared, len(labels) * self.world.size)
+        norm = float(torch.nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None]))
+        if not np.isfinite(norm) and not self.scaler.is_enabled():  # which skips such a step and halves its scale
+            self.refuse(batch, {**shared, "gradient norm": norm})
         if self.step % LOG_EVERY == 0:
-            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-            norm = float(torch.nn.utils.get_total_norm(gradients))
             self.board.scalars(meters.point(norm, self.optimizer.param_groups[0]["lr"]), self.step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -245,6 +249,13 @@ class Trainer:
             log.info("%s stops at step %d as asked; start again to continue", self.config.stream, self.step)
         self.board.close()
         return outcome
+
+
+def channels_last(model: nn.Module) -> None:
+    """The layout in which GPUs convolve images fastest; the 3-D convolutions of SSIN's other variant have none."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -141,14 +141,14 @@ def _joined(timeout: timedelta) -> Iterator[World]:
     dist.init_process_group(
         "nccl" if world.device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=timeout
     )
-    done = _watch(store.clone(), world)
+    end_watch = _watch(store.clone(), world)
     try:
         yield world
     except Exception:
         _announce(store, world)
         raise
     finally:
-        done.set()
+        end_watch()
     dist.destroy_process_group()
 
 
@@ -163,8 +163,11 @@ def _announce(store: Any, world: World) -> None:
         time.sleep(FAREWELL_SECONDS)
 
 
-def _watch(store: Any, world: World) -> threading.Event:
-    """End this process when another rank has announced a failure; a blocked collective cannot be interrupted."""
+def _watch(store: Any, world: World) -> Callable[[], None]:
+    """End this process when another rank has announced a failure; a blocked collective cannot be interrupted.
+
+    What is returned ends the watch, so that no thread is inside the store when the interpreter goes.
+    """
     done = threading.Event()
 
     def watch() -> None:
@@ -182,8 +185,14 @@ def _watch(store: Any, world: World) -> threading.Event:
                         time.sleep(FAREWELL_SECONDS)
                     os._exit(1)
 
-    threading.Thread(target=watch, daemon=True, name="failure-watch").start()
-    return done
+    thread = threading.Thread(target=watch, daemon=True, name="failure-watch")
+    thread.start()
+
+    def end() -> None:
+        done.set()
+        thread.join(FAREWELL_SECONDS)
+
+    return end
 
 
 class _Gather(torch.autograd.Function):

@@ -1,6 +1,7 @@
 """The table of a data set in the MARS layout."""
 
 import dataclasses
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -251,3 +252,12 @@ def test_the_fingerprint_of_the_real_set_depends_on_its_queries(mars: Tracklets)
     other = dataclasses.replace(mars, query=mars.query[::-1].copy())
     assert len(mars.fingerprint) == 16
     assert other.fingerprint != mars.fingerprint
+
+
+@pytest.mark.parametrize(("rows", "sentence"), [([], "query_IDX is empty"), ([2, 2], "query_IDX repeats a row")])
+def test_queries_that_cannot_be_are_refused_before_any_training(walkers, tmp_path, rows, sentence):
+    copy = tmp_path / "data"
+    shutil.copytree(walkers / "info", copy / "info")
+    scipy.io.savemat(copy / "info" / "query_IDX.mat", {"query_IDX": np.array([rows], np.uint16)})
+    with pytest.raises(DataError, match=sentence):
+        read_mars(copy)

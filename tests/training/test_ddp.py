@@ -9,6 +9,7 @@ import torch
 from small import on_ranks, small_config
 
 from sptskm.config import Config
+from sptskm.configfile import apply_overrides
 from sptskm.data.sampler import Draw, epoch_batches
 from sptskm.training.extract import extract
 from sptskm.training.losses import batch_hard_triplet
@@ -71,8 +72,6 @@ def triplet_gradient(world: World, mined_globally: bool) -> Arrays:
 
 def battery(configs: dict[str, Config], worker_options: list[list[str]]) -> dict[str, Arrays]:
     """Everything below, on one rank; one start of the processes serves all."""
-    from sptskm.configfile import apply_overrides
-
     with join(threads=1, timeout_minutes=1) as world:
         found = {"triplet": triplet_gradient(world, mined_globally=True)}
         if world.size == 2:  # with one identity per rank it would not even have a negative
@@ -80,6 +79,9 @@ def battery(configs: dict[str, Config], worker_options: list[list[str]]) -> dict
         for stream, config in configs.items():
             config = apply_overrides(config, [f"run={config.run}-{world.size}"])
             found[f"first step {stream}"] = first_step(config, world)
+            if world.size == 2:
+                local = apply_overrides(config, [f"run={config.run}-local", "train.batch_norm=local"])
+                found[f"run with local BN {stream}"] = whole_run(local, world)
             if world.size <= 2:
                 found[f"run {stream}"] = whole_run(config, world)
             in_float32 = apply_overrides(config, ["train.precision=float32", *worker_options[world.size % 2]])
@@ -117,6 +119,17 @@ def test_loss_gradients_and_bn_statistics_are_those_of_one_process(found: Any, s
 def test_a_run_on_two_ranks_ends_with_the_weights_of_one(found: Any, stream: str) -> None:
     for rank in found[2]:
         assert largest_difference(rank[f"run {stream}"], found[1][0][f"run {stream}"]) <= RELATIVE
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_bn_per_rank_is_another_network_but_one_and_the_same_on_all_ranks(found: Any, stream: str) -> None:
+    ours, theirs = (
+        {n: v for n, v in rank[f"run with local BN {stream}"].items() if "running" not in n and "tracked" not in n}
+        for rank in found[2]
+    )
+    assert largest_difference(ours, theirs) == 0
+    synchronised = {name: found[2][0][f"run {stream}"][name] for name in ours}
+    assert largest_difference(ours, synchronised) > RELATIVE
 
 
 @pytest.mark.parametrize("stream", STREAMS)

@@ -12,9 +12,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import load
 from sptskm.data.mars import read_mars
+from sptskm.models import SSIN
 from sptskm.training.losses import batch_hard_triplet, euclidean, identity_loss
 from sptskm.training.streams import SminStream
-from sptskm.training.trainer import NonFiniteLoss, learning_rate, make_optimizer, set_training, train
+from sptskm.training.trainer import NonFiniteLoss, channels_last, learning_rate, make_optimizer, set_training, train
 from sptskm.training.world import World
 
 
@@ -86,6 +87,36 @@ def test_optimizers_are_the_published_ones():
     assert (adam["lr"], adam["weight_decay"], adam["betas"]) == (3e-4, 5e-4, (0.9, 0.999))
     sgd = make_optimizer(load("configs/mars/smin.yaml"), torch.nn.Linear(1, 1)).param_groups[0]
     assert (sgd["lr"], sgd["momentum"], sgd["nesterov"], sgd["weight_decay"]) == (0.1, 0.9, True, 1e-4)
+
+
+@pytest.mark.parametrize("variant", ["2d", "3d"])
+def test_the_layout_for_gpus_changes_no_output(variant):
+    model = SSIN(3, variant, depths=(1, 1, 1, 1), width=4, embedding_dim=8).eval()
+    frames, masks = torch.rand(2, 2, 3, 64, 32), torch.rand(2, 2, 64, 32)
+    before = model.embed(frames, masks)
+    channels_last(model)
+    assert model.img_base[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(model.embed(frames, masks), before, atol=1e-6)
+
+
+def test_a_non_finite_gradient_never_reaches_the_weights(walkers, tmp_path, monkeypatch):
+    """The loss may still be finite then."""
+    loss, calls = SminStream.loss, [0]
+
+    def steep(self, output, labels, gather):
+        calls[0] += 1
+        terms = loss(self, output, labels, gather)
+        if calls[0] == 4:
+            terms["total"].register_hook(lambda gradient: gradient * torch.inf)
+        return terms
+
+    monkeypatch.setattr(SminStream, "loss", steep)
+    run = tmp_path / "run"
+    with pytest.raises(NonFiniteLoss, match="gradient norm"):
+        train(small_config("smin", walkers, run))
+    for path in run.glob("*.pt"):
+        state = torch.load(path, weights_only=True)["model"]
+        assert all(value.isfinite().all() for value in state.values())
 
 
 def test_frozen_batch_norm_keeps_its_statistics():
