@@ -86,12 +86,12 @@ class SminModel:
 
 @dataclass(frozen=True)
 class SsinLoss:
-    """total = identity * (image*CE + mask*CE + globl*CE) + triplet * batch-hard triplet."""
+    """total = identity * (image*CE + mask*CE + glob*CE) + triplet * batch-hard triplet."""
 
     identity: float = 0.5
     image: float = 0.4
     mask: float = 0.1
-    globl: float = 0.5
+    glob: float = 0.5
     triplet: float = 0.5
     margin: float = 0.3
     smoothing: float = 0.1

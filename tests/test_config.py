@@ -22,7 +22,7 @@ def test_ssin_defaults_are_the_published_recipe() -> None:
     assert (config.train.epochs, config.sampling.identities, config.sampling.tracklets) == (1000, 8, 4)
     assert (config.clips.frames, config.clips.height, config.clips.width) == (4, 256, 128)
     loss = config.loss
-    assert (loss.identity, loss.image, loss.mask, loss.globl, loss.triplet) == (0.5, 0.4, 0.1, 0.5, 0.5)
+    assert (loss.identity, loss.image, loss.mask, loss.glob, loss.triplet) == (0.5, 0.4, 0.1, 0.5, 0.5)
     assert (loss.margin, loss.smoothing, config.model.dropout) == (0.3, 0.1, 0.5)
     model = config.model
     assert (model.variant, model.depths, model.mask_depths) == ("2d", (3, 4, 6, 3), (1, 1, 1, 1))

@@ -23,7 +23,7 @@ class SSINLogits(NamedTuple):
 
     image: Tensor
     mask: Tensor
-    globl: Tensor
+    glob: Tensor
 
 
 class SSINOutput(NamedTuple):
@@ -38,7 +38,7 @@ class Branches(NamedTuple):
 
     image: Tensor
     mask: Tensor
-    globl: Tensor
+    glob: Tensor
 
 
 class SSIN(nn.Module):
@@ -115,7 +115,7 @@ class SSIN(nn.Module):
         logits = SSINLogits(
             self.conv_cls(self.drop(branches.image)),
             self.mask_cls(self.drop(branches.mask)),
-            self.glob_cls(self.drop(branches.globl)),
+            self.glob_cls(self.drop(branches.glob)),
         )
         return SSINOutput(logits, self._join(branches))
 
@@ -124,7 +124,7 @@ class SSIN(nn.Module):
         return self._join(self._branches(frames, masks))
 
     def _join(self, branches: Branches) -> Tensor:
-        parts = branches if self.variant == "2d" else (branches.image, branches.globl)
+        parts = branches if self.variant == "2d" else (branches.image, branches.glob)
         return F.normalize(torch.cat(parts, dim=1), dim=1)
 
     def _branches(self, frames: Tensor, masks: Tensor) -> Branches:

@@ -84,11 +84,11 @@ class SsinStream:
 
     def loss(self, output: SSINOutput, labels: Tensor, gather: Gather) -> Terms:
         w = self.weights
-        image, mask, globl = (identity_loss(logits, labels, w.smoothing) for logits in output.logits)
+        image, mask, glob = (identity_loss(logits, labels, w.smoothing) for logits in output.logits)
         triplet = batch_hard_triplet(output.embedding, labels, w.margin, gather)
-        identity = w.image * image + w.mask * mask + w.globl * globl
+        identity = w.image * image + w.mask * mask + w.glob * glob
         total = w.identity * identity + w.triplet * triplet
-        return {"image": image, "mask": mask, "global": globl, "triplet": triplet, "total": total}
+        return {"image": image, "mask": mask, "global": glob, "triplet": triplet, "total": total}
 
 
 class SminStream:

@@ -76,7 +76,7 @@ def test_training_gets_three_logits_and_the_embedding_of_embed(variant: Variant)
     output = model(*clips())
     assert [logits.shape for logits in output.logits] == [(B, 5)] * 3
     torch.testing.assert_close(output.embedding, model.embed(*clips()))
-    assert not torch.equal(output.logits.image, output.logits.globl)
+    assert not torch.equal(output.logits.image, output.logits.glob)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -100,7 +100,7 @@ def test_the_order_of_frames_does_not_matter_but_their_content_does(variant: Var
 def test_the_mask_reaches_the_global_branch(variant: Variant) -> None:
     model, (frames, masks) = small(variant), clips()
     with_mask, inverted = model._branches(frames, masks), model._branches(frames, 1 - masks)
-    assert (with_mask.globl - inverted.globl).abs().max() > 1e-6
+    assert (with_mask.glob - inverted.glob).abs().max() > 1e-6
     assert (with_mask.mask - inverted.mask).abs().max() > 1e-3
     torch.testing.assert_close(with_mask.image, inverted.image)
 
@@ -131,7 +131,7 @@ def test_any_frame_size_will_do(variant: Variant, size: tuple[int, int]) -> None
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_attention_starts_switched_off_and_only_gamma_learns_in_the_first_step(variant: Variant) -> None:
     model = SSIN(5, variant, depths=(1, 1, 1, 1), width=8, embedding_dim=16, dropout=0)
-    model.train()(*clips()).logits.globl.square().sum().backward()
+    model.train()(*clips()).logits.glob.square().sum().backward()
     for block in attentions(model):
         assert block.gamma.item() == 0
         assert block.gamma.grad.abs().item() > 0
@@ -232,9 +232,9 @@ def test_the_forward_pass_is_the_published_sequence_of_steps(variant: Variant) -
         else:
             seen = attention(x.transpose(0, 1)[None], k.transpose(0, 1)[None])[0].transpose(0, 1)
         g = g + torch.maximum(seen[0], seen[1])[None]
-    image, mask, globl = (y.clamp(min=0).flatten(2).mean(dim=2) for y in (x, k, g))
+    image, mask, glob = (y.clamp(min=0).flatten(2).mean(dim=2) for y in (x, k, g))
     image, mask = model.img_feat_bn(model.fc_img(image)), model.mask_feat_bn(model.fc_mask(mask))
-    parts = [image.max(dim=0).values, mask.max(dim=0).values, model.glob_feat_bn(model.fc_glob(globl))[0]]
+    parts = [image.max(dim=0).values, mask.max(dim=0).values, model.glob_feat_bn(model.fc_glob(glob))[0]]
     joined = torch.cat(parts if variant == "2d" else parts[::2])
     torch.testing.assert_close(model.embed(frames, masks)[0], joined / joined.norm(), rtol=0, atol=1e-6)
 
