@@ -11,6 +11,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ class Results:
     settings: Final
     provenance: Mapping[str, Any]
 
+    @cached_property
     def subsets(self) -> dict[str, NDArray[np.bool_]]:
         """Which queries (Q,) each part of the table averages over."""
         chosen = {"all": np.ones(len(self.query), dtype=bool)}
@@ -90,7 +92,7 @@ class Results:
                 "gallery": scores.num_gallery,
                 "protocol": scores.protocol,
             }
-            for subset, mask_Q in self.subsets().items()
+            for subset, mask_Q in self.subsets.items()
             for ranking in self.rankings
             for scores in [ranking.scores.subset(mask_Q)]
         ]

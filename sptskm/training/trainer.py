@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -31,9 +30,6 @@ log = logging.getLogger(__name__)
 LOG_EVERY = 10  # steps between points in TensorBoard
 VALIDATION_PROTOCOL = "mars-official"
 
-Report = Callable[[int, Scores], None]
-"""Told (epoch, validation scores) on rank 0, as often as validation runs."""
-
 
 class NonFiniteLoss(RuntimeError):
     """The loss or its gradient is not a number any more.
@@ -52,7 +48,7 @@ class Outcome:
     best_mAP: float
 
 
-def train(config: Config, report: Report | None = None) -> Outcome:
+def train(config: Config) -> Outcome:
     """Train the stream of `config` in the folder `config.run`, or continue what is there.
 
     Runs in one process, or as one of many under torchrun, submitit or Ray; every rank calls it alike.
@@ -65,14 +61,14 @@ def train(config: Config, report: Report | None = None) -> Outcome:
         stop_flag() as stop,
         RunDir(config.run).claimed() if world.is_main else nullcontext(),
     ):
-        return Trainer(Setup.of(config, world), world, stop, report).run()
+        return Trainer(Setup.of(config, world), world, stop).run()
 
 
 class Trainer:
     """The state of a run between steps, and the loop."""
 
-    def __init__(self, setup: Setup, world: World, stop: StopFlag, report: Report | None) -> None:
-        self.setup, self.world, self.stop, self.report = setup, world, stop, report
+    def __init__(self, setup: Setup, world: World, stop: StopFlag) -> None:
+        self.setup, self.world, self.stop = setup, world, stop
         self.config = config = setup.config
         self.precision = Precision.of(config.train.precision, world.device)
         torch.manual_seed(config.train.seed)
@@ -167,8 +163,6 @@ class Trainer:
                 self.best_mAP = scores.mAP
                 if self.world.is_main:
                     self.folder.write(self.folder.best, self.weights())
-            if self.report is not None and self.world.is_main:
-                self.report(epoch, scores)
         self.epochs_done = epoch + 1
         self.save()
         log.info("%s %s", self.config.stream, line)

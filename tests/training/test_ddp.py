@@ -30,7 +30,7 @@ Arrays = dict[str, np.ndarray]
 
 def first_step(config: Config, world: World) -> Arrays:
     """Gradients, BN statistics and loss terms of the first training step."""
-    trainer = Trainer(Setup.of(config, world), world, StopFlag(), None)
+    trainer = Trainer(Setup.of(config, world), world, StopFlag())
     trainer.model.train()
     batch = next(trainer.setup.batches(0, pinned=False))
     inputs = trainer.setup.stream.prepare(tuple(batch.inputs), world.device, torch.float64)
@@ -44,7 +44,7 @@ def first_step(config: Config, world: World) -> Arrays:
 
 def whole_run(config: Config, world: World) -> Arrays:
     """Weights after training to the end."""
-    trainer = Trainer(Setup.of(config, world), world, StopFlag(), None)
+    trainer = Trainer(Setup.of(config, world), world, StopFlag())
     assert trainer.run().finished
     return {name: value.numpy() for name, value in trainer.network.state_dict().items()}
 
