@@ -3,15 +3,20 @@
 None of it changes a result, so none of it is part of a run's configuration.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 import yaml
 
 from sptskm.config import ConfigError
 from sptskm.configfile import apply_overrides, merge
+
+# until the job listens to them, these signals would end it; a shell's `trap ''` is inherited
+PYTHON = f"""sh -c 'trap "" USR1 USR2; exec "$0" "$@"' {quote(sys.executable)}"""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Cluster:
     """How long before the time limit a job is asked to save and leave."""
     requeues: int = 100
     """How often a job is queued again after preemption or at its time limit."""
+    retries: int = 2
+    """How often a job that has lost a rank or a node is queued again."""
 
     def __post_init__(self) -> None:
         for ok, message in (
@@ -80,20 +87,33 @@ def load_cluster(path: Path, overrides: Sequence[str] = ()) -> Cluster:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def requeues(cluster: Cluster) -> dict[str, int]:
+def construction(cluster: Cluster) -> dict[str, Any]:
     """Keyword arguments that submitit's AutoExecutor wants when it is made."""
-    return {f"{cluster.executor}_max_num_timeout": cluster.requeues}
+    limit = {f"{cluster.executor}_max_num_timeout": cluster.requeues}
+    return {**limit, "slurm_python": PYTHON} if cluster.executor == "slurm" else limit
 
 
-def parameters(cluster: Cluster, name: str, after: Sequence[str] = ()) -> dict[str, Any]:
-    """Keyword arguments of submitit's AutoExecutor for a job that starts once the jobs `after` have succeeded."""
-    slurm: dict[str, Any] = {"signal_delay_s": cluster.warn_seconds, "srun_args": ["--kill-on-bad-exit=1"]}
-    slurm |= {key: value for key in ("partition", "account", "constraint") if (value := getattr(cluster, key))}
-    if cluster.setup:
-        slurm["setup"] = list(cluster.setup)
+def parameters(cluster: Cluster, name: str, folder: Path, code: Path, after: Sequence[str] = ()) -> dict[str, Any]:
+    """Keyword arguments of submitit's AutoExecutor for a job that starts once the jobs `after` have succeeded.
+
+    It runs the copy of the code in `code`, and keeps its files in `folder`.
+    """
+    additional: dict[str, Any] = {"chdir": str(code), "requeue": True}
     if after:
         # without the second a job whose predecessor failed waits for ever
-        slurm["additional_parameters"] = {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
+        additional |= {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
+    slurm: dict[str, Any] = {
+        "signal_delay_s": cluster.warn_seconds,
+        "srun_args": ["--kill-on-bad-exit=1"],
+        "setup": list(cluster.setup),
+        "teardown": [
+            "code=$?",
+            f"[ $code = 0 ] || {quote(sys.executable)} -m launch.requeue {quote(str(folder))} {cluster.retries}",
+            "exit $code",
+        ],
+        "additional_parameters": additional,
+    }
+    slurm |= {key: value for key in ("partition", "account", "constraint") if (value := getattr(cluster, key))}
     return {
         "name": name,
         "nodes": cluster.nodes,

@@ -6,40 +6,27 @@ A job that is interrupted returns itself; everything it has done is in its run f
 import logging
 import os
 import signal
-import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import submitit
 
 from launch.plan import Plan
+from launch.requeue import requeue
 from sptskm.config import Config, Final
 from sptskm.report.console import set_up_logging
+from sptskm.training.allocation import port, set_variables
+from sptskm.training.endings import EXIT_UNREACHABLE, Stopped, Unreachable
+from sptskm.training.signals import StopFlag, stop_flag
 
 log = logging.getLogger(__name__)
 
+RANK_0_FIRST = 3.0  # seconds that a stuck rank leaves to rank 0 to queue the job again
 
-def _enter_world() -> int:
-    """Give sptskm the variables it looks for, from submitit's view of the allocation; this rank's number."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        os.environ.pop(name, None)  # whatever the submitting shell had set
-    environment = submitit.JobEnvironment()
-    _forget_earlier_start(environment)
-    if environment.num_tasks > 1:
-        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-        if environment.num_nodes == 1:
-            os.environ["MASTER_ADDR"] = "127.0.0.1"  # a machine's own name need not resolve
-    set_up_logging(environment.global_rank)
-    return environment.global_rank
-
-
-def _forget_earlier_start(environment: Any) -> None:
-    """A requeued job must not pass for its earlier self, nor stumble over a file cut off when that was killed."""
-    paths = environment.paths
-    pickles = [paths.result_pickle, *([paths.submitted_pickle] if environment.global_rank == 0 else [])]
-    for path in (paths.result_pickle, *(pickle.with_suffix(".pkl.save_tmp") for pickle in pickles)):
-        path.unlink(missing_ok=True)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -51,13 +38,14 @@ class TrainJob:
     """How often it may be queued again."""
 
     def __call__(self) -> dict[str, Any]:
-        resubmit: Callable[..., Any] = signal.getsignal(signal.SIGUSR2)  # type: ignore[assignment]
-        rank = _enter_world()
+        return attend(self._train, self.config.train.leave_seconds, self.requeues)
+
+    def _train(self, stop: StopFlag) -> dict[str, Any]:
         from sptskm.training.trainer import train
 
-        outcome = train(self.config)
+        outcome = train(self.config, stop)
         if not outcome.finished:
-            leave(rank, self.requeues, resubmit)
+            raise Stopped
         return vars(outcome)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
@@ -72,12 +60,16 @@ class FinalJob:
     runs: tuple[str, ...]
     out: str
     settings: Final
+    leave_seconds: float
+    requeues: int
 
     def __call__(self) -> str:
-        _enter_world()
+        return attend(self._evaluate, self.leave_seconds, self.requeues)
+
+    def _evaluate(self, stop: StopFlag) -> str:
         from sptskm.final import final
 
-        results = final(self.runs, self.out, self.settings)
+        results = final(self.runs, self.out, self.settings, stop=stop)
         if results is None:  # a rank other than the first
             return ""
         print(results.text())
@@ -88,33 +80,72 @@ class FinalJob:
         return submitit.helpers.DelayedSubmission(self)
 
 
-def final_job(plan: Plan) -> FinalJob:
+def final_job(plan: Plan, requeues: int) -> FinalJob:
     """The final job of a plan."""
-    return FinalJob(tuple(config.run for config in plan.configs), str(plan.out), plan.final)
+    runs = tuple(config.run for config in plan.configs)
+    return FinalJob(runs, str(plan.out), plan.final, plan.configs[0].train.leave_seconds, requeues)
 
 
-def leave(rank: int, limit: int, resubmit: Callable[..., Any]) -> None:
+def attend(work: Callable[[StopFlag], _T], leave_seconds: float, requeues: int) -> _T:
+    """Do `work` as one rank of a job; a rank that leaves, or is left by another, ends here and has no result."""
+    resubmit: Callable[..., Any] = signal.getsignal(signal.SIGUSR2)  # type: ignore[assignment]  # submitit's
+    rank = _enter_world()
+    with stop_flag(leave_seconds, lambda: _leave_stuck(rank, requeues)) as stop:
+        try:
+            return work(stop)
+        except Stopped:
+            _leave(rank, requeues, resubmit)
+        except Unreachable as error:
+            log.error("%s", error)
+            sys.stderr.flush()
+        # no exception for submitit to keep: the batch script takes the job for one that may be tried again
+        os._exit(EXIT_UNREACHABLE)
+
+
+def _enter_world() -> int:
+    """Give sptskm the variables it looks for, from submitit's view of the allocation; this rank's number."""
+    here = submitit.JobEnvironment()
+    _forget_earlier_start(here)
+    set_variables(
+        here.global_rank,
+        here.num_tasks,
+        here.local_rank,
+        here.num_tasks // here.num_nodes,
+        "127.0.0.1" if here.num_nodes == 1 else here.hostnames[0],  # a machine's own name need not resolve
+        port(int(here.raw_job_id), int(os.environ.get("SLURM_RESTART_COUNT", 0))),
+    )
+    set_up_logging(here.global_rank)
+    return here.global_rank
+
+
+def _forget_earlier_start(environment: Any) -> None:
+    """A requeued job must not pass for its earlier self, nor stumble over a file cut off when that was killed."""
+    paths = environment.paths
+    pickles = [paths.result_pickle, *([paths.submitted_pickle] if environment.global_rank == 0 else [])]
+    for path in (paths.result_pickle, *(pickle.with_suffix(".pkl.save_tmp") for pickle in pickles)):
+        path.unlink(missing_ok=True)
+
+
+def _leave(rank: int, limit: int, resubmit: Callable[..., Any]) -> None:
     """End a saved but unfinished job: rank 0 has it queued again, and no rank leaves a result behind."""
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # whatever else is sent has been answered already
     if rank == 0:
-        if job_id := os.environ.get("SLURM_JOB_ID"):
-            requeue(job_id, int(os.environ.get("SLURM_RESTART_COUNT", 0)), limit)
+        if "SLURM_JOB_ID" in os.environ:
+            requeue(limit)
         else:
             resubmit(signal.SIGUSR2, None)  # submitit's own handler; it does not return
     os._exit(0)
 
 
-def requeue(job_id: str, restarts: int, limit: int) -> None:
-    """Put a running SLURM job back into the queue; RuntimeError when it has been there too often.
-
-    A preempted job and one at its time limit are still running when they are asked to leave. A cancelled one is
-    not, and must not come back, although it was sent the same signal.
-    """
-    state = subprocess.run(["squeue", "-h", "-j", job_id, "-o", "%T"], capture_output=True, text=True, check=False)
-    if state.stdout.strip() != "RUNNING":
-        log.info("job %s is %s and is not queued again", job_id, state.stdout.strip().lower() or "gone")
-        return
-    if restarts >= limit:
-        raise RuntimeError(f"job {job_id} was restarted {restarts} times, the limit; the same command continues it")
-    subprocess.run(["scontrol", "requeue", job_id], check=True)
+def _leave_stuck(rank: int, limit: int) -> None:
+    """End a rank that was asked to leave and cannot, from beside its main thread; its last checkpoint counts."""
+    try:
+        if rank:
+            time.sleep(RANK_0_FIRST)
+        log.warning("rank %d was asked to leave and waits for others in vain", rank)
+        if "SLURM_JOB_ID" in os.environ:
+            requeue(limit)
+    finally:
+        sys.stderr.flush()
+        os._exit(EXIT_UNREACHABLE)

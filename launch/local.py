@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launch.plan import Plan, check, make_plan, parser
-from sptskm.cli import EXIT_BAD_INPUT, EXIT_STOPPED
+from sptskm.cli import EXIT_BAD_INPUT
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import to_yaml
+from sptskm.training.endings import EXIT_STOPPED
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -75,8 +75,18 @@ def make_plan(options: argparse.Namespace) -> Plan:
     for name, config in zip(names, configs, strict=True):
         if config.stream != name:
             raise ConfigError(f"{options.config / name}.yaml: stream is {config.stream}, wanted {name}")
-    configs = tuple(replace(config, run=str(folder / config.stream)) for config in configs)
+    configs = tuple(_absolute(config, folder) for config in configs)
     return Plan(configs, load_final(options.config / "final.yaml", overrides["final"]), folder)
+
+
+def _absolute(config: Config, folder: Path) -> Config:
+    """Paths that mean the same in whatever folder a job runs."""
+    config = replace(config, run=str(folder / config.stream))
+    config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
+    if isinstance(config.model, SsinModel) and config.model.pretrained:
+        pretrained = str(Path(config.model.pretrained).absolute())
+        config = replace(config, model=replace(config.model, pretrained=pretrained))
+    return config
 
 
 def _for(target: str, overrides: Sequence[str]) -> list[str]:

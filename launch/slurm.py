@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.cluster import Cluster, load_cluster, parameters, requeues
+from launch import snapshot
+from launch.cluster import Cluster, construction, load_cluster, parameters
 from launch.plan import Plan, check, make_plan, parser
 from sptskm.cli import EXIT_BAD_INPUT
 from sptskm.config import ConfigError
@@ -72,8 +73,8 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
     names = [config.stream for config in plan.configs]
     texts = []
     for name in (*names, "final"):
-        wanted = parameters(cluster, name, names if name == "final" else ())
-        printer = Printer(folder=logs(plan))
+        wanted = parameters(cluster, name, logs(plan), snapshot.place(logs(plan)), names if name == "final" else ())
+        printer = Printer(folder=logs(plan), python=construction(cluster)["slurm_python"])
         plain = {key.removeprefix("slurm_"): value for key, value in wanted.items()}
         printer.update_parameters(**printer._convert_parameters(plain))
         texts.append(f"# --- {name} ---\n{printer._make_submission_file_text(f'<{name} job>', name)}")
@@ -90,7 +91,7 @@ def submit(plan: Plan, cluster: Cluster) -> int:
     try:
         for config in plan.configs:
             queued.append(_queue(plan, cluster, TrainJob(config, cluster.requeues), config.stream))
-        _queue(plan, cluster, final_job(plan), "final", [job.job_id for job in queued])
+        _queue(plan, cluster, final_job(plan, cluster.requeues), "final", [job.job_id for job in queued])
     except FailedJobError as error:  # what sbatch has said
         for job in queued:
             job.cancel(check=False)
@@ -111,7 +112,7 @@ def run_here(plan: Plan, cluster: Cluster) -> int:
     training = [_queue(plan, cluster, TrainJob(config, cluster.requeues), config.stream) for config in plan.configs]
     if _failed(training):
         return 1
-    final = _queue(plan, cluster, final_job(plan), "final")
+    final = _queue(plan, cluster, final_job(plan, cluster.requeues), "final")
     if _failed([final]):
         return 1
     print(f"{final.results()[0]}\n\n{plan.farewell()}")
@@ -121,8 +122,8 @@ def run_here(plan: Plan, cluster: Cluster) -> int:
 def _queue(plan: Plan, cluster: Cluster, job: Any, name: str, after: Sequence[str] = ()) -> Any:
     import submitit
 
-    executor = submitit.AutoExecutor(logs(plan), cluster.executor, **requeues(cluster))
-    executor.update_parameters(**parameters(cluster, name, after))
+    executor = submitit.AutoExecutor(logs(plan), cluster.executor, **construction(cluster))
+    executor.update_parameters(**parameters(cluster, name, logs(plan), snapshot.take(logs(plan)), after))
     submitted = executor.submit(job)
     print(f"{name}: job {submitted.job_id}, log {submitted.paths.stdout}", flush=True)
     return submitted

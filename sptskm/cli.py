@@ -14,9 +14,10 @@ from sptskm.configfile import apply_overrides, load, load_final, to_yaml
 from sptskm.data import DataError
 from sptskm.report.console import set_up_logging
 from sptskm.synthetic import DEMO, Sizes, write_dataset
+from sptskm.training.endings import EXIT_STOPPED, EXIT_UNREACHABLE, Stopped, Unreachable
+from sptskm.training.signals import stop_flag
 
 EXIT_BAD_INPUT = 2
-EXIT_STOPPED = 75  # EX_TEMPFAIL: asked to stop, start again to continue
 EXIT_INTERRUPTED = 130  # as shells say of Ctrl-C
 
 
@@ -31,6 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"sptskm: {sentence(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except Stopped:
+        return EXIT_STOPPED
+    except Unreachable as error:
+        print(f"sptskm: {error}; the same command continues", file=sys.stderr)
+        return EXIT_UNREACHABLE
     except KeyboardInterrupt:
         print("sptskm: stopped", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -128,7 +134,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         settings = load_final(options.final, options.settings)
     else:
         raise FileNotFoundError(f"configuration {options.final}: no such file")
-    results = final(options.runs, options.out, settings, options.overrides)
+    with stop_flag() as stop:
+        results = final(options.runs, options.out, settings, options.overrides, stop)
     if results is not None:
         print(results.text())
 

@@ -149,6 +149,11 @@ class Train:
     """Epochs between validations on the held-out identities."""
     save_minutes: float = 10.0
     """Minutes between checkpoints within an epoch; every epoch ends with one."""
+    save_steps: int = 0
+    """Steps between checkpoints within an epoch, beside those by the minute; 0 = only by the minute."""
+    leave_seconds: float = 20.0
+    """How long a rank that was asked to stop may need to save and leave; one that is stuck is ended then, and its
+    last checkpoint counts. Less than the grace time of the cluster."""
     threads: int = 1
     """CPU threads per rank; add ranks rather than threads (the last bits of results depend on threads)."""
     timeout_minutes: float = 10.0
@@ -215,10 +220,11 @@ _AT_LEAST = {
     "model.width": 1, "model.embedding_dim": 1,
     "loss.margin": 0, "optim.weight_decay": 0,
     "sampling.identities": 1, "sampling.tracklets": 1, "sampling.rounds": 1,
-    "train.epochs": 1, "train.seed": 0, "train.validate_every": 1, "train.save_minutes": 0, "train.threads": 1,
+    "train.epochs": 1, "train.seed": 0, "train.validate_every": 1, "train.save_minutes": 0, "train.save_steps": 0,
+    "train.threads": 1,
     "extract.clips": 0, "extract.batch": 1,
 }  # fmt: skip
-_MORE_THAN = {"optim.lr": 0, "optim.gamma": 0, "train.timeout_minutes": 0}
+_MORE_THAN = {"optim.lr": 0, "optim.gamma": 0, "train.timeout_minutes": 0, "train.leave_seconds": 0}
 _SHARES = ("data.held_out", "model.dropout", "loss.smoothing")
 
 
@@ -259,6 +265,6 @@ DEFAULTS: dict[str, Config] = {"ssin": SSIN_DEFAULTS, "smin": SMIN_DEFAULTS}
 FREE_ON_RESUME = frozenset(
     {
         "run", "data.root", "data.workers", "train.epochs", "train.validate_every", "train.save_minutes",
-        "train.timeout_minutes", "train.compile", "extract.batch",
+        "train.save_steps", "train.leave_seconds", "train.timeout_minutes", "train.compile", "extract.batch",
     }
 )  # fmt: skip

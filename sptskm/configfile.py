@@ -147,14 +147,15 @@ def to_yaml(config: Config | Final) -> str:
 
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Dotted names of settings that differ between two `to_dict` results and may not differ on resume."""
-    old, new = _flat(before), _flat(after)
+    old, new = flat(before), flat(after)
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if n not in FREE_ON_RESUME]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
-        flat.update(_flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
-    return flat
+        found.update(flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
+    return found

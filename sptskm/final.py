@@ -31,6 +31,7 @@ from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir, read_state
 from sptskm.training.setup import Setup, rows_of
+from sptskm.training.signals import StopFlag
 from sptskm.training.world import World, join
 
 
@@ -69,13 +70,18 @@ class Part:
 
 
 def final(
-    runs: Sequence[str | Path], out: str | Path, settings: Final, overrides: Sequence[str] = ()
+    runs: Sequence[str | Path],
+    out: str | Path,
+    settings: Final,
+    overrides: Sequence[str] = (),
+    stop: StopFlag | None = None,
 ) -> Results | None:
     """Evaluate one or two finished runs (SSIN, SMIN) together and write everything below `out`.
 
     Every rank calls it alike; rank 0 gets the results. `overrides` apply to the runs' configurations (where the
     data lies, how features are extracted).
-    Raises FileNotFoundError for a run without weights, ValueError when the runs do not belong together.
+    Raises FileNotFoundError for a run without weights, ValueError when the runs do not belong together, Stopped when
+    a rank's `stop` was set before all features were there.
     """
     if RunDir(out).checkpoints() or RunDir(out).config.exists():
         raise ConfigError(f"{out}: holds a training run, wanted a folder of its own for the results")
@@ -83,7 +89,7 @@ def final(
     configs = [apply_overrides(from_dict(state["config"]), overrides) for state in states]
     _check(configs, states, settings)
     with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
-        streams = [_extract(config, state, world) for config, state in zip(configs, states, strict=True)]
+        streams = [_extract(config, state, world, stop) for config, state in zip(configs, states, strict=True)]
         if not world.is_main:
             return None
         results = _evaluate(sorted(streams, key=lambda stream: stream.config.stream == "smin"), settings)
@@ -114,7 +120,7 @@ def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], setti
         raise ConfigError("no identities were held out to choose the fusion weight on: set the final job's weight")
 
 
-def _extract(config: Config, state: Mapping[str, Any], world: World) -> Trained:
+def _extract(config: Config, state: Mapping[str, Any], world: World, stop: StopFlag | None) -> Trained:
     setup = Setup.of(config, world, training=False)
     if setup.provenance != state["provenance"]:
         raise ConfigError(
@@ -125,7 +131,7 @@ def _extract(config: Config, state: Mapping[str, Any], world: World) -> Trained:
     model = setup.stream.model(len(setup.split.classes)).to(world.device, precision.dtype)
     model.load_state_dict(state["model"])
     rows = np.concatenate([setup.split.held_out, setup.table.test])
-    found = extract(model, setup.stream, setup.source, rows, config, world)
+    found = extract(model, setup.stream, setup.source, rows, config, world, stop)
     keys, cut = setup.table.keys_N[rows], len(setup.split.held_out)
     held_out, test = (
         Features(found.features_ND[part], keys[part], found.valid_N[part], setup.table.fingerprint, config.stream)

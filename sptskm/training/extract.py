@@ -5,9 +5,10 @@ to one rank: on a CPU the result has the same bits for any number of ranks, batc
 Legend: N rows, D embedding, c clips of a piece.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from itertools import islice
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,10 +20,13 @@ from sptskm.config import Config
 from sptskm.data.clips import AllClips, Piece, PieceItem, Source
 from sptskm.data.tracklets import IntArray
 from sptskm.report.console import progress
+from sptskm.training.endings import Stopped
 from sptskm.training.precision import Precision
-from sptskm.training.signals import ignore_in_worker
+from sptskm.training.signals import StopFlag, ignore_in_worker
 from sptskm.training.streams import Stream
 from sptskm.training.world import World
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,20 +37,34 @@ class Embeddings:
     valid_N: NDArray[np.bool_]
 
 
-def extract(
-    model: nn.Module, stream: Stream, source: Source, rows: IntArray, config: Config, world: World
+def extract(  # noqa: PLR0913  # what is embedded, and by whom
+    model: nn.Module,
+    stream: Stream,
+    source: Source,
+    rows: IntArray,
+    config: Config,
+    world: World,
+    stop: StopFlag | None = None,
 ) -> Embeddings:
-    """Embed the tracklets `rows`, on every rank the same result; RuntimeError if a clip was lost or done twice."""
+    """Embed the tracklets `rows`, on every rank the same result.
+
+    Raises Stopped on every rank when one was asked to stop; RuntimeError if a clip was lost or done twice.
+    """
     clips = AllClips(source, config.extract.clips)
     pieces = [clips.pieces(int(row)) for row in rows]
     expected_N = torch.tensor([own[-1].last if own else 0 for own in pieces])
     sums_ND = torch.zeros(len(rows), cast(int, model.embedding_dim), dtype=torch.float64)
     counts_N = torch.zeros(len(rows), dtype=torch.int64)
     place = {int(row): n for n, row in enumerate(rows)}
-    mine = [piece for own in deal(pieces, world.rank, world.size) for piece in own]
-    for piece, embedding_cD in _embed(model, stream, clips, mine, config, world):
-        sums_ND[place[piece.row]] += embedding_cD.double().sum(0)
-        counts_N[place[piece.row]] += len(embedding_cD)
+    dealt = [[piece for own in share for piece in own] for share in deal(pieces, world.size)]
+    loader = _loader(clips, dealt[world.rank], config, world)
+    rounds = -(-max(map(len, dealt)) // config.extract.batch)
+    batches = _in_step(loader, rounds, world, stop or StopFlag())
+    model.eval()
+    for batch in progress(batches, f"extract {config.stream}", total=len(loader), shown=world.is_main):
+        for piece, embedding_cD in _embed(model, stream, batch, config, world):
+            sums_ND[place[piece.row]] += embedding_cD.double().sum(0)
+            counts_N[place[piece.row]] += len(embedding_cD)
     sums_ND = world.sum(sums_ND.to(world.device)).cpu()
     counts_N = world.sum(counts_N.to(world.device)).cpu()
     if not counts_N.equal(expected_N):
@@ -58,16 +76,23 @@ def extract(
     return Embeddings(mean_ND.float().numpy(), (counts_N > 0).numpy())
 
 
-def deal(pieces: Sequence[list[Piece]], rank: int, world: int) -> list[list[Piece]]:
-    """Whole tracklets for `rank`: sorted by size and dealt like cards, so that ranks finish together."""
+def deal(pieces: Sequence[list[Piece]], world: int) -> list[list[list[Piece]]]:
+    """Whole tracklets for each rank: sorted by size and dealt like cards, so that ranks finish together."""
     order = sorted(range(len(pieces)), key=lambda n: (-sum(p.last - p.first for p in pieces[n]), n))
-    return [pieces[n] for n in order[rank::world]]
+    return [[pieces[n] for n in order[rank::world]] for rank in range(world)]
 
 
-def _embed(
-    model: nn.Module, stream: Stream, clips: AllClips, pieces: list[Piece], config: Config, world: World
-) -> Iterator[tuple[Piece, Tensor]]:
-    loader = DataLoader(
+def _in_step(batches: Iterable[_T], rounds: int, world: World, stop: StopFlag) -> Iterator[_T]:
+    """The batches of this rank, one a round or none; before each round all ranks agree to go on, or raise Stopped."""
+    own = iter(batches)
+    for _ in range(rounds):
+        if world.any(stop.requested):
+            raise Stopped
+        yield from islice(own, 1)
+
+
+def _loader(clips: AllClips, pieces: list[Piece], config: Config, world: World) -> DataLoader[PieceItem]:
+    return DataLoader(
         clips,
         batch_size=config.extract.batch,
         sampler=pieces,  # type: ignore[arg-type]  # a sampler is any sequence of what the data set is indexed by
@@ -76,12 +101,14 @@ def _embed(
         pin_memory=world.device.type == "cuda",
         worker_init_fn=ignore_in_worker,
     )
+
+
+def _embed(
+    model: nn.Module, stream: Stream, batch: list[PieceItem], config: Config, world: World
+) -> Iterator[tuple[Piece, Tensor]]:
     precision = Precision.of(config.train.precision, world.device)
-    model.eval()
-    for batch in progress(loader, f"extract {config.stream}", shown=world.is_main):
-        groups = [batch] if world.device.type == "cuda" else [[item] for item in batch]
-        for items in groups:
-            yield from _embed_together(model, stream, items, precision, world)
+    for items in [batch] if world.device.type == "cuda" else [[item] for item in batch]:
+        yield from _embed_together(model, stream, items, precision, world)
 
 
 @torch.inference_mode()

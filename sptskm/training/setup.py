@@ -1,6 +1,7 @@
 """What a run trains on: table, split, clips and the order in which they come."""
 
 import hashlib
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from sptskm import __version__
 from sptskm.config import Config
+from sptskm.configfile import flat, to_dict
 from sptskm.data import Split, Tracklets, hold_out, read_mars
 from sptskm.data.clips import Source, TrainClips, TrainItem
 from sptskm.data.sampler import Schedule
@@ -43,9 +46,9 @@ class Setup:
         schedule = Schedule(
             config.sampling, rows, table.pids_N[rows], config.train.epochs, config.train.seed, world.rank, world.size
         )
-        world.agree("the table of tracklets", table.fingerprint)
-        world.agree("the split and the labels", split.hash + digest(split.classes))
-        return cls(config, table, split, stream, source, schedule)
+        setup = cls(config, table, split, stream, source, schedule)
+        world.agree({**versions(), **setup.provenance, **flat(to_dict(config))})
+        return setup
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -70,6 +73,17 @@ class Setup:
             worker_init_fn=start_worker,
         )
         return iter(loader)
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on beside its configuration and data."""
+    return {
+        "sptskm": __version__,
+        "Python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "OpenCV": cv2.__version__,
+    }
 
 
 def start_worker(worker: int) -> None:

@@ -1,16 +1,22 @@
-"""Signals that ask a run to stop: they set a flag, nothing else happens in a handler."""
+"""Requests to stop: signals set a flag, nothing else happens in a handler. No torch: it must be there before that."""
 
+import os
 import signal
-from collections.abc import Iterator
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from sptskm.training.endings import EXIT_STOPPED
 
 # SLURM preempts with TERM, its time limit and submitit send USR1 or USR2, a person types Ctrl-C
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 
 class StopFlag:
-    """Set by a signal; looked at between steps."""
+    """Whether this process was asked to stop; looked at between steps."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -19,20 +25,57 @@ class StopFlag:
         self.requested = True
 
 
+def give_up() -> None:
+    """End this process at once; its checkpoints are whole at any moment."""
+    os._exit(EXIT_STOPPED)
+
+
 @contextmanager
-def stop_flag() -> Iterator[StopFlag]:
-    """A flag that the stopping signals set, until the block ends."""
+def stop_flag(patience: float = 20.0, overdue: Callable[[], None] = give_up) -> Iterator[StopFlag]:
+    """A flag that the stopping signals set, until the block ends.
+
+    A rank that waits in a collective for a dead peer runs no handler of Python: these run between bytecodes. So a
+    thread listens too, and calls `overdue` (there, not in the main thread) when the block has not ended `patience`
+    seconds after the first request.
+    """
     flag = StopFlag()
+    hears, tells = socket.socketpair()
+    tells.setblocking(False)
+    listener = threading.Thread(target=_listen, args=(hears, flag, patience, overdue), daemon=True, name="stop-flag")
     before = {number: signal.signal(number, flag) for number in STOPPING}
+    wakeup = signal.set_wakeup_fd(tells.fileno(), warn_on_full_buffer=False)
+    listener.start()
     try:
         yield flag
     finally:
+        signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
+        tells.close()
+        listener.join()
+        hears.close()
+
+
+def _listen(hears: socket.socket, flag: StopFlag, patience: float, overdue: Callable[[], None]) -> None:
+    """Wait for the number of a stopping signal, then for the end of the block."""
+    while (numbers := hears.recv(64)) and not set(numbers) & set(STOPPING):
+        pass
+    if not numbers:
+        return
+    flag.requested = True
+    deadline = time.monotonic() + patience
+    try:
+        while True:
+            hears.settimeout(max(0.001, deadline - time.monotonic()))
+            if not hears.recv(64):
+                return
+    except TimeoutError:
+        overdue()
 
 
 def ignore_in_worker(_worker: int) -> None:
     """Loader processes must not act on the run's signals: the run ends them itself (TERM), others are ignored."""
+    signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from sptskm.data.clips import TrainItem
 from sptskm.evaluation import Scores, evaluate, stream_distances
 from sptskm.report.console import progress
 from sptskm.report.tensorboard import Board
+from sptskm.training.endings import Stopped
 from sptskm.training.extract import extract
 from sptskm.training.meters import Meters
 from sptskm.training.precision import Precision
@@ -48,27 +50,37 @@ class Outcome:
     best_mAP: float
 
 
-def train(config: Config) -> Outcome:
+Report = Callable[[Mapping[str, float]], None]
+
+
+def unheard(_values: Mapping[str, float]) -> None:
+    """The report where nobody follows the run."""
+
+
+def train(config: Config, stop: StopFlag | None = None, report: Report = unheard) -> Outcome:
     """Train the stream of `config` in the folder `config.run`, or continue what is there.
 
-    Runs in one process, or as one of many under torchrun, submitit or Ray; every rank calls it alike.
-    Raises ConfigError, DataError or NonFiniteLoss with one sentence that says what to change.
+    Runs in one process, or as one of many under torchrun, submitit or Ray; every rank calls it alike. It leaves when
+    `stop` is set on any rank; without one, signals are listened to here. Rank 0 calls `report` after every epoch.
+    Raises ConfigError, DataError or NonFiniteLoss with one sentence that says what to change, Unreachable when
+    another rank has vanished.
     """
     if not config.run:
         raise ConfigError("run is empty, wanted the folder of this run (run=runs/name)")
     with (
+        nullcontext(stop) if stop else stop_flag(config.train.leave_seconds) as flag,
         join(config.train.threads, config.train.timeout_minutes) as world,
-        stop_flag() as stop,
         RunDir(config.run).claimed() if world.is_main else nullcontext(),
     ):
-        return Trainer(Setup.of(config, world), world, stop).run()
+        return Trainer(Setup.of(config, world), world, flag, report).run()
 
 
 class Trainer:
     """The state of a run between steps, and the loop."""
 
-    def __init__(self, setup: Setup, world: World, stop: StopFlag) -> None:
+    def __init__(self, setup: Setup, world: World, stop: StopFlag, report: Report = unheard) -> None:
         self.setup, self.world, self.stop = setup, world, stop
+        self.report = report if world.is_main else unheard
         self.config = config = setup.config
         self.precision = Precision.of(config.train.precision, world.device)
         torch.manual_seed(config.train.seed)
@@ -99,11 +111,14 @@ class Trainer:
                 with meters.waiting():
                     batch = next(batches)
                 stop = self.train_step(batch, meters)
-                if stop or time.monotonic() - self.saved_at > 60 * self.config.train.save_minutes:
+                if stop or self.must_save():
                     self.save()
                 if stop:
                     return self.leave(finished=False)
-            self.end_epoch(epoch, meters)
+            try:
+                self.end_epoch(epoch, meters)
+            except Stopped:  # by the validation, which is done again when the run continues
+                return self.leave(finished=False)
         return self.leave(finished=True)
 
     def train_step(self, batch: TrainItem, meters: Meters) -> bool:
@@ -150,15 +165,19 @@ class Trainer:
         )
 
     def end_epoch(self, epoch: int, meters: Meters) -> None:
-        """Validate when due, keep the best, save, and say so in one line."""
+        """Validate when due, keep the best, save, and say so in one line; Stopped when asked to in a validation."""
         line = f"epoch {epoch + 1}/{self.config.train.epochs}  {meters.summary()}"
+        values = {"epoch": epoch + 1.0, "step": float(self.step), **meters.epoch.means()}
         due = (epoch + 1) % self.config.train.validate_every == 0 or epoch + 1 == self.config.train.epochs
         if due and len(self.setup.split.held_out):
+            self.save()  # a validation may take longer than a job that was asked to leave has
             scores = self.validate()
             line += f"  held-out mAP {scores.mAP:.1%} rank-1 {scores.rank(1):.1%}"
             # at the last step done: what is logged at the next one is replaced when the run continues from here
             last = self.step - 1
-            self.board.scalars({"validation/mAP": scores.mAP, "validation/rank-1": scores.rank(1)}, last)
+            found = {"validation/mAP": scores.mAP, "validation/rank-1": scores.rank(1)}
+            self.board.scalars(found, last)
+            values |= found
             if scores.mAP > self.best_mAP:
                 self.best_mAP = scores.mAP
                 if self.world.is_main:
@@ -166,15 +185,21 @@ class Trainer:
         self.epochs_done = epoch + 1
         self.save()
         log.info("%s %s", self.config.stream, line)
+        self.report(values)
 
     def validate(self) -> Scores:
         """Scores on the held-out identities, across cameras."""
-        split, table = self.setup.split, self.setup.table
-        found = extract(self.network, self.setup.stream, self.setup.source, split.held_out, self.config, self.world)
+        split, table, source = self.setup.split, self.setup.table, self.setup.source
+        found = extract(self.network, self.setup.stream, source, split.held_out, self.config, self.world, self.stop)
         features, valid, query = found.features_ND, found.valid_N, split.query
         distance_QG = stream_distances(features[query], features, valid[query], valid)
         labels = rows_of(table, split.held_out[query]), rows_of(table, split.held_out)
         return evaluate(distance_QG, *labels, VALIDATION_PROTOCOL)
+
+    def must_save(self) -> bool:
+        """Whether a checkpoint within the epoch is due."""
+        every, minutes = self.config.train.save_steps, self.config.train.save_minutes
+        return (every > 0 and self.step % every == 0) or time.monotonic() - self.saved_at > 60 * minutes
 
     def weights(self) -> State:
         """The network and where it comes from: all that the final job needs."""

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from sptskm.training.batchnorm import SyncedBatchNorm
+from sptskm.training.endings import Stopped, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +50,16 @@ class World:
 
     @property
     def device(self) -> torch.device:
-        """The GPU of this rank among the visible ones, or the CPU."""
+        """The GPU of this rank among the visible ones (all of a node, or only its own), or the CPU."""
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        return torch.device("cuda", self.local_rank if torch.cuda.device_count() > 1 else 0)
+        visible = torch.cuda.device_count()
+        if 1 < visible <= self.local_rank:
+            raise RuntimeError(
+                f"rank {self.rank} is number {self.local_rank} on its node, but only {visible} GPUs are visible there "
+                f"(CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}), wanted one for each rank"
+            )
+        return torch.device("cuda", self.local_rank if visible > 1 else 0)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, without gradient; a new tensor."""
@@ -81,15 +88,21 @@ class World:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def agree(self, what: str, value: str) -> None:
-        """RuntimeError on every rank when `value` is not the same everywhere, naming the ranks that differ."""
-        if self.size == 1:
-            return
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
-        if len(set(values)) > 1:
-            differ = ", ".join(f"rank {rank}: {found}" for rank, found in enumerate(values))
-            raise RuntimeError(f"{what} differs between ranks ({differ})")
+    def agree(self, values: Mapping[str, Any]) -> None:
+        """RuntimeError on every rank when a value is not the same everywhere, naming it and the ranks that differ."""
+        everyone = self.collect(dict(values))
+        for what in sorted({name for own in everyone for name in own}):
+            found = [own.get(what, "not there") for own in everyone]
+            if any(value != found[0] for value in found):
+                differ = ", ".join(f"rank {rank}: {value}" for rank, value in enumerate(found))
+                raise RuntimeError(f"{what} differs between ranks ({differ})")
+
+    def collect(self, value: Any) -> list[Any]:
+        """A plain object of every rank, in rank order, on every rank."""
+        everyone: list[Any] = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(everyone, value)
+        return everyone
 
     def wrap(self, model: nn.Module, batch_norm: str) -> nn.Module:
         """The model for training on all ranks, with BN over all ranks, per rank (rank 0's statistics kept) or fixed."""
@@ -114,8 +127,8 @@ class World:
 def join(threads: int, timeout_minutes: float) -> Iterator[World]:
     """Enter the world this process was started in, and leave it.
 
-    An exception in one rank is shown by every other rank with its trace, and ends them, within seconds; a rank
-    that vanishes is noticed by the collectives, at the latest after `timeout_minutes`.
+    An exception in one rank is shown by every other rank with its trace, and ends them, within seconds. A rank that
+    vanishes is noticed by the collectives, at the latest after `timeout_minutes`, and raises Unreachable in the others.
     """
     faulthandler.enable()
     if not torch.cuda.is_available():
@@ -137,19 +150,42 @@ def _joined(timeout: timedelta) -> Iterator[World]:
     world = World(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
-    store, _, _ = next(rendezvous("env://", timeout=timeout))
-    dist.init_process_group(
-        "nccl" if world.device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=timeout
-    )
+    backend = "nccl" if world.device.type == "cuda" else "gloo"
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=timeout))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    except (dist.DistError, RuntimeError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise Unreachable(f"rank {rank} does not meet the other {size - 1} at {where}: {first_line(error)}") from error
     end_watch = _watch(store.clone(), world)
     try:
         yield world
-    except Exception:
+    except Stopped:
+        dist.destroy_process_group()
+        raise
+    except Exception as error:
+        if _is_loss(error, store):
+            raise Unreachable(f"rank {rank} has lost another rank: {first_line(error)}") from error
         _announce(store, world)
         raise
     finally:
         end_watch()
     dist.destroy_process_group()
+
+
+def _is_loss(error: Exception, store: Any) -> bool:
+    """Whether a collective has failed because a rank vanished; one that fails by its own fault says so first."""
+    if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+        return False
+    try:
+        return not store.check([FAILURE_KEY])
+    except Exception:  # the store has vanished with rank 0
+        return True
+
+
+def first_line(error: Exception) -> str:
+    """What an error of torch.distributed says before its C++ trace."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _announce(store: Any, world: World) -> None:

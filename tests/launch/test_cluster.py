@@ -7,7 +7,7 @@ import pytest
 import submitit
 from launching import ROOT
 
-from launch.cluster import Cluster, load_cluster, parameters, requeues
+from launch.cluster import Cluster, construction, load_cluster, parameters
 
 
 def write(folder: Path, text: str) -> Path:
@@ -72,8 +72,8 @@ def test_only_the_local_cluster_of_this_repository_needs_no_scheduler():
 @pytest.mark.parametrize("after", [(), ("12", "13")])
 def test_submitit_accepts_the_parameters_of_a_full_cluster(tmp_path, after):
     full = Cluster("local", 1, 0, 2, 4, 8, 60, "gpu", "prj", "a100", ("module load cuda",))
-    executor = submitit.AutoExecutor(tmp_path, full.executor, **requeues(full))
-    executor.update_parameters(**parameters(full, "ssin", after))
+    executor = submitit.AutoExecutor(tmp_path, full.executor, **construction(full))
+    executor.update_parameters(**parameters(full, "ssin", tmp_path, tmp_path / "code", after))
     assert executor._executor.parameters["tasks_per_node"] == 2
     assert executor._executor.max_num_timeout == full.requeues
 
@@ -81,13 +81,12 @@ def test_submitit_accepts_the_parameters_of_a_full_cluster(tmp_path, after):
 def test_a_scheduler_is_asked_to_requeue_as_often_as_the_cluster_says(tmp_path, monkeypatch):
     monkeypatch.setattr(submitit.SlurmExecutor, "affinity", classmethod(lambda _: 1))
     cluster = Cluster(requeues=7)
-    executor = submitit.AutoExecutor(tmp_path, cluster.executor, **requeues(cluster))
-    executor.update_parameters(**parameters(cluster, "ssin"))
+    executor = submitit.AutoExecutor(tmp_path, cluster.executor, **construction(cluster))
+    executor.update_parameters(**parameters(cluster, "ssin", tmp_path, tmp_path / "code"))
     assert executor._executor.max_num_timeout == 7
     assert executor._executor.parameters["signal_delay_s"] == cluster.warn_seconds
 
 
 def test_empty_settings_are_left_to_the_scheduler():
-    assert not {"slurm_partition", "slurm_account", "slurm_constraint", "slurm_setup"} & set(
-        parameters(Cluster(), "ssin")
-    )
+    given = parameters(Cluster(), "ssin", Path("jobs"), Path("code"))
+    assert not {"slurm_partition", "slurm_account", "slurm_constraint"} & set(given)

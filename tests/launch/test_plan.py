@@ -100,7 +100,7 @@ REFUSED = {
     "run folder as an override": (["run=elsewhere"], "run= is an override, wanted --run FOLDER"),
     "unknown protocol": (["final.protocol=mars"], "mars-official"),
     "missing data": (["data.root=nowhere"], "nowhere/info/train_name.txt: no such file"),
-    "missing weights": (["ssin.model.pretrained=resnet.pth"], "model.pretrained is resnet.pth: no such file"),
+    "missing weights": (["ssin.model.pretrained=resnet.pth"], "/resnet.pth: no such file"),
     "too few identities": (["smin.sampling.identities=90"], "smin: sampling.identities x sampling.tracklets is 90 x 2"),
     "no row long enough": (["data.min_length=9999"], "ssin: no training tracklet is left"),
     "different splits": (["ssin.data.split_seed=1"], "data.held_out and data.split_seed must be the same"),
@@ -166,7 +166,7 @@ def test_a_global_batch_must_divide_over_the_ranks(configs):
         plan(configs, "smin.sampling.tracklets=3", ranks=4)
 
 
-@pytest.mark.parametrize("name", ["plan", "cluster", "jobs", "local", "slurm"])
+@pytest.mark.parametrize("name", ["plan", "cluster", "jobs", "local", "requeue", "slurm"])
 def test_importing_a_launcher_does_not_import_torch(name):
     code = f"import sys, launch.{name}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
@@ -174,7 +174,7 @@ def test_importing_a_launcher_does_not_import_torch(name):
 
 def test_jobs_are_pickled_by_reference_and_read_back_without_torch(configs, tmp_path):
     found = plan(configs)
-    jobs = [*(TrainJob(config, 3) for config in found.configs), final_job(found)]
+    jobs = [*(TrainJob(config, 3) for config in found.configs), final_job(found, 3)]
     text = pickle.dumps(jobs)
     assert pickle.loads(text) == jobs  # noqa: S301
     assert b"launch.jobs" in text
@@ -187,14 +187,13 @@ def test_jobs_are_pickled_by_reference_and_read_back_without_torch(configs, tmp_
 
 def test_the_final_job_names_the_runs_in_the_order_of_the_plan(configs):
     found = plan(configs, "final.weight=0.5")
-    assert final_job(found) == FinalJob(
-        (str(found.folder / "ssin"), str(found.folder / "smin")), str(found.out), found.final
-    )
+    runs = (str(found.folder / "ssin"), str(found.folder / "smin"))
+    assert final_job(found, 3) == FinalJob(runs, str(found.out), found.final, 20.0, 3)
 
 
 def test_a_checkpointed_job_is_submitted_again_as_it_is(configs):
     found = plan(configs)
-    for job in (TrainJob(found.configs[0], 3), final_job(found)):
+    for job in (TrainJob(found.configs[0], 3), final_job(found, 3)):
         assert job.checkpoint().function == job
 
 

@@ -27,13 +27,13 @@ def embeddings(walkers: Path, tmp_path: Path, stream: str, *overrides: str):
 def test_dealing_gives_every_tracklet_to_exactly_one_rank(world, tracklets):
     rng = np.random.default_rng(0)
     pieces = [[Piece(n, 0, int(rng.integers(1, 40)))] for n in range(tracklets)]
-    dealt = [own for rank in range(world) for own in deal(pieces, rank, world)]
+    dealt = [own for share in deal(pieces, world) for own in share]
     assert sorted(own[0].row for own in dealt) == list(range(tracklets))
 
 
 def test_ranks_get_similar_amounts_of_work():
     pieces = [[Piece(n, 0, 1 + n % 50)] for n in range(400)]
-    clips = [sum(p.last for own in deal(pieces, rank, 4) for p in own) for rank in range(4)]
+    clips = [sum(p.last for own in share for p in own) for share in deal(pieces, 4)]
     assert max(clips) < 1.05 * min(clips)
 
 
@@ -59,7 +59,7 @@ def test_a_limit_of_clips_is_drawn_by_seed_and_changes_the_features(walkers, tmp
 
 
 def test_a_lost_clip_is_noticed(walkers, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "deal", lambda pieces, rank, world: deal(pieces, rank, world)[1:])
+    monkeypatch.setattr(extraction, "deal", lambda pieces, world: [share[1:] for share in deal(pieces, world)])
     with pytest.raises(RuntimeError, match=r"0 clips were embedded, wanted \d+"):
         embeddings(walkers, tmp_path, "ssin")
 

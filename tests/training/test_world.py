@@ -35,7 +35,7 @@ def test_half_set_variables_are_refused_by_name(monkeypatch):
 def disagree() -> str:
     with join(threads=1, timeout_minutes=1) as world:
         try:
-            world.agree("the table", f"hash{world.rank}")
+            world.agree({"seed": 1, "the table": f"hash{world.rank}"})
         except RuntimeError as error:
             return str(error)
     return ""

@@ -1,0 +1,58 @@
+"""Back into SLURM's queue: a job that leaves as asked, and one that has lost a rank or a node.
+
+python -m launch.requeue FOLDER RETRIES      what a batch script does when its ranks have failed
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 120  # seconds until SLURM has ended the batch script of a job that it queues again
+
+
+def requeue(limit: int, environment: Mapping[str, str] = os.environ) -> bool:
+    """Put the running job of this process back into the queue; RuntimeError when it has been there too often.
+
+    A preempted job and one at its time limit are still running when they are asked to leave. A cancelled one is
+    not, and must not come back, although it was sent the same signal; False then.
+    """
+    job, restarts = environment["SLURM_JOB_ID"], int(environment.get("SLURM_RESTART_COUNT", 0))
+    asked = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True, check=False)
+    if (state := asked.stdout.strip()) != "RUNNING":
+        log.info("job %s is %s and is not queued again", job, state.lower() or "gone")
+        return False
+    if restarts >= limit:
+        raise RuntimeError(f"job {job} was restarted {restarts} times, the limit; the same command continues it")
+    subprocess.run(["scontrol", "requeue", job], check=True)
+    return True
+
+
+def retry(folder: Path, retries: int, environment: Mapping[str, str] = os.environ) -> bool:
+    """Queue a failed job again if no rank has said why it failed, and it has not happened too often; whether it was.
+
+    A rank that fails by its own fault leaves its exception in `folder`. One that is killed leaves nothing, and
+    neither do those that lose it.
+    """
+    job = environment["SLURM_JOB_ID"]
+    if any(folder.glob(f"{job}_*_result.pkl")):
+        return False
+    losses = folder / f"{job}_losses.log"
+    before = len(losses.read_text().splitlines()) if losses.exists() else 0
+    if before >= retries:
+        print(f"job {job} has lost ranks or nodes {before + 1} times; the same command continues it", file=sys.stderr)
+        return False
+    with losses.open("a") as file:
+        file.write(f"{time.strftime('%F %T')} restart {environment.get('SLURM_RESTART_COUNT', 0)}\n")
+    print(f"job {job} has lost a rank or a node and is queued again", file=sys.stderr)
+    return requeue(sys.maxsize, environment)
+
+
+if __name__ == "__main__":
+    if retry(Path(sys.argv[1]), int(sys.argv[2])):
+        time.sleep(PATIENCE)

@@ -1,0 +1,44 @@
+"""The code as it was when a job was submitted: what runs today, tomorrow and after a requeue."""
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+
+import launch
+import sptskm
+
+
+def sources() -> dict[str, Path]:
+    """Every module of the toolkit by its path below the folder that holds the packages."""
+    found: dict[str, Path] = {}
+    for package in (sptskm, launch):
+        home = Path(str(package.__file__)).parent
+        found |= {str(path.relative_to(home.parent)): path for path in sorted(home.rglob("*.py"))}
+    return found
+
+
+def place(folder: Path) -> Path:
+    """Where the code of today belongs below `folder`: a name made of its content."""
+    content = hashlib.sha256()
+    for name, path in sources().items():
+        content.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return folder / f"code-{content.hexdigest()[:12]}"
+
+
+def take(folder: Path) -> Path:
+    """Copy the code to its place, unless it is there already; a job started in that folder imports it first."""
+    target = place(folder)
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".code-", dir=folder))
+    partial.chmod(0o755)
+    for name, path in sources().items():
+        (partial / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, partial / name)
+    try:
+        partial.rename(target)
+    except OSError:  # another launcher was quicker
+        shutil.rmtree(partial)
+    return target

@@ -1,0 +1,57 @@
+"""Where this process stands among the tasks of a scheduler, as the variables that torchrun would set. No torch."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+FIRST_PORT, PORTS = 20_000, 12_000  # below those that Linux hands out by itself
+
+
+def port(job: int, restarts: int) -> int:
+    """Where the ranks of a job meet: its own, and another one each time it starts, should the first be taken."""
+    return FIRST_PORT + (job + 4099 * restarts) % PORTS
+
+
+def set_variables(rank: int, size: int, local_rank: int, local_size: int, address: str, port: int) -> None:
+    """Say who this process is; whatever the submitting shell had set is gone."""
+    for name in VARIABLES:
+        os.environ.pop(name, None)
+    if size > 1:
+        values = (rank, size, local_rank, local_size, address, port)
+        os.environ.update(zip(VARIABLES, map(str, values), strict=True))
+
+
+def enter_step() -> None:
+    """In a task that `srun` has started, set the variables; elsewhere, and below torchrun, leave them alone."""
+    known = os.environ
+    if "SLURM_STEP_NUM_TASKS" not in known or "TORCHELASTIC_RUN_ID" in known:
+        return
+    size, here = int(known["SLURM_STEP_NUM_TASKS"]), int(known["SLURM_NODEID"])
+    set_variables(
+        int(known["SLURM_PROCID"]),
+        size,
+        int(known["SLURM_LOCALID"]),
+        tasks_per_node(known["SLURM_STEP_TASKS_PER_NODE"])[here],
+        first_host(known),
+        port(int(known["SLURM_JOB_ID"]), int(known.get("SLURM_RESTART_COUNT", 0))),
+    )
+
+
+def tasks_per_node(text: str) -> list[int]:
+    """SLURM's way of writing tasks per node: "2(x3),1" is two on each of three nodes and one on the fourth."""
+    counts = []
+    for part in text.split(","):
+        count, _, times = part.rstrip(")").partition("(x")
+        counts += [int(count)] * int(times or 1)
+    return counts
+
+
+def first_host(known: Mapping[str, str]) -> str:
+    """The node of rank 0; the machine itself where there is only one, whose own name need not resolve."""
+    if known["SLURM_STEP_NUM_NODES"] == "1":
+        return "127.0.0.1"
+    listed = subprocess.run(
+        ["scontrol", "show", "hostnames", known["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True
+    )
+    return listed.stdout.split()[0]
