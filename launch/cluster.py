@@ -104,7 +104,8 @@ def parameters(cluster: Cluster, name: str, folder: Path, code: Path, after: Seq
         additional |= {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
     slurm: dict[str, Any] = {
         "signal_delay_s": cluster.warn_seconds,
-        "srun_args": ["--kill-on-bad-exit=1"],
+        # since SLURM 22.05 srun does not take over the CPUs that sbatch has asked for
+        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cluster.cpus_per_task}"],
         "setup": list(cluster.setup),
         "teardown": [
             "code=$?",

@@ -16,6 +16,7 @@ from typing import Any
 from launch import snapshot
 from launch.cluster import Cluster, construction, load_cluster, parameters
 from launch.plan import Plan, check, make_plan, parser
+from launch.watch import Followed, watch
 from sptskm.cli import EXIT_BAD_INPUT
 from sptskm.config import ConfigError
 
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cluster = load_cluster(_cluster_file(chosen.cluster))
         if chosen.dry_run and cluster.executor == "local":
             raise ConfigError(f"--dry-run shows batch scripts, and --cluster {chosen.cluster} has none")
+        if chosen.watch and (chosen.dry_run or cluster.executor == "local"):
+            raise ConfigError("--watch follows jobs of SLURM, and there will be none")
         plan = make_plan(chosen)
         check(plan, cluster.ranks)
         if cluster.executor == "slurm" and not chosen.dry_run and shutil.which("sbatch") is None:
@@ -37,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.dry_run:
         print(dry_run(plan, cluster))
         return 0
-    return run_here(plan, cluster) if cluster.executor == "local" else submit(plan, cluster)
+    return run_here(plan, cluster) if cluster.executor == "local" else submit(plan, cluster, chosen.watch)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -47,6 +50,7 @@ def command_line() -> argparse.ArgumentParser:
         "--cluster", default="slurm", help="a file configs/cluster/NAME.yaml, or a path; `local` needs no SLURM"
     )
     options.add_argument("--dry-run", action="store_true", help="print the batch scripts, submit nothing")
+    options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
     return options
 
 
@@ -81,24 +85,28 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
     return "\n".join(texts)
 
 
-def submit(plan: Plan, cluster: Cluster) -> int:
+def submit(plan: Plan, cluster: Cluster, follow: bool) -> int:
     """Queue the jobs, the final one behind the others, and say where to look; all of them or none."""
     from submitit.core.utils import FailedJobError
 
     from launch.jobs import TrainJob, final_job
 
-    queued: list[Any] = []
+    queued: dict[str, Any] = {}
     try:
         for config in plan.configs:
-            queued.append(_queue(plan, cluster, TrainJob(config, cluster.requeues), config.stream))
-        _queue(plan, cluster, final_job(plan, cluster.requeues), "final", [job.job_id for job in queued])
+            queued[config.stream] = _queue(plan, cluster, TrainJob(config, cluster.requeues), config.stream)
+        before = [job.job_id for job in queued.values()]
+        queued["final"] = _queue(plan, cluster, final_job(plan, cluster.requeues), "final", before)
     except FailedJobError as error:  # what sbatch has said
-        for job in queued:
+        for job in queued.values():
             job.cancel(check=False)
         print(f"launch/slurm.py: not submitted, nothing stays queued: {_last_line(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    print(plan.farewell())
-    return 0
+    print(plan.farewell(), flush=True)
+    if not follow:
+        return 0
+    logs = {name: [job.paths.stderr, job.paths.stdout] for name, job in queued.items()}
+    return watch({name: Followed(job.job_id, logs[name]) for name, job in queued.items()})
 
 
 def _last_line(error: Exception) -> str:
@@ -125,7 +133,7 @@ def _queue(plan: Plan, cluster: Cluster, job: Any, name: str, after: Sequence[st
     executor = submitit.AutoExecutor(logs(plan), cluster.executor, **construction(cluster))
     executor.update_parameters(**parameters(cluster, name, logs(plan), snapshot.take(logs(plan)), after))
     submitted = executor.submit(job)
-    print(f"{name}: job {submitted.job_id}, log {submitted.paths.stdout}", flush=True)
+    print(f"{name}: job {submitted.job_id}, log {submitted.paths.stderr}", flush=True)
     return submitted
 
 

@@ -14,6 +14,7 @@ from sptskm.configfile import apply_overrides, load, load_final, to_yaml
 from sptskm.data import DataError
 from sptskm.report.console import set_up_logging
 from sptskm.synthetic import DEMO, Sizes, write_dataset
+from sptskm.training.allocation import enter_step
 from sptskm.training.endings import EXIT_STOPPED, EXIT_UNREACHABLE, Stopped, Unreachable
 from sptskm.training.signals import stop_flag
 
@@ -75,8 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         synth.add_argument(option, type=int, default=default, help=f"(default: {default})", **pair)
     synth.set_defaults(command=_synth)
 
-    check = commands.add_parser("check", help="find missing and broken files of a data set before training")
-    check.add_argument("folder", type=Path)
+    check = commands.add_parser("check", help="find missing and broken files of a data set, or of ranks, beforehand")
+    check.add_argument("folder", type=Path, nargs="?")
+    check.add_argument("--dist", action="store_true", help="let the ranks of an allocation meet (below srun, torchrun)")
     check.add_argument("--quick", action="store_true", help="only look whether files exist")
     check.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     check.set_defaults(command=_check)
@@ -108,11 +110,24 @@ def _synth(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    if (options.folder is None) != options.dist:
+        raise ConfigError("check wants either the folder of a data set or --dist")
+    if options.dist:
+        return _check_ranks()
     from sptskm.data.check import check
 
     report = check(options.folder, decode=not options.quick, workers=options.workers)
     print(report.text())
     return 0 if report.ok else EXIT_BAD_INPUT
+
+
+def _check_ranks() -> int:
+    from sptskm.training.inspection import inspect_ranks
+
+    enter_step()
+    if text := inspect_ranks():
+        print(text)
+    return 0
 
 
 def _config(options: argparse.Namespace) -> None:
@@ -122,6 +137,7 @@ def _config(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> int:
     from sptskm.training.trainer import train
 
+    enter_step()
     return 0 if train(load(options.file, options.overrides)).finished else EXIT_STOPPED
 
 
@@ -134,6 +150,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         settings = load_final(options.final, options.settings)
     else:
         raise FileNotFoundError(f"configuration {options.final}: no such file")
+    enter_step()
     with stop_flag() as stop:
         results = final(options.runs, options.out, settings, options.overrides, stop)
     if results is not None:

@@ -21,8 +21,8 @@ def write_configs(folder: Path, root: Path) -> Path:
     return folder
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    """`python ARGUMENTS` in the repository's root, as a process whose output can be read."""
+def start(*arguments: object, **variables: str) -> subprocess.Popen[str]:
+    """`python ARGUMENTS` in the repository's root, with more environment, as a process whose output can be read."""
     activated = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {
         **os.environ,
@@ -30,6 +30,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
         "CUDA_VISIBLE_DEVICES": "",
+        **variables,
     }
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
@@ -50,9 +51,9 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def launch(*arguments: object) -> tuple[int, str, str]:
+def launch(*arguments: object, **variables: str) -> tuple[int, str, str]:
     """`start` and `end`."""
-    return end(start(*arguments))
+    return end(start(*arguments, **variables))
 
 
 def processes_naming(text: str) -> list[str]:

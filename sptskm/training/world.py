@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -110,6 +111,8 @@ class World:
             return model
         if batch_norm == "sync":
             model = self._synchronised(model)
+        # 1 x 1 convolutions: the strides of dimensions of size one differ, which costs nothing
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         devices = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, devices)  # which also keeps the buffers at rank 0's
 

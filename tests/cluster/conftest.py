@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launching import ROOT, launch
+from launching import ROOT, launch, write_configs
+from runs import options
 
 DEADLINE = 150  # seconds that any job here may take on two busy cores
 CLUSTER = "nodes: 2\ngpus_per_node: 0\ncpus_per_task: 1\nmem_gb: 1\nminutes: 60\nwarn_seconds: 20\npartition: main\n"
@@ -19,21 +20,32 @@ class Slurm:
     """A running cluster and what a user does with it."""
 
     def __init__(self, folder: Path) -> None:
-        self.environment = {**os.environ, "SLURM_CONF": str(folder / "etc" / "slurm.conf")}
+        self.folder = folder
+        self.variables = {"SLURM_CONF": str(folder / "etc" / "slurm.conf")}
+        activated = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        self.environment = {**os.environ, **self.variables, "PATH": activated}
 
-    def call(self, *command: str) -> str:
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=30, check=True)
+    def call(self, *command: object, **variables: str) -> str:
+        done = subprocess.run(
+            [*map(str, command)],
+            env={**self.environment, **variables},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def launch(self, *arguments: object) -> dict[str, str]:
+    def launch(self, *arguments: object, **variables: str) -> dict[str, str]:
         """Job ids of `launch/slurm.py`, by name of the job."""
-        os.environ["SLURM_CONF"] = self.environment["SLURM_CONF"]
-        try:
-            code, out, err = launch("launch/slurm.py", *arguments)
-        finally:
-            del os.environ["SLURM_CONF"]
+        code, out, err = launch("launch/slurm.py", *arguments, **self.variables, **variables)
         assert code == 0, err
-        return {line.split(":")[0]: line.split()[2].rstrip(",") for line in out.splitlines() if ": job " in line}
+        return ids(out)
+
+    def devcluster(self, action: str) -> None:
+        self.call(sys.executable, ROOT / "slurm" / "devcluster", action, "--folder", self.folder)
 
     def state(self, job: str) -> str:
         """SLURM's word for where a job is; the accounting knows the end, the queue everything before it."""
@@ -54,6 +66,10 @@ class Slurm:
     def restarts(self, job: str) -> int:
         fields = dict(pair.split("=", 1) for pair in self.call("scontrol", "show", "job", job).split() if "=" in pair)
         return int(fields["Restarts"])
+
+
+def ids(out: str) -> dict[str, str]:
+    return {line.split(":")[0]: line.split()[2].rstrip(",") for line in out.splitlines() if ": job " in line}
 
 
 def bring_up(*options: str) -> Iterator[Slurm]:
@@ -92,3 +108,20 @@ def cluster_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cluster") / "dev.yaml"
     path.write_text(CLUSTER)
     return path
+
+
+@pytest.fixture(scope="session")
+def configs(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small configurations of both streams on the tiny walkers."""
+    return write_configs(tmp_path_factory.mktemp("configs"), walkers)
+
+
+@pytest.fixture(scope="session")
+def finished(slurm: Slurm, configs: Path, cluster_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both streams and the final job, uninterrupted, DDP across both nodes."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    jobs = slurm.launch(*options(configs, cluster_file, run, "both"))
+    assert list(jobs) == ["ssin", "smin", "final"]
+    assert slurm.state(jobs["final"]) == "PENDING"
+    slurm.wait(jobs["final"], "COMPLETED")
+    return run

@@ -1,60 +1,18 @@
-"""Jobs on a real two-node SLURM cluster: what is asserted are final weights and states."""
+"""Jobs on a real two-node SLURM cluster, as they are meant to go: what is asserted are final weights and states."""
 
 import json
-import os
 import shutil
-import signal
+import socket
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from conftest import Slurm
-from launching import processes_naming, write_configs
+from conftest import Slurm, ids
+from launching import ROOT, launch, processes_naming, write_configs
+from runs import assert_same_end, end_of, options, until, until_training
 
-EPOCHS = 12
-
-
-@pytest.fixture(scope="session")
-def configs(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_configs(tmp_path_factory.mktemp("configs"), walkers)
-
-
-def options(configs: Path, cluster_file: Path, run: Path, stream: str) -> list[object]:
-    words = ["--stream", stream, "--config", configs, "--cluster", cluster_file, "--run", run]
-    return [*words, f"train.epochs={EPOCHS}", "train.validate_every=6"]
-
-
-def end_of(run: Path) -> dict[str, Any]:
-    state = torch.load(max(run.glob("checkpoint-*.pt")), weights_only=True)
-    return {**{f"model {k}": v for k, v in state["model"].items()}, "step": state["step"], "best": state["best_mAP"]}
-
-
-def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        same = found[name].equal(value) if isinstance(value, torch.Tensor) else found[name] == value
-        assert same, name
-
-
-def wait_for_steps(run: Path) -> None:
-    """Until the run has written its first checkpoint: it is in the middle of training then."""
-    deadline = time.monotonic() + 90
-    while not list(run.glob("checkpoint-*.pt")):
-        assert time.monotonic() < deadline, f"nothing happens in {run}"
-        time.sleep(0.1)
-
-
-@pytest.fixture(scope="session")
-def finished(slurm: Slurm, configs: Path, cluster_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both streams and the final job, uninterrupted, DDP across both nodes."""
-    run = tmp_path_factory.mktemp("finished") / "run"
-    jobs = slurm.launch(*options(configs, cluster_file, run, "both"))
-    assert list(jobs) == ["ssin", "smin", "final"]
-    assert slurm.state(jobs["final"]) == "PENDING"
-    slurm.wait(jobs["final"], "COMPLETED")
-    return run
+from sptskm.training.allocation import port
 
 
 def test_both_streams_train_across_two_nodes_and_the_final_job_follows(finished: Path) -> None:
@@ -70,19 +28,19 @@ def test_a_preempted_job_is_requeued_once_and_ends_with_the_same_bits(
 ) -> None:
     slurm: Slurm = request.getfixturevalue(kind)
     job = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "ssin"))["ssin"]
-    wait_for_steps(tmp_path / "run" / "ssin")
+    until_training(tmp_path / "run" / "ssin")
     rival = slurm.call("sbatch", "--parsable", "-p", "high", "-N2", "--exclusive", "--wrap", "sleep 1", "-o/dev/null")
     slurm.wait(rival, "COMPLETED")
     slurm.wait(job, "COMPLETED")
     assert slurm.restarts(job) == 1
-    assert_equal(end_of(tmp_path / "run" / "ssin"), end_of(finished / "ssin"))
+    assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
 
 
 def test_a_cancelled_job_has_saved_and_does_not_come_back(
     slurm: Slurm, configs: Path, cluster_file: Path, tmp_path: Path
 ) -> None:
     jobs = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "smin"))
-    wait_for_steps(tmp_path / "run" / "smin")
+    until_training(tmp_path / "run" / "smin")
     slurm.call("scancel", jobs["smin"])
     assert slurm.wait(jobs["smin"], "CANCELLED") == "CANCELLED"
     assert slurm.wait(jobs["final"], "CANCELLED") == "CANCELLED"
@@ -92,50 +50,95 @@ def test_a_cancelled_job_has_saved_and_does_not_come_back(
     assert end_of(tmp_path / "run" / "smin")["step"] > 0
 
 
-def test_a_failed_stream_cancels_the_final_job(slurm: Slurm, walkers: Path, cluster_file: Path, tmp_path: Path) -> None:
+STATES = {"ssin": "failed", "smin": "completed", "final": "cancelled"}
+
+
+def test_a_failed_stream_cancels_the_final_job_and_who_watches_is_told(
+    slurm: Slurm, walkers: Path, cluster_file: Path, tmp_path: Path
+) -> None:
     data = tmp_path / "data"
     shutil.copytree(walkers, data)
     for frame in (data / "bbox_train").rglob("*F003.jpg"):
         frame.write_bytes(b"broken")  # which is not among the files looked at before submission
     configs = write_configs(tmp_path / "configs", data)
-    jobs = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "both"))
-    assert slurm.wait(jobs["ssin"], "FAILED") == "FAILED"
-    assert slurm.wait(jobs["final"], "CANCELLED") == "CANCELLED"
-    log = (tmp_path / "run" / "jobs" / f"{jobs['ssin']}_0_log.err").read_text()
-    assert "F003.jpg: corrupt, not a readable image" in log
-    slurm.wait(jobs["smin"], "COMPLETED")
+    words = options(configs, cluster_file, tmp_path / "run", "both")
+    code, out, err = launch("launch/slurm.py", *words, "--watch", **slurm.variables)
+    assert code == 1, err
+    jobs = ids(out)
+    last = {line.split()[0]: line.split()[1:] for line in out.splitlines()[-3:]}
+    assert last == {name: [jobs[name], state] for name, state in STATES.items()}, out
+    assert {name: slurm.state(job).lower() for name, job in jobs.items()} == STATES
+    assert slurm.restarts(jobs["ssin"]) == 0
+    assert "F003.jpg: corrupt, not a readable image" in out
+    assert "smin epoch 12/12" in out
 
 
-def test_a_killed_rank_ends_its_job_which_is_queued_again_and_ends_with_the_same_bits(
+def test_a_job_runs_the_code_as_it_was_submitted_also_after_a_requeue(
     slurm: Slurm, configs: Path, cluster_file: Path, tmp_path: Path, finished: Path
 ) -> None:
-    words = options(configs, cluster_file, tmp_path / "run", "ssin")
-    job = slurm.launch(*words)["ssin"]
-    wait_for_steps(tmp_path / "run" / "ssin")
-    other = _rank_of(job, 0)
-    os.kill(_rank_of(job, 1), signal.SIGKILL)
-    wait_for_end(other, seconds=60)
+    for package in ("launch", "sptskm"):
+        shutil.copytree(ROOT / package, tmp_path / "mine" / package)
+    mine = {"PYTHONPATH": str(tmp_path / "mine")}
+    job = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "ssin"), **mine)["ssin"]
+    for source in ("training/trainer.py", "config.py", "__init__.py"):
+        (tmp_path / "mine" / "sptskm" / source).write_text("raise SystemExit('edited after submission')")
+    until_training(tmp_path / "run" / "ssin")
+    slurm.call("scancel", "--signal=USR1", job)
     slurm.wait(job, "COMPLETED")
     assert slurm.restarts(job) == 1
-    assert_equal(end_of(tmp_path / "run" / "ssin"), end_of(finished / "ssin"))
+    assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
 
 
-def wait_for_end(pid: int, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < deadline, f"process {pid} still runs after {seconds} s"
-        time.sleep(0.1)
+def test_two_ranks_on_each_of_two_nodes_meet_whatever_was_set_before_and_whoever_has_their_port(
+    slurm: Slurm, configs: Path, tmp_path: Path
+) -> None:
+    nodes = "nodes: 2\ngpus_per_node: 2\ncpus_per_task: 1\nmem_gb: 2\nminutes: 60\nwarn_seconds: 30\npartition: main\n"
+    (tmp_path / "two.yaml").write_text(nodes)
+    inherited = {"RANK": "3", "LOCAL_RANK": "5", "WORLD_SIZE": "9", "MASTER_ADDR": "nowhere", "MASTER_PORT": "1"}
+    words = options(configs, tmp_path / "two.yaml", tmp_path / "run", "smin")
+    rival = slurm.call("sbatch", "--parsable", "-p", "high", "-N2", "--exclusive", "--wrap", "sleep 60", "-o/dev/null")
+    slurm.wait(rival, "RUNNING")
+    job = slurm.launch(*words, "train.epochs=2", **inherited, CUDA_VISIBLE_DEVICES="7")["smin"]
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("", port(int(job), restarts=0)))
+        taken.listen()
+        slurm.call("scancel", rival)
+        until("a second start", lambda: slurm.restarts(job) == 1)
+    slurm.wait(job, "COMPLETED")
+    assert torch.load(max((tmp_path / "run" / "smin").glob("checkpoint-*.pt")), weights_only=True)["world"] == 4
 
 
-def _rank_of(job: str, rank: int) -> int:
-    """Pid of the training process of a rank of a job."""
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            variables = path.read_bytes().split(b"\0")
-            command = (path.parent / "cmdline").read_bytes()
-        except OSError:
-            continue
-        wanted = {b"SLURM_JOB_ID=" + job.encode(), b"SLURM_PROCID=" + str(rank).encode()}
-        if wanted <= set(variables) and b"submitit" in command:
-            return int(path.parent.name)
-    raise AssertionError(f"no process of rank {rank} of job {job}")
+def test_the_ranks_of_an_allocation_can_be_looked_at_before_anything_is_trained(slurm: Slurm) -> None:
+    inherited = {"RANK": "3", "WORLD_SIZE": "9", "MASTER_ADDR": "nowhere", "MASTER_PORT": "1"}
+    seen = slurm.call("srun", "-N2", "--ntasks-per-node=2", "sptskm", "check", "--dist", **inherited).splitlines()
+    assert [line.split()[:4] for line in seen[2:-1]] == [
+        ["0", "0", "127.0.0.1", "cpu"],
+        ["1", "1", "127.0.0.1", "cpu"],
+        ["2", "0", "127.0.0.2", "cpu"],
+        ["3", "1", "127.0.0.2", "cpu"],
+    ]
+    assert seen[-1].startswith("all-reduce over 4 ranks: ")
+
+
+TEMPLATE = ["--parsable", "-N2", "-p", "main", "--gpus-per-node=0", "--cpus-per-task=1", "--mem=1G", "-o/dev/null"]
+
+
+@pytest.mark.parametrize("kind", ["slurm", "slurm_term_only"])
+def test_without_submitit_torchrun_trains_and_a_preempted_job_ends_with_the_same_bits(
+    request: pytest.FixtureRequest, kind: str, configs: Path, tmp_path: Path, finished: Path
+) -> None:
+    slurm: Slurm = request.getfixturevalue(kind)
+    run = tmp_path / "run" / "ssin"
+    words = ["train", configs / "ssin.yaml", f"run={run}", "train.epochs=12", "train.validate_every=6"]
+    job = slurm.call("sbatch", *TEMPLATE, "slurm/torchrun.sbatch", *words)
+    evaluate = ["evaluate", run, "--out", tmp_path / "final"]
+    last = slurm.call("sbatch", f"-dafterok:{job}", *TEMPLATE, "slurm/torchrun.sbatch", *evaluate)
+    until_training(run)
+    rival = slurm.call("sbatch", "--parsable", "-p", "high", "-N2", "--exclusive", "--wrap", "sleep 1", "-o/dev/null")
+    slurm.wait(rival, "COMPLETED")
+    slurm.wait(job, "COMPLETED")
+    assert slurm.restarts(job) == 1
+    assert_same_end(run, finished / "ssin")
+    slurm.wait(last, "COMPLETED")
+    assert json.loads((tmp_path / "final" / "results.json").read_text())["results"]

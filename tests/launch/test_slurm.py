@@ -66,7 +66,7 @@ def test_a_dry_run_shows_the_script_of_every_job(configs, cluster, tmp_path, cap
             "#SBATCH --signal=USR2@77",
             "module load cuda",
         } <= set(lines)
-        assert sum("--kill-on-bad-exit=1" in line for line in lines if line.startswith("srun")) == 1
+        assert sum("--kill-on-bad-exit=1 --cpus-per-task=8 " in line for line in lines if line.startswith("srun")) == 1
         assert str(tmp_path / "run" / "jobs") in "\n".join(lines)
     waits = {"#SBATCH --dependency=afterok:ssin:smin", "#SBATCH --kill-on-invalid-dep=yes"}
     assert waits <= set(found.pop("final"))

@@ -1,0 +1,91 @@
+"""Follow jobs of SLURM in the terminal: where they stand, and what their first rank says."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sptskm.cli import EXIT_INTERRUPTED
+from sptskm.report.console import table
+
+ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+GONE = "GONE"  # SLURM forgets jobs some minutes after their end
+STATE_SECONDS, LOG_SECONDS = 3.0, 0.5
+
+
+@dataclass
+class Followed:
+    """A job, and how much of its logs has been shown."""
+
+    job: str
+    logs: Sequence[Path]
+    state: str = ""
+    reason: str = ""
+    ended: bool = False
+    shown: dict[Path, int] = field(default_factory=dict)
+
+    def news(self) -> list[str]:
+        """Whole lines that have been added to the logs since the last call."""
+        lines = []
+        for path in self.logs:
+            if not path.exists():
+                continue
+            with path.open("rb") as file:
+                file.seek(self.shown.get(path, 0))
+                whole, newline, _ = file.read().rpartition(b"\n")
+            self.shown[path] = self.shown.get(path, 0) + len(whole + newline)
+            lines += whole.decode(errors="replace").splitlines()
+        return [line for line in lines if not line.startswith("submitit ")]
+
+    def look(self, state: str, reason: str) -> bool:
+        """Note where the job stands; whether that is news. An end counts when seen twice: a requeue passes by it."""
+        news = (state, reason) != (self.state, self.reason)
+        self.ended = not news and state in (*ENDS, GONE)
+        self.state, self.reason = state, reason
+        return news
+
+
+def watch(jobs: Mapping[str, Followed]) -> int:
+    """Show states and log lines until all jobs have ended; 0 when all succeeded. Ctrl-C leaves the jobs alone."""
+    try:
+        while not all(job.ended for job in jobs.values()):
+            for name, (state, reason) in states(jobs).items():
+                if jobs[name].look(state, reason):
+                    print(f"{name}: {state.lower()}{f' ({reason})' if reason else ''}", file=sys.stderr)
+            _show_logs(jobs, STATE_SECONDS)
+    except KeyboardInterrupt:
+        ids = " ".join(job.job for job in jobs.values())
+        print(f"\nthe jobs go on; scancel {ids} ends them", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    _show_logs(jobs, 0)
+    print(table(["", "job", "state"], [[name, job.job, job.state.lower()] for name, job in jobs.items()]))
+    return int(any(job.state != "COMPLETED" for job in jobs.values()))
+
+
+def states(jobs: Mapping[str, Followed]) -> dict[str, tuple[str, str]]:
+    """State and reason of each job by name, from the queue, which knows the ended ones for some minutes as well."""
+    ids = ",".join(job.job for job in jobs.values())
+    asked = subprocess.run(
+        ["squeue", "-h", "-t", "all", "-j", ids, "-o", "%i|%T|%r"], capture_output=True, text=True, check=False
+    )
+    if asked.returncode and "Invalid job id" not in asked.stderr:
+        return {}  # the scheduler is busy or restarting
+    known = {line.split("|")[0]: line.split("|")[1:] for line in asked.stdout.splitlines()}
+    found = {}
+    for name, job in jobs.items():
+        state, reason = known.get(job.job, [GONE, ""])
+        found[name] = (state, "" if reason == "None" else reason)
+    return found
+
+
+def _show_logs(jobs: Mapping[str, Followed], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        for name, job in jobs.items():
+            for line in job.news():
+                print(line if name in line or name == "final" else f"{name}: {line}", flush=True)
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(LOG_SECONDS)

@@ -1,0 +1,94 @@
+"""A look at the ranks of an allocation before anything is trained: who they are, and whether they reach each other."""
+
+import fcntl
+import os
+import socket
+import struct
+import time
+from dataclasses import dataclass
+
+import torch
+
+from sptskm.report.console import table
+from sptskm.training.world import World, join
+
+TIMEOUT_MINUTES = 1.0
+REPEATS = 5  # of the collective; the first one opens connections
+SIOCGIFADDR = 0x8915
+
+
+@dataclass(frozen=True)
+class Rank:
+    """What a rank knows about itself."""
+
+    rank: int
+    local_rank: int
+    host: str
+    device: str
+    interface: str
+    cpus: int
+
+
+def inspect_ranks() -> str:
+    """Meet the other ranks, do an all-reduce, and say on rank 0 what each of them is; empty on the others.
+
+    Raises Unreachable when they do not meet, RuntimeError when a sum is wrong or two ranks share a GPU.
+    """
+    with join(threads=1, timeout_minutes=TIMEOUT_MINUTES) as world:
+        ranks = world.collect(_me(world))
+        milliseconds = _time_all_reduce(world)
+        _refuse_shared_gpus(ranks)
+    if not world.is_main:
+        return ""
+    header = ["rank", "local", "host", "device", "interface", "CPUs"]
+    lines = [[r.rank, r.local_rank, r.host, r.device, r.interface, r.cpus] for r in ranks]
+    return f"{table(header, lines)}\nall-reduce over {world.size} ranks: {milliseconds:.1f} ms"
+
+
+def _me(world: World) -> Rank:
+    host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    return Rank(world.rank, world.local_rank, host, _device(world), _interface(), len(os.sched_getaffinity(0)))
+
+
+def _device(world: World) -> str:
+    if world.device.type == "cpu":
+        return "cpu"
+    properties = torch.cuda.get_device_properties(world.device)
+    return f"{world.device} {properties.name} {properties.uuid}"
+
+
+def _interface() -> str:
+    """Name and address of the network interface that leads to rank 0."""
+    target = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", 1))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(target)  # sends nothing: only asks for the route
+        address = probe.getsockname()[0]
+        for _, name in socket.if_nameindex():
+            try:
+                found = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+            except OSError:  # an interface without an address
+                continue
+            if socket.inet_ntoa(found[20:24]) == address:
+                return f"{name} {address}"
+    return address
+
+
+def _time_all_reduce(world: World) -> float:
+    """Milliseconds of the fastest of a few sums."""
+    one, seconds = torch.ones(1, device=world.device), []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        total = world.sum(one).item()
+        seconds.append(time.perf_counter() - began)
+        if total != world.size:
+            raise RuntimeError(f"the sum of a one from each of {world.size} ranks is {total}")
+    return 1000 * min(seconds)
+
+
+def _refuse_shared_gpus(ranks: list[Rank]) -> None:
+    seen: dict[str, int] = {}
+    for rank in ranks:
+        if rank.device != "cpu":
+            uuid = f"{rank.host} {rank.device.split()[-1]}"
+            if (other := seen.setdefault(uuid, rank.rank)) != rank.rank:
+                raise RuntimeError(f"ranks {other} and {rank.rank} have the same GPU ({uuid}), wanted one for each")

@@ -1,0 +1,64 @@
+"""Runs on a cluster as the tests of this folder start, disturb and compare them."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+EPOCHS = 12
+PATIENCE = 90  # seconds for something to happen on two busy cores
+
+
+def options(configs: Path, cluster_file: Path, run: Path, stream: str) -> list[object]:
+    """Words behind `launch/slurm.py` for a run of some seconds."""
+    words = ["--stream", stream, "--config", configs, "--cluster", cluster_file, "--run", run]
+    return [*words, f"train.epochs={EPOCHS}", "train.validate_every=6"]
+
+
+def end_of(run: Path) -> dict[str, Any]:
+    """Weights, step and best score of the newest checkpoint."""
+    state = torch.load(max(run.glob("checkpoint-*.pt")), weights_only=True)
+    return {**{f"model {k}": v for k, v in state["model"].items()}, "step": state["step"], "best": state["best_mAP"]}
+
+
+def assert_same_end(run: Path, expected: Path) -> None:
+    """Every bit of the final weights, and the steps and best scores."""
+    found, wanted = end_of(run), end_of(expected)
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        same = found[name].equal(value) if isinstance(value, torch.Tensor) else found[name] == value
+        assert same, name
+
+
+def until(what: str, condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Wait for a condition, or fail saying what did not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not after {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+def until_training(run: Path) -> None:
+    """The run has written its first checkpoint: it is in the middle of training then."""
+    until(f"a checkpoint in {run}", lambda: list(run.glob("checkpoint-*.pt")))
+
+
+def rank_of(job: str, rank: int) -> int:
+    """Pid of the training process of a rank of a job."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            variables = path.read_bytes().split(b"\0")
+            command = (path.parent / "cmdline").read_bytes()
+        except OSError:
+            continue
+        wanted = {b"SLURM_JOB_ID=" + job.encode(), b"SLURM_PROCID=" + str(rank).encode()}
+        if wanted <= set(variables) and b"submitit" in command:
+            return int(path.parent.name)
+    raise AssertionError(f"no process of rank {rank} of job {job}")
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone."""
+    return not Path(f"/proc/{pid}").exists()

@@ -1,0 +1,77 @@
+"""What goes wrong on clusters, done to real jobs: lost ranks and nodes, stuck ranks, time limits."""
+
+import os
+import signal
+from pathlib import Path
+
+from conftest import CLUSTER, Slurm
+from runs import assert_same_end, ended, options, rank_of, until, until_training
+
+
+def test_a_killed_rank_ends_its_job_which_is_queued_again_and_ends_with_the_same_bits(
+    slurm: Slurm, configs: Path, cluster_file: Path, tmp_path: Path, finished: Path
+) -> None:
+    job = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "ssin"))["ssin"]
+    until_training(tmp_path / "run" / "ssin")
+    other = rank_of(job, 0)
+    os.kill(rank_of(job, 1), signal.SIGKILL)
+    until("the end of the other rank", lambda: ended(other), seconds=60)
+    slurm.wait(job, "COMPLETED")
+    assert slurm.restarts(job) == 1
+    assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
+
+
+def test_a_job_that_loses_a_rank_too_often_fails_and_the_same_command_continues_it(
+    slurm: Slurm, configs: Path, tmp_path: Path, finished: Path
+) -> None:
+    (tmp_path / "never.yaml").write_text(CLUSTER + "retries: 0\n")
+    words = options(configs, tmp_path / "never.yaml", tmp_path / "run", "ssin")
+    job = slurm.launch(*words)["ssin"]
+    until_training(tmp_path / "run" / "ssin")
+    os.kill(rank_of(job, 0), signal.SIGKILL)
+    assert slurm.wait(job, "FAILED") == "FAILED"
+    again = slurm.launch(*words)["ssin"]
+    slurm.wait(again, "COMPLETED")
+    assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
+
+
+def test_a_lost_node_ends_the_ranks_elsewhere_and_the_job_continues_when_it_is_back(
+    slurm: Slurm, configs: Path, cluster_file: Path, tmp_path: Path, finished: Path
+) -> None:
+    job = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "ssin"))["ssin"]
+    until_training(tmp_path / "run" / "ssin")
+    other = rank_of(job, 0)
+    slurm.devcluster("fail")
+    until("the end of the rank on the other node", lambda: ended(other), seconds=60)
+    slurm.wait(job, "PENDING")
+    slurm.devcluster("heal")
+    slurm.wait(job, "COMPLETED")
+    assert slurm.restarts(job) == 1
+    assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
+
+
+def test_a_rank_beside_a_stuck_one_has_the_job_queued_again(
+    slurm: Slurm, configs: Path, cluster_file: Path, tmp_path: Path, finished: Path
+) -> None:
+    words = options(configs, cluster_file, tmp_path / "run", "ssin")
+    job = slurm.launch(*words, "train.leave_seconds=3")["ssin"]
+    until_training(tmp_path / "run" / "ssin")
+    os.kill(rank_of(job, 1), signal.SIGSTOP)
+    os.kill(rank_of(job, 0), signal.SIGUSR2)
+    slurm.wait(job, "COMPLETED")
+    assert slurm.restarts(job) == 1
+    assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
+
+
+def test_a_job_at_its_time_limit_is_queued_again_however_short_it_is(
+    slurm: Slurm, configs: Path, tmp_path: Path, finished: Path
+) -> None:
+    short = CLUSTER.replace("minutes: 60", "minutes: 1").replace("warn_seconds: 20", "warn_seconds: 30")
+    (tmp_path / "short.yaml").write_text(short)
+    job = slurm.launch(*options(configs, tmp_path / "short.yaml", tmp_path / "run", "ssin"))["ssin"]
+    until_training(tmp_path / "run" / "ssin")
+    for rank in (0, 1):  # SLURM wakes them when it warns them
+        os.kill(rank_of(job, rank), signal.SIGSTOP)
+    slurm.wait(job, "COMPLETED")
+    assert slurm.restarts(job) == 1
+    assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
