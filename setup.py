@@ -18,6 +18,7 @@ setup(
         "matplotlib>=3.8",
         "tqdm>=4.66",
         "submitit>=1.5.2",
+        "ray[tune]>=2.50",
     ],
     extras_require={"dev": ["pytest>=8.0", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]},
     entry_points={"console_scripts": ["sptskm = sptskm.cli:main"]},

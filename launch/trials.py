@@ -1,0 +1,152 @@
+"""Training runs as trials of Ray Tune: a thin driver each, which starts the ranks in the trial's placement group.
+
+A run keeps its checkpoints in its own folder and continues from what it finds there, so that a trial needs nothing
+else to be started again.
+"""
+
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayTaskError
+from ray.tune.experiment import Trial
+
+from launch.plan import Plan
+from launch.workers import Failed, Report, Team, ask_to_stop, work
+from sptskm.training.endings import Stopped, Unreachable
+from sptskm.training.signals import StopFlag
+
+FOLDER = "ray"  # in the folder of the runs: what Tune writes
+
+
+def train(plan: Plan, team: Team, retries: int, stop: StopFlag) -> dict[str, str]:
+    """Train the streams of a plan, side by side where there is room, and say how each ended.
+
+    That is "finished", "stopped", or why it failed. A trial that loses a worker or a node is started again up to
+    `retries` times.
+    """
+    follower = Follower(plan, team, retries, stop)
+    # the driver itself takes nothing: Ray drops its empty bundle, and the next one is rank 0's
+    bundles = tune.PlacementGroupFactory([{}] + [team.bundle] * team.workers, strategy="PACK")
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(drive, plan=plan, team=team), bundles),
+        param_space={"stream": tune.grid_search([config.stream for config in plan.configs])},
+        run_config=tune.RunConfig(
+            name=FOLDER,
+            storage_path=str(plan.folder),
+            failure_config=tune.FailureConfig(max_failures=retries),
+            callbacks=[follower],
+            stop=follower,
+            verbose=0,
+        ),
+    )
+    with ThreadPoolExecutor(1) as beside:  # in the main thread Tune would take USR1 for its own
+        results = beside.submit(tuner.fit).result()
+    return {(result.config or {})["stream"]: _end(result) for result in map(results.__getitem__, range(len(results)))}
+
+
+def drive(settings: Mapping[str, Any], plan: Plan, team: Team) -> dict[str, str]:
+    """A trial, as Tune calls it: the ranks of one stream from their start to their end, with all they report."""
+    stream = settings["stream"]
+    config = next(config for config in plan.configs if config.stream == stream)
+
+    def report(news: list[Report]) -> None:
+        for values in news:
+            tune.report(dict(values))
+
+    try:  # what is raised lets Tune start the trial again, if it may
+        group = ray.util.get_current_placement_group()
+        assert group is not None
+        work(team, group, logs(plan) / f"{stream}.log", "train", (config,), report)
+    except Stopped:
+        return {"end": "stopped"}
+    except Failed as failure:
+        return {"end": str(failure)}
+    return {"end": "finished"}
+
+
+def evaluate(plan: Plan, team: Team, retries: int, stop: StopFlag) -> str:
+    """The final job, in a placement group of its own: its table. Raises Failed, Stopped or Unreachable."""
+    for failures in range(retries + 1):
+        try:
+            return _evaluate(plan, team, stop)
+        except Unreachable as error:
+            if failures == retries:
+                raise
+            print(f"final: {error}; starts again ({failures + 1} of {retries})", file=sys.stderr)
+    raise AssertionError("it has returned or raised")
+
+
+def _evaluate(plan: Plan, team: Team, stop: StopFlag) -> str:
+    def heed(_news: list[Report]) -> None:
+        if stop.requested:
+            ask_to_stop()
+
+    runs = [config.run for config in plan.configs]
+    group = ray.util.placement_group([team.bundle] * team.workers, strategy="PACK")
+    try:
+        while not group.wait(1):
+            if stop.requested:
+                raise Stopped
+        return work(team, group, logs(plan) / "final.log", "evaluate", (runs, str(plan.out), plan.final), heed)
+    finally:
+        ray.util.remove_placement_group(group)
+
+
+def logs(plan: Plan) -> Path:
+    """Where the ranks say how they fare."""
+    return plan.folder / "jobs"
+
+
+class Follower(tune.Callback, tune.Stopper):
+    """Says how the trials of a plan go, and lets them leave when `stop` is set."""
+
+    def __init__(self, plan: Plan, team: Team, retries: int, stop: StopFlag) -> None:
+        self.epochs = {config.stream: config.train.epochs for config in plan.configs}
+        self.team, self.retries, self.stop = team, retries, stop
+        self.trials: list[Trial] = []
+
+    def on_step_begin(self, *_: Any, **known: Any) -> None:
+        """Several times a second."""
+        self.trials = known["trials"]
+        if self.stop.requested:
+            ask_to_stop()
+
+    def on_trial_result(self, *_: Any, **known: Any) -> None:
+        """One line for each epoch."""
+        values, stream = known["result"], known["trial"].config["stream"]
+        if "epoch" in values:
+            line = f"{stream} epoch {values['epoch']:.0f}/{self.epochs[stream]}  total {values['total']:.3f}"
+            if "validation/mAP" in values:
+                line += f"  held-out mAP {values['validation/mAP']:.1%} rank-1 {values['validation/rank-1']:.1%}"
+            print(line, file=sys.stderr)
+
+    def on_trial_recover(self, *_: Any, **known: Any) -> None:
+        """Why a trial starts again."""
+        trial: Trial = known["trial"]
+        why, again = _sentence(trial.get_pickled_error()), f"{trial.num_failures} of {self.retries}"
+        print(f"{trial.config['stream']}: {why}; starts again ({again})", file=sys.stderr)
+
+    def __call__(self, *_: Any) -> bool:
+        """Whether Tune should end a trial: never, its ranks leave by themselves."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether Tune should start no trial any more."""
+        return self.stop.requested and not any(trial.status == Trial.RUNNING for trial in self.trials)
+
+
+def _end(result: tune.Result) -> str:
+    if result.error:
+        return f"{_sentence(result.error)}; the same command continues"
+    return str((result.metrics or {}).get("end", "stopped"))  # one that never started has no metrics
+
+
+def _sentence(error: Exception | None) -> str:
+    """What a trial was ended by, without the frames of Ray."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return str(cause)

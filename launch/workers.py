@@ -1,0 +1,258 @@
+"""Ranks as Ray actors: the processes of a run somewhere in a Ray cluster, started, followed and ended together.
+
+Neither ray.tune nor torch here: a worker imports this module, and each import delays its start.
+"""
+
+import fcntl
+import logging
+import os
+import socket
+import struct
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from sptskm.cli import is_ours, sentence
+from sptskm.config import Config, ConfigError, Final
+from sptskm.report.console import set_up_logging
+from sptskm.training.allocation import set_variables
+from sptskm.training.endings import Stopped, Unreachable
+from sptskm.training.signals import StopFlag
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+FAREWELL_SECONDS = 20.0  # in which the other ranks of a failed one end by themselves, each with its reason
+FOLDER_SECONDS = 120.0  # in which a file server notices that a lost node holds its locks no more
+SIOCGIFADDR = 0x8915
+NAME = "sptskm-rank-"  # which no other actor of this program's namespace begins with
+
+Report = Mapping[str, float]
+
+
+class Failed(Exception):
+    """A rank has failed by its own fault; the message says why, in one sentence or with a traceback."""
+
+
+class Gone(Unreachable):
+    """A worker has died, or its node."""
+
+
+REASONS = (Failed, Gone, Unreachable, Stopped)  # each may be a consequence of those before it
+
+
+@dataclass(frozen=True)
+class Team:
+    """The workers of a run, and what each of them gets."""
+
+    workers: int
+    cpus: int
+    gpus: int
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """The resources of one worker, as Ray counts them."""
+        return {"CPU": self.cpus, "GPU": self.gpus} if self.gpus else {"CPU": self.cpus}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker is, and a port that was free there a moment ago."""
+
+    node: str
+    """Ray's name of the node: several may share an address."""
+    address: str
+    port: int
+
+
+class Worker:
+    """One rank, in a process of its own. Ray calls its methods from threads, two at a time."""
+
+    def __init__(self) -> None:
+        self.stopping = StopFlag()
+        self.reports: deque[Report] = deque()
+
+    def place(self) -> Place:
+        """Where this worker is, and where the others could meet it."""
+        with socket.socket() as free:
+            free.bind(("", 0))
+            port = free.getsockname()[1]
+        return Place(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), port)
+
+    def enter(self, rank: int, places: Sequence[Place], file: Path) -> None:
+        """Become a rank of a run: torchrun's variables, and all output into `file` from now on."""
+        here = places[rank]
+        if not file.parent.is_dir():
+            raise Failed(
+                f"{file.parent}: no such folder on node {here.address}, wanted --run in a folder that all nodes share"
+            )
+        _speak_into(file)
+        set_up_logging(rank)
+        neighbours = [other for other, place in enumerate(places) if place.node == here.node]
+        meeting = places[0]
+        set_variables(rank, len(places), neighbours.index(rank), len(neighbours), meeting.address, meeting.port)
+        if not ray.get_gpu_ids():  # Ray hides none from those who asked for none
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        if len(neighbours) < len(places) and (interface := _interface(here.address)):
+            # gloo asks for the address of the host's own name, which may be none, or the loopback
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+
+    def train(self, config: Config) -> None:
+        """Train a stream, or continue it. Raises Stopped, Unreachable or Failed when it does not reach its end."""
+        from sptskm.training.trainer import train
+
+        with _explained():
+            if os.environ.get("RANK", "0") == "0":
+                self._wait_for(config.run)
+            if not train(config, self.stopping, self.reports.append).finished:
+                raise Stopped
+
+    def _wait_for(self, run: str) -> None:
+        """Rank 0 of an earlier try holds the run's folder until its process, or its node's lease, has ended."""
+        from sptskm.training.rundir import RunDir
+
+        deadline = time.monotonic() + FOLDER_SECONDS
+        while time.monotonic() < deadline and not self.stopping.requested:
+            try:
+                with RunDir(run).claimed():
+                    return
+            except ConfigError as error:
+                log.info("waits: %s", error)
+                time.sleep(1)
+
+    def evaluate(self, runs: Sequence[str], out: str, settings: Final) -> str:
+        """The final job; rank 0 returns the table. Raises as `train`."""
+        from sptskm.final import final
+
+        with _explained():
+            results = final(runs, out, settings, stop=self.stopping)
+        return results.text() if results else ""
+
+    def stop(self) -> None:
+        """Ask this rank to leave at the end of the step."""
+        self.stopping.requested = True
+
+    def news(self) -> list[Report]:
+        """What was reported since the last call."""
+        return [self.reports.popleft() for _ in range(len(self.reports))]
+
+
+def _speak_into(file: Path) -> None:
+    """All that this process says from now on, C++ included, goes to the end of `file`."""
+    with file.open("a") as end:
+        for standard in (1, 2):
+            os.dup2(end.fileno(), standard)
+
+
+def _interface(address: str) -> str | None:
+    """The network interface that has an IPv4 address, if one has."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for _, name in socket.if_nameindex():
+            try:
+                found = fcntl.ioctl(any_socket, SIOCGIFADDR, struct.pack("256s", name.encode()))
+            except OSError:  # it has no address
+                continue
+            if socket.inet_ntoa(found[20:24]) == address:
+                return name
+    return None
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn an error into Failed with its one sentence or its traceback; how a run ends without fault stays."""
+    try:
+        yield
+    except (Stopped, Unreachable):
+        raise
+    except Exception as error:
+        log.exception("failed")
+        told = isinstance(error, ValueError | OSError) and is_ours(error)
+        raise Failed(sentence(error) if told else traceback.format_exc()) from None
+
+
+def work(
+    team: Team,
+    group: PlacementGroup,
+    file: Path,
+    method: str,
+    arguments: Sequence[Any],
+    heard: Callable[[list[Report]], None],
+) -> Any:
+    """Have a worker in each bundle of `group` do a method of Worker together; what rank 0 returns.
+
+    `heard` is called several times a second, with what rank 0 has reported meanwhile. What the ranks say is added to
+    `file`, with their number in its name. Raises Failed, Stopped, or Unreachable when a worker or its node is gone.
+    Whatever happens, the workers have been ended then.
+    """
+    workers = [_start(team, group, bundle) for bundle in range(team.workers)]
+    try:
+        places = _together([worker.place.remote() for worker in workers])
+        files = [file.with_name(f"{file.stem}-{rank}{file.suffix}") for rank in range(team.workers)]
+        _together([worker.enter.remote(rank, places, files[rank]) for rank, worker in enumerate(workers)])
+        runs = [getattr(worker, method).remote(*arguments) for worker in workers]
+        return _together(runs, lambda: heard(_news(workers[0])))[0]
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+
+
+def ask_to_stop() -> None:
+    """Ask all workers that this program, or a trial of it, has started to leave at the end of the step."""
+    for name in ray.util.list_named_actors():
+        if name.startswith(NAME):
+            with suppress(ValueError, RayError):  # it has just ended
+                ray.get_actor(name).stop.remote()
+
+
+def _start(team: Team, group: PlacementGroup, bundle: int) -> Any:
+    options = {
+        "name": f"{NAME}{uuid4().hex}",
+        "num_cpus": team.cpus,
+        "num_gpus": team.gpus,
+        "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle),
+        "max_concurrency": 2,
+    }
+    return ray.remote(Worker).options(**options).remote()
+
+
+def _together(calls: list[Any], meanwhile: Callable[[], None] = lambda: None) -> list[Any]:
+    """What all workers return; when some fail, the reason that has brought the others down is raised."""
+    ended: list[Any] = []
+    while len(ended) < len(calls) and not any(map(_reason, ended)):
+        ended, _ = ray.wait(calls, num_returns=len(calls), timeout=POLL_SECONDS)
+        meanwhile()
+    if len(ended) < len(calls):
+        ended, _ = ray.wait(calls, num_returns=len(calls), timeout=FAREWELL_SECONDS)
+    reasons = [reason for call in ended if (reason := _reason(call))]
+    if reasons:
+        raise min(reasons, key=lambda reason: REASONS.index(type(reason)))
+    return ray.get(calls)
+
+
+def _reason(call: Any) -> Exception | None:
+    """Why a call that has ended returns nothing."""
+    try:
+        ray.get(call)
+    except RayTaskError as error:
+        return error.cause if isinstance(error.cause, REASONS) else Failed(str(error))
+    except RayError as error:
+        return Gone(str(error))
+    return None
+
+
+def _news(worker: Any) -> list[Report]:
+    try:
+        return ray.get(worker.news.remote())
+    except RayError:  # it is gone, as its work will say
+        return []
