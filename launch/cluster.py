@@ -37,7 +37,7 @@ class Cluster:
     account: str = ""
     constraint: str = ""
     setup: tuple[str, ...] = ()
-    """Shell lines before the job, such as `module load cuda`."""
+    """Shell lines before the job, such as `module load cuda`; their folder is the job's copy of the code."""
     warn_seconds: int = 120
     """How long before the time limit a job is asked to save and leave."""
     requeues: int = 100

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError("--watch follows jobs of SLURM, and there will be none")
         plan = make_plan(chosen)
         check(plan, cluster.ranks)
+        _check_times(plan, cluster)
         if cluster.executor == "slurm" and not chosen.dry_run and shutil.which("sbatch") is None:
             raise ConfigError("no sbatch on this machine; --dry-run and --cluster local work without SLURM")
     except (ValueError, FileNotFoundError) as error:
@@ -52,6 +53,15 @@ def command_line() -> argparse.ArgumentParser:
     options.add_argument("--dry-run", action="store_true", help="print the batch scripts, submit nothing")
     options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
     return options
+
+
+def _check_times(plan: Plan, cluster: Cluster) -> None:
+    for config in plan.configs:
+        if config.train.leave_seconds >= cluster.warn_seconds:
+            raise ConfigError(
+                f"{config.stream}: train.leave_seconds is {config.train.leave_seconds:g}, wanted less than the "
+                f"{cluster.warn_seconds} s between warning and end of a job (warn_seconds of the cluster file)"
+            )
 
 
 def _cluster_file(name: str) -> Path:

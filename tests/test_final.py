@@ -13,6 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sptskm.config import ConfigError, Final
 from sptskm.data import read_mars
 from sptskm.final import final
+from sptskm.training.endings import Stopped
+from sptskm.training.signals import StopFlag
 from sptskm.training.trainer import train
 
 
@@ -155,6 +157,14 @@ def test_two_runs_of_one_stream_are_refused(runs, tmp_path):
 def test_an_unknown_protocol_ends_before_any_extraction(runs, tmp_path):
     with pytest.raises(ValueError, match="mars-official"):
         final([runs["ssin"]], tmp_path, Final(protocol="mars"))
+
+
+def test_a_final_job_that_is_asked_to_stop_leaves_before_it_has_looked_at_test(runs, tmp_path):
+    stop = StopFlag()
+    stop.requested = True
+    with pytest.raises(Stopped):
+        final([runs["ssin"], runs["smin"]], tmp_path / "out", Final(), stop=stop)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_without_checkpoint_is_named(tmp_path):

@@ -13,7 +13,7 @@ from launching import ROOT, launch, write_configs
 from runs import options
 
 DEADLINE = 150  # seconds that any job here may take on two busy cores
-CLUSTER = "nodes: 2\ngpus_per_node: 0\ncpus_per_task: 1\nmem_gb: 1\nminutes: 60\nwarn_seconds: 20\npartition: main\n"
+CLUSTER = "nodes: 2\ngpus_per_node: 0\ncpus_per_task: 1\nmem_gb: 1\nminutes: 60\nwarn_seconds: 30\npartition: main\n"
 
 
 class Slurm:

@@ -107,6 +107,10 @@ def test_what_a_cluster_file_gets_wrong_is_one_sentence_and_nothing_is_submitted
     assert "ssin: the global batch of 4 clips" in refused(capsys, *words, cluster)
     assert "smin: the global batch of 6 clips" in refused(capsys, *words, "slurm", "smin.sampling.tracklets=3")
     assert "nemo.yaml: no such file" in refused(capsys, *words, "nemo")
+    assert "leave_seconds is 120, wanted less than the 120 s" in refused(
+        capsys, *words, "slurm", "train.leave_seconds=120"
+    )
+    assert "--watch follows jobs of SLURM" in refused(capsys, *words, "local", "--watch")
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert "no sbatch on this machine" in refused(capsys, *words, "slurm")
     assert "--cluster local has none" in refused(capsys, *words, "local", "--dry-run")

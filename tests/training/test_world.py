@@ -5,14 +5,16 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small import free_port, on_ranks
+from small import free_port, on_ranks, small_config
 from torch import nn
 
 from sptskm.training.batchnorm import SyncedBatchNorm
+from sptskm.training.setup import Setup
 from sptskm.training.world import VARIABLES, World, join
 
 
@@ -44,6 +46,21 @@ def disagree() -> str:
 def test_ranks_that_see_different_data_all_stop_and_say_so():
     for message in on_ranks(2, disagree):
         assert message == "the table differs between ranks (rank 0: hash0, rank 1: hash1)"
+
+
+def set_up(walkers: Path, run: Path) -> str:
+    with join(threads=1, timeout_minutes=1) as world:
+        config = small_config("smin", walkers, run, f"train.seed={world.rank}")
+        try:
+            Setup.of(config, world)
+        except RuntimeError as error:
+            return str(error)
+    return ""
+
+
+def test_ranks_with_different_configurations_all_stop_before_the_first_step(walkers, tmp_path):
+    for message in on_ranks(2, set_up, walkers, tmp_path):
+        assert message == "train.seed differs between ranks (rank 0: 0, rank 1: 1)"
 
 
 def normalise(parts: list[np.ndarray]) -> tuple[np.ndarray, ...]:
