@@ -114,10 +114,10 @@ def check(plan: Plan, ranks: int) -> None:
     Raises ConfigError, DataError or FileNotFoundError.
     """
     protocol(plan.final.protocol)
-    tables = {root: read_mars(root) for root in {config.data.root for config in plan.configs}}
+    tables = {data: read_mars(*data) for data in {(c.data.root, c.data.test) for c in plan.configs}}
     for config in plan.configs:
         try:
-            _check_stream(config, tables[config.data.root], ranks)
+            _check_stream(config, tables[config.data.root, config.data.test], ranks)
         except (ConfigError, DataError) as error:
             raise type(error)(f"{config.stream}: {error}") from None
     held_out = {config.data.held_out for config in plan.configs}
@@ -147,7 +147,7 @@ def _check_weights(config: Config) -> None:
 
 def _check_files(config: Config, table: Tracklets, split: Split) -> None:
     """A few files of each modality the stream needs, spread over the training and the test rows."""
-    for rows in (split.train, table.test):
+    for rows in (split.train, table.test) if config.data.test else (split.train,):
         probes = rows[np.linspace(0, len(rows) - 1, min(PROBES, len(rows))).astype(int)]
         for modality in NEEDS[config.stream]:
             paths = [table.path(int(row), 0, modality) for row in probes]

@@ -27,6 +27,8 @@ class Data:
     """Seed of that split; both streams must use the same."""
     min_length: int = 1
     """Frames a training tracklet needs (published: 30 for SSIN, 31 for SMIN)."""
+    test: bool = True
+    """Whether the test part is read at all; a search does without, so that nothing of it can leak."""
     workers: int = 2
     """Loader processes per rank; 0 loads in the training process."""
 

@@ -19,28 +19,30 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises FileNotFoundError, or ConfigError naming the file and the key.
     """
     path = Path(path)
-    values = _read_yaml(path)
+    values = read_yaml(path)
     stream = values.pop("stream", None)
     if stream not in DEFAULTS:
         raise ConfigError(f"{path}: stream is {stream!r}, wanted one of {sorted(DEFAULTS)}")
-    return apply_overrides(_named(path, DEFAULTS[stream], values), overrides)
+    return apply_overrides(named(path, DEFAULTS[stream], values), overrides)
 
 
 def load_final(path: str | Path, overrides: Sequence[str] = ()) -> Final:
     """The final job's settings; a missing file means the defaults."""
     path = Path(path)
-    values = _read_yaml(path) if path.exists() else {}
-    return apply_overrides(_named(path, Final(), values), overrides)
+    values = read_yaml(path) if path.exists() else {}
+    return apply_overrides(named(path, Final(), values), overrides)
 
 
-def _named(path: Path, defaults: Any, values: Mapping[str, Any]) -> Any:
+def named(path: Path, defaults: Any, values: Mapping[str, Any]) -> Any:
+    """`merge`, with the file in the message of what it refuses."""
     try:
         return merge(defaults, values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises FileNotFoundError, or ConfigError naming the file."""
     if not path.is_file():
         raise FileNotFoundError(f"configuration {path}: no such file")
     try:
@@ -59,14 +61,22 @@ def apply_overrides(config: Any, overrides: Sequence[str]) -> Any:
         dotted, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"override {override!r}: wanted section.key=value")
+        values[dotted] = _yaml_value(override, text)
+    return merge(config, nest(values))
+
+
+def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted names as nested sections: the inverse of `flat`."""
+    nested: dict[str, Any] = {}
+    for dotted, value in values.items():
         *sections, key = dotted.split(".")
-        place = values
+        place = nested
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
-                raise ConfigError(f"override {override!r}: {section} was given a value of its own before")
-        place[key] = _yaml_value(override, text)
-    return merge(config, values)
+                raise ConfigError(f"{dotted}: {section} was given a value of its own before")
+        place[key] = value
+    return nested
 
 
 def _yaml_value(override: str, text: str) -> Any:

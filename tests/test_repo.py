@@ -24,6 +24,7 @@ ROOMS = [
     "models",
     "synthetic",
     "data",
+    "search",
     "configfile",
     "config",
     "sptskm",

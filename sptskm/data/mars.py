@@ -14,22 +14,22 @@ from sptskm.data.tracklets import ENDINGS, IntArray, Modality, Tracklets, check_
 _SUFFIXES: dict[Modality, str] = {"frames": "", "masks": "_mask", "skeletons": "_joint3d"}
 
 
-def read_mars(root: str | Path) -> Tracklets:
+def read_mars(root: str | Path, test: bool = True) -> Tracklets:
     """The table of a data set in the MARS layout; only the files in `info/` (and clothes.csv) are read.
 
     Frames, masks and skeletons are looked for in `bbox_train`, `bbox_train_mask`, `bbox_train_joint3d` and
     the same for test, or in the doubled form `bbox_train/bbox_train`; none of them needs to exist.
+    Without `test` no file of the test part is opened, and the table ends with the training rows.
     Raises DataError or FileNotFoundError naming the file at fault.
     """
     root = Path(root)
-    train_stems = _read_names(root / "info" / "train_name.txt")
-    test_stems = _read_names(root / "info" / "test_name.txt")
-    train = _read_table(root / "info" / "tracks_train_info.mat", "track_train_info", len(train_stems))
-    test = _read_table(root / "info" / "tracks_test_info.mat", "track_test_info", len(test_stems))
-    offset = np.zeros_like(test)
-    offset[:, :2] = len(train_stems)
-    rows = np.concatenate([train, test + offset])
-    stems_M = np.concatenate([train_stems, test_stems])
+    stems_M, rows = _read_part(root, "train")
+    num_train, query = len(rows), np.array([], dtype=np.int64)
+    if test:
+        test_stems, test_rows = _read_part(root, "test")
+        query = _read_query(root / "info" / "query_IDX.mat", len(test_rows))
+        test_rows[:, :2] += len(stems_M)  # their frames follow those of the training part
+        stems_M, rows = np.concatenate([stems_M, test_stems]), np.concatenate([rows, test_rows])
     starts_N = rows[:, 0] - 1
     return Tracklets(
         stems_M=stems_M,
@@ -38,12 +38,18 @@ def read_mars(root: str | Path) -> Tracklets:
         pids_N=rows[:, 2],
         camids_N=rows[:, 3],
         clothes_N=_read_clothes(root / "clothes.csv", stems_M[starts_N].astype(str)),
-        num_train=len(train),
-        query=_read_query(root / "info" / "query_IDX.mat", len(test)),
+        num_train=num_train,
+        query=query,
         folders={
             (split, modality): _folder(root, split, modality) for split in ("train", "test") for modality in ENDINGS
         },
     )
+
+
+def _read_part(root: Path, part: str) -> tuple[NDArray[np.bytes_], IntArray]:
+    """Frame names and the table of the training or the test part."""
+    stems = _read_names(root / "info" / f"{part}_name.txt")
+    return stems, _read_table(root / "info" / f"tracks_{part}_info.mat", f"track_{part}_info", len(stems))
 
 
 def _read_names(path: Path) -> NDArray[np.bytes_]:

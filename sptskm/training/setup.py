@@ -38,7 +38,7 @@ class Setup:
     @classmethod
     def of(cls, config: Config, world: World, training: bool = True) -> "Setup":
         """Read the data to train on, or to evaluate on; RuntimeError when the ranks do not see the same."""
-        table = read_mars(config.data.root)
+        table = read_mars(config.data.root, config.data.test)
         split = hold_out(table, config.data.held_out, config.data.split_seed, config.data.min_length)
         stream = stream_of(config)
         source = stream.source(table, np.concatenate([split.train if training else table.test, split.held_out]))

@@ -32,6 +32,17 @@ def test_rows_are_those_of_the_tables_training_first(root: Path) -> None:
     assert table.keys_N.tolist() == [walk.stems()[0] for walk in walks]
 
 
+def test_the_training_part_is_read_without_a_look_at_the_test_part(root: Path) -> None:
+    whole = read_mars(root)
+    for name in ("test_name.txt", "tracks_test_info.mat", "query_IDX.mat"):
+        (root / "info" / name).unlink()
+    part = read_mars(root, test=False)
+    assert len(part) == len(part.train) == whole.num_train
+    assert part.keys_N.tolist() == whole.keys_N[: whole.num_train].tolist()
+    assert part.pids_N.tolist() == whole.pids_N[: whole.num_train].tolist()
+    assert (len(part.test), len(part.query)) == (0, 0)
+
+
 def test_query_rows_point_into_the_test_rows(root: Path) -> None:
     table = read_mars(root)
     assert table.query.tolist() == [2]

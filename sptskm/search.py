@@ -1,0 +1,224 @@
+"""Search files: which settings of a stream vary, how they are drawn, and what a search may cost.
+
+    trials: 32
+    epochs: 60
+    smin:
+      optim.lr: {loguniform: [1.0e-4, 1.0e-1]}
+      optim.algorithm: {choice: [adam, sgd]}
+      optim.weight_decay: {loguniform: [1.0e-6, 1.0e-3], when: {optim.algorithm: [sgd]}}
+
+A drawn trial is a pure function of the file, its seed, the stream and the trial's number.
+"""
+
+import itertools
+import math
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from sptskm.config import Config, ConfigError
+from sptskm.configfile import merge, named, nest, read_yaml
+
+Settings = dict[str, Any]
+"""Values by the dotted names of configuration keys."""
+
+KINDS = ("choice", "uniform", "loguniform", "integer", "quantised")
+# what makes the scores of trials comparable belongs to the search, not to a trial
+FIXED = ("run", "data.root", "data.held_out", "data.split_seed", "train.epochs", "train.validate_every")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How one setting is drawn, and for which values of others it is."""
+
+    kind: str
+    values: tuple[Any, ...]
+    """Of a choice its members; otherwise both ends, included, and the step of a quantised one."""
+    when: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def at(self, share: float) -> Any:
+        """The value at a share of the range, 0 <= share < 1."""
+        if self.kind == "choice":
+            return self.values[int(share * len(self.values))]
+        low, high = self.values[:2]
+        if self.kind == "integer":
+            return int(low) + int(share * (int(high) - int(low) + 1))
+        if self.kind == "quantised":
+            step = self.values[2]
+            return low + step * int(share * (math.floor((high - low) / step + 1e-9) + 1))
+        if self.kind == "loguniform":
+            return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+        return low + share * (high - low)
+
+    @property
+    def extremes(self) -> Sequence[Any]:
+        """Values that are legal if all are."""
+        return self.values if self.kind == "choice" else (self.at(0.0), self.at(1 - 1e-12))
+
+    def applies(self, settings: Mapping[str, Any]) -> bool:
+        """Whether the settings drawn before it ask for it."""
+        return all(settings.get(name) in values for name, values in self.when.items())
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search over one or both streams."""
+
+    trials: int = 32
+    """Of each stream; a grid has as many as its choices make."""
+    seed: int = 0
+    method: Literal["random", "grid", "optuna"] = "random"
+    scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
+    """Who ends trials early."""
+    epochs: int = 40
+    """Of a trial that nobody ends."""
+    validate_every: int = 1
+    """Epochs between the scores of a trial."""
+    grace_epochs: int = 4
+    """Epochs that every trial is given."""
+    reduction: int = 3
+    """One of so many trials goes on beyond each rung."""
+    workers: int = 1
+    """Ranks of a trial."""
+    cpus_per_worker: int = 1
+    gpus_per_worker: float = 1.0
+    """Less than one lets trials share a GPU; where there are no GPUs it counts for nothing."""
+    retries: int = 2
+    """How often a trial that has lost a worker or a node is started again."""
+    ssin: Mapping[str, Draw] = field(default_factory=dict)
+    smin: Mapping[str, Draw] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, least in (("trials", 1), ("epochs", 1), ("validate_every", 1), ("grace_epochs", 1), ("workers", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}, wanted at least {least}")
+        if self.reduction < 2:
+            raise ConfigError(f"reduction is {self.reduction}, wanted at least 2")
+        if self.validate_every > self.grace_epochs or self.grace_epochs > self.epochs:
+            raise ConfigError(
+                f"validate_every is {self.validate_every}, grace_epochs {self.grace_epochs} and epochs {self.epochs}, "
+                "wanted each no more than the next"
+            )
+
+    def space(self, stream: str) -> Mapping[str, Draw]:
+        """What varies of a stream."""
+        return self.ssin if stream == "ssin" else self.smin
+
+    def drawn(self, stream: str) -> list[Settings]:
+        """The settings of all trials of a stream, for a method that knows them beforehand."""
+        space = self.space(stream)
+        if self.method == "grid":
+            return list(_grid(space))
+        return [_random(space, np.random.default_rng([self.seed, zlib.crc32(stream.encode()), number]))
+                for number in range(self.trials)]  # fmt: skip
+
+
+def load_search(path: str | Path) -> Search:
+    """A search file; ConfigError or FileNotFoundError naming the file and the key at fault."""
+    path = Path(path)
+    content = read_yaml(path)
+    spaces = {}
+    for stream in ("ssin", "smin"):
+        section = content.pop(stream, None) or {}
+        if not isinstance(section, Mapping):
+            raise ConfigError(f"{path}: {stream} is {section!r}, wanted lines of `section.key: {{choice: [...]}}`")
+        try:
+            spaces[stream] = {str(name): _draw(f"{stream}.{name}", text) for name, text in section.items()}
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+    if not any(spaces.values()):
+        raise ConfigError(f"{path}: nothing varies, wanted a section ssin or smin")
+    settings = named(path, Search(), content)
+    return Search(**{**vars(settings), **spaces})
+
+
+def check(search: Search, config: Config) -> None:
+    """Refuse a space that holds a value `config` cannot have; ConfigError names the key and the value."""
+    space = search.space(config.stream)
+    if not space:
+        raise ConfigError(f"the search file has no section {config.stream}, and --stream asks for it")
+    for name, draw in space.items():
+        if name in FIXED:
+            raise ConfigError(f"{config.stream}.{name} belongs to the search as a whole and cannot vary")
+        for value in draw.extremes:
+            merge(config, nest({name: value}))
+        if strangers := [other for other in draw.when if other not in space]:
+            raise ConfigError(f"{config.stream}.{name} depends on {strangers[0]}, which does not vary")
+    if search.method == "grid" and (wide := [name for name, draw in space.items() if draw.kind != "choice"]):
+        raise ConfigError(f"{config.stream}.{wide[0]} is no choice, and a grid is made of choices")
+    _in_order(space)
+
+
+def configured(config: Config, settings: Mapping[str, Any]) -> Config:
+    """`config` with the settings of a trial; ConfigError where they do not go together."""
+    return merge(config, nest(settings))
+
+
+def _draw(name: str, text: Any) -> Draw:
+    wanted = f"wanted one of {', '.join(f'{kind}: [...]' for kind in KINDS)}"
+    if not isinstance(text, Mapping) or len(kinds := [key for key in text if key != "when"]) != 1:
+        raise ConfigError(f"{name} is {text!r}, {wanted}")
+    kind, values = kinds[0], text[kinds[0]]
+    if kind not in KINDS or not isinstance(values, list):
+        raise ConfigError(f"{name} is {text!r}, {wanted}")
+    when = text.get("when", {})
+    if not isinstance(when, Mapping):
+        raise ConfigError(f"{name}: when is {when!r}, wanted `other.key: value` lines")
+    conditions = {str(key): value if isinstance(value, list) else [value] for key, value in when.items()}
+    return Draw(kind, tuple(values) if kind == "choice" else _ends(name, kind, values), conditions)
+
+
+def _ends(name: str, kind: str, values: Sequence[Any]) -> tuple[float, ...]:
+    """The numbers of a range; YAML reads 1e-4 as text."""
+    count = 3 if kind == "quantised" else 2
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != count or not numbers[0] <= numbers[1]:
+        ends = "low, high, step" if count == 3 else "low, high"
+        raise ConfigError(f"{name}: {kind} is {list(values)}, wanted [{ends}]")
+    if kind == "loguniform" and numbers[0] <= 0:
+        raise ConfigError(f"{name}: loguniform begins at {numbers[0]:g}, wanted more than 0")
+    if kind == "quantised" and numbers[2] <= 0:
+        raise ConfigError(f"{name}: quantised has the step {numbers[2]:g}, wanted more than 0")
+    if kind == "integer" and any(number != int(number) for number in numbers):
+        raise ConfigError(f"{name}: integer is {list(values)}, wanted whole numbers")
+    return numbers
+
+
+def _in_order(space: Mapping[str, Draw]) -> list[str]:
+    """Names so that each comes after those it depends on."""
+    order: list[str] = []
+    while len(order) < len(space):
+        ready = [name for name, draw in space.items() if name not in order and set(draw.when) <= set(order)]
+        if not ready:
+            raise ConfigError(f"{', '.join(name for name in space if name not in order)} depend on one another")
+        order += ready
+    return order
+
+
+def _random(space: Mapping[str, Draw], rng: np.random.Generator) -> Settings:
+    shares = dict(zip(space, rng.random(len(space)).tolist(), strict=True))
+    settings: Settings = {}
+    for name in _in_order(space):
+        if space[name].applies(settings):
+            settings[name] = space[name].at(shares[name])
+    return settings
+
+
+def _grid(space: Mapping[str, Draw]) -> Iterator[Settings]:
+    """Every combination once; one that differs only in settings that do not apply is the same."""
+    order, seen = _in_order(space), set()
+    for values in itertools.product(*(space[name].values for name in order)):
+        settings: Settings = {}
+        for name, value in zip(order, values, strict=True):
+            if space[name].applies(settings):
+                settings[name] = value
+        if repr(settings) not in seen:
+            seen.add(repr(settings))
+            yield settings

@@ -1,0 +1,162 @@
+"""Search files: what they may say, and what is drawn from them."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from launching import ROOT
+
+from sptskm.config import DEFAULTS, ConfigError
+from sptskm.configfile import nest
+from sptskm.search import Draw, check, configured, load_search
+
+SPACE = """
+trials: 200
+epochs: 12
+seed: 3
+smin:
+  optim.lr: {loguniform: [1e-4, 1.0e-1]}
+  loss.triplet: {uniform: [0, 1]}
+  sampling.tracklets: {integer: [2, 4]}
+  loss.margin: {quantised: [0.1, 0.5, 0.2]}
+  optim.weight_decay: {loguniform: [1.0e-6, 1.0e-3], when: {optim.algorithm: sgd}}
+  optim.algorithm: {choice: [adam, sgd]}
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str) -> Path:
+        (tmp_path / "search.yaml").write_text(text)
+        return tmp_path / "search.yaml"
+
+    return write
+
+
+def test_values_lie_in_their_ranges_and_reach_both_ends(write):
+    drawn = load_search(write(SPACE)).drawn("smin")
+    assert len(drawn) == 200
+    rates = np.log10([settings["optim.lr"] for settings in drawn])
+    assert -4 <= rates.min() < -3.9
+    assert -1.1 < rates.max() <= -1
+    assert 0.4 < (rates < -2.5).mean() < 0.6
+    assert {settings["sampling.tracklets"] for settings in drawn} == {2, 3, 4}
+    assert {round(settings["loss.margin"], 6) for settings in drawn} == {0.1, 0.3, 0.5}
+    assert all(0 <= settings["loss.triplet"] <= 1 for settings in drawn)
+
+
+def test_a_setting_is_drawn_only_where_its_condition_holds_whatever_the_order_in_the_file(write):
+    for settings in load_search(write(SPACE)).drawn("smin"):
+        assert ("optim.weight_decay" in settings) == (settings["optim.algorithm"] == "sgd")
+
+
+def test_a_trial_depends_on_the_seed_the_stream_and_its_number_alone(write):
+    few, many = (load_search(write(SPACE.replace("200", count))) for count in ("5", "50"))
+    assert few.drawn("smin") == many.drawn("smin")[:5]
+    other = load_search(write(SPACE.replace("seed: 3", "seed: 4")))
+    assert other.drawn("smin")[:5] != few.drawn("smin")
+    both = load_search(write(SPACE + SPACE[SPACE.index("smin:") :].replace("smin:", "ssin:")))
+    assert both.drawn("ssin")[:5] != both.drawn("smin")[:5]
+
+
+def test_every_drawn_trial_is_a_configuration(write):
+    search = load_search(write(SPACE))
+    check(search, DEFAULTS["smin"])
+    for settings in search.drawn("smin"):
+        config = configured(DEFAULTS["smin"], settings)
+        assert config.optim.lr == settings["optim.lr"]
+        assert config.sampling.tracklets == settings["sampling.tracklets"]
+
+
+def test_a_grid_is_every_combination_once(write):
+    text = """
+method: grid
+ssin:
+  optim.algorithm: {choice: [adam, sgd]}
+  optim.weight_decay: {choice: [1e-4, 1e-3], when: {optim.algorithm: [sgd]}}
+  sampling.tracklets: {choice: [2, 4]}
+"""
+    search = load_search(write(text))
+    check(search, DEFAULTS["ssin"])
+    drawn = search.drawn("ssin")
+    assert len(drawn) == 2 + 4
+    assert {"optim.algorithm": "adam", "sampling.tracklets": 2} in drawn
+
+
+@pytest.mark.parametrize("kind", ["uniform", "loguniform", "integer", "quantised", "choice"])
+def test_a_range_is_met_from_end_to_end(kind):
+    values = {"choice": (1, 2, 3), "quantised": (1, 2, 0.25)}.get(kind, (1, 3))
+    draw = Draw(kind, values)
+    found = [draw.at(share) for share in np.linspace(0, 1, 101)[:-1]]
+    assert found[0] == 1
+    assert found == sorted(found)
+    assert math.isclose(draw.at(1 - 1e-12), values[-1] if kind == "choice" else values[1], rel_tol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("trials: 3", "nothing varies, wanted a section ssin or smin"),
+        ("trails: 3\nsmin: {optim.lr: {uniform: [0, 1]}}", "unknown key trails; did you mean trials?"),
+        ("trials: 0\nsmin: {optim.lr: {uniform: [0, 1]}}", "trials is 0, wanted at least 1"),
+        ("epochs: 3\nsmin: {optim.lr: {uniform: [0, 1]}}", "wanted each no more than the next"),
+        ("smin: {optim.lr: 3}", "smin.optim.lr is 3, wanted one of choice: [...], uniform: [...]"),
+        ("smin: {optim.lr: {normal: [0, 1]}}", "wanted one of choice"),
+        ("smin: {optim.lr: {uniform: [1, 0]}}", "uniform is [1, 0], wanted [low, high]"),
+        ("smin: {optim.lr: {loguniform: [0, 1]}}", "loguniform begins at 0, wanted more than 0"),
+        ("smin: {optim.lr: {quantised: [0, 1]}}", "wanted [low, high, step]"),
+        ("smin: {sampling.tracklets: {integer: [1, 2.5]}}", "wanted whole numbers"),
+        ("scheduler: ash\nsmin: {optim.lr: {uniform: [0, 1]}}", "scheduler is 'ash', wanted one of asha"),
+    ],
+)
+def test_what_a_file_gets_wrong_is_one_sentence_with_the_file(write, text, sentence):
+    with pytest.raises(ConfigError) as refused:
+        load_search(write(text))
+    assert str(refused.value).startswith(str(write(text)))
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("space", "sentence"),
+    [
+        ("{optim.lrr: {uniform: [0, 1]}}", "unknown key optim.lrr; did you mean lr?"),
+        ("{optim.lr: {uniform: [0, 1]}}", "optim.lr is 0.0, wanted more than 0"),
+        ("{optim.algorithm: {choice: [adam, lion]}}", "optim.algorithm is 'lion', wanted one of adam, sgd"),
+        ("{train.epochs: {integer: [1, 2]}}", "smin.train.epochs belongs to the search as a whole"),
+        ("{optim.lr: {uniform: [1, 2], when: {loss.margin: 1}}}", "depends on loss.margin, which does not vary"),
+        (
+            "{optim.lr: {uniform: [1, 2], when: {loss.margin: 1}}, loss.margin: {choice: [1], when: {optim.lr: 1}}}",
+            "optim.lr, loss.margin depend on one another",
+        ),
+    ],
+)
+def test_a_space_is_checked_against_the_configuration(write, space, sentence):
+    search = load_search(write(f"smin: {space}"))
+    with pytest.raises(ConfigError) as refused:
+        check(search, DEFAULTS["smin"])
+    assert sentence in str(refused.value)
+
+
+def test_a_grid_of_ranges_and_a_missing_section_are_refused(write):
+    search = load_search(write("method: grid\nsmin: {optim.lr: {uniform: [1, 2]}}"))
+    with pytest.raises(ConfigError, match=r"smin\.optim\.lr is no choice"):
+        check(search, DEFAULTS["smin"])
+    with pytest.raises(ConfigError, match="no section ssin"):
+        check(search, DEFAULTS["ssin"])
+
+
+def test_names_with_dots_become_sections():
+    assert nest({"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+def test_the_shipped_searches_fit_the_shipped_configurations():
+    from sptskm.configfile import load
+
+    files = sorted((ROOT / "configs" / "search").glob("*.yaml"))
+    for file in files:
+        search = load_search(file)
+        for stream in ("ssin", "smin"):
+            folder = ROOT / "configs" / (file.stem if (ROOT / "configs" / file.stem).is_dir() else "mars")
+            if search.space(stream):
+                check(search, load(folder / f"{stream}.yaml"))
