@@ -86,8 +86,18 @@ class Tracklets:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that decides which rows exist and what they are; the same for the same data."""
-        digest = hashlib.sha256()
-        for array in (self.stems_M, self.starts_N, self.stops_N, self.pids_N, self.camids_N, self.query):
+        return self._digest(len(self))
+
+    @cached_property
+    def training_fingerprint(self) -> str:
+        """The same of the training part alone, whether the test part was read or not."""
+        return self._digest(self.num_train)
+
+    def _digest(self, rows: int) -> str:
+        frames = int(self.stops_N[:rows].max()) if rows else 0
+        query = self.query if rows > self.num_train else self.query[:0]
+        digest = hashlib.sha256(b"\n".join(self.stems_M[:frames].tolist()))  # whatever the width of the array
+        for array in (self.starts_N[:rows], self.stops_N[:rows], self.pids_N[:rows], self.camids_N[:rows], query):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         digest.update(str(self.num_train).encode())

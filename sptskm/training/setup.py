@@ -47,14 +47,14 @@ class Setup:
             config.sampling, rows, table.pids_N[rows], config.train.epochs, config.train.seed, world.rank, world.size
         )
         setup = cls(config, table, split, stream, source, schedule)
-        world.agree({**versions(), **setup.provenance, **flat(to_dict(config))})
+        world.agree({**versions(), "table": table.fingerprint, **setup.provenance, **flat(to_dict(config))})
         return setup
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be continued."""
         return {
-            "fingerprint": self.table.fingerprint,
+            "fingerprint": self.table.training_fingerprint,
             "split": self.split.hash,
             "classes": digest(self.split.classes),
         }

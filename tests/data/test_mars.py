@@ -41,6 +41,8 @@ def test_the_training_part_is_read_without_a_look_at_the_test_part(root: Path) -
     assert part.keys_N.tolist() == whole.keys_N[: whole.num_train].tolist()
     assert part.pids_N.tolist() == whole.pids_N[: whole.num_train].tolist()
     assert (len(part.test), len(part.query)) == (0, 0)
+    assert part.training_fingerprint == whole.training_fingerprint
+    assert part.fingerprint != whole.fingerprint
 
 
 def test_query_rows_point_into_the_test_rows(root: Path) -> None:
