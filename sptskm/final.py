@@ -4,9 +4,9 @@ Legend: N tracklets, Q queries, G gallery rows.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from sptskm.configfile import apply_overrides, from_dict
 from sptskm.data import Split, Tracklets
 from sptskm.evaluation import (
     Features,
+    Normalisation,
     Rows,
     StreamDistances,
     align,
@@ -69,6 +70,17 @@ class Part:
         )
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """How two runs are fused, chosen on held-out identities, and what they reach there."""
+
+    normalisation: Normalisation
+    weight: float
+    """Of SMIN."""
+    mAP: Mapping[str, float]
+    """Of ssin, smin and fused."""
+
+
 def final(
     runs: Sequence[str | Path],
     out: str | Path,
@@ -95,6 +107,32 @@ def final(
         results = _evaluate(sorted(streams, key=lambda stream: stream.config.stream == "smin"), settings)
         write(results, Path(out))
         return results
+
+
+def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | None = None) -> HeldOut | None:
+    """The normalisation and the weight that fuse two runs best on their held-out identities; no file of test is read.
+
+    Every rank calls it alike; rank 0 gets the result. Raises as `final`.
+    """
+    open_to_choice = replace(settings, weight=None)
+    states = [_weights(RunDir(run)) for run in runs]
+    configs = [apply_overrides(from_dict(state["config"]), ["data.test=false"]) for state in states]
+    _check(configs, states, open_to_choice)
+    with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
+        streams = [_extract(config, state, world, stop) for config, state in zip(configs, states, strict=True)]
+        if not world.is_main:
+            return None
+    ssin, smin = sorted(streams, key=lambda stream: stream.config.stream == "smin")
+    part = _part(ssin.table, ssin.split.held_out, ssin.split.query, settings.protocol)
+    alone: dict[str, float] = {
+        stream.config.stream: evaluate(part.alone(stream.held_out), part.query, part.gallery, settings.protocol).mAP
+        for stream in (ssin, smin)
+    }
+    found = []
+    for kind in get_args(Normalisation):
+        weight, curve_W2 = _weigh(ssin, smin, part, replace(open_to_choice, normalisation=kind))
+        found.append(HeldOut(kind, weight, {**alone, "fused": float(curve_W2[:, 1].max())}))
+    return max(found, key=lambda one: one.mAP["fused"])
 
 
 def _weights(run: RunDir) -> dict[str, Any]:
@@ -190,9 +228,12 @@ def _choose(ssin: Trained, smin: Trained, held_out: Part, settings: Final) -> Fu
     """The fusion weight: the given one, or the best on the held-out identities."""
     if settings.weight is not None:
         return Fusion(settings.weight, settings.normalisation, None)
+    weight, curve_W2 = _weigh(ssin, smin, held_out, settings)
+    return Fusion(weight, settings.normalisation, curve_W2)
+
+
+def _weigh(ssin: Trained, smin: Trained, held_out: Part, settings: Final) -> tuple[float, NDArray[np.float64]]:
+    """The best weight on the held-out identities, and the mAP of every weight (W, 2)."""
     both = held_out.fusable(ssin.held_out, align(ssin.held_out, smin.held_out))
     grid = np.linspace(0, 1, round(1 / settings.weight_step) + 1).tolist()
-    weight, curve_W2 = choose_weight(
-        both, held_out.query, held_out.gallery, settings.protocol, grid, settings.normalisation
-    )
-    return Fusion(weight, settings.normalisation, curve_W2)
+    return choose_weight(both, held_out.query, held_out.gallery, settings.protocol, grid, settings.normalisation)

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+import torch
 from small import small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sptskm.config import ConfigError, Final
 from sptskm.data import read_mars
-from sptskm.final import final
+from sptskm.final import final, fuse_held_out
 from sptskm.training.endings import Stopped
 from sptskm.training.signals import StopFlag
 from sptskm.training.trainer import train
@@ -157,6 +158,27 @@ def test_two_runs_of_one_stream_are_refused(runs, tmp_path):
 def test_an_unknown_protocol_ends_before_any_extraction(runs, tmp_path):
     with pytest.raises(ValueError, match="mars-official"):
         final([runs["ssin"]], tmp_path, Final(protocol="mars"))
+
+
+def test_the_fusion_of_two_runs_is_chosen_without_a_file_of_test(walkers, runs, results, tmp_path):
+    training = tmp_path / "training"
+    shutil.copytree(walkers, training, ignore=lambda _, names: [n for n in names if "test" in n or "query" in n])
+    for stream, run in runs.items():
+        shutil.copytree(run, tmp_path / stream)
+        for path in (tmp_path / stream).glob("*.pt"):
+            state = torch.load(path, weights_only=True)
+            state["config"]["data"]["root"] = str(training)
+            torch.save(state, path)
+    found = fuse_held_out([tmp_path / "ssin", tmp_path / "smin"], Final())
+    assert (found.mAP["ssin"], found.mAP["smin"]) == pytest.approx([held_out_mAP(runs[s]) for s in ("ssin", "smin")])
+    assert found.mAP["fused"] >= max(found.mAP["ssin"], found.mAP["smin"]) - 1e-12
+    chosen = results[1].fusion
+    assert found.mAP["fused"] >= chosen.curve_W2[:, 1].max() - 1e-12
+    assert found.normalisation != chosen.normalisation or found.weight == chosen.weight
+
+
+def held_out_mAP(run: Path) -> float:
+    return torch.load(run / "best.pt", weights_only=True)["best_mAP"]
 
 
 def test_a_final_job_that_is_asked_to_stop_leaves_before_it_has_looked_at_test(runs, tmp_path):

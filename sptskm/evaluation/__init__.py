@@ -1,7 +1,7 @@
 """Protocols, metrics and fusion: features and labels in, numbers that name their protocol out."""
 
 from sptskm.evaluation.distances import squared_distances, stream_distances
-from sptskm.evaluation.fusion import Features, StreamDistances, align, choose_weight, fuse
+from sptskm.evaluation.fusion import Features, Normalisation, StreamDistances, align, choose_weight, fuse
 from sptskm.evaluation.metrics import (
     Rows,
     Scores,
@@ -14,6 +14,7 @@ from sptskm.evaluation.protocols import PROTOCOLS, Protocol, protocol, select
 __all__ = [
     "PROTOCOLS",
     "Features",
+    "Normalisation",
     "Protocol",
     "Rows",
     "Scores",
