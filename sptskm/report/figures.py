@@ -208,7 +208,7 @@ class _Grid:
 
 def cmc_figure(curves: Mapping[str, Floats], title: str) -> Image:
     """CMC of every stream, rank 1 to 20, in percent; curves are in 0..1 and start with rank-1."""
-    figure, axes = _axes(title, "rank k", "queries found within rank k (%)")
+    figure, axes = axes_of(title, "rank k", "queries found within rank k (%)")
     lowest = 100.0
     for name, cmc in curves.items():
         percent = 100 * np.asarray(cmc, np.float64)[:RANKS_SHOWN]
@@ -226,7 +226,7 @@ def cmc_figure(curves: Mapping[str, Floats], title: str) -> Image:
 def weight_figure(curve_W2: Floats, chosen: float, title: str) -> Image:
     """mAP in percent over the fusion weight, the chosen weight marked; the curve holds weight and mAP, both in 0..1."""
     weight_W, score_W = np.asarray(sorted(map(tuple, curve_W2)), np.float64).T * [[1], [100]]
-    figure, axes = _axes(title, "fusion weight (share of SMIN)", "mAP (%)", top=0.92)
+    figure, axes = axes_of(title, "fusion weight (share of SMIN)", "mAP (%)", top=0.92)
     axes.plot(weight_W, score_W, "-", color=hexadecimal(GREEN), linewidth=2)
     span = max(score_W.max() - score_W.min(), 2.0)
     middle = (score_W.max() + score_W.min()) / 2
@@ -257,7 +257,8 @@ def _labelled(
     axes.text(x, y, words, color=shade, fontsize=9, **place)
 
 
-def _axes(title: str, xlabel: str, ylabel: str, top: float = 0.86) -> tuple[Figure, Any]:
+def axes_of(title: str, xlabel: str, ylabel: str, top: float = 0.86) -> tuple[Figure, Any]:
+    """An empty plot in the style of the house, with room for its title and, below 0.86, for a legend."""
     figure = Figure((7.5, 4.7), dpi=DPI)
     axes = figure.add_axes((0.1, 0.12, 0.87, top - 0.12))
     figure.text(0.02, 0.955, title, fontsize=11, color=hexadecimal(INK), va="center", parse_math=False)

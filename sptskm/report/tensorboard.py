@@ -1,12 +1,13 @@
 """The one writer of a run's TensorBoard files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 
 class Board:
@@ -34,6 +35,15 @@ class Board:
         """A page of text."""
         if self._writer is not None:
             self._writer.add_text(tag, markdown, step)
+
+    def hyperparameters(self, settings: Mapping[str, Any], metrics: Sequence[str]) -> None:
+        """This run's line in HParams: its settings, and the tags whose last points are its results."""
+        if self._writer is not None:
+            plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
+            experiment, session, _ = hparams(plain, dict.fromkeys(metrics, 0.0))
+            # without an end: a run that is ended by others, or killed, is listed all the same
+            for summary in (experiment, session):
+                self._writer._get_file_writer().add_summary(summary)
 
     def close(self) -> None:
         """Flush to disk."""

@@ -1,0 +1,137 @@
+"""What a search has found, and what it has cost: a table, TensorBoard's HParams and a page of its own."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sptskm.report.console import table
+from sptskm.report.figures import STREAMS, axes_of
+from sptskm.report.strips import INK, SOFT, Image, hexadecimal, rendered
+from sptskm.report.tensorboard import Board
+from sptskm.search import Trial
+
+SHOWN = 5  # trials of each stream in the table
+PARTS = 3  # into which the range of a number is cut to see what it explains
+METRIC = "validation/mAP"
+MINUTES = 60.0
+
+
+def ranked(trials: Sequence[Trial], stream: str) -> list[Trial]:
+    """Trials of a stream that have a score, the best first; of equal ones the earlier."""
+    own = [trial for trial in trials if trial.stream == stream and trial.best]
+    return sorted(own, key=lambda trial: (-trial.best.mAP, trial.number))  # type: ignore[union-attr]
+
+
+def text(trials: Sequence[Trial], epochs: int) -> str:
+    """The best trials of each stream, what they cost, and what ending the others early has saved."""
+    parts = []
+    for stream in sorted({trial.stream for trial in trials}, key=lambda name: name != "ssin"):
+        own = [trial for trial in trials if trial.stream == stream]
+        header = [stream, "mAP", "rank-1", "epoch", "trained", "rank min", "end", "settings"]
+        rows = [_row(trial) for trial in ranked(trials, stream)[:SHOWN]]
+        parts += [table(header, rows), _cost(own, epochs), *_failures(own), ""]
+    return "\n".join(parts).rstrip()
+
+
+def _row(trial: Trial) -> list[object]:
+    best = trial.best
+    assert best is not None
+    settings = " ".join(f"{name}={_short(value)}" for name, value in trial.settings.items())
+    scores = [f"{100 * best.mAP:.1f}", f"{100 * best.rank1:.1f}", best.epoch, trial.epochs]
+    return [trial.name, *scores, f"{MINUTES * trial.rank_hours:.1f}", trial.end or "interrupted", settings]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _cost(own: Sequence[Trial], epochs: int) -> str:
+    spent = sum(trial.rank_hours for trial in own)
+    full = sum(trial.rank_hours * epochs / trial.epochs for trial in own if trial.epochs)
+    ends = {end: sum(trial.end == end for trial in own) for end in ("finished", "ended early", "failed")}
+    told = ", ".join(f"{count} {end}" for end, count in ends.items() if count)
+    saved = f", {1 - spent / full:.0%} less than all of them in full" if full > spent else ""
+    return f"{len(own)} trials ({told}): {MINUTES * spent:.1f} rank minutes{saved}"
+
+
+def _failures(own: Sequence[Trial]) -> list[str]:
+    return [f"{trial.name} failed: {trial.reason}" for trial in own if trial.end == "failed"]
+
+
+def importance(trials: Sequence[Trial], stream: str) -> dict[str, float]:
+    """Share of the variance of the scores that each setting explains by itself, 0 to 1 (squared correlation ratio).
+
+    Numbers are cut into thirds by rank. It says nothing of interactions, and little below some dozens of trials.
+    """
+    own = ranked(trials, stream)
+    scores_N = np.array([trial.best.mAP for trial in own if trial.best])
+    total = float(((scores_N - scores_N.mean()) ** 2).sum()) if len(own) else 0.0
+    names = sorted({name for trial in own for name in trial.settings})
+    if total == 0:
+        return dict.fromkeys(names, 0.0)
+    found = {}
+    for name in names:
+        groups_N = np.array(_groups([trial.settings.get(name) for trial in own]))
+        means = [(scores_N[groups_N == group].mean(), int((groups_N == group).sum())) for group in set(groups_N)]
+        found[name] = sum(count * (mean - scores_N.mean()) ** 2 for mean, count in means) / total
+    return found
+
+
+def _groups(values: Sequence[Any]) -> list[str]:
+    """Equal values together; many different numbers in thirds."""
+    numbers = [value for value in values if isinstance(value, float | int) and not isinstance(value, bool)]
+    if len(set(numbers)) <= PARTS:
+        return [str(value) for value in values]
+    edges = np.quantile(numbers, np.arange(1, PARTS) / PARTS)
+    return [str(np.searchsorted(edges, value)) if value is not None else "none" for value in values]
+
+
+def begin_page(trial: Trial) -> None:
+    """Enter a trial into TensorBoard's HParams before its first score, so that one that is ended early is there."""
+    board = Board(Path(trial.folder))
+    board.hyperparameters(trial.settings, [METRIC])
+    board.close()
+
+
+def write_page(trials: Sequence[Trial], epochs: int, folder: Path) -> None:
+    """The search's own page in `folder`: best so far and cost by trial, importance of each setting, the table."""
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    board = Board(folder)
+    for stream in {trial.stream for trial in trials}:
+        best, spent = 0.0, 0.0
+        for number, trial in enumerate(trial for trial in trials if trial.stream == stream):
+            best = max(best, trial.best.mAP if trial.best else 0.0)
+            spent += trial.rank_hours
+            board.scalars({f"search {stream}/best mAP so far": best, f"search {stream}/rank hours": spent}, number)
+        board.picture(f"search {stream}/importance", importance_bars(importance(trials, stream), stream), 0)
+        board.picture(f"search {stream}/scores by epoch", score_curves(trials, stream), 0)
+    board.text("search", f"```\n{text(trials, epochs)}\n```")
+    board.close()
+
+
+def importance_bars(shares: Mapping[str, float], stream: str) -> Image:
+    """One bar for each setting, the most telling on top."""
+    names = sorted(shares, key=lambda name: shares[name])
+    title = f"{stream.upper()}: what mattered to the held-out mAP"
+    figure, axes = axes_of(title, "share of the variance of the scores that the setting explains alone", "", top=0.9)
+    axes.barh(names, [shares[name] for name in names], height=0.5, color=hexadecimal(STREAMS[stream]))
+    for place, name in enumerate(names):
+        axes.text(0.005, place + 0.3, f"{name}  {shares[name]:.0%}", fontsize=9, color=hexadecimal(INK))
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.5, len(names))
+    axes.set_yticks([])
+    return rendered(figure)
+
+
+def score_curves(trials: Sequence[Trial], stream: str) -> Image:
+    """Held-out mAP of every trial by epoch; those that were ended early end early."""
+    own = ranked(trials, stream)
+    figure, axes = axes_of(f"{stream.upper()}: {len(own)} trials, the best in colour", "epoch", "held-out mAP (%)", 0.9)
+    for trial in reversed(own):
+        colour, width = (STREAMS[stream], 2.0) if trial is own[0] else (SOFT, 0.7)
+        points = [(score.epoch, 100 * score.mAP) for score in trial.scores]
+        axes.plot(*zip(*points, strict=True), color=hexadecimal(colour), linewidth=width, marker=".")
+    return rendered(figure)

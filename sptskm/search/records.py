@@ -1,0 +1,149 @@
+"""What the trials of a search leave behind: one folder each, which is a run's, with its settings and scores beside.
+
+Whoever runs the trials, this is what a search knows afterwards, and what it continues from.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from sptskm.search.space import Settings
+
+End = Literal["", "finished", "ended early", "failed"]
+
+SETTINGS, SCORES, END = "trial.json", "scores.jsonl", "end.json"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a trial reached on the held-out identities after an epoch."""
+
+    epoch: int
+    step: int
+    mAP: float
+    rank1: float
+    loss: float
+    seconds: float
+    """Since the score before, or the start."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of a search, and how it went."""
+
+    stream: str
+    number: int
+    settings: Settings
+    workers: int
+    """Ranks that it was trained on."""
+    folder: str
+    scores: Sequence[Score] = ()
+    end: End = ""
+    """Empty while it runs, or when it was interrupted."""
+    reason: str = ""
+    """Why it failed."""
+
+    @property
+    def name(self) -> str:
+        """Stream and number."""
+        return f"{self.stream}-{self.number:04d}"
+
+    @cached_property
+    def best(self) -> Score | None:
+        """The first of the highest scores: the one whose weights were kept."""
+        return max(self.scores, key=lambda score: (score.mAP, -score.epoch), default=None)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were trained."""
+        return self.scores[-1].epoch if self.scores else 0
+
+    @property
+    def rank_hours(self) -> float:
+        """What it cost: hours of all its ranks."""
+        return self.workers * sum(score.seconds for score in self.scores) / 3600
+
+
+class Recorder:
+    """Writes the record of one trial; the process of rank 0, or whoever follows it, owns one."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.clock = time.monotonic()
+
+    def begin(self, trial: Trial) -> None:
+        """Note what is tried; a trial that is continued keeps its scores."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        values = {key: getattr(trial, key) for key in ("stream", "number", "settings", "workers")}
+        _write(self.folder / SETTINGS, values)
+        (self.folder / END).unlink(missing_ok=True)
+        self.clock = time.monotonic()
+
+    def add(self, values: Mapping[str, float]) -> Score | None:
+        """Keep what the trainer reports after an epoch, if it has validated."""
+        if "validation/mAP" not in values:
+            return None
+        now = time.monotonic()
+        score = Score(
+            epoch=int(values["epoch"]),
+            step=int(values["step"]),
+            mAP=values["validation/mAP"],
+            rank1=values["validation/rank-1"],
+            loss=values.get("total", float("nan")),
+            seconds=now - self.clock,
+        )
+        self.clock = now
+        with (self.folder / SCORES).open("a") as file:
+            file.write(json.dumps(asdict(score)) + "\n")
+        return score
+
+    def end(self, end: End, reason: str = "") -> None:
+        """Note how it ended; a trial without an end is continued by the next search in its folder."""
+        _write(self.folder / END, {"end": end, "reason": reason})
+
+
+def read_trials(folder: str | Path) -> list[Trial]:
+    """All trials that have begun below a folder, by stream and number; what a kill has cut off is left out."""
+    trials = [trial for path in Path(folder).glob(f"*/*/{SETTINGS}") if (trial := read_trial(path.parent))]
+    return sorted(trials, key=lambda trial: (trial.stream != "ssin", trial.number))
+
+
+def read_trial(folder: Path) -> Trial | None:
+    """The trial of one folder; None when there is none."""
+    known = _read(folder / SETTINGS)
+    if known is None:
+        return None
+    trial = Trial(**known, folder=str(folder), scores=_scores(folder / SCORES))
+    return replace(trial, **(_read(folder / END) or {}))
+
+
+def _scores(path: Path) -> list[Score]:
+    """Scores by epoch; epochs that were done again after a loss count once, with what both have cost."""
+    if not path.exists():
+        return []
+    found: dict[int, Score] = {}
+    for line in path.read_text().splitlines():
+        try:
+            score = Score(**json.loads(line))
+        except (ValueError, TypeError):  # the last line of a killed process
+            continue
+        before = found.get(score.epoch)
+        found[score.epoch] = replace(score, seconds=score.seconds + before.seconds) if before else score
+    return [found[epoch] for epoch in sorted(found)]
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(values))
+    partial.replace(path)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
