@@ -40,6 +40,8 @@ def retry(folder: Path, retries: int, environment: Mapping[str, str] = os.enviro
     neither do those that lose it.
     """
     job = environment["SLURM_JOB_ID"]
+    if array := environment.get("SLURM_ARRAY_JOB_ID"):  # whose files have other names
+        job = f"{array}_{environment['SLURM_ARRAY_TASK_ID']}"
     if any(folder.glob(f"{job}_*_result.pkl")):
         return False
     losses = folder / f"{job}_losses.log"

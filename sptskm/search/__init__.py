@@ -1,6 +1,7 @@
 """Searches for settings: what is drawn, and what the trials have reached."""
 
-from sptskm.search.records import Recorder, Score, Trial, read_trials
+from sptskm.search.halving import goes_on
+from sptskm.search.records import Recorder, Score, Trial, read_trial, read_trials
 from sptskm.search.space import Draw, Search, Settings, check, configured, load_search
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "Trial",
     "check",
     "configured",
+    "goes_on",
     "load_search",
+    "read_trial",
     "read_trials",
 ]
