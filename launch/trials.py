@@ -4,7 +4,9 @@ A run keeps its checkpoints in its own folder and continues from what it finds t
 else to be started again.
 """
 
+import re
 import sys
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +14,6 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 
 from launch.plan import Plan
@@ -21,6 +22,7 @@ from sptskm.training.endings import Stopped, Unreachable
 from sptskm.training.signals import StopFlag
 
 FOLDER = "ray"  # in the folder of the runs: what Tune writes
+IDLE_SECONDS = 30.0  # before somebody is told that no trial runs
 
 
 def train(plan: Plan, team: Team, retries: int, stop: StopFlag) -> dict[str, str]:
@@ -45,8 +47,8 @@ def train(plan: Plan, team: Team, retries: int, stop: StopFlag) -> dict[str, str
         ),
     )
     with ThreadPoolExecutor(1) as beside:  # in the main thread Tune would take USR1 for its own
-        results = beside.submit(tuner.fit).result()
-    return {(result.config or {})["stream"]: _end(result) for result in map(results.__getitem__, range(len(results)))}
+        beside.submit(tuner.fit).result()
+    return {trial.config["stream"]: _end(trial) for trial in follower.trials}
 
 
 def drive(settings: Mapping[str, Any], plan: Plan, team: Team) -> dict[str, str]:
@@ -109,18 +111,32 @@ class Follower(tune.Callback, tune.Stopper):
         self.epochs = {config.stream: config.train.epochs for config in plan.configs}
         self.team, self.retries, self.stop = team, retries, stop
         self.trials: list[Trial] = []
+        self.idle_since = time.monotonic()
+        self.told = False
+
+    @property
+    def running(self) -> bool:
+        """Whether any trial runs."""
+        return any(trial.status == Trial.RUNNING for trial in self.trials)
 
     def on_step_begin(self, *_: Any, **known: Any) -> None:
         """Several times a second."""
         self.trials = known["trials"]
         if self.stop.requested:
             ask_to_stop()
+        if self.running:
+            self.idle_since, self.told = time.monotonic(), False
+        elif time.monotonic() - self.idle_since > IDLE_SECONDS and not self.told:
+            print(f"waiting until Ray has room for {self.team}", file=sys.stderr)
+            self.told = True
 
     def on_trial_result(self, *_: Any, **known: Any) -> None:
         """One line for each epoch."""
         values, stream = known["result"], known["trial"].config["stream"]
         if "epoch" in values:
-            line = f"{stream} epoch {values['epoch']:.0f}/{self.epochs[stream]}  total {values['total']:.3f}"
+            line = f"{stream} epoch {values['epoch']:.0f}/{self.epochs[stream]}"
+            if "total" in values:  # not where a run continues behind the last step of an epoch
+                line += f"  total {values['total']:.3f}"
             if "validation/mAP" in values:
                 line += f"  held-out mAP {values['validation/mAP']:.1%} rank-1 {values['validation/rank-1']:.1%}"
             print(line, file=sys.stderr)
@@ -128,8 +144,8 @@ class Follower(tune.Callback, tune.Stopper):
     def on_trial_recover(self, *_: Any, **known: Any) -> None:
         """Why a trial starts again."""
         trial: Trial = known["trial"]
-        why, again = _sentence(trial.get_pickled_error()), f"{trial.num_failures} of {self.retries}"
-        print(f"{trial.config['stream']}: {why}; starts again ({again})", file=sys.stderr)
+        again = f"starts again ({trial.num_failures} of {self.retries})"
+        print(f"{trial.config['stream']}: {_loss(trial)}; {again}", file=sys.stderr)
 
     def __call__(self, *_: Any) -> bool:
         """Whether Tune should end a trial: never, its ranks leave by themselves."""
@@ -137,16 +153,17 @@ class Follower(tune.Callback, tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether Tune should start no trial any more."""
-        return self.stop.requested and not any(trial.status == Trial.RUNNING for trial in self.trials)
+        return self.stop.requested and not self.running
 
 
-def _end(result: tune.Result) -> str:
-    if result.error:
-        return f"{_sentence(result.error)}; the same command continues"
-    return str((result.metrics or {}).get("end", "stopped"))  # one that never started has no metrics
+def _end(trial: Trial) -> str:
+    if trial.status == Trial.ERROR:
+        return f"{_loss(trial)}; the same command continues"
+    return str(trial.last_result.get("end", "stopped"))  # one that never ran has no result
 
 
-def _sentence(error: Exception | None) -> str:
-    """What a trial was ended by, without the frames of Ray."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    return str(cause)
+def _loss(trial: Trial) -> str:
+    """By what a trial was ended, without the frames of Ray: what stands last in the file that Tune keeps of it."""
+    text = Path(trial.error_file).read_text() if trial.error_file else ""
+    last = ([line for line in text.splitlines() if line.strip()] or ["unknown reason"])[-1]
+    return re.sub(r"^[\w.]+: ", "", last).partition(". ")[0]  # without the name of the exception

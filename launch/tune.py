@@ -19,10 +19,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from launch import snapshot
 from launch.local import request, visible_gpus
 from launch.plan import Plan, check, make_plan, parser
 from sptskm.cli import EXIT_BAD_INPUT
@@ -40,6 +41,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # which prints a table whatever the verbosity
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard shows what the trainer writes
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
 
 
@@ -53,11 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for config in plan.configs:
             request(config, config.run)  # a folder that cannot be written is known now
         request(plan.final, plan.out)
-        (plan.folder / "jobs").mkdir(exist_ok=True)
-        return _in_ray(plan, chosen)
+        os.chdir(snapshot.take(plan.folder / "jobs"))  # where Ray's workers look first for what they import
     except (ValueError, OSError) as error:
-        print(f"launch/tune.py: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return _refuse(error)
+    try:
+        code, table = _in_ray(plan, chosen)
+    except ConfigError as error:
+        return _refuse(error)
+    if table:
+        print(f"{table}\n\n{plan.farewell()}")
+    return code
+
+
+def _refuse(why: object) -> int:
+    print(f"launch/tune.py: {why}", file=sys.stderr, flush=True)
+    return EXIT_BAD_INPUT
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -97,14 +109,16 @@ def _knock(address: str) -> None:
         raise ConfigError(f"--address is {address}, where no Ray answers ({error})") from None
 
 
-def _in_ray(plan: Plan, chosen: argparse.Namespace) -> int:
-    """Do the plan in the Ray that was chosen; signals ask all workers to save and leave."""
+def _in_ray(plan: Plan, chosen: argparse.Namespace) -> tuple[int, str]:
+    """Do the plan in the Ray that was chosen, as `run`; signals ask all workers to save and leave."""
     patience = max(config.train.leave_seconds for config in plan.configs)
-    # sockets want a short path, others no way in: Ray opens its own folder to everybody
+    # sockets want a short path, and a folder in ours: Ray opens its own to everybody
     with (
         tempfile.TemporaryDirectory(prefix="sptskm-", dir="/tmp", ignore_cleanup_errors=True) as folder,
         stop_flag(patience, lambda: _give_up(folder)) as stop,
-        _joined(chosen.address) if chosen.address else _own(folder),
+        (plan.folder / "jobs" / "ray.log").open("a") as rest,
+        redirect_stdout(rest),  # what Ray has to say of nodes that die
+        _ray(chosen.address, f"{folder}/ray"),
     ):
         signal.signal(signal.SIGTERM, stop)  # which Ray has taken
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
@@ -120,51 +134,50 @@ def _give_up(folder: str) -> NoReturn:
 
 
 @contextmanager
-def _own(folder: str) -> Iterator[None]:
-    """A Ray on this machine that nobody else can join, and that joins nobody, whatever the environment says."""
-    os.environ.update(ENVIRONMENT, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+def _ray(address: str | None, folder: str) -> Iterator[None]:
+    """A Ray that runs already and goes on afterwards, or one of our own."""
+    os.environ.update(ENVIRONMENT)
+    if not address:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=_cpus(),
-        num_gpus=len(visible_gpus()),
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _temp_dir=f"{folder}/ray",
-    )
+    # what fails is told here, in fewer words
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address:
+        _join(address, options)
+    else:  # that nobody else can join, and that joins nobody, whatever the environment says
+        ray.init(
+            address="local",
+            num_cpus=_cpus(),
+            num_gpus=len(visible_gpus()),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            _temp_dir=folder,
+            **options,
+        )
     try:
         yield
     finally:
         ray.shutdown()
 
 
-@contextmanager
-def _joined(address: str) -> Iterator[None]:
-    """A Ray that runs already and goes on afterwards."""
-    os.environ.update(ENVIRONMENT)
+def _join(address: str, options: Mapping[str, Any]) -> None:
+    """Join a cluster, or refuse its address in one sentence."""
     import ray
 
     refusal = f"--address is {address}, where no Ray lets this machine in (HOST:PORT of its head; RAY_AUTH_TOKEN)"
-    overdue = threading.Timer(JOIN_SECONDS, _refuse, [refusal])  # Ray knows no end
+
+    def end() -> None:
+        os._exit(_refuse(refusal))
+
+    overdue = threading.Timer(JOIN_SECONDS, end)  # Ray knows no end with some servers
     overdue.start()
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{refusal}: {error}") from None
     finally:
         overdue.cancel()
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _refuse(why: str) -> NoReturn:
-    print(f"launch/tune.py: {why}", file=sys.stderr, flush=True)
-    os._exit(EXIT_BAD_INPUT)
 
 
 def _cpus() -> int:
@@ -185,10 +198,7 @@ def _fit(chosen: argparse.Namespace) -> "tuple[Team, int]":
     room = sum(int(min(node.get(what, 0) // count for what, count in team.bundle.items())) for node in nodes)
     if room < team.workers:
         offer = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
-        raise ConfigError(
-            f"--workers is {team.workers}, with {team.cpus} CPUs and {team.gpus} GPUs each, but there is room for "
-            f"{room}: Ray's nodes have {offer}"
-        )
+        raise ConfigError(f"--workers is {team.workers}, but Ray has no room for {team}: its nodes have {offer}")
     return team, room
 
 
@@ -204,24 +214,22 @@ def _nodes(wanted: int) -> list[dict[str, float]]:
     return found
 
 
-def run(plan: Plan, team: "Team", room: int, retries: int, stop: StopFlag) -> int:
-    """Train the streams, then run the final job on as many workers as there were, in the Ray that was joined."""
+def run(plan: Plan, team: "Team", room: int, retries: int, stop: StopFlag) -> tuple[int, str]:
+    """Train the streams, then run the final job on as many workers as they had: the exit code, and the table."""
     from launch import trials
     from launch.workers import Failed
 
     shutil.rmtree(plan.folder / trials.FOLDER, ignore_errors=True)
     ends = trials.train(plan, team, retries, stop)
     if stop.requested or any(end != "finished" for end in ends.values()):
-        return _explain(ends, plan, stop)
+        return _explain(ends, plan, stop), ""
     everyone = replace(team, workers=min(room, team.workers * len(plan.configs)))
     try:
-        table = trials.evaluate(plan, everyone, retries, stop)
+        return 0, trials.evaluate(plan, everyone, retries, stop)
     except Stopped:
-        return _explain({"final": "stopped"}, plan, stop)
+        return _explain({"final": "stopped"}, plan, stop), ""
     except (Failed, Unreachable) as error:
-        return _explain({"final": str(error)}, plan, stop)
-    print(f"{table}\n\n{plan.farewell()}")
-    return 0
+        return _explain({"final": str(error)}, plan, stop), ""
 
 
 def _explain(ends: Mapping[str, str], plan: Plan, stop: StopFlag) -> int:

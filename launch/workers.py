@@ -65,6 +65,10 @@ class Team:
         """The resources of one worker, as Ray counts them."""
         return {"CPU": self.cpus, "GPU": self.gpus} if self.gpus else {"CPU": self.cpus}
 
+    def __str__(self) -> str:
+        each = f"{self.cpus} CPU{'s' * (self.cpus > 1)}{' and a GPU' * self.gpus}"
+        return f"a worker of {each}" if self.workers == 1 else f"{self.workers} workers of {each} each"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -173,7 +177,10 @@ def _explained() -> Iterator[None]:
     """Turn an error into Failed with its one sentence or its traceback; how a run ends without fault stays."""
     try:
         yield
-    except (Stopped, Unreachable):
+    except Stopped:
+        raise
+    except Unreachable as error:
+        log.error("%s", error)
         raise
     except Exception as error:
         log.exception("failed")
@@ -227,13 +234,12 @@ def _start(team: Team, group: PlacementGroup, bundle: int) -> Any:
 
 
 def _together(calls: list[Any], meanwhile: Callable[[], None] = lambda: None) -> list[Any]:
-    """What all workers return; when some fail, the reason that has brought the others down is raised."""
+    """What all ranks return; when some fail, the reason that has brought the others down is raised."""
     ended: list[Any] = []
     while len(ended) < len(calls) and not any(map(_reason, ended)):
         ended, _ = ray.wait(calls, num_returns=len(calls), timeout=POLL_SECONDS)
         meanwhile()
-    if len(ended) < len(calls):
-        ended, _ = ray.wait(calls, num_returns=len(calls), timeout=FAREWELL_SECONDS)
+    ended, _ = ray.wait(calls, num_returns=len(calls), timeout=FAREWELL_SECONDS)
     reasons = [reason for call in ended if (reason := _reason(call))]
     if reasons:
         raise min(reasons, key=lambda reason: REASONS.index(type(reason)))
@@ -241,14 +247,19 @@ def _together(calls: list[Any], meanwhile: Callable[[], None] = lambda: None) ->
 
 
 def _reason(call: Any) -> Exception | None:
-    """Why a call that has ended returns nothing."""
+    """Why a rank that has ended returns nothing."""
     try:
         ray.get(call)
     except RayTaskError as error:
         return error.cause if isinstance(error.cause, REASONS) else Failed(str(error))
     except RayError as error:
-        return Gone(str(error))
+        return Gone(f"a rank is gone: {_brief(error)}")
     return None
+
+
+def _brief(error: RayError) -> str:
+    """The one sentence with news in Ray's page about a death: the first of its last line."""
+    return str(error).splitlines()[-1].partition(". ")[0]
 
 
 def _news(worker: Any) -> list[Report]:
