@@ -42,6 +42,8 @@ class Cluster:
     """How long before the time limit a job is asked to save and leave."""
     requeues: int = 100
     """How often a job is queued again after preemption or at its time limit."""
+    at_once: int = 16
+    """How many trials of a search may run at a time, of each stream."""
     retries: int = 2
     """How often a job that has lost a rank or a node is queued again."""
 
@@ -93,15 +95,15 @@ def construction(cluster: Cluster) -> dict[str, Any]:
     return {**limit, "slurm_python": PYTHON} if cluster.executor == "slurm" else limit
 
 
-def parameters(cluster: Cluster, name: str, folder: Path, code: Path, after: Sequence[str] = ()) -> dict[str, Any]:
-    """Keyword arguments of submitit's AutoExecutor for a job that starts once the jobs `after` have succeeded.
+def parameters(cluster: Cluster, name: str, folder: Path, code: Path, after: str = "") -> dict[str, Any]:
+    """Keyword arguments of submitit's AutoExecutor for a job that starts `after` others ("afterok:7:8").
 
     It runs the copy of the code in `code`, and keeps its files in `folder`.
     """
     additional: dict[str, Any] = {"chdir": str(code), "requeue": True}
     if after:
         # without the second a job whose predecessor failed waits for ever
-        additional |= {"dependency": "afterok:" + ":".join(after), "kill-on-invalid-dep": "yes"}
+        additional |= {"dependency": after, "kill-on-invalid-dep": "yes"}
     slurm: dict[str, Any] = {
         "signal_delay_s": cluster.warn_seconds,
         # since SLURM 22.05 srun does not take over the CPUs that sbatch has asked for

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import submitit
+from submitit.helpers import Checkpointable
 
 from launch.plan import Plan
 from launch.requeue import requeue
@@ -30,7 +31,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class TrainJob:
+class TrainJob(Checkpointable):
     """Train one stream, or continue it."""
 
     config: Config
@@ -48,13 +49,9 @@ class TrainJob:
             raise Stopped
         return vars(outcome)
 
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """What submitit queues again."""
-        return submitit.helpers.DelayedSubmission(self)
-
 
 @dataclass(frozen=True)
-class FinalJob:
+class FinalJob(Checkpointable):
     """Extract, fuse and report."""
 
     runs: tuple[str, ...]
@@ -74,10 +71,6 @@ class FinalJob:
             return ""
         print(results.text())
         return results.text()
-
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """What submitit queues again."""
-        return submitit.helpers.DelayedSubmission(self)
 
 
 def final_job(plan: Plan, requeues: int) -> FinalJob:

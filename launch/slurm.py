@@ -10,15 +10,19 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from launch import search as searches
 from launch import snapshot
 from launch.cluster import Cluster, construction, load_cluster, parameters
 from launch.plan import Plan, check, make_plan, parser
-from launch.watch import Followed, watch
+from launch.submission import Queued, logs, queue, queue_array
+from launch.watch import watch
 from sptskm.cli import EXIT_BAD_INPUT
 from sptskm.config import ConfigError
+from sptskm.search import Search
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,17 +35,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.watch and (chosen.dry_run or cluster.executor == "local"):
             raise ConfigError("--watch follows jobs of SLURM, and there will be none")
         plan = make_plan(chosen)
-        check(plan, cluster.ranks)
+        search = _search(plan, cluster, chosen)
+        check(searches.blind(plan) if search else plan, cluster.ranks)
         _check_times(plan, cluster)
         if cluster.executor == "slurm" and not chosen.dry_run and shutil.which("sbatch") is None:
             raise ConfigError("no sbatch on this machine; --dry-run and --cluster local work without SLURM")
+        if chosen.dry_run:
+            print(dry_run(plan, cluster))
+            return 0
+        if cluster.executor == "local":
+            return run_here(plan, cluster)
+        queued = submit_search(plan, cluster, search, chosen.retrain) if search else submit(plan, cluster)
     except (ValueError, FileNotFoundError) as error:
         print(f"launch/slurm.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    if chosen.dry_run:
-        print(dry_run(plan, cluster))
-        return 0
-    return run_here(plan, cluster) if cluster.executor == "local" else submit(plan, cluster, chosen.watch)
+    print(plan.farewell(), flush=True)
+    return watch(queued.followed()) if chosen.watch else 0
+
+
+def _search(plan: Plan, cluster: Cluster, chosen: argparse.Namespace) -> Search | None:
+    """The search that was asked for, if it can be done by an array of jobs that know nothing of each other."""
+    if chosen.search is None:
+        return None
+    if chosen.dry_run or cluster.executor == "local":
+        raise ConfigError("--search submits arrays to SLURM, which neither --dry-run nor --cluster local do")
+    search = searches.load(plan, chosen.search)
+    if search.method == "optuna" or search.scheduler not in ("asha", "none"):
+        raise ConfigError(
+            f"{chosen.search}: method is {search.method} and scheduler {search.scheduler}, wanted random or grid, and "
+            "asha or none: the jobs of an array share no scheduler (launch/tune.py has one)"
+        )
+    return replace(search, workers=cluster.ranks)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -52,6 +76,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     options.add_argument("--dry-run", action="store_true", help="print the batch scripts, submit nothing")
     options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
+    searches.options(options)
     return options
 
 
@@ -68,11 +93,6 @@ def _cluster_file(name: str) -> Path:
     return Path(name) if name.endswith(".yaml") else Path("configs/cluster") / f"{name}.yaml"
 
 
-def logs(plan: Plan) -> Path:
-    """Where submitit keeps its scripts, pickles and each rank's output."""
-    return plan.folder / "jobs"
-
-
 def dry_run(plan: Plan, cluster: Cluster) -> str:
     """The batch scripts as submitit would write them; predecessors appear by name where their job ids will be."""
     from submitit import SlurmExecutor
@@ -87,7 +107,8 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
     names = [config.stream for config in plan.configs]
     texts = []
     for name in (*names, "final"):
-        wanted = parameters(cluster, name, logs(plan), snapshot.place(logs(plan)), names if name == "final" else ())
+        after = f"afterok:{':'.join(names)}" if name == "final" else ""
+        wanted = parameters(cluster, name, logs(plan), snapshot.place(logs(plan)), after)
         printer = Printer(folder=logs(plan), python=construction(cluster)["slurm_python"])
         plain = {key.removeprefix("slurm_"): value for key, value in wanted.items()}
         printer.update_parameters(**printer._convert_parameters(plain))
@@ -95,56 +116,56 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
     return "\n".join(texts)
 
 
-def submit(plan: Plan, cluster: Cluster, follow: bool) -> int:
-    """Queue the jobs, the final one behind the others, and say where to look; all of them or none."""
-    from submitit.core.utils import FailedJobError
-
+def submit(plan: Plan, cluster: Cluster) -> Queued:
+    """Queue the training jobs, and the final one behind them."""
     from launch.jobs import TrainJob, final_job
 
-    queued: dict[str, Any] = {}
-    try:
+    queued = Queued()
+    with queued.all_or_none():
         for config in plan.configs:
-            queued[config.stream] = _queue(plan, cluster, TrainJob(config, cluster.requeues), config.stream)
-        before = [job.job_id for job in queued.values()]
-        queued["final"] = _queue(plan, cluster, final_job(plan, cluster.requeues), "final", before)
-    except FailedJobError as error:  # what sbatch has said
-        for job in queued.values():
-            job.cancel(check=False)
-        print(f"launch/slurm.py: not submitted, nothing stays queued: {_last_line(error)}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    print(plan.farewell(), flush=True)
-    if not follow:
-        return 0
-    logs = {name: [job.paths.stderr, job.paths.stdout] for name, job in queued.items()}
-    return watch({name: Followed(job.job_id, logs[name]) for name, job in queued.items()})
+            queued.add(config.stream, queue(plan, cluster, TrainJob(config, cluster.requeues), config.stream))
+        after = queued.behind("afterok")
+        queued.add("final", queue(plan, cluster, final_job(plan, cluster.requeues), "final", after))
+    return queued
 
 
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["sbatch failed"])[-1]
+def submit_search(plan: Plan, cluster: Cluster, search: Search, retrain: bool) -> Queued:
+    """Queue an array of trials for each stream, the choice among them, and what is done with the best."""
+    from launch.trial_jobs import ConcludeJob, FoundJob, RetrainJob, TrialJob
+
+    queued, limit = Queued(), cluster.requeues
+    with queued.all_or_none():
+        for config in plan.configs:
+            if not (left := searches.left(plan, search, config.stream)):
+                continue
+            jobs = [TrialJob(plan, search, trial, settings, limit) for trial, settings in left]
+            for (trial, _), job in zip(left, queue_array(plan, cluster, jobs, config.stream), strict=True):
+                queued.add(trial.name, job)
+        after = queued.behind("afterany") if queued.jobs else ""
+        queued.add("search", queue(plan, cluster, ConcludeJob(plan, search, limit), "search", after))
+        last = ["search"]
+        if retrain:
+            last = [f"retrain {config.stream}" for config in plan.configs]
+            for name, config in zip(last, plan.configs, strict=True):
+                job = RetrainJob(plan, config.stream, limit)
+                queued.add(name, queue(plan, cluster, job, name, queued.behind("afterok", "search")))
+        job = FoundJob(plan, retrain, limit)
+        queued.add("final", queue(plan, cluster, job, "final", queued.behind("afterok", *last)))
+    return queued
 
 
 def run_here(plan: Plan, cluster: Cluster) -> int:
     """Run the jobs through submitit on this machine, whose jobs know no dependencies, and wait for them."""
     from launch.jobs import TrainJob, final_job
 
-    training = [_queue(plan, cluster, TrainJob(config, cluster.requeues), config.stream) for config in plan.configs]
+    training = [queue(plan, cluster, TrainJob(config, cluster.requeues), config.stream) for config in plan.configs]
     if _failed(training):
         return 1
-    final = _queue(plan, cluster, final_job(plan, cluster.requeues), "final")
+    final = queue(plan, cluster, final_job(plan, cluster.requeues), "final")
     if _failed([final]):
         return 1
     print(f"{final.results()[0]}\n\n{plan.farewell()}")
     return 0
-
-
-def _queue(plan: Plan, cluster: Cluster, job: Any, name: str, after: Sequence[str] = ()) -> Any:
-    import submitit
-
-    executor = submitit.AutoExecutor(logs(plan), cluster.executor, **construction(cluster))
-    executor.update_parameters(**parameters(cluster, name, logs(plan), snapshot.take(logs(plan)), after))
-    submitted = executor.submit(job)
-    print(f"{name}: job {submitted.job_id}, log {submitted.paths.stderr}", flush=True)
-    return submitted
 
 
 def _failed(jobs: Sequence[Any]) -> bool:

@@ -10,18 +10,12 @@ from sptskm.report.console import table
 from sptskm.report.figures import STREAMS, axes_of
 from sptskm.report.strips import INK, SOFT, Image, hexadecimal, rendered
 from sptskm.report.tensorboard import Board
-from sptskm.search import Trial
+from sptskm.search import Trial, ranked
 
 SHOWN = 5  # trials of each stream in the table
 PARTS = 3  # into which the range of a number is cut to see what it explains
 METRIC = "validation/mAP"
 MINUTES = 60.0
-
-
-def ranked(trials: Sequence[Trial], stream: str) -> list[Trial]:
-    """Trials of a stream that have a score, the best first; of equal ones the earlier."""
-    own = [trial for trial in trials if trial.stream == stream and trial.best]
-    return sorted(own, key=lambda trial: (-trial.best.mAP, trial.number))  # type: ignore[union-attr]
 
 
 def text(trials: Sequence[Trial], epochs: int) -> str:

@@ -112,8 +112,15 @@ def read_trials(folder: str | Path) -> list[Trial]:
     return sorted(trials, key=lambda trial: (trial.stream != "ssin", trial.number))
 
 
-def read_trial(folder: Path) -> Trial | None:
+def ranked(trials: Sequence[Trial], stream: str) -> list[Trial]:
+    """Trials of a stream that have a score, the best first; of equal ones the earlier."""
+    own = [trial for trial in trials if trial.stream == stream and trial.best]
+    return sorted(own, key=lambda trial: (-trial.best.mAP, trial.number))  # type: ignore[union-attr]
+
+
+def read_trial(folder: str | Path) -> Trial | None:
     """The trial of one folder; None when there is none."""
+    folder = Path(folder)
     known = _read(folder / SETTINGS)
     if known is None:
         return None

@@ -69,7 +69,7 @@ def test_only_the_local_cluster_of_this_repository_needs_no_scheduler():
     assert found["slurm"] == "slurm"
 
 
-@pytest.mark.parametrize("after", [(), ("12", "13")])
+@pytest.mark.parametrize("after", ["", "afterok:12:13"])
 def test_submitit_accepts_the_parameters_of_a_full_cluster(tmp_path, after):
     full = Cluster("local", 1, 0, 2, 4, 8, 60, "gpu", "prj", "a100", ("module load cuda",))
     executor = submitit.AutoExecutor(tmp_path, full.executor, **construction(full))

@@ -120,18 +120,18 @@ def test_what_a_cluster_file_gets_wrong_is_one_sentence_and_nothing_is_submitted
 def test_every_job_is_queued_and_the_final_one_behind_the_others(configs, tmp_path, monkeypatch, capsys):
     queued = []
 
-    def queue(_plan, _cluster, job, name, after=()):
-        queued.append((name, type(job), tuple(after)))
+    def queue(_plan, _cluster, job, name, after=""):
+        queued.append((name, type(job), after))
         return SimpleNamespace(job_id=str(40 + len(queued)))
 
-    monkeypatch.setattr(slurm, "_queue", queue)
+    monkeypatch.setattr(slurm, "queue", queue)
     monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/sbatch")
     words = ["--stream", "both", "--config", str(configs), "--run", str(tmp_path / "run")]
     assert slurm.main(words) == 0
     assert queued == [
-        ("ssin", jobs.TrainJob, ()),
-        ("smin", jobs.TrainJob, ()),
-        ("final", jobs.FinalJob, ("41", "42")),
+        ("ssin", jobs.TrainJob, ""),
+        ("smin", jobs.TrainJob, ""),
+        ("final", jobs.FinalJob, "afterok:41:42"),
     ]
     assert capsys.readouterr().out == f"tensorboard --logdir {tmp_path / 'run'}\n"
 
@@ -144,7 +144,7 @@ def test_locally_no_final_job_follows_a_failed_training_and_the_others_are_waite
         error = RuntimeError("frame 7.jpg: corrupt") if name == "ssin" else None
         return SimpleNamespace(job_id=name, exception=lambda: asked.append(name) or error)
 
-    monkeypatch.setattr(slurm, "_queue", queue)
+    monkeypatch.setattr(slurm, "queue", queue)
     assert slurm.main(["--stream", "both", "--config", str(configs), "--cluster", "local"]) == 1
     assert asked == ["ssin", "smin"]
     assert capsys.readouterr().err == "launch/slurm.py: job ssin failed: frame 7.jpg: corrupt\n"

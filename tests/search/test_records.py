@@ -7,7 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sptskm.report import search as report
-from sptskm.search import Recorder, Trial, read_trials
+from sptskm.search import Recorder, Trial, ranked, read_trials
 
 
 def record(folder: Path, stream: str, number: int, scores: list[float], end: str = "finished", **settings) -> Recorder:
@@ -83,7 +83,7 @@ def searched(tmp_path):
 
 
 def test_trials_are_ranked_by_their_best_score_and_the_earlier_of_equals_is_first(searched):
-    found = report.ranked(read_trials(searched), "smin")
+    found = ranked(read_trials(searched), "smin")
     assert [trial.number for trial in found[:3]] == [3, 7, 2]
     assert len(found) == 8
 

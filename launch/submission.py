@@ -1,0 +1,77 @@
+"""Jobs into SLURM's queue: all of a plan, or none."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launch import snapshot
+from launch.cluster import Cluster, construction, parameters
+from launch.plan import Plan
+from launch.watch import Followed
+from sptskm.config import ConfigError
+
+
+def logs(plan: Plan) -> Path:
+    """Where submitit keeps its scripts, pickles and each rank's output."""
+    return plan.folder / "jobs"
+
+
+def queue(plan: Plan, cluster: Cluster, job: Any, name: str, after: str = "") -> Any:
+    """Submit one job behind the others that `after` names, and say where its log is."""
+    submitted = _executor(plan, cluster, name, after).submit(job)
+    print(f"{name}: job {submitted.job_id}, log {submitted.paths.stderr}", flush=True)
+    return submitted
+
+
+def queue_array(plan: Plan, cluster: Cluster, jobs: Sequence[Any], name: str) -> list[Any]:
+    """Submit jobs as one array, at most `at_once` of which run at a time."""
+    executor = _executor(plan, cluster, name)
+    executor.update_parameters(slurm_array_parallelism=cluster.at_once)
+    with executor.batch():
+        submitted = [executor.submit(job) for job in jobs]
+    array = submitted[0].job_id.partition("_")[0]
+    print(f"{name}: jobs {array}_0 to {array}_{len(jobs) - 1}, logs in {logs(plan)}", flush=True)
+    return submitted
+
+
+def _executor(plan: Plan, cluster: Cluster, name: str, after: str = "") -> Any:
+    import submitit
+
+    executor = submitit.AutoExecutor(logs(plan), cluster.executor, **construction(cluster))
+    executor.update_parameters(**parameters(cluster, name, logs(plan), snapshot.take(logs(plan)), after))
+    return executor
+
+
+@dataclass
+class Queued:
+    """Jobs that were submitted together, by name."""
+
+    jobs: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str, job: Any) -> None:
+        """Remember a job."""
+        self.jobs[name] = job
+
+    def behind(self, condition: str, *names: str) -> str:
+        """What SLURM is told for a job that waits for these, or all so far."""
+        chosen = [self.jobs[name] for name in names] if names else list(self.jobs.values())
+        return f"{condition}:" + ":".join(job.job_id.partition("_")[0] for job in chosen)
+
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Cancel what was queued in the block when one job is refused; ConfigError says what sbatch has said."""
+        from submitit.core.utils import FailedJobError
+
+        try:
+            yield
+        except FailedJobError as error:
+            for job in self.jobs.values():
+                job.cancel(check=False)
+            said = (str(error).strip().splitlines() or ["sbatch failed"])[-1]
+            raise ConfigError(f"not submitted, nothing stays queued: {said}") from None
+
+    def followed(self) -> dict[str, Followed]:
+        """The jobs for somebody who watches them."""
+        return {name: Followed(job.job_id, [job.paths.stderr, job.paths.stdout]) for name, job in self.jobs.items()}

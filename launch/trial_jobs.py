@@ -1,0 +1,97 @@
+"""Picklable jobs of a search on SLURM: its trials, the choice among them, and what is done with the best."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from submitit.helpers import Checkpointable
+
+from launch.jobs import attend
+from launch.plan import Plan
+from launch.search import conclude, folder, found, retrained, run_trial
+from sptskm.config import Config
+from sptskm.search import Score, Search, Trial, goes_on, read_trial, read_trials
+from sptskm.training.endings import Stopped
+from sptskm.training.signals import StopFlag
+
+
+@dataclass(frozen=True)
+class TrialJob(Checkpointable):
+    """Train one trial, or continue it; it ends by itself when others are better."""
+
+    plan: Plan
+    search: Search
+    trial: Trial
+    config: Config
+    requeues: int
+
+    def __call__(self) -> None:
+        attend(self._train, self.config.train.leave_seconds, self.requeues)
+
+    def _train(self, stop: StopFlag) -> None:
+        run_trial(self.trial, self.config, stop, self._goes_on)
+
+    def _goes_on(self, _score: Score) -> bool:
+        mine, others = read_trial(self.trial.folder), read_trials(folder(self.plan))
+        rivals = [other for other in others if other.stream == self.trial.stream]
+        return mine is None or self.search.scheduler == "none" or goes_on(mine, rivals, self.search)
+
+
+@dataclass(frozen=True)
+class ConcludeJob(Checkpointable):
+    """Choose among the trials, and how the streams are fused."""
+
+    plan: Plan
+    search: Search
+    requeues: int
+
+    def __call__(self) -> str:
+        text = attend(self._conclude, self.plan.configs[0].train.leave_seconds, self.requeues)
+        print(text)
+        return text
+
+    def _conclude(self, stop: StopFlag) -> str:
+        return conclude(self.plan, self.search, stop)
+
+
+@dataclass(frozen=True)
+class RetrainJob(Checkpointable):
+    """Train the best settings of a stream on all training identities."""
+
+    plan: Plan
+    stream: str
+    requeues: int
+
+    def __call__(self) -> dict[str, Any]:
+        return attend(self._train, self.plan.configs[0].train.leave_seconds, self.requeues)
+
+    def _train(self, stop: StopFlag) -> dict[str, Any]:
+        from sptskm.training.trainer import train
+
+        config = next(config for config in retrained(self.plan).configs if config.stream == self.stream)
+        outcome = train(config, stop)
+        if not outcome.finished:
+            raise Stopped
+        return vars(outcome)
+
+
+@dataclass(frozen=True)
+class FoundJob(Checkpointable):
+    """Evaluate what a search has found: the best trials, or what was trained once more."""
+
+    plan: Plan
+    retrained: bool
+    requeues: int
+
+    def __call__(self) -> str:
+        return attend(self._evaluate, self.plan.configs[0].train.leave_seconds, self.requeues)
+
+    def _evaluate(self, stop: StopFlag) -> str:
+        from sptskm.final import final
+
+        plan = retrained(self.plan) if self.retrained else found(self.plan)
+        runs = [config.run for config in plan.configs]
+        results = final(runs, plan.out, plan.final, ["data.test=true"], stop)
+        if results is None:
+            return ""
+        print(results.text())
+        return results.text()
