@@ -192,7 +192,7 @@ def _part(table: Tracklets, rows: NDArray[np.int64], query: NDArray[np.int64], n
 
 def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
     """Scores of each stream alone and, with two, of their fusion."""
-    table, split = streams[0].table, streams[0].split
+    table = streams[0].table
     test = _part(table, table.test, table.query, settings.protocol)
     rankings = []
     for stream in streams:
@@ -202,7 +202,7 @@ def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
     fusion = None
     if len(streams) == 2:
         ssin, smin = streams
-        fusion = _choose(ssin, smin, _part(table, split.held_out, split.query, settings.protocol), settings)
+        fusion = _choose(ssin, smin, settings)
         both = test.fusable(ssin.test, align(ssin.test, smin.test))
         fused_QG = fuse(
             both.ssin_QG, both.smin_QG, both.valid_query_Q, both.valid_gallery_G, fusion.weight, settings.normalisation
@@ -224,10 +224,11 @@ def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
     )
 
 
-def _choose(ssin: Trained, smin: Trained, held_out: Part, settings: Final) -> Fusion:
+def _choose(ssin: Trained, smin: Trained, settings: Final) -> Fusion:
     """The fusion weight: the given one, or the best on the held-out identities."""
     if settings.weight is not None:
         return Fusion(settings.weight, settings.normalisation, None)
+    held_out = _part(ssin.table, ssin.split.held_out, ssin.split.query, settings.protocol)
     weight, curve_W2 = _weigh(ssin, smin, held_out, settings)
     return Fusion(weight, settings.normalisation, curve_W2)
 

@@ -177,6 +177,15 @@ def test_the_fusion_of_two_runs_is_chosen_without_a_file_of_test(walkers, runs, 
     assert found.normalisation != chosen.normalisation or found.weight == chosen.weight
 
 
+def test_with_nobody_held_out_a_given_weight_fuses_all_the_same(walkers, tmp_path):
+    for stream in ("ssin", "smin"):
+        train(small_config(stream, walkers, tmp_path / stream, "data.held_out=0"))
+    runs = [tmp_path / "ssin", tmp_path / "smin"]
+    assert final(runs, tmp_path / "out", Final(weight=0.25)).fusion.weight == 0.25
+    with pytest.raises(ConfigError, match="set the final job's weight"):
+        final(runs, tmp_path / "out", Final())
+
+
 def held_out_mAP(run: Path) -> float:
     return torch.load(run / "best.pt", weights_only=True)["best_mAP"]
 
