@@ -85,7 +85,8 @@ def run_trial(trial: Trial, config: Config, stop: StopFlag, follow: Callable[[Sc
 
     def report(values: Mapping[str, float]) -> None:
         nonlocal ended
-        if (score := recorder.add(values)) and score.epoch < config.train.epochs and not follow(score):
+        score = recorder.add(values)
+        if score and not follow(score) and score.epoch < config.train.epochs:
             ended = stop.requested = True  # agreed on by all ranks in the next step
 
     if is_main:

@@ -60,10 +60,10 @@ def _search(plan: Plan, cluster: Cluster, chosen: argparse.Namespace) -> Search 
     if chosen.dry_run or cluster.executor == "local":
         raise ConfigError("--search submits arrays to SLURM, which neither --dry-run nor --cluster local do")
     search = searches.load(plan, chosen.search)
-    if search.method == "optuna" or search.scheduler not in ("asha", "none"):
+    if search.method == "optuna":
         raise ConfigError(
-            f"{chosen.search}: method is {search.method} and scheduler {search.scheduler}, wanted random or grid, and "
-            "asha or none: the jobs of an array share no scheduler (launch/tune.py has one)"
+            f"{chosen.search}: method is optuna, wanted random or grid: the jobs of an array are all drawn "
+            "before they run (launch/tune.py searches with optuna)"
         )
     return replace(search, workers=cluster.ranks)
 

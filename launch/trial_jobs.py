@@ -31,9 +31,8 @@ class TrialJob(Checkpointable):
         run_trial(self.trial, self.config, stop, self._goes_on)
 
     def _goes_on(self, _score: Score) -> bool:
-        mine, others = read_trial(self.trial.folder), read_trials(folder(self.plan))
-        rivals = [other for other in others if other.stream == self.trial.stream]
-        return mine is None or self.search.scheduler == "none" or goes_on(mine, rivals, self.search)
+        mine = read_trial(self.trial.folder)
+        return mine is None or goes_on(mine, read_trials(folder(self.plan)), self.search)
 
 
 @dataclass(frozen=True)

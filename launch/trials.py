@@ -7,7 +7,7 @@ else to be started again.
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,23 @@ def train(plan: Plan, team: Team, retries: int, stop: StopFlag) -> dict[str, str
     `retries` times.
     """
     follower = Follower(plan, team, retries, stop)
+    space = {"stream": tune.grid_search([config.stream for config in plan.configs])}
+    fit(tune.with_parameters(drive, plan=plan, team=team), team, space, tune.TuneConfig(), follower)
+    return {trial.config["stream"]: _end(trial) for trial in follower.trials}
+
+
+def fit(drive: Any, team: Team, space: Mapping[str, Any], how: tune.TuneConfig, follower: "Follower") -> None:
+    """Let Tune run the trials of a space, each with room for a team."""
     # the driver itself takes nothing: Ray drops its empty bundle, and the next one is rank 0's
     bundles = tune.PlacementGroupFactory([{}] + [team.bundle] * team.workers, strategy="PACK")
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(drive, plan=plan, team=team), bundles),
-        param_space={"stream": tune.grid_search([config.stream for config in plan.configs])},
+        tune.with_resources(drive, bundles),
+        param_space=dict(space),
+        tune_config=how,
         run_config=tune.RunConfig(
             name=FOLDER,
-            storage_path=str(plan.folder),
-            failure_config=tune.FailureConfig(max_failures=retries),
+            storage_path=str(follower.plan.folder),
+            failure_config=tune.FailureConfig(max_failures=follower.retries),
             callbacks=[follower],
             stop=follower,
             verbose=0,
@@ -48,7 +56,6 @@ def train(plan: Plan, team: Team, retries: int, stop: StopFlag) -> dict[str, str
     )
     with ThreadPoolExecutor(1) as beside:  # in the main thread Tune would take USR1 for its own
         beside.submit(tuner.fit).result()
-    return {trial.config["stream"]: _end(trial) for trial in follower.trials}
 
 
 def drive(settings: Mapping[str, Any], plan: Plan, team: Team) -> dict[str, str]:
@@ -72,29 +79,40 @@ def drive(settings: Mapping[str, Any], plan: Plan, team: Team) -> dict[str, str]
 
 
 def evaluate(plan: Plan, team: Team, retries: int, stop: StopFlag) -> str:
-    """The final job, in a placement group of its own: its table. Raises Failed, Stopped or Unreachable."""
+    """The final job: its table. Raises as `perform`."""
+    runs = [config.run for config in plan.configs]
+    arguments = (runs, str(plan.out), plan.final, ["data.test=true"])
+    return perform(plan, team, retries, stop, "final", "evaluate", arguments)
+
+
+def perform(  # noqa: PLR0913  # what is done, by whom, and how often
+    plan: Plan, team: Team, retries: int, stop: StopFlag, name: str, method: str, arguments: Sequence[Any]
+) -> str:
+    """What rank 0 of a team returns that does a method together, in a placement group of its own.
+
+    Raises Failed, Stopped, or Unreachable when it has lost a worker too often.
+    """
     for failures in range(retries + 1):
         try:
-            return _evaluate(plan, team, stop)
+            return _perform(plan, team, stop, name, method, arguments)
         except Unreachable as error:
             if failures == retries:
                 raise
-            print(f"final: {error}; starts again ({failures + 1} of {retries})", file=sys.stderr)
+            print(f"{name}: {error}; starts again ({failures + 1} of {retries})", file=sys.stderr)
     raise AssertionError("it has returned or raised")
 
 
-def _evaluate(plan: Plan, team: Team, stop: StopFlag) -> str:
+def _perform(plan: Plan, team: Team, stop: StopFlag, name: str, method: str, arguments: Sequence[Any]) -> str:
     def heed(_news: list[Report]) -> None:
         if stop.requested:
             ask_to_stop()
 
-    runs = [config.run for config in plan.configs]
     group = ray.util.placement_group([team.bundle] * team.workers, strategy="PACK")
     try:
         while not group.wait(1):
             if stop.requested:
                 raise Stopped
-        return work(team, group, logs(plan) / "final.log", "evaluate", (runs, str(plan.out), plan.final), heed)
+        return work(team, group, logs(plan) / f"{name}.log", method, arguments, heed)
     finally:
         ray.util.remove_placement_group(group)
 
@@ -108,11 +126,14 @@ class Follower(tune.Callback, tune.Stopper):
     """Says how the trials of a plan go, and lets them leave when `stop` is set."""
 
     def __init__(self, plan: Plan, team: Team, retries: int, stop: StopFlag) -> None:
-        self.epochs = {config.stream: config.train.epochs for config in plan.configs}
-        self.team, self.retries, self.stop = team, retries, stop
+        self.plan, self.team, self.retries, self.stop = plan, team, retries, stop
         self.trials: list[Trial] = []
         self.idle_since = time.monotonic()
         self.told = False
+
+    def name(self, trial: Trial) -> str:
+        """What a trial is called."""
+        return str(trial.config["stream"])
 
     @property
     def running(self) -> bool:
@@ -132,9 +153,10 @@ class Follower(tune.Callback, tune.Stopper):
 
     def on_trial_result(self, *_: Any, **known: Any) -> None:
         """One line for each epoch."""
-        values, stream = known["result"], known["trial"].config["stream"]
+        values, stream = known["result"], self.name(known["trial"])
+        epochs: dict[str, int] = {config.stream: config.train.epochs for config in self.plan.configs}
         if "epoch" in values:
-            line = f"{stream} epoch {values['epoch']:.0f}/{self.epochs[stream]}"
+            line = f"{stream} epoch {values['epoch']:.0f}/{epochs[stream]}"
             if "total" in values:  # not where a run continues behind the last step of an epoch
                 line += f"  total {values['total']:.3f}"
             if "validation/mAP" in values:
@@ -144,8 +166,10 @@ class Follower(tune.Callback, tune.Stopper):
     def on_trial_recover(self, *_: Any, **known: Any) -> None:
         """Why a trial starts again."""
         trial: Trial = known["trial"]
+        if self.stop.requested:  # it will not
+            return
         again = f"starts again ({trial.num_failures} of {self.retries})"
-        print(f"{trial.config['stream']}: {_loss(trial)}; {again}", file=sys.stderr)
+        print(f"{self.name(trial)}: {loss(trial)}; {again}", file=sys.stderr)
 
     def __call__(self, *_: Any) -> bool:
         """Whether Tune should end a trial: never, its ranks leave by themselves."""
@@ -158,12 +182,12 @@ class Follower(tune.Callback, tune.Stopper):
 
 def _end(trial: Trial) -> str:
     if trial.status == Trial.ERROR:
-        return f"{_loss(trial)}; the same command continues"
+        return f"{loss(trial)}; the same command continues"
     return str(trial.last_result.get("end", "stopped"))  # one that never ran has no result
 
 
-def _loss(trial: Trial) -> str:
+def loss(trial: Trial) -> str:
     """By what a trial was ended, without the frames of Ray: what stands last in the file that Tune keeps of it."""
     text = Path(trial.error_file).read_text() if trial.error_file else ""
-    last = ([line for line in text.splitlines() if line.strip()] or ["unknown reason"])[-1]
+    last = (text.strip().splitlines() or ["unknown reason"])[-1].strip()
     return re.sub(r"^[\w.]+: ", "", last).partition(". ")[0]  # without the name of the exception

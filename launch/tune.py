@@ -20,14 +20,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from launch import search as searches
 from launch import snapshot
 from launch.local import request, visible_gpus
 from launch.plan import Plan, check, make_plan, parser
 from sptskm.cli import EXIT_BAD_INPUT
 from sptskm.config import ConfigError
+from sptskm.search import Search
 from sptskm.training.endings import EXIT_STOPPED, Stopped, Unreachable
 from sptskm.training.signals import StopFlag, stop_flag
 
@@ -51,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_options(chosen)
         plan = make_plan(chosen)
-        check(plan, chosen.workers)
+        search = searches.load(plan, chosen.search) if chosen.search else None
+        if search:
+            chosen.workers, chosen.cpus_per_worker = search.workers, search.cpus_per_worker
+        check(searches.blind(plan) if search else plan, chosen.workers)
         for config in plan.configs:
             request(config, config.run)  # a folder that cannot be written is known now
         request(plan.final, plan.out)
@@ -59,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         return _refuse(error)
     try:
-        code, table = _in_ray(plan, chosen)
+        code, table = _in_ray(plan, search, chosen)
     except ConfigError as error:
         return _refuse(error)
     if table:
@@ -83,6 +88,7 @@ def command_line() -> argparse.ArgumentParser:
     options.add_argument("--cpus-per-worker", type=int, default=1)
     options.add_argument("--gpus-per-worker", type=int, help="0 or 1 (default: 1 where Ray has GPUs)")
     options.add_argument("--retries", type=int, default=3, help="how often a stream that loses a worker starts again")
+    searches.options(options)
     return options
 
 
@@ -109,7 +115,7 @@ def _knock(address: str) -> None:
         raise ConfigError(f"--address is {address}, where no Ray answers ({error})") from None
 
 
-def _in_ray(plan: Plan, chosen: argparse.Namespace) -> tuple[int, str]:
+def _in_ray(plan: Plan, search: Search | None, chosen: argparse.Namespace) -> tuple[int, str]:
     """Do the plan in the Ray that was chosen, as `run`; signals ask all workers to save and leave."""
     patience = max(config.train.leave_seconds for config in plan.configs)
     # sockets want a short path, and a folder in ours: Ray opens its own to everybody
@@ -123,8 +129,8 @@ def _in_ray(plan: Plan, chosen: argparse.Namespace) -> tuple[int, str]:
         signal.signal(signal.SIGTERM, stop)  # which Ray has taken
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
             signal.signal(signal.SIGHUP, stop)
-        team, room = _fit(chosen)
-        return run(plan, team, room, chosen.retries, stop)
+        team, room = _fit(chosen, search.gpus_per_worker if search else chosen.gpus_per_worker)
+        return run(Request(plan, search, chosen.retrain, team, room, chosen.retries), stop)
 
 
 def _give_up(folder: str) -> NoReturn:
@@ -186,14 +192,14 @@ def _cpus() -> int:
     return min(allowed, int(os.environ.get("SLURM_CPUS_PER_TASK", allowed)))
 
 
-def _fit(chosen: argparse.Namespace) -> "tuple[Team, int]":
+def _fit(chosen: argparse.Namespace, gpus: float | None) -> "tuple[Team, int]":
     """The team of each stream, and how many such workers Ray has room for; ConfigError when they are too few."""
     from launch.workers import Team
 
     nodes = _nodes(chosen.nodes or 1)
-    gpus = chosen.gpus_per_worker
-    if gpus is None:
-        gpus = int(any(node.get("GPU", 0) >= 1 for node in nodes))
+    has_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
+    if gpus is None or (chosen.search and not has_gpus):
+        gpus = int(has_gpus)
     team = Team(chosen.workers, chosen.cpus_per_worker, gpus)
     room = sum(int(min(node.get(what, 0) // count for what, count in team.bundle.items())) for node in nodes)
     if room < team.workers:
@@ -214,22 +220,53 @@ def _nodes(wanted: int) -> list[dict[str, float]]:
     return found
 
 
-def run(plan: Plan, team: "Team", room: int, retries: int, stop: StopFlag) -> tuple[int, str]:
-    """Train the streams, then run the final job on as many workers as they had: the exit code, and the table."""
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, and who does it."""
+
+    plan: Plan
+    search: Search | None
+    retrain: bool
+    team: "Team"
+    room: int
+    """Workers that Ray has room for."""
+    retries: int
+
+
+def run(asked: Request, stop: StopFlag) -> tuple[int, str]:
+    """Search, if asked to, train, and run the final job: the exit code, and the tables."""
     from launch import trials
     from launch.workers import Failed
 
+    plan, team = asked.plan, asked.team
     shutil.rmtree(plan.folder / trials.FOLDER, ignore_errors=True)
-    ends = trials.train(plan, team, retries, stop)
-    if stop.requested or any(end != "finished" for end in ends.values()):
-        return _explain(ends, plan, stop), ""
-    everyone = replace(team, workers=min(room, team.workers * len(plan.configs)))
+    texts = []
     try:
-        return 0, trials.evaluate(plan, everyone, retries, stop)
+        if asked.search:
+            texts.append(_search(asked, asked.search, stop))
+            plan = searches.retrained(plan) if asked.retrain else searches.found(plan)
+        if asked.retrain or not asked.search:
+            ends = trials.train(plan, team, asked.retries, stop)
+            if stop.requested or any(end != "finished" for end in ends.values()):
+                return _explain(ends, plan, stop), ""
+        everyone = replace(team, workers=min(asked.room, team.workers * len(plan.configs)))
+        texts.append(trials.evaluate(plan, everyone, asked.retries, stop))
+        return 0, "\n\n".join(texts)
     except Stopped:
-        return _explain({"final": "stopped"}, plan, stop), ""
+        return _explain({"": "stopped"}, plan, stop), ""
     except (Failed, Unreachable) as error:
-        return _explain({"final": str(error)}, plan, stop), ""
+        return _explain({"final" if texts or not asked.search else "search": str(error)}, plan, stop), ""
+
+
+def _search(asked: Request, search: Search, stop: StopFlag) -> str:
+    """Run all trials, then choose among them: the table. Raises Stopped, Failed or Unreachable."""
+    from launch import trials
+    from launch.sweep import sweep
+
+    sweep(asked.plan, search, asked.team, stop)
+    if stop.requested:
+        raise Stopped
+    return trials.perform(asked.plan, asked.team, asked.retries, stop, "search", "conclude", (asked.plan, search))
 
 
 def _explain(ends: Mapping[str, str], plan: Plan, stop: StopFlag) -> int:

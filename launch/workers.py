@@ -13,7 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,9 +23,11 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from launch.plan import Plan
 from sptskm.cli import is_ours, sentence
 from sptskm.config import Config, ConfigError, Final
 from sptskm.report.console import set_up_logging
+from sptskm.search import Score, Search, Trial
 from sptskm.training.allocation import set_variables
 from sptskm.training.endings import Stopped, Unreachable
 from sptskm.training.signals import StopFlag
@@ -58,7 +60,7 @@ class Team:
 
     workers: int
     cpus: int
-    gpus: int
+    gpus: float
 
     @property
     def bundle(self) -> dict[str, float]:
@@ -66,7 +68,8 @@ class Team:
         return {"CPU": self.cpus, "GPU": self.gpus} if self.gpus else {"CPU": self.cpus}
 
     def __str__(self) -> str:
-        each = f"{self.cpus} CPU{'s' * (self.cpus > 1)}{' and a GPU' * self.gpus}"
+        gpu = "" if not self.gpus else " and a GPU" if self.gpus == 1 else f" and {self.gpus:g} of a GPU"
+        each = f"{self.cpus} CPU{'s' * (self.cpus > 1)}{gpu}"
         return f"a worker of {each}" if self.workers == 1 else f"{self.workers} workers of {each} each"
 
 
@@ -122,6 +125,26 @@ class Worker:
             if not train(config, self.stopping, self.reports.append).finished:
                 raise Stopped
 
+    def attempt(self, trial: Trial, config: Config) -> None:
+        """Train a trial of a search, with its record; every score is reported. Raises as `train`."""
+        from launch.search import run_trial
+
+        def tell(score: Score) -> bool:
+            self.reports.append(asdict(score))
+            return True  # Tune ends it
+
+        with _explained():
+            if os.environ.get("RANK", "0") == "0":
+                self._wait_for(config.run)
+            run_trial(trial, config, self.stopping, tell)
+
+    def conclude(self, plan: Plan, search: Search) -> str:
+        """Choose among the trials of a search; rank 0 returns the table. Raises as `train`."""
+        from launch.search import conclude
+
+        with _explained():
+            return conclude(plan, search, self.stopping)
+
     def _wait_for(self, run: str) -> None:
         """Rank 0 of an earlier try holds the run's folder until its process, or its node's lease, has ended."""
         from sptskm.training.rundir import RunDir
@@ -135,12 +158,12 @@ class Worker:
                 log.info("waits: %s", error)
                 time.sleep(1)
 
-    def evaluate(self, runs: Sequence[str], out: str, settings: Final) -> str:
+    def evaluate(self, runs: Sequence[str], out: str, settings: Final, overrides: Sequence[str] = ()) -> str:
         """The final job; rank 0 returns the table. Raises as `train`."""
         from sptskm.final import final
 
         with _explained():
-            results = final(runs, out, settings, stop=self.stopping)
+            results = final(runs, out, settings, overrides, self.stopping)
         return results.text() if results else ""
 
     def stop(self) -> None:

@@ -1,8 +1,8 @@
 """Searches for settings: what is drawn, and what the trials have reached."""
 
-from sptskm.search.halving import goes_on
 from sptskm.search.records import Recorder, Score, Trial, ranked, read_trial, read_trials
-from sptskm.search.space import Draw, Search, Settings, check, configured, load_search
+from sptskm.search.space import Draw, Search, Settings, check, configured, load_search, ordered
+from sptskm.search.stopping import goes_on
 
 __all__ = [
     "Draw",
@@ -15,6 +15,7 @@ __all__ = [
     "configured",
     "goes_on",
     "load_search",
+    "ordered",
     "ranked",
     "read_trial",
     "read_trials",

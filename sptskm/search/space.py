@@ -72,8 +72,8 @@ class Search:
     """Of each stream; a grid has as many as its choices make."""
     seed: int = 0
     method: Literal["random", "grid", "optuna"] = "random"
-    scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
-    """Who ends trials early."""
+    scheduler: Literal["asha", "median", "none"] = "asha"
+    """By which rule trials are ended early."""
     epochs: int = 40
     """Of a trial that nobody ends."""
     validate_every: int = 1
@@ -150,7 +150,7 @@ def check(search: Search, config: Config) -> None:
             raise ConfigError(f"{config.stream}.{name} depends on {strangers[0]}, which does not vary")
     if search.method == "grid" and (wide := [name for name, draw in space.items() if draw.kind != "choice"]):
         raise ConfigError(f"{config.stream}.{wide[0]} is no choice, and a grid is made of choices")
-    _in_order(space)
+    ordered(space)
 
 
 def configured(config: Config, settings: Mapping[str, Any]) -> Config:
@@ -191,7 +191,7 @@ def _ends(name: str, kind: str, values: Sequence[Any]) -> tuple[float, ...]:
     return numbers
 
 
-def _in_order(space: Mapping[str, Draw]) -> list[str]:
+def ordered(space: Mapping[str, Draw]) -> list[str]:
     """Names so that each comes after those it depends on."""
     order: list[str] = []
     while len(order) < len(space):
@@ -205,7 +205,7 @@ def _in_order(space: Mapping[str, Draw]) -> list[str]:
 def _random(space: Mapping[str, Draw], rng: np.random.Generator) -> Settings:
     shares = dict(zip(space, rng.random(len(space)).tolist(), strict=True))
     settings: Settings = {}
-    for name in _in_order(space):
+    for name in ordered(space):
         if space[name].applies(settings):
             settings[name] = space[name].at(shares[name])
     return settings
@@ -213,7 +213,7 @@ def _random(space: Mapping[str, Draw], rng: np.random.Generator) -> Settings:
 
 def _grid(space: Mapping[str, Draw]) -> Iterator[Settings]:
     """Every combination once; one that differs only in settings that do not apply is the same."""
-    order, seen = _in_order(space), set()
+    order, seen = ordered(space), set()
     for values in itertools.product(*(space[name].values for name in order)):
         settings: Settings = {}
         for name, value in zip(order, values, strict=True):

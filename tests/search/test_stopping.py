@@ -1,7 +1,9 @@
 """Who goes on at a rung, by records alone."""
 
+from dataclasses import replace
+
 from sptskm.search import Score, Search, Trial, goes_on
-from sptskm.search.halving import rungs
+from sptskm.search.stopping import rungs
 
 SEARCH = Search(epochs=20, grace_epochs=2, reduction=3)
 
@@ -43,3 +45,19 @@ def test_scores_that_are_not_taken_at_a_rung_are_judged_at_the_next_one_after_it
     sparse = Trial("smin", 0, {}, 1, "", [Score(epoch, epoch, 0.1, 0.1, 0.0, 1.0) for epoch in (4, 8)])
     others = [trial(number, *[0.9] * 8) for number in range(1, 4)]
     assert not goes_on(sparse, others, SEARCH)
+
+
+def test_the_median_of_the_others_must_be_reached_after_the_grace():
+    rule = replace(SEARCH, scheduler="median")
+    others = [trial(number, *[number / 10] * 4) for number in range(1, 6)]
+    assert goes_on(trial(0, 0.0), others, rule), "within the grace"
+    assert not goes_on(trial(0, 0.0, 0.1, 0.29), others, rule)
+    assert goes_on(trial(0, 0.0, 0.3, 0.0), others, rule), "the best score counts"
+    assert goes_on(trial(0, 0.0, 0.0, 0.0), others[:2], rule), "too few to have a median"
+
+
+def test_the_other_stream_and_no_rule_end_nobody():
+    others = [replace(trial(number, *[0.9] * 8), stream="ssin") for number in range(1, 5)]
+    assert goes_on(trial(0, 0.1, 0.1), others, SEARCH)
+    better = [trial(number, *[0.9] * 8) for number in range(1, 5)]
+    assert goes_on(trial(0, 0.1, 0.1), better, replace(SEARCH, scheduler="none"))

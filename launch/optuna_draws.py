@@ -1,0 +1,114 @@
+"""Settings drawn by Optuna, one study for each stream; what it knows lies in a journal in the folder of the search."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from launch import search as searches
+from launch.plan import Plan
+from sptskm.search import Draw, Search, Settings, Trial, ordered, read_trials
+
+
+class OptunaDraws(Searcher):
+    """Hands out the streams in turn: first what an earlier search has left unfinished, then new settings."""
+
+    def __init__(self, plan: Plan, search: Search) -> None:
+        super().__init__(metric="mAP", mode="max")
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.search, self.home = search, searches.folder(plan)
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.studies: dict[str, optuna.Study] = {
+            config.stream: _study(self.home, config.stream, search.seed) for config in plan.configs
+        }
+        self.left = self._catch_up()
+        self.handed_out: dict[str, tuple[str, int]] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial, or that there are no more."""
+        if self.left:
+            asked = self.left.pop(0)
+        else:
+            counts = {stream: len(study.trials) for stream, study in self.studies.items()}
+            stream = min(counts, key=lambda name: counts[name])
+            if counts[stream] >= self.search.trials:
+                return Searcher.FINISHED
+            new = self.studies[stream].ask()
+            asked = {
+                "stream": stream,
+                "number": new.number,
+                "settings": drawn(new, self.search.space(stream)),
+            }
+            new.set_user_attr("settings", asked["settings"])
+        self.handed_out[trial_id] = asked["stream"], asked["number"]
+        return {"trial": asked}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Learn from what a trial has come to; its record knows more than its last result."""
+        del result, error
+        stream, number = self.handed_out.pop(trial_id)
+        record = next((t for t in read_trials(self.home) if (t.stream, t.number) == (stream, number)), None)
+        self._tell(stream, number, record)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing is learnt before the end."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """The journal is always up to date."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """The journal is read when this is made."""
+
+    def _catch_up(self) -> list[dict[str, Any]]:
+        """Tell the studies what ended when nobody listened; what has not ended."""
+        records = {(trial.stream, trial.number): trial for trial in read_trials(self.home)}
+        left: list[dict[str, Any]] = []
+        for stream, study in self.studies.items():
+            for asked in study.get_trials(states=[TrialState.RUNNING]):
+                record = records.get((stream, asked.number))
+                if record is not None and record.end:
+                    self._tell(stream, asked.number, record)
+                elif "settings" in asked.user_attrs:
+                    settings = asked.user_attrs["settings"]
+                    left.append({"stream": stream, "number": asked.number, "settings": settings})
+                else:  # killed while it was drawn
+                    study.tell(asked.number, state=TrialState.FAIL)
+        return left
+
+    def _tell(self, stream: str, number: int, record: Trial | None) -> None:
+        if record is None or record.best is None:
+            self.studies[stream].tell(number, state=TrialState.FAIL)
+        else:
+            self.studies[stream].tell(number, record.best.mAP)
+
+
+def drawn(trial: optuna.Trial, space: Mapping[str, Draw]) -> Settings:
+    """Settings as Optuna suggests them, each after those it depends on."""
+    settings: Settings = {}
+    for name in ordered(space):
+        if space[name].applies(settings):
+            settings[name] = _suggest(trial, name, space[name])
+    return settings
+
+
+def _suggest(trial: optuna.Trial, name: str, draw: Draw) -> Any:
+    if draw.kind == "choice":  # by its place: Optuna knows no lists
+        return draw.values[trial.suggest_categorical(name, list(range(len(draw.values))))]
+    low, high = draw.values[:2]
+    if draw.kind == "integer":
+        return trial.suggest_int(name, int(low), int(high))
+    step = draw.values[2] if draw.kind == "quantised" else None
+    return trial.suggest_float(name, low, high, step=step, log=draw.kind == "loguniform")
+
+
+def _study(home: Path, stream: str, seed: int) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(home / f"optuna-{stream}.log")))
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    return optuna.create_study(
+        storage=storage, sampler=sampler, study_name=stream, direction="maximize", load_if_exists=True
+    )
