@@ -20,6 +20,9 @@ setup(
         "submitit>=1.5.2",
         "ray[tune]>=2.50",
     ],
-    extras_require={"dev": ["pytest>=8.0", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"]},
+    extras_require={
+        "optuna": ["optuna>=4.0"],
+        "dev": ["optuna>=4.0", "pytest>=8.0", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"],
+    },
     entry_points={"console_scripts": ["sptskm = sptskm.cli:main"]},
 )

@@ -11,7 +11,8 @@ from launching import ROOT
 
 from launch.cluster import Cluster, load_cluster
 from sptskm.config import DEFAULTS, Final
-from sptskm.configfile import load, load_final, to_dict
+from sptskm.configfile import flat, load, load_final, to_dict
+from sptskm.search import Draw, Search, load_search
 
 # From the roof down; a module imports from its own room and from those below.
 ROOMS = [
@@ -155,13 +156,6 @@ def test_everything_public_has_a_docstring():
     assert not [name for name, tree in MODULES.items() if tree.body and not ast.get_docstring(tree)]
 
 
-def flat(values: dict, prefix: str = "") -> dict:
-    found = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
-
-
 def written(path: Path) -> int:
     """Values that a YAML file holds (the stream's name aside): lines with something behind the colon."""
     lines = (line.split(" #")[0].rstrip() for line in path.read_text().splitlines() if not line.startswith("#"))
@@ -175,6 +169,9 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 def test_a_configuration_loads_and_holds_only_what_differs_from_the_defaults(path):
     if path.parent.name == "cluster":
         found, default = vars(load_cluster(path)), vars(Cluster())
+    elif path.parent.name == "search":
+        found, default = flat(vars(load_search(path))), flat(vars(Search()))
+        default |= {name: None for name, draw in found.items() if isinstance(draw, Draw)}
     elif path.stem == "final":
         found, default = vars(load_final(path)), vars(Final())
     else:
