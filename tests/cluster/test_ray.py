@@ -1,31 +1,29 @@
-"""Runs in real Rays: a cluster of two nodes, Rays beside each other, and one inside SLURM. Asserted are final weights."""
+"""Runs in real Rays, a cluster of nodes and Rays beside each other: what is asserted are final weights and states."""
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from launching import ROOT, end, processes_naming, start, write_configs
+from conftest import Slurm
+from launching import end, processes_naming, start, write_configs
+from runs import assert_same_end, until, until_training
 from small import on_ranks, small_config
 
-EPOCHS = 6
+from sptskm.config import Config
+
+EPOCHS = 4
 BIN = Path(sys.executable).parent
-DEADLINE = 90  # seconds for anything to begin; only a hanging Ray meets it
-# a dead node is seen in a second instead of sixteen
-WATCHFUL = {
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "500",
-    "RAY_health_check_failure_threshold": "2",
-    "RAY_health_check_initial_delay_ms": "0",
-}
+DEADLINE = 60  # seconds for a Ray to end; only a hanging one meets it
+# a dead node is seen within seconds instead of sixteen
+WATCHFUL = {"RAY_health_check_initial_delay_ms": "0", "RAY_health_check_period_ms": "500"}
 
 
 class Cluster:
@@ -37,7 +35,6 @@ class Cluster:
         self.nodes: list[subprocess.Popen[bytes]] = []
         options = ["--port=0", f"--temp-dir={self.folder}", "--include-dashboard=false", "--disable-usage-stats"]
         self._start(0, "--head", *options)
-        wait_for(self.folder / "ray_current_cluster")
         self.address = (self.folder / "ray_current_cluster").read_text()
         for _ in range(nodes):
             self.add()
@@ -45,26 +42,160 @@ class Cluster:
     def _start(self, cpus: int, *options: str) -> None:
         number = len(self.nodes)
         common = [f"--num-cpus={cpus}", "--num-gpus=0", "--object-store-memory=100000000", "--block"]
-        with (self.folder / f"node-{number}.log").open("wb") as log:
+        log = self.folder / f"node-{number}.log"
+        with log.open("wb") as output:
             node = subprocess.Popen(
                 [BIN / "ray", "start", *options, *common],
                 env={**os.environ, **self.token, **WATCHFUL},
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
             )
         self.nodes.append(node)
+        # two at once on one machine, with one folder, may wait for each other for ever
+        until(f"node {number}", lambda: "Ray runtime started" in log.read_text())
 
     def add(self) -> None:
         """A further node."""
         self._start(1, f"--address={self.address}")
 
-    def kill(self, node: int) -> None:
+    def running(self) -> list[subprocess.Popen[bytes]]:
+        """The nodes that have not ended."""
+        return [node for node in self.nodes if node.poll() is None]
+
+    def kill(self, node: subprocess.Popen[bytes]) -> None:
         """Let a node vanish with all that runs on it."""
-        for pid in [self.nodes[node].pid, *descendants(self.nodes[node].pid)]:
+        for pid in [node.pid, *descendants(node.pid)]:
             os.kill(pid, signal.SIGKILL)
-        self.nodes[node].wait()
+        node.wait()
 
     def launcher(self, *arguments: object) -> subprocess.Popen[str]:
-        words = ["--address", self.address, "--workers", 2]
-        return start("launch/tune.py", *words, *arguments, variables=self.token)
+        """`launch/tune.py` as a process that joins this Ray."""
+        return start("launch/tune.py", "--address", self.address, *arguments, **self.token)
+
+    def down(self) -> None:
+        for node in reversed(self.running()):
+            node.terminate()
+            node.wait(DEADLINE)
+        left = processes_naming(str(self.folder))
+        shutil.rmtree(self.folder)
+        assert not left
+
+
+def descendants(pid: int) -> list[int]:
+    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*children, *(further for child in children for further in descendants(child))]
+
+
+def rank(log: Path) -> int | None:
+    """Pid of the rank that writes into a log, while it lives."""
+    for path in Path("/proc").glob("[0-9]*/fd/1"):
+        with suppress(OSError):
+            if path.readlink() == log:
+                return int(path.parts[2])
+    return None
+
+
+def pid_in_training(run: Path, number: int, launcher: subprocess.Popen[str]) -> int:
+    """Pid of a rank of SSIN in the middle of its training."""
+    saved, log = run / "ssin", run / "jobs" / f"ssin-{number}.log"
+    until(f"a checkpoint in {saved}", lambda: launcher.poll() is not None or list(saved.glob("checkpoint-*.pt")))
+    found = rank(log)
+    assert found, end(launcher)
+    return found
+
+
+def train_plainly(config: Config) -> bool:
+    from sptskm.training.trainer import train
+
+    return train(config).finished
+
+
+@pytest.fixture(scope="module")
+def plain(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SSIN trained on two ranks without Ray."""
+    run = tmp_path_factory.mktemp("plain") / "ssin"
+    assert all(on_ranks(2, train_plainly, small_config("ssin", walkers, run, f"train.epochs={EPOCHS}")))
+    return run
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    found = Cluster(nodes=2)
+    yield found
+    found.down()
+
+
+@pytest.fixture
+def words(walkers: Path, tmp_path: Path) -> list[object]:
+    """Words behind `launch/tune.py` for SSIN on two workers, whose run is in `tmp_path`."""
+    configs = write_configs(tmp_path / "configs", walkers)
+    words = ["--stream", "ssin", "--workers", 2, "--config", configs, "--run", tmp_path / "run"]
+    return [*words, f"train.epochs={EPOCHS}"]
+
+
+def test_a_run_across_two_nodes_survives_a_killed_worker_and_a_lost_node_and_ends_with_the_bits_of_two_plain_ranks(
+    cluster: Cluster, words: list[object], tmp_path: Path, plain: Path
+) -> None:
+    run = tmp_path / "run"
+    launcher = cluster.launcher(*words, "--nodes", 3)
+    first, second = (pid_in_training(run, number, launcher) for number in range(2))
+    os.kill(second, signal.SIGKILL)
+    until("a new first rank", lambda: rank(run / "jobs" / "ssin-0.log") not in (None, first))
+    first = pid_in_training(run, 0, launcher)
+    cluster.kill(next(node for node in cluster.running() if first in descendants(node.pid)))
+    cluster.add()
+    code, out, err = end(launcher)
+    assert code == 0, err
+    assert "its worker process has died; starts again (1 of 3)" in err
+    assert "starts again (2 of 3)" in err
+    assert_same_end(run / "ssin", plain)
+    assert out.startswith("queries ")
+    assert (run / "final" / "results.json").is_file()
+
+
+def test_the_workers_of_a_killed_launcher_end_and_the_cluster_stays(
+    cluster: Cluster, words: list[object], tmp_path: Path
+) -> None:
+    nodes = cluster.running()
+    launcher = cluster.launcher(*words)
+    pid_in_training(tmp_path / "run", 0, launcher)
+    launcher.kill()
+    end(launcher)
+    logs = [tmp_path / "run" / "jobs" / f"ssin-{number}.log" for number in range(2)]
+    until("no ranks", lambda: not any(map(rank, logs)))
+    assert cluster.running() == nodes
+
+
+def test_two_launchers_on_one_machine_have_rays_of_their_own_whatever_the_environment_says(
+    cluster: Cluster, words: list[object], tmp_path: Path, plain: Path
+) -> None:
+    deep = tmp_path / ("x" * 150)
+    deep.mkdir()
+    hostile = {"RAY_ADDRESS": cluster.address, "TMPDIR": str(deep), "HOME": "/nowhere"}
+    short = ["--stream", "smin", "--config", tmp_path / "configs", "--run", tmp_path / "short"]
+    first = start("launch/tune.py", *short, **hostile)
+    second = start("launch/tune.py", *words, **hostile)
+    code, _, err = end(first)
+    assert code == 0, err
+    assert second.poll() is None, "this was meant to end while the other goes on"
+    code, _, err = end(second)
+    assert code == 0, err
+    assert_same_end(tmp_path / "run" / "ssin", plain)
+    assert not processes_naming("/tmp/sptskm-")
+
+
+def test_a_job_of_slurm_with_its_own_ray_is_preempted_and_ends_with_the_same_bits_and_no_process_left(
+    slurm: Slurm, words: list[object], tmp_path: Path, plain: Path
+) -> None:
+    resources = ["-p", "main", "-N2", "-c1", "--mem=2G", "--gpus-per-node=0", f"--output={tmp_path / 'log'}"]
+    job = slurm.call("sbatch", "--parsable", *resources, "slurm/ray.sbatch", *words)
+    until_training(tmp_path / "run" / "ssin")
+    rival = slurm.call("sbatch", "--parsable", "-p", "high", "-N2", "--exclusive", "--wrap", "sleep 1", "-o/dev/null")
+    slurm.wait(rival, "COMPLETED")
+    slurm.wait(job, "COMPLETED")
+    assert slurm.restarts(job) == 1
+    assert_same_end(tmp_path / "run" / "ssin", plain)
+    assert (tmp_path / "run" / "final" / "results.json").is_file()
+    assert not processes_naming(f"/tmp/r{job}.")
+    assert not list(Path("/tmp").glob(f"r{job}.*"))

@@ -1,0 +1,111 @@
+"""A Ray job on this machine: what is refused, how it stops, and that it trains as any other launcher does."""
+
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from launching import end, launch, processes_naming, start, write_configs
+from small import free_port, small_config
+
+from launch import tune
+from sptskm.data import read_mars
+from sptskm.training.trainer import train
+
+EPOCHS = 3
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(max(run.glob("checkpoint-*.pt")), weights_only=True)["model"]
+
+
+def words(configs: Path, run: Path, stream: str, *more: object) -> list[object]:
+    return ["launch/tune.py", "--stream", stream, "--config", configs, "--run", run, *more]
+
+
+def test_the_command_line_answers_without_torch_and_ray():
+    code, out, err = launch("-c", "import sys, launch.tune; print({'torch', 'ray'} & set(sys.modules))")
+    assert (code, out) == (0, "set()\n"), err
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--workers=0", "--workers is 0, wanted at least 1"),
+        ("--workers=3", "ssin: the global batch of 4 clips"),
+        ("--cpus-per-worker=0", "--cpus-per-worker is 0, wanted at least 1"),
+        ("--gpus-per-worker=2", "--gpus-per-worker is 2, wanted 0 or 1"),
+        ("--retries=-1", "--retries is -1, wanted at least 0"),
+        ("--nodes=2", "--nodes waits for a running cluster, wanted --address with it"),
+        ("--address=auto", "--address is auto, wanted HOST:PORT of a running Ray"),
+        (f"--address=127.0.0.1:{free_port()}", "where no Ray answers"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_ray_is_started(option, sentence, configs, tmp_path, capsys):
+    assert tune.main(["--stream", "both", "--config", str(configs), "--run", str(tmp_path / "run"), option]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("launch/tune.py: ")
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_than_ray_has_is_refused(configs, tmp_path):
+    code, out, err = launch(*words(configs, tmp_path / "run", "both", "--cpus-per-worker", 1000))
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        "launch/tune.py: --workers is 1, but Ray has no room for a worker of 1000 CPUs: its nodes have "
+    )
+    assert not processes_naming("/tmp/sptskm-")
+
+
+def test_a_server_that_is_no_ray_is_refused(configs, tmp_path):
+    program = "import sys; from launch import tune; tune.JOIN_SECONDS = 2; sys.exit(tune.main(sys.argv[1:]))"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        _, *options = words(configs, tmp_path / "run", "both", "--address", address)
+        code, out, err = launch("-c", program, *options)
+    assert (code, out) == (2, "")
+    assert f"--address is {address}, where no Ray lets this machine in" in err
+
+
+def test_both_streams_stop_when_asked_and_the_same_command_ends_with_the_bits_of_plain_runs(walkers, configs, tmp_path):
+    run, plain = tmp_path / "run", tmp_path / "plain"
+    command = words(configs, run, "both", f"train.epochs={EPOCHS}")
+    launcher = start(*command)
+    deadline = time.monotonic() + 60
+    while not list(run.glob("ssin/checkpoint-*.pt")):
+        assert launcher.poll() is None, end(launcher)
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    launcher.send_signal(signal.SIGUSR1)
+    code, out, err = end(launcher)
+    assert (code, out) == (75, ""), err
+    assert f"stopped as asked; the same command continues in {run}" in err
+    assert not (run / "ssin" / "result.json").exists(), "this was the middle of training"
+    assert not processes_naming("/tmp/sptskm-")
+    code, out, err = launch(*command)
+    assert code == 0, err
+    assert [line.split()[:2] for line in out.splitlines()[2:5]] == [["all", "SSIN"], ["all", "SMIN"], ["all", "fused"]]
+    assert out.endswith(f"\n\ntensorboard --logdir {run}\n")
+    assert f"ssin epoch {EPOCHS}/{EPOCHS}" in err
+    for stream in ("ssin", "smin"):
+        assert train(small_config(stream, walkers, plain / stream, f"train.epochs={EPOCHS}")).finished
+        found, expected = weights(run / stream), weights(plain / stream)
+        assert all(found[name].equal(value) for name, value in expected.items())
+
+
+def test_a_fault_of_the_run_itself_is_told_in_one_sentence_and_not_tried_again(walkers, tmp_path):
+    root = shutil.copytree(walkers, tmp_path / "walkers")
+    found = read_mars(root)
+    broken = {found.path(row, frame, "frames") for row in found.train for frame in range(found.lengths[row])}
+    for path in broken:
+        path.write_bytes(b"no picture")
+    configs = write_configs(tmp_path / "configs", root)
+    code, out, err = launch(*words(configs, tmp_path / "run", "ssin", "--workers", 2))
+    assert (code, out) == (1, "")
+    assert any(err.startswith(f"ssin failed: frame {path}: corrupt") for path in broken)
+    assert err.count("\n") == 1
