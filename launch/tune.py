@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,7 +31,7 @@ from sptskm.cli import EXIT_BAD_INPUT
 from sptskm.config import ConfigError
 from sptskm.search import Search
 from sptskm.training.endings import EXIT_STOPPED, Stopped, Unreachable
-from sptskm.training.signals import StopFlag, stop_flag
+from sptskm.training.signals import STOPPING, StopFlag, stop_flag
 
 if TYPE_CHECKING:
     from launch.workers import Team
@@ -118,30 +118,36 @@ def _knock(address: str) -> None:
 def _in_ray(plan: Plan, search: Search | None, chosen: argparse.Namespace) -> tuple[int, str]:
     """Do the plan in the Ray that was chosen, as `run`; signals ask all workers to save and leave."""
     patience = max(config.train.leave_seconds for config in plan.configs)
-    # sockets want a short path, and a folder in ours: Ray opens its own to everybody
     with (
-        tempfile.TemporaryDirectory(prefix="sptskm-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        nullcontext("") if chosen.address else _short_folder() as folder,
         stop_flag(patience, lambda: _give_up(folder)) as stop,
         (plan.folder / "jobs" / "ray.log").open("a") as rest,
         redirect_stdout(rest),  # what Ray has to say of nodes that die
-        _ray(chosen.address, f"{folder}/ray"),
+        _ray(chosen.address, f"{folder}/ray", stop),
     ):
-        signal.signal(signal.SIGTERM, stop)  # which Ray has taken
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-            signal.signal(signal.SIGHUP, stop)
         team, room = _fit(chosen, search.gpus_per_worker if search else chosen.gpus_per_worker)
         return run(Request(plan, search, chosen.retrain, team, room, chosen.retries), stop)
 
 
+def _short_folder() -> "tempfile.TemporaryDirectory[str]":
+    """Where Ray has its sockets, which want a short path. Ray opens its folder to everybody, so it gets one inside."""
+    return tempfile.TemporaryDirectory(prefix="sptskm-", dir="/tmp", ignore_cleanup_errors=True)
+
+
 def _give_up(folder: str) -> NoReturn:
     """Leave workers that do not leave by themselves; they end with this process, and their checkpoints are whole."""
+    print("not all workers have left in time; the same command continues from the last checkpoint", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(EXIT_STOPPED)
 
 
 @contextmanager
-def _ray(address: str | None, folder: str) -> Iterator[None]:
+def _ray(address: str | None, folder: str, stop: StopFlag) -> Iterator[None]:
     """A Ray that runs already and goes on afterwards, or one of our own."""
+    hanging_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # as below nohup
+    # a terminal and SLURM send signals to all processes; those of Ray inherit what is ignored, and serve to the end
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     os.environ.update(ENVIRONMENT)
     if not address:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
@@ -161,6 +167,8 @@ def _ray(address: str | None, folder: str) -> Iterator[None]:
             _temp_dir=folder,
             **options,
         )
+    for number in (*STOPPING, *[signal.SIGHUP] * hanging_up):  # TERM has been taken by Ray
+        signal.signal(number, stop)
     try:
         yield
     finally:
@@ -248,14 +256,15 @@ def run(asked: Request, stop: StopFlag) -> tuple[int, str]:
         if asked.retrain or not asked.search:
             ends = trials.train(plan, team, asked.retries, stop)
             if stop.requested or any(end != "finished" for end in ends.values()):
-                return _explain(ends, plan, stop), ""
+                return _explain(ends, plan, stop), "\n\n".join(texts)
         everyone = replace(team, workers=min(asked.room, team.workers * len(plan.configs)))
         texts.append(trials.evaluate(plan, everyone, asked.retries, stop))
         return 0, "\n\n".join(texts)
     except Stopped:
-        return _explain({"": "stopped"}, plan, stop), ""
+        return _explain({"": "stopped"}, plan, stop), "\n\n".join(texts)
     except (Failed, Unreachable) as error:
-        return _explain({"final" if texts or not asked.search else "search": str(error)}, plan, stop), ""
+        name = "final" if texts or not asked.search else "search"
+        return _explain({name: str(error)}, plan, stop), "\n\n".join(texts)
 
 
 def _search(asked: Request, search: Search, stop: StopFlag) -> str:
