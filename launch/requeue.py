@@ -16,13 +16,20 @@ log = logging.getLogger(__name__)
 PATIENCE = 120  # seconds until SLURM has ended the batch script of a job that it queues again
 
 
+def job_of(environment: Mapping[str, str]) -> str:
+    """The name of a job; the bare number of an array's last member is also that of the whole array."""
+    if array := environment.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment["SLURM_JOB_ID"]
+
+
 def requeue(limit: int, environment: Mapping[str, str] = os.environ) -> bool:
     """Put the running job of this process back into the queue; RuntimeError when it has been there too often.
 
     A preempted job and one at its time limit are still running when they are asked to leave. A cancelled one is
     not, and must not come back, although it was sent the same signal; False then.
     """
-    job, restarts = environment["SLURM_JOB_ID"], int(environment.get("SLURM_RESTART_COUNT", 0))
+    job, restarts = job_of(environment), int(environment.get("SLURM_RESTART_COUNT", 0))
     asked = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True, check=False)
     if (state := asked.stdout.strip()) != "RUNNING":
         log.info("job %s is %s and is not queued again", job, state.lower() or "gone")
@@ -39,9 +46,7 @@ def retry(folder: Path, retries: int, environment: Mapping[str, str] = os.enviro
     A rank that fails by its own fault leaves its exception in `folder`. One that is killed leaves nothing, and
     neither do those that lose it.
     """
-    job = environment["SLURM_JOB_ID"]
-    if array := environment.get("SLURM_ARRAY_JOB_ID"):  # whose files have other names
-        job = f"{array}_{environment['SLURM_ARRAY_TASK_ID']}"
+    job = job_of(environment)
     if any(folder.glob(f"{job}_*_result.pkl")):
         return False
     losses = folder / f"{job}_losses.log"

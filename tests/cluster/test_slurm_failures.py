@@ -1,5 +1,6 @@
 """What goes wrong on clusters, done to real jobs: lost ranks and nodes, stuck ranks, time limits."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -8,17 +9,20 @@ from conftest import CLUSTER, Slurm
 from runs import assert_same_end, ended, options, rank_of, until, until_training
 
 
-def test_a_killed_rank_ends_its_job_which_is_queued_again_and_ends_with_the_same_bits(
+def test_a_killed_rank_ends_its_job_which_is_queued_again_and_ends_with_the_same_bits_before_the_final_job(
     slurm: Slurm, configs: Path, cluster_file: Path, tmp_path: Path, finished: Path
 ) -> None:
-    job = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "ssin"))["ssin"]
+    jobs = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "ssin"))
     until_training(tmp_path / "run" / "ssin")
-    other = rank_of(job, 0)
-    os.kill(rank_of(job, 1), signal.SIGKILL)
+    other = rank_of(jobs["ssin"], 0)
+    os.kill(rank_of(jobs["ssin"], 1), signal.SIGKILL)
     until("the end of the other rank", lambda: ended(other), seconds=60)
-    slurm.wait(job, "COMPLETED")
-    assert slurm.restarts(job) == 1
+    slurm.wait(jobs["ssin"], "COMPLETED")
+    assert slurm.restarts(jobs["ssin"]) == 1
     assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
+    slurm.wait(jobs["final"], "COMPLETED")
+    alone, both = (json.loads((run / "final" / "results.json").read_text()) for run in (tmp_path / "run", finished))
+    assert alone["results"][0] == both["results"][0]
 
 
 def test_a_job_that_loses_a_rank_too_often_fails_and_the_same_command_continues_it(

@@ -41,6 +41,14 @@ def test_a_running_job_is_queued_again(queue):
     assert queue.asked == ["requeue 7"]
 
 
+def test_a_member_of_an_array_is_queued_again_without_the_others(queue):
+    member = {**JOB, "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "2"}
+    (queue.folder / "5_1_0_result.pkl").touch()
+    assert retry(queue.folder, 2, member)
+    assert requeue(4, member)
+    assert queue.asked == ["requeue 5_2"] * 2
+
+
 @pytest.mark.parametrize("state", ["COMPLETING", "CANCELLED", "PENDING", ""])
 def test_a_cancelled_job_and_one_that_is_queued_already_are_left_alone(queue, state):
     queue.says(state)
