@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from launching import ROOT
 
-from launch import local, slurm
+from launch import local, slurm, tune
 from launch.plan import STREAMS, make_plan
 from sptskm import cli
 from sptskm.config import DEFAULTS, Final
@@ -31,6 +31,13 @@ def commands(text: str) -> list[list[str]]:
 
 def understood(words: list[str]) -> bool:
     """Whether this is a command of this repository; fails where its program would refuse it."""
+    if words[0] == "srun":
+        words = words[words.index("sptskm") :]
+    if words[0] == "sbatch":
+        place, script = next((place, word) for place, word in enumerate(words) if word.endswith(".sbatch"))
+        assert (ROOT / script).is_file()
+        program = ["sptskm"] if script.endswith("torchrun.sbatch") else ["python", "launch/tune.py"]
+        words = [*program, *words[place + 1 :]]
     if words[0].endswith("torchrun"):
         assert "sptskm.cli" in words
         words = ["sptskm", *words[words.index("sptskm.cli") + 1 :]]
@@ -42,7 +49,7 @@ def understood(words: list[str]) -> bool:
         targets = set(re.findall(r"^([a-z]\w*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         assert {word for word in words[1:] if "=" not in word} <= targets
     elif words[0].endswith("python") and words[1].startswith("launch/"):
-        program = {"launch/local.py": local, "launch/slurm.py": slurm}[words[1]]
+        program = {"launch/local.py": local, "launch/slurm.py": slurm, "launch/tune.py": tune}[words[1]]
         make_plan(program.command_line().parse_intermixed_args(words[2:]))
     elif words[0].endswith("python") and words[1].endswith(".py"):
         assert (ROOT / words[1]).is_file()
