@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from small import small_config
@@ -10,7 +11,7 @@ from small import small_config
 from sptskm.configfile import to_yaml
 
 ROOT = Path(__file__).parents[1]
-DEADLINE = 120  # seconds; only a hanging launcher meets it
+DEADLINE = 240  # seconds; only a hanging launcher meets it
 
 
 def write_configs(folder: Path, root: Path) -> Path:
@@ -66,4 +67,14 @@ def processes_naming(text: str) -> list[str]:
             continue
         if text in line:
             found.append(line)
+    return found
+
+
+def processes_with(text: str) -> list[str]:
+    """Command lines of living processes in whose environment `text` occurs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended, or is somebody else's
+            if text.encode() in (path / "environ").read_bytes():
+                found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
     return found

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from conftest import Slurm
-from launching import end, processes_naming, start, write_configs
+from launching import end, processes_with, start, write_configs
 from runs import assert_same_end, until, until_training
 from small import on_ranks, small_config
 
-from sptskm.config import Config
+from sptskm.training.trainer import train
 
 EPOCHS = 4
 BIN = Path(sys.executable).parent
@@ -77,9 +77,8 @@ class Cluster:
         for node in reversed(self.running()):
             node.terminate()
             node.wait(DEADLINE)
-        left = processes_naming(str(self.folder))
+        until("no process of this Ray", lambda: not processes_with(self.token["RAY_AUTH_TOKEN"]))
         shutil.rmtree(self.folder)
-        assert not left
 
 
 def descendants(pid: int) -> list[int]:
@@ -105,17 +104,12 @@ def pid_in_training(run: Path, number: int, launcher: subprocess.Popen[str]) -> 
     return found
 
 
-def train_plainly(config: Config) -> bool:
-    from sptskm.training.trainer import train
-
-    return train(config).finished
-
-
 @pytest.fixture(scope="module")
 def plain(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SSIN trained on two ranks without Ray."""
     run = tmp_path_factory.mktemp("plain") / "ssin"
-    assert all(on_ranks(2, train_plainly, small_config("ssin", walkers, run, f"train.epochs={EPOCHS}")))
+    ends = on_ranks(2, train, small_config("ssin", walkers, run, f"train.epochs={EPOCHS}"))
+    assert all(end.finished for end in ends)
     return run
 
 
@@ -182,7 +176,7 @@ def test_two_launchers_on_one_machine_have_rays_of_their_own_whatever_the_enviro
     code, _, err = end(second)
     assert code == 0, err
     assert_same_end(tmp_path / "run" / "ssin", plain)
-    assert not processes_naming("/tmp/sptskm-")
+    assert not processes_with(str(deep))
 
 
 def test_a_job_of_slurm_with_its_own_ray_is_preempted_and_ends_with_the_same_bits_and_no_process_left(
@@ -197,5 +191,5 @@ def test_a_job_of_slurm_with_its_own_ray_is_preempted_and_ends_with_the_same_bit
     assert slurm.restarts(job) == 1
     assert_same_end(tmp_path / "run" / "ssin", plain)
     assert (tmp_path / "run" / "final" / "results.json").is_file()
-    assert not processes_naming(f"/tmp/r{job}.")
+    until("no process of the job", lambda: not processes_with(f"SLURM_JOB_ID={job}"))
     assert not list(Path("/tmp").glob(f"r{job}.*"))

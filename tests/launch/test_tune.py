@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import end, launch, processes_naming, start, write_configs
+from launching import end, launch, processes_with, start, write_configs
 from small import free_port, small_config
 
 from launch import tune
@@ -54,12 +54,13 @@ def test_what_cannot_work_is_refused_before_ray_is_started(option, sentence, con
 
 
 def test_more_than_ray_has_is_refused(configs, tmp_path):
-    code, out, err = launch(*words(configs, tmp_path / "run", "both", "--cpus-per-worker", 1000))
+    command = words(configs, tmp_path / "run", "both", "--cpus-per-worker", 1000)
+    code, out, err = launch(*command, MARK=str(tmp_path))
     assert (code, out) == (2, "")
     assert err.startswith(
         "launch/tune.py: --workers is 1, but Ray has no room for a worker of 1000 CPUs: its nodes have "
     )
-    assert not processes_naming("/tmp/sptskm-")
+    assert not processes_with(f"MARK={tmp_path}")
 
 
 def test_a_server_that_is_no_ray_is_refused(configs, tmp_path):
@@ -75,18 +76,19 @@ def test_a_server_that_is_no_ray_is_refused(configs, tmp_path):
 def test_both_streams_stop_when_asked_and_the_same_command_ends_with_the_bits_of_plain_runs(walkers, configs, tmp_path):
     run, plain = tmp_path / "run", tmp_path / "plain"
     command = words(configs, run, "both", f"train.epochs={EPOCHS}")
-    launcher = start(*command)
+    launcher = start(*command, MARK=str(tmp_path))
     deadline = time.monotonic() + 60
     while not list(run.glob("ssin/checkpoint-*.pt")):
         assert launcher.poll() is None, end(launcher)
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    assert len(processes_with(f"MARK={tmp_path}")) > 5, "the launcher, its Ray and the workers"
     launcher.send_signal(signal.SIGUSR1)
     code, out, err = end(launcher)
     assert (code, out) == (75, ""), err
     assert f"stopped as asked; the same command continues in {run}" in err
     assert not (run / "ssin" / "result.json").exists(), "this was the middle of training"
-    assert not processes_naming("/tmp/sptskm-")
+    assert not processes_with(f"MARK={tmp_path}")
     code, out, err = launch(*command)
     assert code == 0, err
     assert [line.split()[:2] for line in out.splitlines()[2:5]] == [["all", "SSIN"], ["all", "SMIN"], ["all", "fused"]]
