@@ -1,0 +1,63 @@
+"""A search in a real Ray: killed, continued, and what it has found; asserted are records and settings."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from launching import end, processes_naming, start, write_configs
+from runs import until
+
+from sptskm.search import Trial, read_trials
+
+SEARCH = """
+trials: 3
+epochs: 8
+grace_epochs: 2
+workers: 2
+method: {method}
+ssin:
+  optim.lr: {{loguniform: [1.0e-4, 1.0e-2]}}
+smin:
+  optim.lr: {{choice: [1.0e-3, 1.0e+30]}}
+  clips.frames: {{integer: [4, 6]}}
+"""
+
+
+def begun(run: Path) -> dict[str, Trial]:
+    return {trial.name: trial for trial in read_trials(run / "search")}
+
+
+@pytest.mark.parametrize("method", ["random", "optuna"])
+def test_a_killed_search_is_continued_by_the_same_command_and_what_it_finds_is_trained_and_evaluated(
+    walkers: Path, tmp_path: Path, method: str
+) -> None:
+    run = tmp_path / "run"
+    (tmp_path / "search.yaml").write_text(SEARCH.format(method=method))
+    streams = ["--stream", "both"] if method == "random" else ["--stream", "smin"]
+    words = ["launch/tune.py", *streams, "--config", write_configs(tmp_path / "configs", walkers), "--run", run]
+    words += ["--search", tmp_path / "search.yaml", *(["--retrain"] if method == "random" else [])]
+    launcher = start(*words)
+    until("a trial that has ended", lambda: any(trial.end for trial in begun(run).values()))
+    launcher.kill()
+    end(launcher)
+    until("the end of its workers", lambda: not [line for line in processes_naming("ray::") if str(run) in line])
+    before = begun(run)
+    code, out, err = end(start(*words))
+    assert code == 0, err
+    after = begun(run)
+    assert len(after) == (6 if method == "random" else 3)
+    for name, trial in before.items():
+        assert after[name].settings == trial.settings
+        if trial.end in ("finished", "ended early"):
+            assert after[name] == trial, "kept as it was"
+    for trial in after.values():
+        assert trial.end == "failed" if trial.settings["optim.lr"] > 1 else trial.end in ("finished", "ended early")
+        assert trial.workers == 2
+    good = [trial for trial in after.values() if trial.stream == "smin" and trial.best]
+    best = max(good, key=lambda trial: (trial.best.mAP, -trial.number))
+    found = yaml.safe_load((run / "winner" / "smin.yaml").read_text())
+    assert found["clips"]["frames"] == best.settings["clips.frames"]
+    assert "all" in out, "the final table"
+    assert (run / "retrained" / "ssin" / "result.json").exists() == (method == "random")
+    shutil.rmtree(run)
