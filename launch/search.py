@@ -24,7 +24,7 @@ FOLDER, WINNER, RETRAINED = "search", "winner", "retrained"
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What may be typed about a search behind any launcher that knows one."""
-    parser.add_argument("--search", type=Path, metavar="FILE", help="search for settings, as configs/search/*.yaml say")
+    parser.add_argument("--search", type=Path, metavar="FILE", help="what varies, as in configs/search/*.yaml")
     parser.add_argument(
         "--retrain", action="store_true", help="train what was found once more, on all training identities"
     )

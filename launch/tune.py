@@ -1,7 +1,7 @@
-"""Train and evaluate as a Ray job: on this machine, or on a running Ray cluster.
+"""Search for settings, train and evaluate in Ray: on this machine, or on a running Ray cluster.
 
     python launch/tune.py --stream both --config configs/demo
-    python launch/tune.py --stream both --address 10.0.0.1:6379 --workers 4
+    python launch/tune.py --stream both --fixed --address 10.0.0.1:6379 --workers 4
 
 Without --address it starts a Ray of its own, which nobody else can join and which ends with it. slurm/ray.sbatch
 starts a Ray inside a SLURM job. The same command continues a run that was stopped, or has lost its machine.
@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from launch import search as searches
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_options(chosen)
         plan = make_plan(chosen)
-        search = searches.load(plan, chosen.search) if chosen.search else None
+        search = None if chosen.fixed else searches.load(plan, chosen.search or _shipped(chosen.config))
         if search:
             chosen.workers, chosen.cpus_per_worker = search.workers, search.cpus_per_worker
         check(searches.blind(plan) if search else plan, chosen.workers)
@@ -71,6 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if table:
         print(f"{table}\n\n{plan.farewell()}")
     return code
+
+
+def _shipped(config: Path) -> Path:
+    """The search file that belongs to a folder of configurations."""
+    file = Path("configs/search") / f"{config.resolve().name}.yaml"
+    if not file.is_file():
+        raise ConfigError(f"{config} has no search file {file}, wanted --search FILE or --fixed")
+    return file
 
 
 def _refuse(why: object) -> int:
@@ -90,6 +99,7 @@ def command_line() -> argparse.ArgumentParser:
     options.add_argument("--gpus-per-worker", type=int, help="0 or 1 (default: 1 where Ray has GPUs)")
     options.add_argument("--retries", type=int, default=3, help="how often a stream that loses a worker starts again")
     searches.options(options)
+    options.add_argument("--fixed", action="store_true", help="search for nothing: train the configurations as they are")
     return options
 
 
@@ -207,7 +217,7 @@ def _fit(chosen: argparse.Namespace, gpus: float | None) -> "tuple[Team, int]":
 
     nodes = _nodes(chosen.nodes or 1)
     has_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
-    if gpus is None or (chosen.search and not has_gpus):
+    if gpus is None or not (has_gpus or chosen.fixed):
         gpus = int(has_gpus)
     team = Team(chosen.workers, chosen.cpus_per_worker, gpus)
     room = sum(int(min(node.get(what, 0) // count for what, count in team.bundle.items())) for node in nodes)

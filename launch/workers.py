@@ -3,11 +3,9 @@
 Neither ray.tune nor torch here: a worker imports this module, and each import delays its start.
 """
 
-import fcntl
 import logging
 import os
 import socket
-import struct
 import time
 import traceback
 from collections import deque
@@ -28,7 +26,7 @@ from sptskm.cli import is_ours, sentence
 from sptskm.config import Config, ConfigError, Final
 from sptskm.report.console import set_up_logging
 from sptskm.search import Score, Search, Trial
-from sptskm.training.allocation import set_variables
+from sptskm.training.allocation import interface_of, set_variables
 from sptskm.training.endings import Stopped, Unreachable
 from sptskm.training.signals import StopFlag
 
@@ -37,7 +35,6 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 FAREWELL_SECONDS = 20.0  # in which the other ranks of a failed one end by themselves, each with its reason
 FOLDER_SECONDS = 120.0  # in which a file server notices that a lost node holds its locks no more
-SIOCGIFADDR = 0x8915
 NAME = "sptskm-rank-"  # which no other actor of this program's namespace begins with
 
 Report = Mapping[str, float]
@@ -111,7 +108,7 @@ class Worker:
         set_variables(rank, len(places), neighbours.index(rank), len(neighbours), meeting.address, meeting.port)
         if not ray.get_gpu_ids():  # Ray hides none from those who asked for none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        if len(neighbours) < len(places) and (interface := _interface(here.address)):
+        if len(neighbours) < len(places) and (interface := interface_of(here.address)):
             # gloo asks for the address of the host's own name, which may be none, or the loopback
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
@@ -180,19 +177,6 @@ def _speak_into(file: Path) -> None:
     with file.open("a") as end:
         for standard in (1, 2):
             os.dup2(end.fileno(), standard)
-
-
-def _interface(address: str) -> str | None:
-    """The network interface that has an IPv4 address, if one has."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        for _, name in socket.if_nameindex():
-            try:
-                found = fcntl.ioctl(any_socket, SIOCGIFADDR, struct.pack("256s", name.encode()))
-            except OSError:  # it has no address
-                continue
-            if socket.inet_ntoa(found[20:24]) == address:
-                return name
-    return None
 
 
 @contextmanager

@@ -1,10 +1,14 @@
 """Where this process stands among the tasks of a scheduler, as the variables that torchrun would set. No torch."""
 
+import fcntl
 import os
+import socket
+import struct
 import subprocess
 from collections.abc import Mapping
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+SIOCGIFADDR = 0x8915
 FIRST_PORT, PORTS = 20_000, 12_000  # below those that Linux hands out by itself
 
 
@@ -55,3 +59,16 @@ def first_host(known: Mapping[str, str]) -> str:
         ["scontrol", "show", "hostnames", known["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True
     )
     return listed.stdout.split()[0]
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface that has an IPv4 address, if one has (Linux)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for _, name in socket.if_nameindex():
+            try:
+                found = fcntl.ioctl(any_socket, SIOCGIFADDR, struct.pack("256s", name.encode()))
+            except OSError:  # it has no address
+                continue
+            if socket.inet_ntoa(found[20:24]) == address:
+                return name
+    return None

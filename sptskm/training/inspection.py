@@ -1,20 +1,18 @@
 """A look at the ranks of an allocation before anything is trained: who they are, and whether they reach each other."""
 
-import fcntl
 import os
 import socket
-import struct
 import time
 from dataclasses import dataclass
 
 import torch
 
 from sptskm.report.console import table
+from sptskm.training.allocation import interface_of
 from sptskm.training.world import World, join
 
 TIMEOUT_MINUTES = 1.0
 REPEATS = 5  # of the collective; the first one opens connections
-SIOCGIFADDR = 0x8915
 
 
 @dataclass(frozen=True)
@@ -63,14 +61,7 @@ def _interface() -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(target)  # sends nothing: only asks for the route
         address = probe.getsockname()[0]
-        for _, name in socket.if_nameindex():
-            try:
-                found = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-            except OSError:  # an interface without an address
-                continue
-            if socket.inet_ntoa(found[20:24]) == address:
-                return f"{name} {address}"
-    return address
+    return f"{interface_of(address) or ''} {address}".strip()
 
 
 def _time_all_reduce(world: World) -> float:

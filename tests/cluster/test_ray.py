@@ -124,7 +124,7 @@ def cluster() -> Iterator[Cluster]:
 def words(walkers: Path, tmp_path: Path) -> list[object]:
     """Words behind `launch/tune.py` for SSIN on two workers, whose run is in `tmp_path`."""
     configs = write_configs(tmp_path / "configs", walkers)
-    words = ["--stream", "ssin", "--workers", 2, "--config", configs, "--run", tmp_path / "run"]
+    words = ["--fixed", "--stream", "ssin", "--workers", 2, "--config", configs, "--run", tmp_path / "run"]
     return [*words, f"train.epochs={EPOCHS}"]
 
 
@@ -167,7 +167,7 @@ def test_two_launchers_on_one_machine_have_rays_of_their_own_whatever_the_enviro
     deep = tmp_path / ("x" * 150)
     deep.mkdir()
     hostile = {"RAY_ADDRESS": cluster.address, "TMPDIR": str(deep), "HOME": "/nowhere"}
-    short = ["--stream", "smin", "--config", tmp_path / "configs", "--run", tmp_path / "short"]
+    short = ["--fixed", "--stream", "smin", "--config", tmp_path / "configs", "--run", tmp_path / "short"]
     first = start("launch/tune.py", *short, **hostile)
     second = start("launch/tune.py", *words, **hostile)
     code, _, err = end(first)

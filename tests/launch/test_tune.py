@@ -23,7 +23,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def words(configs: Path, run: Path, stream: str, *more: object) -> list[object]:
-    return ["launch/tune.py", "--stream", stream, "--config", configs, "--run", run, *more]
+    return ["launch/tune.py", "--fixed", "--stream", stream, "--config", configs, "--run", run, *more]
 
 
 def test_the_command_line_answers_without_torch_and_ray():
@@ -45,12 +45,18 @@ def test_the_command_line_answers_without_torch_and_ray():
     ],
 )
 def test_what_cannot_work_is_refused_before_ray_is_started(option, sentence, configs, tmp_path, capsys):
-    assert tune.main(["--stream", "both", "--config", str(configs), "--run", str(tmp_path / "run"), option]) == 2
+    _, *options = map(str, words(configs, tmp_path / "run", "both", option))
+    assert tune.main(options) == 2
     error = capsys.readouterr().err
     assert error.startswith("launch/tune.py: ")
     assert sentence in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_without_a_search_file_wants_one(configs, tmp_path, capsys):
+    assert tune.main(["--stream", "both", "--config", str(configs), "--run", str(tmp_path / "run")]) == 2
+    assert "has no search file configs/search/configs.yaml, wanted --search FILE or --fixed" in capsys.readouterr().err
 
 
 def test_more_than_ray_has_is_refused(configs, tmp_path):
