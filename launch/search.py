@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def load(plan: Plan, file: Path) -> Search:
     """A search file, checked against the configurations that it varies. Raises ConfigError or FileNotFoundError."""
     search = load_search(file)
+    if search.method == "optuna" and find_spec("optuna") is None:
+        raise ConfigError(f"{file}: method is optuna, which is not installed here (pip install optuna)")
     for config in plan.configs:
         check(search, config)
     return search

@@ -31,7 +31,13 @@ ROOMS = [
     "sptskm",
 ]
 NO_TORCH = ["sptskm/evaluation", "sptskm/config.py", "sptskm/cli.py", "launch"]
-HOME = {"submitit": "launch", "torch.distributed": "sptskm/training/world.py", "SummaryWriter": "sptskm/report"}
+HOME = {
+    "submitit": "launch",
+    "ray": "launch",
+    "optuna": "launch",
+    "torch.distributed": "sptskm/training/world.py",
+    "SummaryWriter": "sptskm/report",
+}
 SPEAKING = ["sptskm/cli.py", "launch", "benchmarks"]
 FORBIDDEN = {"weights_only": False, "shell": True, "allow_pickle": True}
 
