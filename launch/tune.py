@@ -99,7 +99,9 @@ def command_line() -> argparse.ArgumentParser:
     options.add_argument("--gpus-per-worker", type=int, help="0 or 1 (default: 1 where Ray has GPUs)")
     options.add_argument("--retries", type=int, default=3, help="how often a stream that loses a worker starts again")
     searches.options(options)
-    options.add_argument("--fixed", action="store_true", help="search for nothing: train the configurations as they are")
+    options.add_argument(
+        "--fixed", action="store_true", help="search for nothing: train the configurations as they are"
+    )
     return options
 
 
