@@ -164,6 +164,8 @@ def _ray(address: str | None, folder: str, stop: StopFlag) -> Iterator[None]:
     os.environ.update(ENVIRONMENT)
     if not address:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    elif _has_token():  # as `ray start` has found it; with an address Ray does not look for it
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     # what fails is told here, in fewer words
@@ -186,6 +188,11 @@ def _ray(address: str | None, folder: str, stop: StopFlag) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _has_token() -> bool:
+    kept = (Path.home() / ".ray" / "auth_token").exists()
+    return kept or "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
 
 
 def _join(address: str, options: Mapping[str, Any]) -> None:

@@ -29,10 +29,14 @@ WATCHFUL = {"RAY_health_check_initial_delay_ms": "0", "RAY_health_check_period_m
 class Cluster:
     """A running Ray whose nodes are processes of this machine: a head without CPUs, and nodes with one CPU each."""
 
-    def __init__(self, nodes: int) -> None:
+    def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # sockets want short paths
-        self.token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.token = {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self.nodes: list[subprocess.Popen[bytes]] = []
+        self.address = ""
+
+    def up(self, nodes: int) -> None:
+        """The head, and some nodes."""
         options = ["--port=0", f"--temp-dir={self.folder}", "--include-dashboard=false", "--disable-usage-stats"]
         self._start(0, "--head", *options)
         self.address = (self.folder / "ray_current_cluster").read_text()
@@ -46,7 +50,7 @@ class Cluster:
         with log.open("wb") as output:
             node = subprocess.Popen(
                 [BIN / "ray", "start", *options, *common],
-                env={**os.environ, **self.token, **WATCHFUL},
+                env={**os.environ, **self.token, "RAY_AUTH_MODE": "token", **WATCHFUL},
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -115,9 +119,12 @@ def plain(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    found = Cluster(nodes=2)
-    yield found
-    found.down()
+    found = Cluster()
+    try:
+        found.up(nodes=2)
+        yield found
+    finally:
+        found.down()
 
 
 @pytest.fixture
