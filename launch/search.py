@@ -100,8 +100,8 @@ def run_trial(trial: Trial, config: Config, stop: StopFlag, follow: Callable[[Sc
     except Unreachable:
         raise
     except Exception as error:
-        if is_main:
-            recorder.end("failed", sentence(error))
+        # whichever rank fails first: the others are ended before they can say so
+        recorder.end("failed", sentence(error))
         raise
     if not outcome.finished and not ended:
         raise Stopped

@@ -66,6 +66,8 @@ def attempt(settings: Mapping[str, Any], plan: Plan, search: Search, team: Team)
     except Stopped:
         return {"end": "stopped"}
     except Failed as failure:
+        if (record := read_trial(trial.folder)) and not record.end:
+            Recorder(trial.folder).end("failed", str(failure))
         return {"end": str(failure)}
     return {"end": "finished"}
 

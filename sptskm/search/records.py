@@ -4,6 +4,7 @@ Whoever runs the trials, this is what a search knows afterwards, and what it con
 """
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -144,7 +145,7 @@ def _scores(path: Path) -> list[Score]:
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{os.getpid()}.partial")  # several ranks may fail at once
     partial.write_text(json.dumps(values))
     partial.replace(path)
 
