@@ -124,11 +124,10 @@ def test_the_ranks_of_an_allocation_can_be_looked_at_before_anything_is_trained(
 TEMPLATE = ["--parsable", "-N2", "-p", "main", "--gpus-per-node=0", "--cpus-per-task=1", "--mem=1G", "-o/dev/null"]
 
 
-@pytest.mark.parametrize("kind", ["slurm", "slurm_term_only"])
 def test_without_submitit_torchrun_trains_and_a_preempted_job_ends_with_the_same_bits(
-    request: pytest.FixtureRequest, kind: str, configs: Path, tmp_path: Path, finished: Path
+    slurm_term_only: Slurm, configs: Path, tmp_path: Path, finished: Path
 ) -> None:
-    slurm: Slurm = request.getfixturevalue(kind)
+    slurm = slurm_term_only  # where the batch script is not even told
     run = tmp_path / "run" / "ssin"
     words = ["train", configs / "ssin.yaml", f"run={run}", "train.epochs=12", "train.validate_every=6"]
     job = slurm.call("sbatch", *TEMPLATE, "slurm/torchrun.sbatch", *words)
