@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import submitit
@@ -42,12 +43,7 @@ class TrainJob(Checkpointable):
         return attend(self._train, self.config.train.leave_seconds, self.requeues)
 
     def _train(self, stop: StopFlag) -> dict[str, Any]:
-        from sptskm.training.trainer import train
-
-        outcome = train(self.config, stop)
-        if not outcome.finished:
-            raise Stopped
-        return vars(outcome)
+        return trained(self.config, stop)
 
 
 @dataclass(frozen=True)
@@ -64,13 +60,30 @@ class FinalJob(Checkpointable):
         return attend(self._evaluate, self.leave_seconds, self.requeues)
 
     def _evaluate(self, stop: StopFlag) -> str:
-        from sptskm.final import final
+        return evaluated(self.runs, self.out, self.settings, stop)
 
-        results = final(self.runs, self.out, self.settings, stop=stop)
-        if results is None:  # a rank other than the first
-            return ""
-        print(results.text())
-        return results.text()
+
+def trained(config: Config, stop: StopFlag) -> dict[str, Any]:
+    """How far training has come when it has ended; Stopped when it was asked to leave before."""
+    from sptskm.training.trainer import train
+
+    outcome = train(config, stop)
+    if not outcome.finished:
+        raise Stopped
+    return vars(outcome)
+
+
+def evaluated(
+    runs: Sequence[str], out: str | Path, settings: Final, stop: StopFlag, overrides: Sequence[str] = ()
+) -> str:
+    """The table of a final job, which is printed as well; empty on ranks other than the first."""
+    from sptskm.final import final
+
+    results = final(runs, out, settings, overrides, stop)
+    if results is None:
+        return ""
+    print(results.text())
+    return results.text()
 
 
 def final_job(plan: Plan, requeues: int) -> FinalJob:

@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 
 from launch import search as searches
 from launch.plan import Plan
-from sptskm.search import Draw, Search, Settings, Trial, ordered, read_trials
+from sptskm.search import Draw, Search, Settings, Trial, folder_of, ordered, read_trial
 
 
 class OptunaDraws(Searcher):
@@ -52,8 +52,7 @@ class OptunaDraws(Searcher):
         """Learn from what a trial has come to; its record knows more than its last result."""
         del result, error
         stream, number = self.handed_out.pop(trial_id)
-        record = next((t for t in read_trials(self.home) if (t.stream, t.number) == (stream, number)), None)
-        self._tell(stream, number, record)
+        self._tell(stream, number, read_trial(folder_of(self.home, stream, number)))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing is learnt before the end."""
@@ -66,11 +65,10 @@ class OptunaDraws(Searcher):
 
     def _catch_up(self) -> list[dict[str, Any]]:
         """Tell the studies what ended when nobody listened; what has not ended."""
-        records = {(trial.stream, trial.number): trial for trial in read_trials(self.home)}
         left: list[dict[str, Any]] = []
         for stream, study in self.studies.items():
             for asked in study.get_trials(states=[TrialState.RUNNING]):
-                record = records.get((stream, asked.number))
+                record = read_trial(folder_of(self.home, stream, asked.number))
                 if record is not None and record.end:
                     self._tell(stream, asked.number, record)
                 elif "settings" in asked.user_attrs:

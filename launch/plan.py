@@ -32,6 +32,10 @@ class Plan:
     final: Final
     folder: Path
 
+    def config(self, stream: str) -> Config:
+        """The configuration of one of its streams."""
+        return next(config for config in self.configs if config.stream == stream)
+
     @property
     def out(self) -> Path:
         """Where the final job writes."""

@@ -1,7 +1,6 @@
 """What the launchers share about searches: trials as training runs, and what becomes of the best."""
 
 import argparse
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -13,7 +12,20 @@ from sptskm.cli import sentence
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import load as load_config
 from sptskm.configfile import load_final, to_yaml
-from sptskm.search import Recorder, Score, Search, Settings, Trial, check, configured, load_search, ranked, read_trials
+from sptskm.search import (
+    Recorder,
+    Score,
+    Search,
+    Settings,
+    Trial,
+    check,
+    configured,
+    folder_of,
+    load_search,
+    ranked,
+    read_trials,
+)
+from sptskm.training.allocation import is_main
 from sptskm.training.endings import Stopped, Unreachable
 from sptskm.training.signals import StopFlag
 
@@ -48,9 +60,8 @@ def folder(plan: Plan) -> Path:
 
 def trial(plan: Plan, search: Search, stream: str, number: int, settings: Settings) -> tuple[Trial, Config]:
     """One trial and the run that it is; no file of test is read in it."""
-    base = next(config for config in plan.configs if config.stream == stream)
-    place = str(folder(plan) / stream / f"{number:04d}")
-    config = configured(base, settings)
+    place = str(folder_of(folder(plan), stream, number))
+    config = configured(plan.config(stream), settings)
     config = replace(
         config,
         run=place,
@@ -83,7 +94,6 @@ def run_trial(trial: Trial, config: Config, stop: StopFlag, follow: Callable[[Sc
     from sptskm.report.search import begin_page
     from sptskm.training.trainer import train
 
-    is_main = os.environ.get("RANK", "0") == "0"
     recorder, ended = Recorder(trial.folder), False
 
     def report(values: Mapping[str, float]) -> None:
@@ -92,7 +102,7 @@ def run_trial(trial: Trial, config: Config, stop: StopFlag, follow: Callable[[Sc
         if score and not follow(score) and score.epoch < config.train.epochs:
             ended = stop.requested = True  # agreed on by all ranks in the next step
 
-    if is_main:
+    if is_main():
         recorder.begin(trial)
         begin_page(trial)
     try:
@@ -105,7 +115,7 @@ def run_trial(trial: Trial, config: Config, stop: StopFlag, follow: Callable[[Sc
         raise
     if not outcome.finished and not ended:
         raise Stopped
-    if is_main:
+    if is_main():
         recorder.end("ended early" if ended else "finished")
 
 
@@ -129,7 +139,7 @@ def conclude(plan: Plan, search: Search, stop: StopFlag) -> str:
     best = best_trials(plan, trials)
     runs = [best[config.stream].folder for config in plan.configs]
     chosen = fuse_held_out(runs, plan.final, stop) if len(runs) == 2 else None
-    if os.environ.get("RANK", "0") != "0":
+    if not is_main():
         return ""
     winner(plan, search, best, chosen)
     write_page(trials, search.epochs, folder(plan))

@@ -10,17 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 
 from launch import search as searches
 from launch.plan import Plan
-from launch.trials import Follower, fit, logs, loss
-from launch.workers import Failed, Report, Team, work
-from sptskm.search import Recorder, Score, Search, Trial, goes_on, read_trial, read_trials
-from sptskm.training.endings import Stopped
+from launch.trials import Follower, fit, lead, logs, loss
+from launch.workers import Team
+from sptskm.search import Recorder, Score, Search, Trial, folder_of, goes_on, name_of, read_trial, read_trials
 from sptskm.training.signals import StopFlag
 
 
@@ -54,22 +52,10 @@ def waiting(plan: Plan, search: Search) -> list[Trial]:
 def attempt(settings: Mapping[str, Any], plan: Plan, search: Search, team: Team) -> dict[str, str]:
     """A trial, as Tune calls it: its ranks from their start to their end, with every score."""
     trial, config = searches.trial(plan, search, **settings["trial"])
-
-    def report(news: list[Report]) -> None:
-        for values in news:
-            tune.report(dict(values))
-
-    try:  # what is raised lets Tune start the trial again, if it may
-        group = ray.util.get_current_placement_group()
-        assert group is not None
-        work(team, group, logs(plan) / f"{trial.name}.log", "attempt", (trial, config), report)
-    except Stopped:
-        return {"end": "stopped"}
-    except Failed as failure:
-        if (record := read_trial(trial.folder)) and not record.end:
-            Recorder(trial.folder).end("failed", str(failure))
-        return {"end": str(failure)}
-    return {"end": "finished"}
+    end = lead(team, logs(plan) / f"{trial.name}.log", "attempt", (trial, config))
+    if end not in ("finished", "stopped") and (record := read_trial(trial.folder)) and not record.end:
+        Recorder(trial.folder).end("failed", end)
+    return {"end": end}
 
 
 class Ending(FIFOScheduler):
@@ -81,7 +67,7 @@ class Ending(FIFOScheduler):
 
     def on_trial_result(self, _controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Called with every score of a trial, and with its end, which has none."""
-        mine = read_trial(folder_of(trial, self.folder))
+        mine = record_of(trial, self.folder)
         if mine is None or "mAP" not in result or result["epoch"] >= self.search.epochs:
             return self.CONTINUE
         score = Score(**{name: result[name] for name in Score.__annotations__})
@@ -90,10 +76,9 @@ class Ending(FIFOScheduler):
         return self.CONTINUE if goes_on(mine, read_trials(self.folder), self.search) else self.STOP
 
 
-def folder_of(trial: TuneTrial, home: Path) -> Path:
-    """The folder of a trial of Tune."""
-    known = trial.config["trial"]
-    return home / known["stream"] / f"{known['number']:04d}"
+def record_of(trial: TuneTrial, home: Path) -> Trial | None:
+    """What a trial of Tune has left so far."""
+    return read_trial(folder_of(home, trial.config["trial"]["stream"], trial.config["trial"]["number"]))
 
 
 class SearchFollower(Follower):
@@ -105,7 +90,7 @@ class SearchFollower(Follower):
 
     def name(self, trial: TuneTrial) -> str:
         """Stream and number."""
-        return f"{trial.config['trial']['stream']}-{trial.config['trial']['number']:04d}"
+        return name_of(trial.config["trial"]["stream"], trial.config["trial"]["number"])
 
     def on_trial_result(self, *_: Any, **known: Any) -> None:
         """One line for each score."""
@@ -123,7 +108,7 @@ class SearchFollower(Follower):
         self._note(known["trial"], "failed", loss(known["trial"]))
 
     def _note(self, trial: TuneTrial, end: Any, reason: str) -> None:
-        record = read_trial(folder_of(trial, self.home))
+        record = record_of(trial, self.home)
         if record is None or self.stop.requested:
             return
         if not record.end:

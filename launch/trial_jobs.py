@@ -5,12 +5,11 @@ from typing import Any
 
 from submitit.helpers import Checkpointable
 
-from launch.jobs import attend
+from launch.jobs import attend, evaluated, trained
 from launch.plan import Plan
 from launch.search import conclude, folder, found, retrained, run_trial
 from sptskm.config import Config
 from sptskm.search import Score, Search, Trial, goes_on, read_trial, read_trials
-from sptskm.training.endings import Stopped
 from sptskm.training.signals import StopFlag
 
 
@@ -64,13 +63,7 @@ class RetrainJob(Checkpointable):
         return attend(self._train, self.plan.configs[0].train.leave_seconds, self.requeues)
 
     def _train(self, stop: StopFlag) -> dict[str, Any]:
-        from sptskm.training.trainer import train
-
-        config = next(config for config in retrained(self.plan).configs if config.stream == self.stream)
-        outcome = train(config, stop)
-        if not outcome.finished:
-            raise Stopped
-        return vars(outcome)
+        return trained(retrained(self.plan).config(self.stream), stop)
 
 
 @dataclass(frozen=True)
@@ -85,12 +78,6 @@ class FoundJob(Checkpointable):
         return attend(self._evaluate, self.plan.configs[0].train.leave_seconds, self.requeues)
 
     def _evaluate(self, stop: StopFlag) -> str:
-        from sptskm.final import final
-
         plan = retrained(self.plan) if self.retrained else found(self.plan)
         runs = [config.run for config in plan.configs]
-        results = final(runs, plan.out, plan.final, ["data.test=true"], stop)
-        if results is None:
-            return ""
-        print(results.text())
-        return results.text()
+        return evaluated(runs, plan.out, plan.final, stop, ["data.test=true"])

@@ -61,7 +61,14 @@ def fit(drive: Any, team: Team, space: Mapping[str, Any], how: tune.TuneConfig, 
 def drive(settings: Mapping[str, Any], plan: Plan, team: Team) -> dict[str, str]:
     """A trial, as Tune calls it: the ranks of one stream from their start to their end, with all they report."""
     stream = settings["stream"]
-    config = next(config for config in plan.configs if config.stream == stream)
+    return {"end": lead(team, logs(plan) / f"{stream}.log", "train", (plan.config(stream),))}
+
+
+def lead(team: Team, file: Path, method: str, arguments: Sequence[Any]) -> str:
+    """Let the ranks of a trial do a method of Worker, and pass on what they report.
+
+    How it ended: "finished", "stopped", or why it failed by its own fault. Raises Unreachable when a worker is lost.
+    """
 
     def report(news: list[Report]) -> None:
         for values in news:
@@ -70,12 +77,12 @@ def drive(settings: Mapping[str, Any], plan: Plan, team: Team) -> dict[str, str]
     try:  # what is raised lets Tune start the trial again, if it may
         group = ray.util.get_current_placement_group()
         assert group is not None
-        work(team, group, logs(plan) / f"{stream}.log", "train", (config,), report)
+        work(team, group, file, method, arguments, report)
     except Stopped:
-        return {"end": "stopped"}
+        return "stopped"
     except Failed as failure:
-        return {"end": str(failure)}
-    return {"end": "finished"}
+        return str(failure)
+    return "finished"
 
 
 def evaluate(plan: Plan, team: Team, retries: int, stop: StopFlag) -> str:
@@ -154,9 +161,8 @@ class Follower(tune.Callback, tune.Stopper):
     def on_trial_result(self, *_: Any, **known: Any) -> None:
         """One line for each epoch."""
         values, stream = known["result"], self.name(known["trial"])
-        epochs: dict[str, int] = {config.stream: config.train.epochs for config in self.plan.configs}
         if "epoch" in values:
-            line = f"{stream} epoch {values['epoch']:.0f}/{epochs[stream]}"
+            line = f"{stream} epoch {values['epoch']:.0f}/{self.plan.config(stream).train.epochs}"
             if "total" in values:  # not where a run continues behind the last step of an epoch
                 line += f"  total {values['total']:.3f}"
             if "validation/mAP" in values:

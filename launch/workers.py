@@ -26,7 +26,7 @@ from sptskm.cli import is_ours, sentence
 from sptskm.config import Config, ConfigError, Final
 from sptskm.report.console import set_up_logging
 from sptskm.search import Score, Search, Trial
-from sptskm.training.allocation import interface_of, set_variables
+from sptskm.training.allocation import interface_of, is_main, set_variables
 from sptskm.training.endings import Stopped, Unreachable
 from sptskm.training.signals import StopFlag
 
@@ -117,7 +117,7 @@ class Worker:
         from sptskm.training.trainer import train
 
         with _explained():
-            if os.environ.get("RANK", "0") == "0":
+            if is_main():
                 self._wait_for(config.run)
             if not train(config, self.stopping, self.reports.append).finished:
                 raise Stopped
@@ -131,7 +131,7 @@ class Worker:
             return True  # Tune ends it
 
         with _explained():
-            if os.environ.get("RANK", "0") == "0":
+            if is_main():
                 self._wait_for(config.run)
             run_trial(trial, config, self.stopping, tell)
 

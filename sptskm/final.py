@@ -97,16 +97,12 @@ def final(
     """
     if RunDir(out).checkpoints() or RunDir(out).config.exists():
         raise ConfigError(f"{out}: holds a training run, wanted a folder of its own for the results")
-    states = [_weights(RunDir(run)) for run in runs]
-    configs = [apply_overrides(from_dict(state["config"]), overrides) for state in states]
-    _check(configs, states, settings)
-    with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
-        streams = [_extract(config, state, world, stop) for config, state in zip(configs, states, strict=True)]
-        if not world.is_main:
-            return None
-        results = _evaluate(sorted(streams, key=lambda stream: stream.config.stream == "smin"), settings)
-        write(results, Path(out))
-        return results
+    streams = _trained(runs, overrides, settings, stop)
+    if streams is None:
+        return None
+    results = _evaluate(streams, settings)
+    write(results, Path(out))
+    return results
 
 
 def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | None = None) -> HeldOut | None:
@@ -115,14 +111,10 @@ def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | 
     Every rank calls it alike; rank 0 gets the result. Raises as `final`.
     """
     open_to_choice = replace(settings, weight=None)
-    states = [_weights(RunDir(run)) for run in runs]
-    configs = [apply_overrides(from_dict(state["config"]), ["data.test=false"]) for state in states]
-    _check(configs, states, open_to_choice)
-    with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
-        streams = [_extract(config, state, world, stop) for config, state in zip(configs, states, strict=True)]
-        if not world.is_main:
-            return None
-    ssin, smin = sorted(streams, key=lambda stream: stream.config.stream == "smin")
+    streams = _trained(runs, ["data.test=false"], open_to_choice, stop)
+    if streams is None:
+        return None
+    ssin, smin = streams
     part = _part(ssin.table, ssin.split.held_out, ssin.split.query, settings.protocol)
     alone: dict[str, float] = {
         stream.config.stream: evaluate(part.alone(stream.held_out), part.query, part.gallery, settings.protocol).mAP
@@ -133,6 +125,18 @@ def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | 
         weight, curve_W2 = _weigh(ssin, smin, part, replace(open_to_choice, normalisation=kind))
         found.append(HeldOut(kind, weight, {**alone, "fused": float(curve_W2[:, 1].max())}))
     return max(found, key=lambda one: one.mAP["fused"])
+
+
+def _trained(
+    runs: Sequence[str | Path], overrides: Sequence[str], settings: Final, stop: StopFlag | None
+) -> list[Trained] | None:
+    """The runs with their features, SSIN first, on rank 0; every rank calls it alike."""
+    states = [_weights(RunDir(run)) for run in runs]
+    configs = [apply_overrides(from_dict(state["config"]), overrides) for state in states]
+    _check(configs, states, settings)
+    with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
+        streams = [_extract(config, state, world, stop) for config, state in zip(configs, states, strict=True)]
+    return sorted(streams, key=lambda stream: stream.config.stream == "smin") if world.is_main else None
 
 
 def _weights(run: RunDir) -> dict[str, Any]:

@@ -28,6 +28,7 @@ ROOMS = [
     "search",
     "configfile",
     "config",
+    "atomic",
     "sptskm",
 ]
 NO_TORCH = ["sptskm/evaluation", "sptskm/config.py", "sptskm/cli.py", "launch"]

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from sptskm import __version__
+from sptskm.atomic import write_text
 from sptskm.config import Config, Final
 from sptskm.configfile import to_dict
 from sptskm.data import Tracklets
@@ -139,7 +140,7 @@ def write(results: Results, out: Path) -> None:
     looks = _count_look(out / "test_evaluations.json")
     for features, rows in ((f, results.table.test) for f in results.features):
         _save_features(out / f"features-{features.stream}.npz", features, results.table, rows)
-    _write_atomically(out / "results.json", json.dumps(_json(results, looks), indent=1))
+    write_text(out / "results.json", json.dumps(_json(results, looks), indent=1))
     _write_board(results, out)
 
 
@@ -167,7 +168,7 @@ def _count_look(path: Path) -> int:
     """How often the test set was evaluated into this folder, this time included."""
     dates = json.loads(path.read_text()) if path.is_file() else []
     dates.append(datetime.now(timezone.utc).isoformat(timespec="seconds"))
-    _write_atomically(path, json.dumps(dates, indent=1))
+    write_text(path, json.dumps(dates, indent=1))
     return len(dates)
 
 
@@ -185,12 +186,6 @@ def _save_features(path: Path, features: Features, table: Tracklets, rows: NDArr
         fingerprint=np.array(features.fingerprint),
         stream=np.array(features.stream),
     )
-    partial.replace(path)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
     partial.replace(path)
 
 

@@ -1,6 +1,6 @@
 """Searches for settings: what is drawn, and what the trials have reached."""
 
-from sptskm.search.records import Recorder, Score, Trial, ranked, read_trial, read_trials
+from sptskm.search.records import Recorder, Score, Trial, folder_of, name_of, ranked, read_trial, read_trials
 from sptskm.search.space import Draw, Search, Settings, check, configured, load_search, ordered
 from sptskm.search.stopping import goes_on
 
@@ -13,8 +13,10 @@ __all__ = [
     "Trial",
     "check",
     "configured",
+    "folder_of",
     "goes_on",
     "load_search",
+    "name_of",
     "ordered",
     "ranked",
     "read_trial",

@@ -4,7 +4,6 @@ Whoever runs the trials, this is what a search knows afterwards, and what it con
 """
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from sptskm.atomic import write_text
 from sptskm.search.space import Settings
 
 End = Literal["", "finished", "ended early", "failed"]
@@ -51,7 +51,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Stream and number."""
-        return f"{self.stream}-{self.number:04d}"
+        return name_of(self.stream, self.number)
 
     @cached_property
     def best(self) -> Score | None:
@@ -69,6 +69,16 @@ class Trial:
         return self.workers * sum(score.seconds for score in self.scores) / 3600
 
 
+def name_of(stream: str, number: int) -> str:
+    """What a trial is called."""
+    return f"{stream}-{number:04d}"
+
+
+def folder_of(home: Path, stream: str, number: int) -> Path:
+    """Where a trial of a search lies below the folder of all."""
+    return home / stream / f"{number:04d}"
+
+
 class Recorder:
     """Writes the record of one trial; the process of rank 0, or whoever follows it, owns one."""
 
@@ -80,7 +90,7 @@ class Recorder:
         """Note what is tried; a trial that is continued keeps its scores."""
         self.folder.mkdir(parents=True, exist_ok=True)
         values = {key: getattr(trial, key) for key in ("stream", "number", "settings", "workers")}
-        _write(self.folder / SETTINGS, values)
+        write_text(self.folder / SETTINGS, json.dumps(values))
         (self.folder / END).unlink(missing_ok=True)
         self.clock = time.monotonic()
 
@@ -104,7 +114,7 @@ class Recorder:
 
     def end(self, end: End, reason: str = "") -> None:
         """Note how it ended; a trial without an end is continued by the next search in its folder."""
-        _write(self.folder / END, {"end": end, "reason": reason})
+        write_text(self.folder / END, json.dumps({"end": end, "reason": reason}))
 
 
 def read_trials(folder: str | Path) -> list[Trial]:
@@ -142,12 +152,6 @@ def _scores(path: Path) -> list[Score]:
         before = found.get(score.epoch)
         found[score.epoch] = replace(score, seconds=score.seconds + before.seconds) if before else score
     return [found[epoch] for epoch in sorted(found)]
-
-
-def _write(path: Path, values: Mapping[str, Any]) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.partial")  # several ranks may fail at once
-    partial.write_text(json.dumps(values))
-    partial.replace(path)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -26,6 +26,11 @@ def set_variables(rank: int, size: int, local_rank: int, local_size: int, addres
         os.environ.update(zip(VARIABLES, map(str, values), strict=True))
 
 
+def is_main() -> bool:
+    """Whether this process is rank 0, or alone."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def enter_step() -> None:
     """In a task that `srun` has started, set the variables; elsewhere, and below torchrun, leave them alone."""
     known = os.environ

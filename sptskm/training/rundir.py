@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sptskm.atomic import write_text
 from sptskm.config import ConfigError
 
 log = logging.getLogger(__name__)
@@ -87,9 +88,7 @@ class RunDir:
     def write_text(self, path: Path, text: str) -> None:
         """A text file, atomically."""
         self.path.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(text)
-        partial.replace(path)
+        write_text(path, text)
 
     def newest(self) -> tuple[Path, State] | None:
         """The newest checkpoint that can be read; broken newer ones are passed over with a warning."""
