@@ -1,14 +1,17 @@
 """Launchers as a user starts them: programs in the repository's root, on configurations small enough for tests."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from small import small_config
 
 from sptskm.configfile import to_yaml
+from sptskm.data import read_mars
 
 ROOT = Path(__file__).parents[1]
 DEADLINE = 240  # seconds; only a hanging launcher meets it
@@ -57,24 +60,41 @@ def launch(*arguments: object, **variables: str) -> tuple[int, str, str]:
     return end(start(*arguments, **variables))
 
 
+def broken_walkers(walkers: Path, root: Path) -> set[Path]:
+    """A copy of the walkers with no readable training frame; the broken files."""
+    shutil.copytree(walkers, root)
+    table = read_mars(root)
+    broken = {table.path(row, frame, "frames") for row in table.train for frame in range(table.lengths[row])}
+    for path in broken:
+        path.write_bytes(b"no picture")
+    return broken
+
+
+def processes() -> Iterator[tuple[int, list[str], str]]:
+    """Pid, environment (`NAME=value`, as far as we may look) and command line of every living process."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            line = (path / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+            environment = ""
+            with suppress(PermissionError):  # somebody else's
+                environment = (path / "environ").read_bytes().decode(errors="replace")
+            yield int(path.name), environment.split("\0"), line
+
+
 def processes_naming(text: str) -> list[str]:
     """Command lines of living processes in which `text` occurs."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # it has just ended
-            continue
-        if text in line:
-            found.append(line)
-    return found
+    return [line for _, _, line in processes() if text in line]
 
 
 def processes_with(text: str) -> list[str]:
     """Command lines of living processes in whose environment `text` occurs."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended, or is somebody else's
-            if text.encode() in (path / "environ").read_bytes():
-                found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-    return found
+    return [line for _, environment, line in processes() if any(text in variable for variable in environment)]
+
+
+def submitted_rank(rank: int, *variables: str, naming: str = "") -> int:
+    """Pid of a rank of a submitit job on SLURM, told by more of its environment or by its command line."""
+    wanted = {f"SLURM_PROCID={rank}", *variables}
+    for pid, environment, line in processes():
+        if wanted <= set(environment) and "submitit" in line and naming in line:
+            return pid
+    raise AssertionError(f"no process of rank {rank} with {' '.join(variables)} {naming}")

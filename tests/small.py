@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import re
+import shutil
 import socket
 import traceback
 from collections.abc import Callable
@@ -38,6 +40,13 @@ OWN = {
 def small_config(stream: str, root: Path, run: Path, *overrides: str) -> Config:
     """A stream on the tiny walkers: two epochs of a few steps of 2 x 2 clips."""
     return apply_overrides(DEFAULTS[stream], [f"data.root={root}", f"run={run}", *COMMON, *OWN[stream], *overrides])
+
+
+def training_part(walkers: Path, root: Path) -> Path:
+    """A copy of the walkers without any file of the test part."""
+    return Path(
+        shutil.copytree(walkers, root, ignore=lambda _, names: [n for n in names if re.search("test|query", n)])
+    )
 
 
 def free_port() -> int:

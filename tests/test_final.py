@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from small import small_config
+from small import small_config, training_part
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sptskm.config import ConfigError, Final
@@ -161,8 +161,7 @@ def test_an_unknown_protocol_ends_before_any_extraction(runs, tmp_path):
 
 
 def test_the_fusion_of_two_runs_is_chosen_without_a_file_of_test(walkers, runs, results, tmp_path):
-    training = tmp_path / "training"
-    shutil.copytree(walkers, training, ignore=lambda _, names: [n for n in names if "test" in n or "query" in n])
+    training = training_part(walkers, tmp_path / "training")
     for stream, run in runs.items():
         shutil.copytree(run, tmp_path / stream)
         for path in (tmp_path / stream).glob("*.pt"):

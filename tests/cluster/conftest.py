@@ -63,6 +63,16 @@ class Slurm:
             time.sleep(0.3)
         return state
 
+    def occupy(self, seconds: int) -> str:
+        """Let a job that preempts others take both nodes; its number."""
+        both = ("-p", "high", "-N2", "--exclusive", "--wrap", f"sleep {seconds}", "-o/dev/null")
+        return self.call("sbatch", "--parsable", *both)
+
+    def wait_once_requeued(self, job: str) -> None:
+        """Wait until a job has succeeded, having been queued again exactly once."""
+        self.wait(job, "COMPLETED")
+        assert self.restarts(job) == 1
+
     def restarts(self, job: str) -> int:
         fields = dict(pair.split("=", 1) for pair in self.call("scontrol", "show", "job", job).split() if "=" in pair)
         return int(fields["Restarts"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from launching import submitted_rank
 
 EPOCHS = 12
 PATIENCE = 90  # seconds for something to happen on two busy cores
@@ -47,16 +48,7 @@ def until_training(run: Path) -> None:
 
 def rank_of(job: str, rank: int) -> int:
     """Pid of the training process of a rank of a job."""
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            variables = path.read_bytes().split(b"\0")
-            command = (path.parent / "cmdline").read_bytes()
-        except OSError:
-            continue
-        wanted = {b"SLURM_JOB_ID=" + job.encode(), b"SLURM_PROCID=" + str(rank).encode()}
-        if wanted <= set(variables) and b"submitit" in command:
-            return int(path.parent.name)
-    raise AssertionError(f"no process of rank {rank} of job {job}")
+    return submitted_rank(rank, f"SLURM_JOB_ID={job}")
 
 
 def ended(pid: int) -> bool:

@@ -29,10 +29,8 @@ def test_a_preempted_job_is_requeued_once_and_ends_with_the_same_bits(
     slurm: Slurm = request.getfixturevalue(kind)
     job = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "ssin"))["ssin"]
     until_training(tmp_path / "run" / "ssin")
-    rival = slurm.call("sbatch", "--parsable", "-p", "high", "-N2", "--exclusive", "--wrap", "sleep 1", "-o/dev/null")
-    slurm.wait(rival, "COMPLETED")
-    slurm.wait(job, "COMPLETED")
-    assert slurm.restarts(job) == 1
+    slurm.wait(slurm.occupy(seconds=1), "COMPLETED")
+    slurm.wait_once_requeued(job)
     assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
 
 
@@ -84,8 +82,7 @@ def test_a_job_runs_the_code_as_it_was_submitted_also_after_a_requeue(
         (tmp_path / "mine" / "sptskm" / source).write_text("raise SystemExit('edited after submission')")
     until_training(tmp_path / "run" / "ssin")
     slurm.call("scancel", "--signal=USR1", job)
-    slurm.wait(job, "COMPLETED")
-    assert slurm.restarts(job) == 1
+    slurm.wait_once_requeued(job)
     assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
 
 
@@ -96,7 +93,7 @@ def test_two_ranks_on_each_of_two_nodes_meet_whatever_was_set_before_and_whoever
     (tmp_path / "two.yaml").write_text(nodes)
     inherited = {"RANK": "3", "LOCAL_RANK": "5", "WORLD_SIZE": "9", "MASTER_ADDR": "nowhere", "MASTER_PORT": "1"}
     words = options(configs, tmp_path / "two.yaml", tmp_path / "run", "smin")
-    rival = slurm.call("sbatch", "--parsable", "-p", "high", "-N2", "--exclusive", "--wrap", "sleep 60", "-o/dev/null")
+    rival = slurm.occupy(seconds=60)
     slurm.wait(rival, "RUNNING")
     job = slurm.launch(*words, "train.epochs=2", **inherited, CUDA_VISIBLE_DEVICES="7")["smin"]
     with socket.socket() as taken:
@@ -134,10 +131,8 @@ def test_without_submitit_torchrun_trains_and_a_preempted_job_ends_with_the_same
     evaluate = ["evaluate", run, "--out", tmp_path / "final"]
     last = slurm.call("sbatch", f"-dafterok:{job}", *TEMPLATE, "slurm/torchrun.sbatch", *evaluate)
     until_training(run)
-    rival = slurm.call("sbatch", "--parsable", "-p", "high", "-N2", "--exclusive", "--wrap", "sleep 1", "-o/dev/null")
-    slurm.wait(rival, "COMPLETED")
-    slurm.wait(job, "COMPLETED")
-    assert slurm.restarts(job) == 1
+    slurm.wait(slurm.occupy(seconds=1), "COMPLETED")
+    slurm.wait_once_requeued(job)
     assert_same_end(run, finished / "ssin")
     slurm.wait(last, "COMPLETED")
     assert json.loads((tmp_path / "final" / "results.json").read_text())["results"]

@@ -17,8 +17,7 @@ def test_a_killed_rank_ends_its_job_which_is_queued_again_and_ends_with_the_same
     other = rank_of(jobs["ssin"], 0)
     os.kill(rank_of(jobs["ssin"], 1), signal.SIGKILL)
     until("the end of the other rank", lambda: ended(other), seconds=60)
-    slurm.wait(jobs["ssin"], "COMPLETED")
-    assert slurm.restarts(jobs["ssin"]) == 1
+    slurm.wait_once_requeued(jobs["ssin"])
     assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
     slurm.wait(jobs["final"], "COMPLETED")
     alone, both = (json.loads((run / "final" / "results.json").read_text()) for run in (tmp_path / "run", finished))
@@ -49,8 +48,7 @@ def test_a_lost_node_ends_the_ranks_elsewhere_and_the_job_continues_when_it_is_b
     until("the end of the rank on the other node", lambda: ended(other), seconds=60)
     slurm.wait(job, "PENDING")
     slurm.devcluster("heal")
-    slurm.wait(job, "COMPLETED")
-    assert slurm.restarts(job) == 1
+    slurm.wait_once_requeued(job)
     assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
 
 
@@ -62,8 +60,7 @@ def test_a_rank_beside_a_stuck_one_has_the_job_queued_again(
     until_training(tmp_path / "run" / "ssin")
     os.kill(rank_of(job, 1), signal.SIGSTOP)
     os.kill(rank_of(job, 0), signal.SIGUSR2)
-    slurm.wait(job, "COMPLETED")
-    assert slurm.restarts(job) == 1
+    slurm.wait_once_requeued(job)
     assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
 
 
@@ -76,6 +73,5 @@ def test_a_job_at_its_time_limit_is_queued_again_however_short_it_is(
     until_training(tmp_path / "run" / "ssin")
     for rank in (0, 1):  # SLURM wakes them when it warns them
         os.kill(rank_of(job, rank), signal.SIGSTOP)
-    slurm.wait(job, "COMPLETED")
-    assert slurm.restarts(job) == 1
+    slurm.wait_once_requeued(job)
     assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")

@@ -2,14 +2,14 @@
 
 import json
 import os
-import shutil
 import signal
 from pathlib import Path
 
 import yaml
 from conftest import Slurm, ids
-from launching import launch, write_configs
+from launching import launch, submitted_rank, write_configs
 from runs import until
+from small import training_part
 
 from sptskm.search import read_trials
 
@@ -28,8 +28,7 @@ smin:
 def test_a_search_in_arrays_sees_no_file_of_test_and_survives_lost_ranks_and_failing_trials(
     slurm: Slurm, walkers: Path, cluster_file: Path, tmp_path: Path
 ) -> None:
-    data, run = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(walkers, data, ignore=lambda _, names: [n for n in names if "test" in n or "query" in n])
+    data, run = training_part(walkers, tmp_path / "data"), tmp_path / "run"
     (tmp_path / "search.yaml").write_text(SEARCH)
     words = ["--stream", "both", "--config", write_configs(tmp_path / "configs", data), "--cluster", cluster_file]
     words += ["--run", run, "--search", tmp_path / "search.yaml"]
@@ -37,7 +36,7 @@ def test_a_search_in_arrays_sees_no_file_of_test_and_survives_lost_ranks_and_fai
     assert code == 0, err
     jobs = ids(out)
     until("a first score", lambda: list(run.glob("search/ssin/*/scores.jsonl")))
-    os.kill(some_rank(str(run)), signal.SIGKILL)
+    os.kill(submitted_rank(1, naming=str(run)), signal.SIGKILL)
     slurm.wait(jobs["search"], "COMPLETED")
     trials = read_trials(run / "search")
     assert len(trials) == 6
@@ -54,15 +53,3 @@ def test_a_search_in_arrays_sees_no_file_of_test_and_survives_lost_ranks_and_fai
     assert slurm.wait(jobs["final"], "FAILED") == "FAILED", "it alone asks for the test part, which is not there"
     log = (run / "jobs" / f"{jobs['final']}_0_log.err").read_text()
     assert "test_name.txt: no such file" in log
-
-
-def some_rank(run: str) -> int:
-    """Pid of the second rank of any trial of a run."""
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            known, line = path.read_bytes().split(b"\0"), (path.parent / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"SLURM_PROCID=1" in known and b"submitit" in line and run.encode() in line:
-            return int(path.parent.name)
-    raise AssertionError("no trial runs")

@@ -1,17 +1,15 @@
 """Running on this machine: real launchers, their children, and how they end."""
 
-import shutil
 import signal
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from launching import end, launch, processes_naming, start, write_configs
+from launching import broken_walkers, end, launch, processes_naming, start, write_configs
 
 from launch import local
 from launch.local import share_gpus, visible_gpus
-from sptskm.data import read_mars
 
 WAITS = """
 import signal, sys, time
@@ -84,12 +82,8 @@ def test_a_stream_on_two_processes_stops_when_asked_and_the_same_command_continu
 
 
 def test_a_broken_frame_fails_the_launcher_with_its_path(walkers, tmp_path):
-    root = shutil.copytree(walkers, tmp_path / "walkers")
-    found = read_mars(root)
-    broken = {found.path(row, frame, "frames") for row in found.train for frame in range(found.lengths[row])}
-    for path in broken:
-        path.write_bytes(b"no picture")
-    configs = write_configs(tmp_path / "configs", root)
+    broken = broken_walkers(walkers, tmp_path / "walkers")
+    configs = write_configs(tmp_path / "configs", tmp_path / "walkers")
     code, out, err = launch("launch/local.py", "--stream", "ssin", "--config", configs, "--run", tmp_path / "run")
     assert code == 1
     assert out == ""

@@ -1,6 +1,5 @@
 """A Ray job on this machine: what is refused, how it stops, and that it trains as any other launcher does."""
 
-import shutil
 import signal
 import socket
 import time
@@ -8,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import end, launch, processes_with, start, write_configs
+from launching import broken_walkers, end, launch, processes_with, start, write_configs
 from small import free_port, small_config
 
 from launch import tune
-from sptskm.data import read_mars
 from sptskm.training.trainer import train
 
 EPOCHS = 3
@@ -107,12 +105,8 @@ def test_both_streams_stop_when_asked_and_the_same_command_ends_with_the_bits_of
 
 
 def test_a_fault_of_the_run_itself_is_told_in_one_sentence_and_not_tried_again(walkers, tmp_path):
-    root = shutil.copytree(walkers, tmp_path / "walkers")
-    found = read_mars(root)
-    broken = {found.path(row, frame, "frames") for row in found.train for frame in range(found.lengths[row])}
-    for path in broken:
-        path.write_bytes(b"no picture")
-    configs = write_configs(tmp_path / "configs", root)
+    broken = broken_walkers(walkers, tmp_path / "walkers")
+    configs = write_configs(tmp_path / "configs", tmp_path / "walkers")
     code, out, err = launch(*words(configs, tmp_path / "run", "ssin", "--workers", 2))
     assert (code, out) == (1, "")
     assert any(err.startswith(f"ssin failed: frame {path}: corrupt") for path in broken)
