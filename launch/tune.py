@@ -94,7 +94,9 @@ def command_line() -> argparse.ArgumentParser:
         "--address", metavar="HOST:PORT", help="a running Ray cluster (default: a Ray of its own, here)"
     )
     options.add_argument("--nodes", type=int, help="wait until that cluster has so many nodes")
-    options.add_argument("--workers", type=int, default=1, help="ranks of each stream")
+    options.add_argument(
+        "--workers", type=int, default=1, help="ranks of each stream, with --fixed (a search file has its own)"
+    )
     options.add_argument("--cpus-per-worker", type=int, default=1)
     options.add_argument("--gpus-per-worker", type=int, help="0 or 1 (default: 1 where Ray has GPUs)")
     options.add_argument("--retries", type=int, default=3, help="how often a stream that loses a worker starts again")
