@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launch.plan import Plan, check, make_plan, parser
+from launch.plan import STREAMS, Plan, check, make_plan, parser
 from sptskm.cli import EXIT_BAD_INPUT
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import to_yaml
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.nproc < 1:
             raise ConfigError(f"--nproc is {chosen.nproc}, wanted at least 1")
         plan = make_plan(chosen)
-        check(plan, chosen.nproc)
+        check(plan, dict.fromkeys(STREAMS, chosen.nproc))
         gpus = visible_gpus()
         shares = share_gpus(gpus, chosen.nproc, len(plan.configs))
         for config in plan.configs:

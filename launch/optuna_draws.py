@@ -12,19 +12,19 @@ from ray.tune.search import Searcher
 
 from launch import search as searches
 from launch.plan import Plan
-from sptskm.search import Draw, Search, Settings, Trial, folder_of, ordered, read_trial
+from sptskm.search import Draw, Settings, Trial, folder_of, ordered, read_trial
 
 
 class OptunaDraws(Searcher):
     """Hands out the streams in turn: first what an earlier search has left unfinished, then new settings."""
 
-    def __init__(self, plan: Plan, search: Search) -> None:
+    def __init__(self, plan: Plan, found: searches.Searches) -> None:
         super().__init__(metric="mAP", mode="max")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.search, self.home = search, searches.folder(plan)
+        self.found, self.home = found, searches.folder(plan)
         self.home.mkdir(parents=True, exist_ok=True)
         self.studies: dict[str, optuna.Study] = {
-            config.stream: _study(self.home, config.stream, search.seed) for config in plan.configs
+            stream: _study(self.home, stream, search.seed) for stream, search in found.items()
         }
         self.left = self._catch_up()
         self.handed_out: dict[str, tuple[str, int]] = {}
@@ -34,15 +34,15 @@ class OptunaDraws(Searcher):
         if self.left:
             asked = self.left.pop(0)
         else:
-            counts = {stream: len(study.trials) for stream, study in self.studies.items()}
-            stream = min(counts, key=lambda name: counts[name])
-            if counts[stream] >= self.search.trials:
+            missing = {name: self.found[name].trials - len(study.trials) for name, study in self.studies.items()}
+            stream = max(missing, key=lambda name: missing[name])
+            if missing[stream] <= 0:
                 return Searcher.FINISHED
             new = self.studies[stream].ask()
             asked = {
                 "stream": stream,
                 "number": new.number,
-                "settings": drawn(new, self.search.space(stream)),
+                "settings": drawn(new, self.found[stream].space),
             }
             new.set_user_attr("settings", asked["settings"])
         self.handed_out[trial_id] = asked["stream"], asked["number"]

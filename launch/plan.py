@@ -6,7 +6,7 @@ Nothing here imports torch, so that a launcher answers at once on a login node.
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -112,8 +112,8 @@ def _refuse_strays(names: Sequence[str], overrides: Sequence[str]) -> None:
             raise ConfigError(f"override {override!r}: {first} is not trained, --stream is {' '.join(names)}")
 
 
-def check(plan: Plan, ranks: int) -> None:
-    """Refuse what would fail on a compute node and can be seen from here; `ranks` processes train each stream.
+def check(plan: Plan, ranks: Mapping[str, int]) -> None:
+    """Refuse what would fail on a compute node and can be seen from here; `ranks` is how many train each stream.
 
     Raises ConfigError, DataError or FileNotFoundError.
     """
@@ -121,7 +121,7 @@ def check(plan: Plan, ranks: int) -> None:
     tables = {data: read_mars(*data) for data in {(c.data.root, c.data.test) for c in plan.configs}}
     for config in plan.configs:
         try:
-            _check_stream(config, tables[config.data.root, config.data.test], ranks)
+            _check_stream(config, tables[config.data.root, config.data.test], ranks[config.stream])
         except (ConfigError, DataError) as error:
             raise type(error)(f"{config.stream}: {error}") from None
     held_out = {config.data.held_out for config in plan.configs}

@@ -13,6 +13,7 @@ from sptskm.config import Config, ConfigError
 from sptskm.configfile import load as load_config
 from sptskm.configfile import load_final, to_yaml
 from sptskm.search import (
+    DONE,
     Recorder,
     Score,
     Search,
@@ -32,6 +33,9 @@ from sptskm.training.signals import StopFlag
 if TYPE_CHECKING:
     from sptskm.final import HeldOut
 
+Searches = Mapping[str, Search]
+"""By stream."""
+
 FOLDER, WINNER, RETRAINED = "search", "winner", "retrained"
 
 
@@ -43,14 +47,19 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load(plan: Plan, file: Path) -> Search:
-    """A search file, checked against the configurations that it varies. Raises ConfigError or FileNotFoundError."""
-    search = load_search(file)
-    if search.method == "optuna" and find_spec("optuna") is None:
-        raise ConfigError(f"{file}: method is optuna, which is not installed here (pip install optuna)")
+def load(plan: Plan, file: Path) -> Searches:
+    """What a search file says of a plan's streams, checked against their configurations.
+
+    Raises ConfigError or FileNotFoundError.
+    """
+    found = load_search(file)
     for config in plan.configs:
-        check(search, config)
-    return search
+        if config.stream not in found:
+            raise ConfigError(f"{file} has no section {config.stream}, and --stream asks for it")
+        check(found[config.stream], config)
+        if found[config.stream].method == "optuna" and find_spec("optuna") is None:
+            raise ConfigError(f"{file}: method is optuna, which is not installed here (pip install optuna)")
+    return {config.stream: found[config.stream] for config in plan.configs}
 
 
 def folder(plan: Plan) -> Path:
@@ -58,17 +67,17 @@ def folder(plan: Plan) -> Path:
     return plan.folder / FOLDER
 
 
-def trial(plan: Plan, search: Search, stream: str, number: int, settings: Settings) -> tuple[Trial, Config]:
-    """One trial and the run that it is; no file of test is read in it."""
-    place = str(folder_of(folder(plan), stream, number))
-    config = configured(plan.config(stream), settings)
+def trial(plan: Plan, search: Search, number: int, settings: Settings, epochs: int) -> tuple[Trial, Config]:
+    """One trial and the run that it is, up to an epoch; no file of test is read in it."""
+    place = str(folder_of(folder(plan), search.stream, number))
+    config = configured(plan.config(search.stream), settings)
     config = replace(
         config,
         run=place,
         data=replace(config.data, test=False),
-        train=replace(config.train, epochs=search.epochs, validate_every=search.validate_every),
+        train=replace(config.train, epochs=epochs, validate_every=search.validate_every),
     )
-    return Trial(stream, number, settings, search.workers, place), config
+    return Trial(search.stream, number, settings, search.workers, place), config
 
 
 def blind(plan: Plan) -> Plan:
@@ -77,16 +86,27 @@ def blind(plan: Plan) -> Plan:
     return replace(plan, configs=configs)
 
 
-def left(plan: Plan, search: Search, stream: str) -> list[tuple[Trial, Config]]:
-    """The trials of a stream that have not come to an end yet, or have failed."""
-    done = {trial.name for trial in read_trials(folder(plan)) if trial.end in ("finished", "ended early")}
-    drawn = enumerate(search.drawn(stream))
-    every = [trial(plan, search, stream, number, settings) for number, settings in drawn]
-    return [(one, config) for one, config in every if one.name not in done]
+def left(plan: Plan, search: Search, epochs: int) -> list[tuple[int, Settings]]:
+    """Number and settings of the trials that are not trained up to an epoch and have not ended, or have failed."""
+    known = {trial.number: trial for trial in own_trials(plan, search)}
+    if search.scheduler != "pbt":
+        done = {number for number, trial in known.items() if trial.end in DONE}
+        return [(number, settings) for number, settings in enumerate(search.drawn()) if number not in done]
+    settings = {**dict(enumerate(search.drawn())), **{number: trial.settings for number, trial in known.items()}}
+    last = epochs == search.epochs
+    there = {n for n, trial in known.items() if trial.epochs >= epochs and (trial.end in DONE or not last)}
+    return [(number, own) for number, own in settings.items() if number not in there]
 
 
-def run_trial(trial: Trial, config: Config, stop: StopFlag, follow: Callable[[Score], bool]) -> None:
-    """Train a trial as one of its ranks. Rank 0 keeps the record; `follow` hears its scores, and ends it by False.
+def own_trials(plan: Plan, search: Search) -> list[Trial]:
+    """The trials of one stream that have begun."""
+    return [trial for trial in read_trials(folder(plan)) if trial.stream == search.stream]
+
+
+def run_trial(trial: Trial, config: Config, search: Search, stop: StopFlag, follow: Callable[[Score], bool]) -> None:
+    """Train a trial as one of its ranks, up to the epochs of `config`.
+
+    Rank 0 keeps the record; `follow` hears its scores, and ends it by False.
 
     Raises Stopped when it was interrupted, and on the other ranks also when it was ended, Unreachable, and whatever
     makes the trial fail, which is recorded.
@@ -116,7 +136,7 @@ def run_trial(trial: Trial, config: Config, stop: StopFlag, follow: Callable[[Sc
     if not outcome.finished and not ended:
         raise Stopped
     if is_main():
-        recorder.end("ended early" if ended else "finished")
+        recorder.end("ended early" if ended else "finished" if config.train.epochs == search.epochs else "paused")
 
 
 def best_trials(plan: Plan, trials: Sequence[Trial]) -> dict[str, Trial]:
@@ -127,7 +147,7 @@ def best_trials(plan: Plan, trials: Sequence[Trial]) -> dict[str, Trial]:
     return {stream: own[0] for stream, own in found.items()}
 
 
-def conclude(plan: Plan, search: Search, stop: StopFlag) -> str:
+def conclude(plan: Plan, found: Searches, stop: StopFlag) -> str:
     """Choose the best trials and how they are fused, and write both down; the table on rank 0, empty on the others.
 
     Every rank calls it alike. Raises ConfigError when a stream has no trial with a score, Stopped, Unreachable.
@@ -141,16 +161,17 @@ def conclude(plan: Plan, search: Search, stop: StopFlag) -> str:
     chosen = fuse_held_out(runs, plan.final, stop) if len(runs) == 2 else None
     if not is_main():
         return ""
-    winner(plan, search, best, chosen)
-    write_page(trials, search.epochs, folder(plan))
-    lines = [text(trials, search.epochs), f"best settings: {plan.folder / WINNER}"]
+    epochs = {stream: search.epochs for stream, search in found.items()}
+    winner(plan, epochs, best, chosen)
+    write_page(trials, epochs, folder(plan))
+    lines = [text(trials, epochs), f"best settings: {plan.folder / WINNER}"]
     if chosen is not None:
         scores = ", ".join(f"{name} {mAP:.1%}" for name, mAP in chosen.mAP.items())
         lines.append(f"held-out mAP {scores} ({chosen.normalisation}, weight of SMIN {chosen.weight:.2f})")
     return "\n".join(lines)
 
 
-def winner(plan: Plan, search: Search, best: Mapping[str, Trial], chosen: "HeldOut | None") -> None:
+def winner(plan: Plan, epochs: Mapping[str, int], best: Mapping[str, Trial], chosen: "HeldOut | None") -> None:
     """Write the best settings as configurations: `--config FOLDER/winner` trains them as any others."""
     home = plan.folder / WINNER
     home.mkdir(parents=True, exist_ok=True)
@@ -160,7 +181,7 @@ def winner(plan: Plan, search: Search, best: Mapping[str, Trial], chosen: "HeldO
     (home / "final.yaml").write_text(to_yaml(final))
     for config in plan.configs:
         found = configured(config, best[config.stream].settings)
-        found = replace(found, train=replace(found.train, epochs=search.epochs), run="")
+        found = replace(found, train=replace(found.train, epochs=epochs[config.stream]), run="")
         (home / f"{config.stream}.yaml").write_text(to_yaml(found))
 
 

@@ -17,12 +17,11 @@ from typing import Any
 from launch import search as searches
 from launch import snapshot
 from launch.cluster import Cluster, construction, load_cluster, parameters
-from launch.plan import Plan, check, make_plan, parser
+from launch.plan import STREAMS, Plan, check, make_plan, parser
 from launch.submission import Queued, logs, queue, queue_array
 from launch.watch import watch
 from sptskm.cli import EXIT_BAD_INPUT
 from sptskm.config import ConfigError
-from sptskm.search import Search
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.watch and (chosen.dry_run or cluster.executor == "local"):
             raise ConfigError("--watch follows jobs of SLURM, and there will be none")
         plan = make_plan(chosen)
-        search = _search(plan, cluster, chosen)
-        check(searches.blind(plan) if search else plan, cluster.ranks)
+        found = _search(plan, cluster, chosen)
+        check(searches.blind(plan) if found else plan, dict.fromkeys(STREAMS, cluster.ranks))
         _check_times(plan, cluster)
         if cluster.executor == "slurm" and not chosen.dry_run and shutil.which("sbatch") is None:
             raise ConfigError("no sbatch on this machine; --dry-run and --cluster local work without SLURM")
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if cluster.executor == "local":
             return run_here(plan, cluster)
-        queued = submit_search(plan, cluster, search, chosen.retrain) if search else submit(plan, cluster)
+        queued = submit_search(plan, cluster, found, chosen.retrain) if found else submit(plan, cluster)
     except (ValueError, FileNotFoundError) as error:
         print(f"launch/slurm.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -53,19 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return watch(queued.followed()) if chosen.watch else 0
 
 
-def _search(plan: Plan, cluster: Cluster, chosen: argparse.Namespace) -> Search | None:
-    """The search that was asked for, if it can be done by an array of jobs that know nothing of each other."""
+def _search(plan: Plan, cluster: Cluster, chosen: argparse.Namespace) -> searches.Searches | None:
+    """The searches that were asked for, if they can be done by arrays of jobs that know nothing of each other."""
     if chosen.search is None:
         return None
     if chosen.dry_run or cluster.executor == "local":
         raise ConfigError("--search submits arrays to SLURM, which neither --dry-run nor --cluster local do")
-    search = searches.load(plan, chosen.search)
-    if search.method == "optuna":
-        raise ConfigError(
-            f"{chosen.search}: method is optuna, wanted random or grid: the jobs of an array are all drawn "
-            "before they run (launch/tune.py searches with optuna)"
-        )
-    return replace(search, workers=cluster.ranks)
+    found = searches.load(plan, chosen.search)
+    for search in found.values():
+        if search.method == "optuna" or search.scheduler == "pbt":
+            raise ConfigError(
+                f"{chosen.search}: method is {search.method} and scheduler {search.scheduler}, but what the jobs of an "
+                "array try is known before they run: wanted random or grid, without pbt (launch/tune.py knows all)"
+            )
+    return {stream: replace(search, workers=cluster.ranks) for stream, search in found.items()}
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -129,20 +129,23 @@ def submit(plan: Plan, cluster: Cluster) -> Queued:
     return queued
 
 
-def submit_search(plan: Plan, cluster: Cluster, search: Search, retrain: bool) -> Queued:
+def submit_search(plan: Plan, cluster: Cluster, found: searches.Searches, retrain: bool) -> Queued:
     """Queue an array of trials for each stream, the choice among them, and what is done with the best."""
     from launch.trial_jobs import ConcludeJob, FoundJob, RetrainJob, TrialJob
 
     queued, limit = Queued(), cluster.requeues
     with queued.all_or_none():
-        for config in plan.configs:
-            if not (left := searches.left(plan, search, config.stream)):
+        for stream, search in found.items():
+            left = [
+                searches.trial(plan, search, *one, search.epochs) for one in searches.left(plan, search, search.epochs)
+            ]
+            if not left:
                 continue
-            jobs = [TrialJob(plan, search, trial, settings, limit) for trial, settings in left]
-            for (trial, _), job in zip(left, queue_array(plan, cluster, jobs, config.stream), strict=True):
+            jobs = [TrialJob(plan, search, trial, config, limit) for trial, config in left]
+            for (trial, _), job in zip(left, queue_array(plan, cluster, jobs, stream), strict=True):
                 queued.add(trial.name, job)
         after = queued.behind("afterany") if queued.jobs else ""
-        queued.add("search", queue(plan, cluster, ConcludeJob(plan, search, limit), "search", after))
+        queued.add("search", queue(plan, cluster, ConcludeJob(plan, found, limit), "search", after))
         last = ["search"]
         if retrain:
             last = [f"retrain {config.stream}" for config in plan.configs]

@@ -14,45 +14,49 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 
+from launch import generations
 from launch import search as searches
 from launch.plan import Plan
-from launch.trials import Follower, fit, lead, logs, loss
-from launch.workers import Team
+from launch.search import Searches
+from launch.trials import Follower, Teams, fit, lead, logs, loss
 from sptskm.search import Recorder, Score, Search, Trial, folder_of, goes_on, name_of, read_trial, read_trials
 from sptskm.training.signals import StopFlag
 
 
-def sweep(plan: Plan, search: Search, team: Team, stop: StopFlag) -> None:
-    """Run the trials of a search that have not come to an end; what they came to is in their records."""
-    follower = SearchFollower(plan, search, team, stop)
-    drawing: dict[str, Any] = {}
-    space: dict[str, Any] = {}
-    if search.method == "optuna":
+def sweep(plan: Plan, found: Searches, teams: Teams, stop: StopFlag) -> None:
+    """Run the trials of all searches that have not come to an end; what they came to is in their records."""
+    follower = SearchFollower(plan, found, teams, stop)
+    method = next(iter(found.values())).method
+    if method == "optuna":
         from launch.optuna_draws import OptunaDraws
 
-        drawing["search_alg"] = OptunaDraws(plan, search)
-        drawing["num_samples"] = -1  # until it has no more
-    else:
-        left = waiting(plan, search)
-        if not left:
-            return
-        space["trial"] = tune.grid_search(
-            [{"stream": t.stream, "number": t.number, "settings": t.settings} for t in left]
-        )
-    how = tune.TuneConfig(scheduler=Ending(plan, search), **drawing)
-    fit(tune.with_parameters(attempt, plan=plan, search=search, team=team), team, space, how, follower)
+        # until it has no more
+        _run({}, tune.TuneConfig(search_alg=OptunaDraws(plan, found), num_samples=-1), follower)
+        return
+    for generation in range(max(generations.count(search) for search in found.values())):
+        left = [task for search in found.values() for task in _tasks(plan, search, generation)]
+        if left and not stop.requested:
+            left.sort(key=lambda task: task["number"])  # the streams in turn
+            _run({"trial": tune.grid_search(left)}, tune.TuneConfig(scheduler=Ending(plan, found)), follower)
 
 
-def waiting(plan: Plan, search: Search) -> list[Trial]:
-    """Trials without an end, the streams in turn."""
-    left = [trial for config in plan.configs for trial, _ in searches.left(plan, search, config.stream)]
-    return sorted(left, key=lambda trial: (trial.number, trial.stream))
+def _tasks(plan: Plan, search: Search, generation: int) -> list[dict[str, Any]]:
+    epochs = generations.begin(plan, search, generation)
+    left = searches.left(plan, search, epochs)
+    return [{"stream": search.stream, "number": n, "settings": s, "epochs": epochs} for n, s in left]
 
 
-def attempt(settings: Mapping[str, Any], plan: Plan, search: Search, team: Team) -> dict[str, str]:
+def _run(space: Mapping[str, Any], how: tune.TuneConfig, follower: "SearchFollower") -> None:
+    known = {"plan": follower.plan, "found": follower.found, "teams": follower.teams}
+    fit(tune.with_parameters(attempt, **known), lambda task: task["trial"]["stream"], space, how, follower)
+
+
+def attempt(settings: Mapping[str, Any], plan: Plan, found: Searches, teams: Teams) -> dict[str, str]:
     """A trial, as Tune calls it: its ranks from their start to their end, with every score."""
-    trial, config = searches.trial(plan, search, **settings["trial"])
-    end = lead(team, logs(plan) / f"{trial.name}.log", "attempt", (trial, config))
+    task = settings["trial"]
+    search = found[task["stream"]]
+    trial, config = searches.trial(plan, search, task["number"], task["settings"], task["epochs"])
+    end = lead(teams[trial.stream], logs(plan) / f"{trial.name}.log", "attempt", (trial, config, search))
     if end not in ("finished", "stopped") and (record := read_trial(trial.folder)) and not record.end:
         Recorder(trial.folder).end("failed", end)
     return {"end": end}
@@ -61,19 +65,19 @@ def attempt(settings: Mapping[str, Any], plan: Plan, search: Search, team: Team)
 class Ending(FIFOScheduler):
     """Ends a trial when the records of the others say so."""
 
-    def __init__(self, plan: Plan, search: Search) -> None:
+    def __init__(self, plan: Plan, found: Searches) -> None:
         super().__init__()
-        self.folder, self.search = searches.folder(plan), search
+        self.folder, self.found = searches.folder(plan), found
 
     def on_trial_result(self, _controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Called with every score of a trial, and with its end, which has none."""
         mine = record_of(trial, self.folder)
-        if mine is None or "mAP" not in result or result["epoch"] >= self.search.epochs:
+        if mine is None or "mAP" not in result or result["epoch"] >= trial.config["trial"]["epochs"]:
             return self.CONTINUE
         score = Score(**{name: result[name] for name in Score.__annotations__})
         # its own record may reach this node late
         mine = replace(mine, scores=[*(old for old in mine.scores if old.epoch < score.epoch), score])
-        return self.CONTINUE if goes_on(mine, read_trials(self.folder), self.search) else self.STOP
+        return self.CONTINUE if goes_on(mine, read_trials(self.folder), self.found[mine.stream]) else self.STOP
 
 
 def record_of(trial: TuneTrial, home: Path) -> Trial | None:
@@ -84,9 +88,9 @@ def record_of(trial: TuneTrial, home: Path) -> Trial | None:
 class SearchFollower(Follower):
     """Says how the trials of a search go, and notes the ends that they cannot note themselves."""
 
-    def __init__(self, plan: Plan, search: Search, team: Team, stop: StopFlag) -> None:
-        super().__init__(plan, team, search.retries, stop)
-        self.search, self.home = search, searches.folder(plan)
+    def __init__(self, plan: Plan, found: Searches, teams: Teams, stop: StopFlag) -> None:
+        super().__init__(plan, teams, next(iter(found.values())).retries, stop)
+        self.found, self.home = found, searches.folder(plan)
 
     def name(self, trial: TuneTrial) -> str:
         """Stream and number."""
@@ -96,7 +100,8 @@ class SearchFollower(Follower):
         """One line for each score."""
         values = known["result"]
         if "mAP" in values:
-            line = f"{self.name(known['trial'])} epoch {values['epoch']}/{self.search.epochs}  "
+            epochs = self.found[known["trial"].config["trial"]["stream"]].epochs
+            line = f"{self.name(known['trial'])} epoch {values['epoch']}/{epochs}  "
             print(f"{line}held-out mAP {values['mAP']:.1%} rank-1 {values['rank1']:.1%}", file=sys.stderr)
 
     def on_trial_complete(self, *_: Any, **known: Any) -> None:

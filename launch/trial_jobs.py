@@ -7,7 +7,7 @@ from submitit.helpers import Checkpointable
 
 from launch.jobs import attend, evaluated, trained
 from launch.plan import Plan
-from launch.search import conclude, folder, found, retrained, run_trial
+from launch.search import Searches, conclude, folder, found, retrained, run_trial
 from sptskm.config import Config
 from sptskm.search import Score, Search, Trial, goes_on, read_trial, read_trials
 from sptskm.training.signals import StopFlag
@@ -27,7 +27,7 @@ class TrialJob(Checkpointable):
         attend(self._train, self.config.train.leave_seconds, self.requeues)
 
     def _train(self, stop: StopFlag) -> None:
-        run_trial(self.trial, self.config, stop, self._goes_on)
+        run_trial(self.trial, self.config, self.search, stop, self._goes_on)
 
     def _goes_on(self, _score: Score) -> bool:
         mine = read_trial(self.trial.folder)
@@ -39,7 +39,7 @@ class ConcludeJob(Checkpointable):
     """Choose among the trials, and how the streams are fused."""
 
     plan: Plan
-    search: Search
+    found: Searches
     requeues: int
 
     def __call__(self) -> str:
@@ -48,7 +48,7 @@ class ConcludeJob(Checkpointable):
         return text
 
     def _conclude(self, stop: StopFlag) -> str:
-        return conclude(self.plan, self.search, stop)
+        return conclude(self.plan, self.found, stop)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ else to be started again.
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,28 +21,39 @@ from launch.workers import Failed, Report, Team, ask_to_stop, work
 from sptskm.training.endings import Stopped, Unreachable
 from sptskm.training.signals import StopFlag
 
+Teams = Mapping[str, Team]
+"""By stream."""
+
 FOLDER = "ray"  # in the folder of the runs: what Tune writes
 IDLE_SECONDS = 30.0  # before somebody is told that no trial runs
 
 
-def train(plan: Plan, team: Team, retries: int, stop: StopFlag) -> dict[str, str]:
+def train(plan: Plan, teams: Teams, retries: int, stop: StopFlag) -> dict[str, str]:
     """Train the streams of a plan, side by side where there is room, and say how each ended.
 
     That is "finished", "stopped", or why it failed. A trial that loses a worker or a node is started again up to
     `retries` times.
     """
-    follower = Follower(plan, team, retries, stop)
+    follower = Follower(plan, teams, retries, stop)
     space = {"stream": tune.grid_search([config.stream for config in plan.configs])}
-    fit(tune.with_parameters(drive, plan=plan, team=team), team, space, tune.TuneConfig(), follower)
+    driven = tune.with_parameters(drive, plan=plan, teams=teams)
+    fit(driven, lambda settings: settings["stream"], space, tune.TuneConfig(), follower)
     return {trial.config["stream"]: _end(trial) for trial in follower.trials}
 
 
-def fit(drive: Any, team: Team, space: Mapping[str, Any], how: tune.TuneConfig, follower: "Follower") -> None:
-    """Let Tune run the trials of a space, each with room for a team."""
-    # the driver itself takes nothing: Ray drops its empty bundle, and the next one is rank 0's
-    bundles = tune.PlacementGroupFactory([{}] + [team.bundle] * team.workers, strategy="PACK")
+def fit(
+    drive: Any, stream: Callable[[Any], str], space: Mapping[str, Any], how: tune.TuneConfig, follower: "Follower"
+) -> None:
+    """Let Tune run the trials of a space, each with room for the team of its stream."""
+    teams = follower.teams
+
+    def room(settings: Any) -> tune.PlacementGroupFactory:
+        team = teams[stream(settings)]
+        # the driver itself takes nothing: Ray drops its empty bundle, and the next one is rank 0's
+        return tune.PlacementGroupFactory([{}] + [team.bundle] * team.workers, strategy="PACK")
+
     tuner = tune.Tuner(
-        tune.with_resources(drive, bundles),
+        tune.with_resources(drive, room),
         param_space=dict(space),
         tune_config=how,
         run_config=tune.RunConfig(
@@ -58,10 +69,10 @@ def fit(drive: Any, team: Team, space: Mapping[str, Any], how: tune.TuneConfig, 
         beside.submit(tuner.fit).result()
 
 
-def drive(settings: Mapping[str, Any], plan: Plan, team: Team) -> dict[str, str]:
+def drive(settings: Mapping[str, Any], plan: Plan, teams: Teams) -> dict[str, str]:
     """A trial, as Tune calls it: the ranks of one stream from their start to their end, with all they report."""
     stream = settings["stream"]
-    return {"end": lead(team, logs(plan) / f"{stream}.log", "train", (plan.config(stream),))}
+    return {"end": lead(teams[stream], logs(plan) / f"{stream}.log", "train", (plan.config(stream),))}
 
 
 def lead(team: Team, file: Path, method: str, arguments: Sequence[Any]) -> str:
@@ -132,8 +143,8 @@ def logs(plan: Plan) -> Path:
 class Follower(tune.Callback, tune.Stopper):
     """Says how the trials of a plan go, and lets them leave when `stop` is set."""
 
-    def __init__(self, plan: Plan, team: Team, retries: int, stop: StopFlag) -> None:
-        self.plan, self.team, self.retries, self.stop = plan, team, retries, stop
+    def __init__(self, plan: Plan, teams: Teams, retries: int, stop: StopFlag) -> None:
+        self.plan, self.teams, self.retries, self.stop = plan, teams, retries, stop
         self.trials: list[Trial] = []
         self.idle_since = time.monotonic()
         self.told = False
@@ -155,7 +166,8 @@ class Follower(tune.Callback, tune.Stopper):
         if self.running:
             self.idle_since, self.told = time.monotonic(), False
         elif time.monotonic() - self.idle_since > IDLE_SECONDS and not self.told:
-            print(f"waiting until Ray has room for {self.team}", file=sys.stderr)
+            wanted = " or ".join(sorted({str(team) for team in self.teams.values()}))
+            print(f"waiting until Ray has room for {wanted}", file=sys.stderr)
             self.told = True
 
     def on_trial_result(self, *_: Any, **known: Any) -> None:

@@ -9,6 +9,7 @@ starts a Ray inside a SLURM job. The same command continues a run that was stopp
 
 import argparse
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -27,10 +28,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from launch import search as searches
 from launch import snapshot
 from launch.local import request, visible_gpus
-from launch.plan import Plan, check, make_plan, parser
+from launch.plan import STREAMS, Plan, check, make_plan, parser
+from launch.search import Searches
 from sptskm.cli import EXIT_BAD_INPUT
 from sptskm.config import ConfigError
-from sptskm.search import Search
 from sptskm.training.endings import EXIT_STOPPED, Stopped, Unreachable
 from sptskm.training.signals import STOPPING, StopFlag, stop_flag
 
@@ -55,10 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_options(chosen)
         plan = make_plan(chosen)
-        search = None if chosen.fixed else searches.load(plan, chosen.search or _shipped(chosen.config))
-        if search:
-            chosen.workers, chosen.cpus_per_worker = search.workers, search.cpus_per_worker
-        check(searches.blind(plan) if search else plan, chosen.workers)
+        found = {} if chosen.fixed else searches.load(plan, chosen.search or _shipped(chosen.config))
+        ranks = dict.fromkeys(STREAMS, chosen.workers) | {name: search.workers for name, search in found.items()}
+        check(searches.blind(plan) if found else plan, ranks)
         for config in plan.configs:
             request(config, config.run)  # a folder that cannot be written is known now
         request(plan.final, plan.out)
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         return _refuse(error)
     try:
-        code, table = _in_ray(plan, search, chosen)
+        code, table = _in_ray(plan, found, chosen)
     except ConfigError as error:
         return _refuse(error)
     if table:
@@ -130,7 +130,7 @@ def _knock(address: str) -> None:
         raise ConfigError(f"--address is {address}, where no Ray answers ({error})") from None
 
 
-def _in_ray(plan: Plan, search: Search | None, chosen: argparse.Namespace) -> tuple[int, str]:
+def _in_ray(plan: Plan, found: Searches, chosen: argparse.Namespace) -> tuple[int, str]:
     """Do the plan in the Ray that was chosen, as `run`; signals ask all workers to save and leave."""
     patience = max(config.train.leave_seconds for config in plan.configs)
     with (
@@ -140,8 +140,8 @@ def _in_ray(plan: Plan, search: Search | None, chosen: argparse.Namespace) -> tu
         redirect_stdout(rest),  # what Ray has to say of nodes that die
         _ray(chosen.address, f"{folder}/ray", stop),
     ):
-        team, room = _fit(chosen, search.gpus_per_worker if search else chosen.gpus_per_worker)
-        return run(Request(plan, search, chosen.retrain, team, room, chosen.retries), stop)
+        teams, everyone = _teams(plan, found, chosen)
+        return run(Request(plan, found, chosen.retrain, teams, everyone, chosen.retries), stop)
 
 
 def _short_folder() -> "tempfile.TemporaryDirectory[str]":
@@ -222,20 +222,32 @@ def _cpus() -> int:
     return min(allowed, int(os.environ.get("SLURM_CPUS_PER_TASK", allowed)))
 
 
-def _fit(chosen: argparse.Namespace, gpus: float | None) -> "tuple[Team, int]":
-    """The team of each stream, and how many such workers Ray has room for; ConfigError when they are too few."""
+def _teams(plan: Plan, found: Searches, chosen: argparse.Namespace) -> "tuple[dict[str, Team], Team]":
+    """The team of each stream, and that of what is done for all; ConfigError when Ray has no room for one."""
     from launch.workers import Team
 
     nodes = _nodes(chosen.nodes or 1)
     has_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
-    if gpus is None or not (has_gpus or chosen.fixed):
-        gpus = int(has_gpus)
-    team = Team(chosen.workers, chosen.cpus_per_worker, gpus)
+    teams: dict[str, Team] = {}
+    for config in plan.configs:
+        rules = found.get(config.stream, chosen)
+        gpus = rules.gpus_per_worker
+        if gpus is None or (found and not has_gpus):
+            gpus = int(has_gpus)
+        teams[config.stream] = Team(rules.workers, rules.cpus_per_worker, gpus)
+        _room(teams[config.stream], nodes)
+    largest = max(teams.values(), key=lambda team: (team.gpus, team.workers))
+    whole = replace(largest, gpus=math.ceil(largest.gpus))
+    return teams, replace(whole, workers=min(_room(whole, nodes), whole.workers * len(teams)))
+
+
+def _room(team: "Team", nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many such workers Ray has room for; ConfigError when they are too few."""
     room = sum(int(min(node.get(what, 0) // count for what, count in team.bundle.items())) for node in nodes)
     if room < team.workers:
         offer = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
         raise ConfigError(f"--workers is {team.workers}, but Ray has no room for {team}: its nodes have {offer}")
-    return team, room
+    return room
 
 
 def _nodes(wanted: int) -> list[dict[str, float]]:
@@ -255,11 +267,13 @@ class Request:
     """What was asked for, and who does it."""
 
     plan: Plan
-    search: Search | None
+    found: Searches
+    """Empty where nothing is searched for."""
     retrain: bool
-    team: "Team"
-    room: int
-    """Workers that Ray has room for."""
+    teams: "Mapping[str, Team]"
+    """By stream."""
+    everyone: "Team"
+    """For what is done once for all streams."""
     retries: int
 
 
@@ -268,36 +282,36 @@ def run(asked: Request, stop: StopFlag) -> tuple[int, str]:
     from launch import trials
     from launch.workers import Failed
 
-    plan, team = asked.plan, asked.team
+    plan = asked.plan
     shutil.rmtree(plan.folder / trials.FOLDER, ignore_errors=True)
     texts = []
     try:
-        if asked.search:
-            texts.append(_search(asked, asked.search, stop))
+        if asked.found:
+            texts.append(_search(asked, stop))
             plan = searches.retrained(plan) if asked.retrain else searches.found(plan)
-        if asked.retrain or not asked.search:
-            ends = trials.train(plan, team, asked.retries, stop)
+        if asked.retrain or not asked.found:
+            ends = trials.train(plan, asked.teams, asked.retries, stop)
             if stop.requested or any(end != "finished" for end in ends.values()):
                 return _explain(ends, plan, stop), "\n\n".join(texts)
-        everyone = replace(team, workers=min(asked.room, team.workers * len(plan.configs)))
-        texts.append(trials.evaluate(plan, everyone, asked.retries, stop))
+        texts.append(trials.evaluate(plan, asked.everyone, asked.retries, stop))
         return 0, "\n\n".join(texts)
     except Stopped:
         return _explain({"": "stopped"}, plan, stop), "\n\n".join(texts)
     except (Failed, Unreachable) as error:
-        name = "final" if texts or not asked.search else "search"
+        name = "final" if texts or not asked.found else "search"
         return _explain({name: str(error)}, plan, stop), "\n\n".join(texts)
 
 
-def _search(asked: Request, search: Search, stop: StopFlag) -> str:
+def _search(asked: Request, stop: StopFlag) -> str:
     """Run all trials, then choose among them: the table. Raises Stopped, Failed or Unreachable."""
     from launch import trials
     from launch.sweep import sweep
 
-    sweep(asked.plan, search, asked.team, stop)
+    sweep(asked.plan, asked.found, asked.teams, stop)
     if stop.requested:
         raise Stopped
-    return trials.perform(asked.plan, asked.team, asked.retries, stop, "search", "conclude", (asked.plan, search))
+    arguments = (asked.plan, asked.found)
+    return trials.perform(asked.plan, asked.everyone, asked.retries, stop, "search", "conclude", arguments)
 
 
 def _explain(ends: Mapping[str, str], plan: Plan, stop: StopFlag) -> int:

@@ -122,7 +122,7 @@ class Worker:
             if not train(config, self.stopping, self.reports.append).finished:
                 raise Stopped
 
-    def attempt(self, trial: Trial, config: Config) -> None:
+    def attempt(self, trial: Trial, config: Config, search: Search) -> None:
         """Train a trial of a search, with its record; every score is reported. Raises as `train`."""
         from launch.search import run_trial
 
@@ -133,14 +133,14 @@ class Worker:
         with _explained():
             if is_main():
                 self._wait_for(config.run)
-            run_trial(trial, config, self.stopping, tell)
+            run_trial(trial, config, search, self.stopping, tell)
 
-    def conclude(self, plan: Plan, search: Search) -> str:
-        """Choose among the trials of a search; rank 0 returns the table. Raises as `train`."""
+    def conclude(self, plan: Plan, found: Mapping[str, Search]) -> str:
+        """Choose among the trials of searches; rank 0 returns the table. Raises as `train`."""
         from launch.search import conclude
 
         with _explained():
-            return conclude(plan, search, self.stopping)
+            return conclude(plan, found, self.stopping)
 
     def _wait_for(self, run: str) -> None:
         """Rank 0 of an earlier try holds the run's folder until its process, or its node's lease, has ended."""

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from launching import ROOT
 
 from launch.cluster import Cluster, load_cluster
 from sptskm.config import DEFAULTS, Final
 from sptskm.configfile import flat, load, load_final, to_dict
-from sptskm.search import Draw, Search, load_search
+from sptskm.search import Draw, load_search
+from sptskm.search.space import Rules
 
 # From the roof down; a module imports from its own room and from those below.
 ROOMS = [
@@ -177,7 +179,13 @@ def test_a_configuration_loads_and_holds_only_what_differs_from_the_defaults(pat
     if path.parent.name == "cluster":
         found, default = vars(load_cluster(path)), vars(Cluster())
     elif path.parent.name == "search":
-        found, default = flat(vars(load_search(path))), flat(vars(Search()))
+        searches, content = load_search(path), yaml.safe_load(path.read_text())
+        shared = vars(Rules()) | {key: value for key, value in content.items() if key not in searches}
+        default = vars(Rules()) | {f"{stream}.{rule}": value for stream in searches for rule, value in shared.items()}
+        found = {rule: shared[rule] for rule in vars(Rules())}
+        found |= {f"{stream}.{name}": value for stream in searches for name, value in vars(searches[stream]).items()}
+        found |= {f"{stream}.{name}": draw for stream in searches for name, draw in searches[stream].space.items()}
+        found = {name: value for name, value in found.items() if not name.endswith((".stream", ".space"))}
         default |= {name: None for name, draw in found.items() if isinstance(draw, Draw)}
     elif path.stem == "final":
         found, default = vars(load_final(path)), vars(Final())

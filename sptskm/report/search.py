@@ -18,14 +18,17 @@ METRIC = "validation/mAP"
 MINUTES = 60.0
 
 
-def text(trials: Sequence[Trial], epochs: int) -> str:
-    """The best trials of each stream, what they cost, and what ending the others early has saved."""
+def text(trials: Sequence[Trial], epochs: Mapping[str, int]) -> str:
+    """The best trials of each stream, what they cost, and what ending the others early has saved.
+
+    `epochs` are those of a trial in full, by stream.
+    """
     parts = []
     for stream in sorted({trial.stream for trial in trials}, key=lambda name: name != "ssin"):
         own = [trial for trial in trials if trial.stream == stream]
         header = [stream, "mAP", "rank-1", "epoch", "trained", "rank min", "end", "settings"]
         rows = [_row(trial) for trial in ranked(trials, stream)[:SHOWN]]
-        parts += [table(header, rows), _cost(own, epochs), *_failures(own), ""]
+        parts += [table(header, rows), _cost(own, epochs[stream]), *_failures(own), ""]
     return "\n".join(parts).rstrip()
 
 
@@ -89,7 +92,7 @@ def begin_page(trial: Trial) -> None:
     board.close()
 
 
-def write_page(trials: Sequence[Trial], epochs: int, folder: Path) -> None:
+def write_page(trials: Sequence[Trial], epochs: Mapping[str, int], folder: Path) -> None:
     """The search's own page in `folder`: best so far and cost by trial, importance of each setting, the table."""
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()

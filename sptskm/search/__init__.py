@@ -1,15 +1,18 @@
 """Searches for settings: what is drawn, and what the trials have reached."""
 
-from sptskm.search.records import Recorder, Score, Trial, folder_of, name_of, ranked, read_trial, read_trials
+from sptskm.search.population import Succession, successions
+from sptskm.search.records import DONE, Recorder, Score, Trial, folder_of, name_of, ranked, read_trial, read_trials
 from sptskm.search.space import Draw, Search, Settings, check, configured, load_search, ordered
 from sptskm.search.stopping import goes_on
 
 __all__ = [
+    "DONE",
     "Draw",
     "Recorder",
     "Score",
     "Search",
     "Settings",
+    "Succession",
     "Trial",
     "check",
     "configured",
@@ -21,4 +24,5 @@ __all__ = [
     "ranked",
     "read_trial",
     "read_trials",
+    "successions",
 ]

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from sptskm.atomic import write_text
 from sptskm.search.space import Settings
 
-End = Literal["", "finished", "ended early", "failed"]
+End = Literal["", "paused", "finished", "ended early", "failed"]
+DONE: tuple[End, ...] = ("finished", "ended early")
 
 SETTINGS, SCORES, END = "trial.json", "scores.jsonl", "end.json"
 
@@ -44,7 +45,7 @@ class Trial:
     folder: str
     scores: Sequence[Score] = ()
     end: End = ""
-    """Empty while it runs, or when it was interrupted."""
+    """Empty while it runs, or when it was interrupted; paused between two generations of a population."""
     reason: str = ""
     """Why it failed."""
 
@@ -111,6 +112,14 @@ class Recorder:
         with (self.folder / SCORES).open("a") as file:
             file.write(json.dumps(asdict(score)) + "\n")
         return score
+
+    def inherit(self, mine: Trial, donor: Trial) -> None:
+        """Go on from where another trial is, with the settings of `mine`: its scores, but what oneself has cost."""
+        spent = sum(score.seconds for score in mine.scores)
+        costs = [0.0] * (len(donor.scores) - 1) + [spent]
+        scores = [replace(score, seconds=cost) for score, cost in zip(donor.scores, costs, strict=True)]
+        write_text(self.folder / SCORES, "".join(json.dumps(asdict(score)) + "\n" for score in scores))
+        self.begin(mine)
 
     def end(self, end: End, reason: str = "") -> None:
         """Note how it ended; a trial without an end is continued by the next search in its folder."""

@@ -3,11 +3,13 @@
     trials: 32
     epochs: 60
     smin:
+      epochs: 120
       optim.lr: {loguniform: [1.0e-4, 1.0e-1]}
       optim.algorithm: {choice: [adam, sgd]}
       optim.weight_decay: {loguniform: [1.0e-6, 1.0e-3], when: {optim.algorithm: [sgd]}}
 
-A drawn trial is a pure function of the file, its seed, the stream and the trial's number.
+Names with a dot are settings that vary; those without are rules, in a section for that stream alone. A drawn trial is a
+pure function of the file, its seed, the stream and the trial's number.
 """
 
 import itertools
@@ -20,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sptskm.config import Config, ConfigError
+from sptskm.config import DEFAULTS, Config, ConfigError
 from sptskm.configfile import merge, named, nest, read_yaml
 
 Settings = dict[str, Any]
@@ -29,6 +31,13 @@ Settings = dict[str, Any]
 KINDS = ("choice", "uniform", "loguniform", "integer", "quantised")
 # what makes the scores of trials comparable belongs to the search, not to a trial
 FIXED = ("run", "data.root", "data.held_out", "data.split_seed", "train.epochs", "train.validate_every")
+# what neither the shape of the network nor the number of steps depends on
+ADAPTABLE = ("loss.", "optim.lr", "optim.weight_decay", "model.dropout", "clips.random_move")
+OF_ALL = ("seed", "method", "scheduler", "retries")
+_AT_LEAST = {
+    "trials": 1, "epochs": 1, "validate_every": 1, "grace_epochs": 1, "reduction": 2, "workers": 1,
+    "cpus_per_worker": 1, "gpus_per_worker": 0, "retries": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,17 @@ class Draw:
             return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
         return low + share * (high - low)
 
+    def nearest(self, number: float) -> float:
+        """The value of a range that is nearest to a number."""
+        low, high = self.values[:2]
+        number = min(max(float(number), low), high)
+        if self.kind == "integer":
+            return round(number)
+        if self.kind == "quantised":
+            step = self.values[2]
+            return low + step * min(round((number - low) / step), math.floor((high - low) / step + 1e-9))
+        return number
+
     @property
     def extremes(self) -> Sequence[Any]:
         """Values that are legal if all are."""
@@ -65,23 +85,23 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Search:
-    """One search over one or both streams."""
+class Rules:
+    """How trials are drawn, run and ended: the keys of search files. Those of `OF_ALL` are for both streams."""
 
     trials: int = 32
-    """Of each stream; a grid has as many as its choices make."""
+    """How many; a grid has as many as its choices make."""
     seed: int = 0
     method: Literal["random", "grid", "optuna"] = "random"
-    scheduler: Literal["asha", "median", "none"] = "asha"
-    """By which rule trials are ended early."""
+    scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
+    """By which rule trials are ended early; with pbt the worst take over what the best have reached instead."""
     epochs: int = 40
     """Of a trial that nobody ends."""
     validate_every: int = 1
     """Epochs between the scores of a trial."""
     grace_epochs: int = 4
-    """Epochs that every trial is given."""
+    """Epochs that every trial is given; with pbt those between two exchanges."""
     reduction: int = 3
-    """One of so many trials goes on beyond each rung."""
+    """One of so many trials goes on beyond each rung; with pbt one of so many is replaced."""
     workers: int = 1
     """Ranks of a trial."""
     cpus_per_worker: int = 1
@@ -89,61 +109,83 @@ class Search:
     """Less than one lets trials share a GPU; where there are no GPUs it counts for nothing."""
     retries: int = 2
     """How often a trial that has lost a worker or a node is started again."""
-    ssin: Mapping[str, Draw] = field(default_factory=dict)
-    smin: Mapping[str, Draw] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, least in (("trials", 1), ("epochs", 1), ("validate_every", 1), ("grace_epochs", 1), ("workers", 1)):
+        for name, least in _AT_LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}, wanted at least {least}")
-        if self.reduction < 2:
-            raise ConfigError(f"reduction is {self.reduction}, wanted at least 2")
         if self.validate_every > self.grace_epochs or self.grace_epochs > self.epochs:
             raise ConfigError(
                 f"validate_every is {self.validate_every}, grace_epochs {self.grace_epochs} and epochs {self.epochs}, "
                 "wanted each no more than the next"
             )
+        if self.gpus_per_worker not in (0, 1) and (self.gpus_per_worker > 1 or self.workers > 1):
+            raise ConfigError(
+                f"gpus_per_worker is {self.gpus_per_worker:g} and workers {self.workers}, wanted a GPU for each, "
+                "none, or a part of one for a single worker"
+            )
+        if self.scheduler == "pbt" and self.method != "random":
+            raise ConfigError(f"scheduler is pbt and method {self.method}, wanted random: what follows it finds itself")
 
-    def space(self, stream: str) -> Mapping[str, Draw]:
-        """What varies of a stream."""
-        return self.ssin if stream == "ssin" else self.smin
 
-    def drawn(self, stream: str) -> list[Settings]:
-        """The settings of all trials of a stream, for a method that knows them beforehand."""
-        space = self.space(stream)
+@dataclass(frozen=True)
+class Search(Rules):
+    """The search for settings of one stream."""
+
+    stream: str = ""
+    space: Mapping[str, Draw] = field(default_factory=dict)
+    """How each setting is drawn, by its dotted name."""
+
+    def drawn(self) -> list[Settings]:
+        """The settings of all trials, for a method that knows them beforehand."""
         if self.method == "grid":
-            return list(_grid(space))
-        return [_random(space, np.random.default_rng([self.seed, zlib.crc32(stream.encode()), number]))
-                for number in range(self.trials)]  # fmt: skip
+            return list(_grid(self.space))
+        return [random(self.space, self.generator(number)) for number in range(self.trials)]
+
+    def generator(self, *numbers: int) -> np.random.Generator:
+        """Random numbers that depend on the seed, the stream and these numbers alone."""
+        return np.random.default_rng([self.seed, zlib.crc32(self.stream.encode()), *numbers])
 
 
-def load_search(path: str | Path) -> Search:
-    """A search file; ConfigError or FileNotFoundError naming the file and the key at fault."""
+def load_search(path: str | Path) -> dict[str, Search]:
+    """The searches of a file by stream; ConfigError or FileNotFoundError naming the file and the key at fault."""
     path = Path(path)
     content = read_yaml(path)
-    spaces = {}
-    for stream in ("ssin", "smin"):
-        section = content.pop(stream, None) or {}
-        if not isinstance(section, Mapping):
-            raise ConfigError(f"{path}: {stream} is {section!r}, wanted lines of `section.key: {{choice: [...]}}`")
-        try:
-            spaces[stream] = {str(name): _draw(f"{stream}.{name}", text) for name, text in section.items()}
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
-    if not any(spaces.values()):
+    sections = {stream: content.pop(stream) for stream in DEFAULTS if content.get(stream)}
+    if not sections:
         raise ConfigError(f"{path}: nothing varies, wanted a section ssin or smin")
-    settings = named(path, Search(), content)
-    return Search(**{**vars(settings), **spaces})
+    shared = named(path, Rules(), content)
+    try:
+        return {stream: _search(stream, section, shared) for stream, section in sections.items()}
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _search(stream: str, section: Any, shared: Rules) -> Search:
+    """A section: names with a dot vary, the others are rules of this stream alone."""
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{stream} is {section!r}, wanted lines of `section.key: {{choice: [...]}}`")
+    own = {name: value for name, value in section.items() if "." not in str(name)}
+    if common := [name for name in OF_ALL if name in own]:
+        raise ConfigError(f"{stream}.{common[0]} is for both streams, wanted {common[0]} outside of the sections")
+    rules = merge(shared, own, f"{stream}.")
+    space = {str(name): _draw(f"{stream}.{name}", text) for name, text in section.items() if name not in own}
+    if not space:
+        raise ConfigError(f"nothing of {stream} varies, wanted lines of `section.key: {{choice: [...]}}`")
+    return Search(**vars(rules), stream=stream, space=space)
 
 
 def check(search: Search, config: Config) -> None:
     """Refuse a space that holds a value `config` cannot have; ConfigError names the key and the value."""
-    space = search.space(config.stream)
-    if not space:
-        raise ConfigError(f"the search file has no section {config.stream}, and --stream asks for it")
+    space = search.space
     for name, draw in space.items():
         if name in FIXED:
             raise ConfigError(f"{config.stream}.{name} belongs to the search as a whole and cannot vary")
+        if search.scheduler == "pbt" and not name.startswith(ADAPTABLE):
+            raise ConfigError(
+                f"{config.stream}.{name} cannot change while a run goes on, as it does with pbt; "
+                f"wanted {', '.join(ADAPTABLE)}"
+            )
         for value in draw.extremes:
             merge(config, nest({name: value}))
         if strangers := [other for other in draw.when if other not in space]:
@@ -202,7 +244,8 @@ def ordered(space: Mapping[str, Draw]) -> list[str]:
     return order
 
 
-def _random(space: Mapping[str, Draw], rng: np.random.Generator) -> Settings:
+def random(space: Mapping[str, Draw], rng: np.random.Generator) -> Settings:
+    """Settings of one trial, each drawn after those it depends on."""
     shares = dict(zip(space, rng.random(len(space)).tolist(), strict=True))
     settings: Settings = {}
     for name in ordered(space):

@@ -11,7 +11,7 @@ from launching import ROOT
 
 from launch import local, slurm
 from launch.jobs import FinalJob, TrainJob, final_job
-from launch.plan import Plan, check, make_plan, parser
+from launch.plan import STREAMS, Plan, check, make_plan, parser
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import to_yaml
 
@@ -19,7 +19,7 @@ from sptskm.configfile import to_yaml
 def plan(configs: Path, *words: str, ranks: int = 1, stream: str = "both") -> Plan:
     """The checked plan of a command line."""
     found = make_plan(parser("").parse_intermixed_args(["--stream", stream, "--config", str(configs), *words]))
-    check(found, ranks)
+    check(found, dict.fromkeys(STREAMS, ranks))
     return found
 
 

@@ -89,7 +89,7 @@ def test_trials_are_ranked_by_their_best_score_and_the_earlier_of_equals_is_firs
 
 
 def test_the_table_names_the_best_their_cost_and_what_failed(searched):
-    lines = report.text(read_trials(searched), epochs=4).splitlines()
+    lines = report.text(read_trials(searched), {"ssin": 4, "smin": 4}).splitlines()
     assert lines[0].split()[0] == "ssin"
     best = next(line for line in lines if line.startswith("smin-0003")).split()
     assert best[1] == "30.0"
@@ -108,7 +108,7 @@ def test_a_setting_that_decides_explains_the_scores_and_one_that_does_not_explai
 
 def test_the_page_shows_progress_cost_and_importance_once_however_often_it_is_written(searched):
     for _ in range(2):
-        report.write_page(read_trials(searched), 4, searched)
+        report.write_page(read_trials(searched), {"ssin": 4, "smin": 4}, searched)
     assert len(list(searched.glob("events*"))) == 1
     events = EventAccumulator(str(searched)).Reload()
     best = [event.value for event in events.Scalars("search smin/best mAP so far")]

@@ -35,7 +35,7 @@ def write(tmp_path: Path):
 
 
 def test_values_lie_in_their_ranges_and_reach_both_ends(write):
-    drawn = load_search(write(SPACE)).drawn("smin")
+    drawn = load_search(write(SPACE))["smin"].drawn()
     assert len(drawn) == 200
     rates = np.log10([settings["optim.lr"] for settings in drawn])
     assert -4 <= rates.min() < -3.9
@@ -47,23 +47,34 @@ def test_values_lie_in_their_ranges_and_reach_both_ends(write):
 
 
 def test_a_setting_is_drawn_only_where_its_condition_holds_whatever_the_order_in_the_file(write):
-    for settings in load_search(write(SPACE)).drawn("smin"):
+    for settings in load_search(write(SPACE))["smin"].drawn():
         assert ("optim.weight_decay" in settings) == (settings["optim.algorithm"] == "sgd")
 
 
 def test_a_trial_depends_on_the_seed_the_stream_and_its_number_alone(write):
-    few, many = (load_search(write(SPACE.replace("200", count))) for count in ("5", "50"))
-    assert few.drawn("smin") == many.drawn("smin")[:5]
-    other = load_search(write(SPACE.replace("seed: 3", "seed: 4")))
-    assert other.drawn("smin")[:5] != few.drawn("smin")
+    few, many = (load_search(write(SPACE.replace("200", count)))["smin"] for count in ("5", "50"))
+    assert few.drawn() == many.drawn()[:5]
+    other = load_search(write(SPACE.replace("seed: 3", "seed: 4")))["smin"]
+    assert other.drawn()[:5] != few.drawn()
     both = load_search(write(SPACE + SPACE[SPACE.index("smin:") :].replace("smin:", "ssin:")))
-    assert both.drawn("ssin")[:5] != both.drawn("smin")[:5]
+    assert both["ssin"].drawn()[:5] != both["smin"].drawn()[:5]
+
+
+def test_a_section_may_have_rules_of_its_own(write):
+    text = (
+        "epochs: 60\nssin: {optim.lr: {uniform: [0, 1]}}\nsmin: {epochs: 90, workers: 1, optim.lr: {uniform: [0, 1]}}"
+    )
+    found = load_search(write(text + "\ngrace_epochs: 6\nworkers: 2"))
+    assert [(found[s].epochs, found[s].grace_epochs, found[s].workers) for s in ("ssin", "smin")] == [
+        (60, 6, 2),
+        (90, 6, 1),
+    ]
 
 
 def test_every_drawn_trial_is_a_configuration(write):
-    search = load_search(write(SPACE))
+    search = load_search(write(SPACE))["smin"]
     check(search, DEFAULTS["smin"])
-    for settings in search.drawn("smin"):
+    for settings in search.drawn():
         config = configured(DEFAULTS["smin"], settings)
         assert config.optim.lr == settings["optim.lr"]
         assert config.sampling.tracklets == settings["sampling.tracklets"]
@@ -77,9 +88,9 @@ ssin:
   optim.weight_decay: {choice: [1e-4, 1e-3], when: {optim.algorithm: [sgd]}}
   sampling.tracklets: {choice: [2, 4]}
 """
-    search = load_search(write(text))
+    search = load_search(write(text))["ssin"]
     check(search, DEFAULTS["ssin"])
-    drawn = search.drawn("ssin")
+    drawn = search.drawn()
     assert len(drawn) == 2 + 4
     assert {"optim.algorithm": "adam", "sampling.tracklets": 2} in drawn
 
@@ -107,6 +118,17 @@ def test_a_range_is_met_from_end_to_end(kind):
         ("smin: {optim.lr: {loguniform: [0, 1]}}", "loguniform begins at 0, wanted more than 0"),
         ("smin: {optim.lr: {quantised: [0, 1]}}", "wanted [low, high, step]"),
         ("smin: {sampling.tracklets: {integer: [1, 2.5]}}", "wanted whole numbers"),
+        ("smin: {epochs: 50}", "nothing of smin varies"),
+        ("smin: {method: grid, optim.lr: {uniform: [0, 1]}}", "smin.method is for both streams, wanted method outside"),
+        ("smin: {gpus_per_worker: 2, optim.lr: {uniform: [0, 1]}}", "gpus_per_worker is 2 and workers 1, wanted a GPU"),
+        (
+            "workers: 2\ngpus_per_worker: 0.5\nsmin: {optim.lr: {uniform: [0, 1]}}",
+            "or a part of one for a single worker",
+        ),
+        (
+            "scheduler: pbt\nmethod: grid\nsmin: {optim.lr: {choice: [1]}}",
+            "scheduler is pbt and method grid, wanted random",
+        ),
         ("scheduler: ash\nsmin: {optim.lr: {uniform: [0, 1]}}", "scheduler is 'ash', wanted one of asha"),
     ],
 )
@@ -132,18 +154,19 @@ def test_what_a_file_gets_wrong_is_one_sentence_with_the_file(write, text, sente
     ],
 )
 def test_a_space_is_checked_against_the_configuration(write, space, sentence):
-    search = load_search(write(f"smin: {space}"))
+    search = load_search(write(f"smin: {space}"))["smin"]
     with pytest.raises(ConfigError) as refused:
         check(search, DEFAULTS["smin"])
     assert sentence in str(refused.value)
 
 
-def test_a_grid_of_ranges_and_a_missing_section_are_refused(write):
-    search = load_search(write("method: grid\nsmin: {optim.lr: {uniform: [1, 2]}}"))
+def test_a_grid_of_ranges_and_a_population_with_other_networks_are_refused(write):
+    grid = load_search(write("method: grid\nsmin: {optim.lr: {uniform: [1, 2]}}"))["smin"]
     with pytest.raises(ConfigError, match=r"smin\.optim\.lr is no choice"):
-        check(search, DEFAULTS["smin"])
-    with pytest.raises(ConfigError, match="no section ssin"):
-        check(search, DEFAULTS["ssin"])
+        check(grid, DEFAULTS["smin"])
+    population = load_search(write("scheduler: pbt\nsmin: {model.width: {choice: [16, 32]}}"))["smin"]
+    with pytest.raises(ConfigError, match=r"smin\.model\.width cannot change while a run goes on.*wanted loss\."):
+        check(population, DEFAULTS["smin"])
 
 
 def test_names_with_dots_become_sections():
@@ -155,8 +178,6 @@ def test_the_shipped_searches_fit_the_shipped_configurations():
 
     files = sorted((ROOT / "configs" / "search").glob("*.yaml"))
     for file in files:
-        search = load_search(file)
-        for stream in ("ssin", "smin"):
+        for stream, search in load_search(file).items():
             folder = ROOT / "configs" / (file.stem if (ROOT / "configs" / file.stem).is_dir() else "mars")
-            if search.space(stream):
-                check(search, load(folder / f"{stream}.yaml"))
+            check(search, load(folder / f"{stream}.yaml"))

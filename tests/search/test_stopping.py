@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from sptskm.search import Score, Search, Trial, goes_on
-from sptskm.search.stopping import rungs
+from sptskm.search.stopping import bracket, rungs
 
 SEARCH = Search(epochs=20, grace_epochs=2, reduction=3)
 
@@ -14,7 +14,7 @@ def trial(number: int, *mAPs: float) -> Trial:
 
 
 def test_rungs_grow_by_the_reduction_and_lie_before_the_end():
-    assert list(rungs(SEARCH)) == [2, 6, 18]
+    assert rungs(SEARCH) == [2, 6, 18]
 
 
 def test_the_first_to_come_goes_on():
@@ -61,3 +61,22 @@ def test_the_other_stream_and_no_rule_end_nobody():
     assert goes_on(trial(0, 0.1, 0.1), others, SEARCH)
     better = [trial(number, *[0.9] * 8) for number in range(1, 5)]
     assert goes_on(trial(0, 0.1, 0.1), better, replace(SEARCH, scheduler="none"))
+
+
+def test_hyperband_deals_out_brackets_as_the_paper_sizes_them_and_evenly_over_the_numbers():
+    rule = replace(SEARCH, scheduler="hyperband")
+    dealt = [bracket(number, rule) for number in range(49)]
+    assert [dealt.count(own) for own in range(4)] == [27, 12, 6, 4]
+    assert [dealt[:10].count(own) for own in range(4)] == [6, 2, 1, 1]
+
+
+def test_hyperband_spares_the_first_rungs_of_a_bracket_and_compares_within_it():
+    rule = replace(SEARCH, scheduler="hyperband")
+    by_bracket = {own: [number for number in range(49) if bracket(number, rule) == own] for own in range(4)}
+    first, others = by_bracket[1][0], by_bracket[1][1:7]
+    worst = trial(first, 0.1, 0.1)
+    assert goes_on(worst, [trial(number, 0.9, 0.9) for number in others], rule), "spared at 2"
+    worst = trial(first, *[0.1] * 6)
+    assert not goes_on(worst, [trial(number, *[0.9] * 6) for number in others], rule), "judged at 6"
+    strangers = [trial(number, *[0.9] * 6) for number in by_bracket[0][:6]]
+    assert goes_on(worst, strangers, rule), "those of another bracket are no rivals"
