@@ -12,7 +12,8 @@ from ray.tune.search import Searcher
 
 from launch import search as searches
 from launch.plan import Plan
-from sptskm.search import Draw, Settings, Trial, folder_of, ordered, read_trial
+from sptskm.config import Config
+from sptskm.search import Draw, Search, Settings, Trial, folder_of, ordered, present, read_trial
 
 
 class OptunaDraws(Searcher):
@@ -24,7 +25,7 @@ class OptunaDraws(Searcher):
         self.found, self.home = found, searches.folder(plan)
         self.home.mkdir(parents=True, exist_ok=True)
         self.studies: dict[str, optuna.Study] = {
-            stream: _study(self.home, stream, search.seed) for stream, search in found.items()
+            stream: _study(self.home, search, plan.config(stream)) for stream, search in found.items()
         }
         self.left = self._catch_up()
         self.handed_out: dict[str, tuple[str, int]] = {}
@@ -34,17 +35,14 @@ class OptunaDraws(Searcher):
         if self.left:
             asked = self.left.pop(0)
         else:
-            missing = {name: self.found[name].trials - len(study.trials) for name, study in self.studies.items()}
+            missing = {name: self.found[name].trials - _asked(study) for name, study in self.studies.items()}
             stream = max(missing, key=lambda name: missing[name])
             if missing[stream] <= 0:
                 return Searcher.FINISHED
             new = self.studies[stream].ask()
-            asked = {
-                "stream": stream,
-                "number": new.number,
-                "settings": drawn(new, self.found[stream].space),
-            }
-            new.set_user_attr("settings", asked["settings"])
+            settings = drawn(new, self.found[stream].space)
+            new.set_user_attr("settings", settings)
+            asked = self._task(stream, new.number, settings)
         self.handed_out[trial_id] = asked["stream"], asked["number"]
         return {"trial": asked}
 
@@ -72,17 +70,24 @@ class OptunaDraws(Searcher):
                 if record is not None and record.end:
                     self._tell(stream, asked.number, record)
                 elif "settings" in asked.user_attrs:
-                    settings = asked.user_attrs["settings"]
-                    left.append({"stream": stream, "number": asked.number, "settings": settings})
+                    left.append(self._task(stream, asked.number, asked.user_attrs["settings"]))
                 else:  # killed while it was drawn
                     study.tell(asked.number, state=TrialState.FAIL)
         return left
+
+    def _task(self, stream: str, number: int, settings: Settings) -> dict[str, Any]:
+        return {"stream": stream, "number": number, "settings": settings, "epochs": self.found[stream].epochs}
 
     def _tell(self, stream: str, number: int, record: Trial | None) -> None:
         if record is None or record.best is None:
             self.studies[stream].tell(number, state=TrialState.FAIL)
         else:
             self.studies[stream].tell(number, record.best.mAP)
+
+
+def _asked(study: optuna.Study) -> int:
+    """Trials that have been handed out."""
+    return sum(trial.state != TrialState.WAITING for trial in study.trials)
 
 
 def drawn(trial: optuna.Trial, space: Mapping[str, Draw]) -> Settings:
@@ -104,9 +109,17 @@ def _suggest(trial: optuna.Trial, name: str, draw: Draw) -> Any:
     return trial.suggest_float(name, low, high, step=step, log=draw.kind == "loguniform")
 
 
-def _study(home: Path, stream: str, seed: int) -> optuna.Study:
-    storage = JournalStorage(JournalFileBackend(str(home / f"optuna-{stream}.log")))
-    sampler = optuna.samplers.TPESampler(seed=seed)
-    return optuna.create_study(
-        storage=storage, sampler=sampler, study_name=stream, direction="maximize", load_if_exists=True
+def _study(home: Path, search: Search, config: Config) -> optuna.Study:
+    """The study of a stream; a new one begins with the configuration as it is, as far as that could be drawn."""
+    storage = JournalStorage(JournalFileBackend(str(home / f"optuna-{search.stream}.log")))
+    sampler = optuna.samplers.TPESampler(seed=search.seed)
+    study = optuna.create_study(
+        storage=storage, sampler=sampler, study_name=search.stream, direction="maximize", load_if_exists=True
     )
+    if not study.trials:
+        space = search.space
+        known = {name: value for name, value in present(config, space).items() if space[name].holds(value)}
+        study.enqueue_trial(
+            {n: space[n].values.index(value) if space[n].kind == "choice" else value for n, value in known.items()}
+        )
+    return study

@@ -1,7 +1,10 @@
 """What the launchers share about searches: trials as training runs, and what becomes of the best."""
 
 import argparse
+import fcntl
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 Searches = Mapping[str, Search]
 """By stream."""
 
+PAGE_SECONDS = 30.0  # at least between two versions of the page that a running search shows
 FOLDER, WINNER, RETRAINED = "search", "winner", "retrained"
 
 
@@ -89,10 +93,11 @@ def blind(plan: Plan) -> Plan:
 def left(plan: Plan, search: Search, epochs: int) -> list[tuple[int, Settings]]:
     """Number and settings of the trials that are not trained up to an epoch and have not ended, or have failed."""
     known = {trial.number: trial for trial in own_trials(plan, search)}
+    drawn = dict(enumerate(search.drawn(plan.config(search.stream))))
     if search.scheduler != "pbt":
         done = {number for number, trial in known.items() if trial.end in DONE}
-        return [(number, settings) for number, settings in enumerate(search.drawn()) if number not in done]
-    settings = {**dict(enumerate(search.drawn())), **{number: trial.settings for number, trial in known.items()}}
+        return [(number, settings) for number, settings in drawn.items() if number not in done]
+    settings = drawn | {number: trial.settings for number, trial in known.items()}
     last = epochs == search.epochs
     there = {n for n, trial in known.items() if trial.epochs >= epochs and (trial.end in DONE or not last)}
     return [(number, own) for number, own in settings.items() if number not in there]
@@ -139,6 +144,18 @@ def run_trial(trial: Trial, config: Config, search: Search, stop: StopFlag, foll
         recorder.end("ended early" if ended else "finished" if config.train.epochs == search.epochs else "paused")
 
 
+def show(plan: Plan, found: Searches, seconds: float = PAGE_SECONDS) -> None:
+    """Bring the search's page up to date, unless that was done within so many seconds, or is being done."""
+    from sptskm.report.search import write_page
+
+    home = folder(plan)
+    with (home / "page.lock").open("w") as lock, suppress(BlockingIOError, PermissionError):
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        written = max((file.stat().st_mtime for file in home.glob("events.*")), default=0.0)
+        if time.time() - written > seconds:
+            write_page(read_trials(home), found, home)
+
+
 def best_trials(plan: Plan, trials: Sequence[Trial]) -> dict[str, Trial]:
     """The best trial of each stream of a plan; ConfigError when one has none with a score."""
     found = {config.stream: ranked(trials, config.stream) for config in plan.configs}
@@ -161,17 +178,16 @@ def conclude(plan: Plan, found: Searches, stop: StopFlag) -> str:
     chosen = fuse_held_out(runs, plan.final, stop) if len(runs) == 2 else None
     if not is_main():
         return ""
-    epochs = {stream: search.epochs for stream, search in found.items()}
-    winner(plan, epochs, best, chosen)
-    write_page(trials, epochs, folder(plan))
-    lines = [text(trials, epochs), f"best settings: {plan.folder / WINNER}"]
+    winner(plan, found, best, chosen)
+    write_page(trials, found, folder(plan))
+    lines = [text(trials, found), f"best settings: {plan.folder / WINNER}"]
     if chosen is not None:
         scores = ", ".join(f"{name} {mAP:.1%}" for name, mAP in chosen.mAP.items())
         lines.append(f"held-out mAP {scores} ({chosen.normalisation}, weight of SMIN {chosen.weight:.2f})")
     return "\n".join(lines)
 
 
-def winner(plan: Plan, epochs: Mapping[str, int], best: Mapping[str, Trial], chosen: "HeldOut | None") -> None:
+def winner(plan: Plan, searched: Searches, best: Mapping[str, Trial], chosen: "HeldOut | None") -> None:
     """Write the best settings as configurations: `--config FOLDER/winner` trains them as any others."""
     home = plan.folder / WINNER
     home.mkdir(parents=True, exist_ok=True)
@@ -181,7 +197,7 @@ def winner(plan: Plan, epochs: Mapping[str, int], best: Mapping[str, Trial], cho
     (home / "final.yaml").write_text(to_yaml(final))
     for config in plan.configs:
         found = configured(config, best[config.stream].settings)
-        found = replace(found, train=replace(found.train, epochs=epochs[config.stream]), run="")
+        found = replace(found, train=replace(found.train, epochs=searched[config.stream].epochs), run="")
         (home / f"{config.stream}.yaml").write_text(to_yaml(found))
 
 

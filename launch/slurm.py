@@ -141,7 +141,7 @@ def submit_search(plan: Plan, cluster: Cluster, found: searches.Searches, retrai
             ]
             if not left:
                 continue
-            jobs = [TrialJob(plan, search, trial, config, limit) for trial, config in left]
+            jobs = [TrialJob(plan, found, trial, config, limit) for trial, config in left]
             for (trial, _), job in zip(left, queue_array(plan, cluster, jobs, stream), strict=True):
                 queued.add(trial.name, job)
         after = queued.behind("afterany") if queued.jobs else ""

@@ -30,14 +30,13 @@ def sweep(plan: Plan, found: Searches, teams: Teams, stop: StopFlag) -> None:
     if method == "optuna":
         from launch.optuna_draws import OptunaDraws
 
-        # until it has no more
-        _run({}, tune.TuneConfig(search_alg=OptunaDraws(plan, found), num_samples=-1), follower)
+        _run({}, follower, search_alg=OptunaDraws(plan, found), num_samples=-1)  # until it has no more
         return
     for generation in range(max(generations.count(search) for search in found.values())):
         left = [task for search in found.values() for task in _tasks(plan, search, generation)]
         if left and not stop.requested:
             left.sort(key=lambda task: task["number"])  # the streams in turn
-            _run({"trial": tune.grid_search(left)}, tune.TuneConfig(scheduler=Ending(plan, found)), follower)
+            _run({"trial": tune.grid_search(left)}, follower)
 
 
 def _tasks(plan: Plan, search: Search, generation: int) -> list[dict[str, Any]]:
@@ -46,9 +45,10 @@ def _tasks(plan: Plan, search: Search, generation: int) -> list[dict[str, Any]]:
     return [{"stream": search.stream, "number": n, "settings": s, "epochs": epochs} for n, s in left]
 
 
-def _run(space: Mapping[str, Any], how: tune.TuneConfig, follower: "SearchFollower") -> None:
+def _run(space: Mapping[str, Any], follower: "SearchFollower", **how: Any) -> None:
     known = {"plan": follower.plan, "found": follower.found, "teams": follower.teams}
-    fit(tune.with_parameters(attempt, **known), lambda task: task["trial"]["stream"], space, how, follower)
+    how["scheduler"] = Ending(follower.plan, follower.found)
+    fit(tune.with_parameters(attempt, **known), lambda task: task["trial"]["stream"], space, follower, **how)
 
 
 def attempt(settings: Mapping[str, Any], plan: Plan, found: Searches, teams: Teams) -> dict[str, str]:
@@ -121,3 +121,4 @@ class SearchFollower(Follower):
             record = replace(record, end=end, reason=reason)
         told = f"{record.end}: {record.reason}" if record.reason else record.end
         print(f"{record.name} {told}", file=sys.stderr)
+        searches.show(self.plan, self.found)

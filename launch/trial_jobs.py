@@ -7,9 +7,10 @@ from submitit.helpers import Checkpointable
 
 from launch.jobs import attend, evaluated, trained
 from launch.plan import Plan
-from launch.search import Searches, conclude, folder, found, retrained, run_trial
+from launch.search import Searches, conclude, folder, found, retrained, run_trial, show
 from sptskm.config import Config
-from sptskm.search import Score, Search, Trial, goes_on, read_trial, read_trials
+from sptskm.search import Score, Trial, goes_on, read_trial, read_trials
+from sptskm.training.allocation import is_main
 from sptskm.training.signals import StopFlag
 
 
@@ -18,7 +19,7 @@ class TrialJob(Checkpointable):
     """Train one trial, or continue it; it ends by itself when others are better."""
 
     plan: Plan
-    search: Search
+    found: Searches
     trial: Trial
     config: Config
     requeues: int
@@ -27,11 +28,13 @@ class TrialJob(Checkpointable):
         attend(self._train, self.config.train.leave_seconds, self.requeues)
 
     def _train(self, stop: StopFlag) -> None:
-        run_trial(self.trial, self.config, self.search, stop, self._goes_on)
+        run_trial(self.trial, self.config, self.found[self.trial.stream], stop, self._goes_on)
+        if is_main():
+            show(self.plan, self.found)
 
     def _goes_on(self, _score: Score) -> bool:
         mine = read_trial(self.trial.folder)
-        return mine is None or goes_on(mine, read_trials(folder(self.plan)), self.search)
+        return mine is None or goes_on(mine, read_trials(folder(self.plan)), self.found[mine.stream])
 
 
 @dataclass(frozen=True)

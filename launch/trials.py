@@ -4,6 +4,7 @@ A run keeps its checkpoints in its own folder and continues from what it finds t
 else to be started again.
 """
 
+import os
 import re
 import sys
 import time
@@ -17,14 +18,18 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from launch.plan import Plan
-from launch.workers import Failed, Report, Team, ask_to_stop, work
+from launch.workers import Crew, Failed, Report, Team, ask_to_stop
 from sptskm.training.endings import Stopped, Unreachable
 from sptskm.training.signals import StopFlag
 
 Teams = Mapping[str, Team]
 """By stream."""
 
+CREWS: dict[Team, Crew] = {}
+"""In the process of a trial: workers without work."""
+
 FOLDER = "ray"  # in the folder of the runs: what Tune writes
+LEAVE_SECONDS = "30"  # in which the ranks of a trial that Tune has ended are ready for the next one
 IDLE_SECONDS = 30.0  # before somebody is told that no trial runs
 
 
@@ -37,14 +42,12 @@ def train(plan: Plan, teams: Teams, retries: int, stop: StopFlag) -> dict[str, s
     follower = Follower(plan, teams, retries, stop)
     space = {"stream": tune.grid_search([config.stream for config in plan.configs])}
     driven = tune.with_parameters(drive, plan=plan, teams=teams)
-    fit(driven, lambda settings: settings["stream"], space, tune.TuneConfig(), follower)
+    fit(driven, lambda settings: settings["stream"], space, follower)
     return {trial.config["stream"]: _end(trial) for trial in follower.trials}
 
 
-def fit(
-    drive: Any, stream: Callable[[Any], str], space: Mapping[str, Any], how: tune.TuneConfig, follower: "Follower"
-) -> None:
-    """Let Tune run the trials of a space, each with room for the team of its stream."""
+def fit(drive: Any, stream: Callable[[Any], str], space: Mapping[str, Any], follower: "Follower", **how: Any) -> None:
+    """Let Tune run the trials of a space, each with room for the team of its stream; `how` goes to TuneConfig."""
     teams = follower.teams
 
     def room(settings: Any) -> tune.PlacementGroupFactory:
@@ -55,7 +58,7 @@ def fit(
     tuner = tune.Tuner(
         tune.with_resources(drive, room),
         param_space=dict(space),
-        tune_config=how,
+        tune_config=tune.TuneConfig(reuse_actors=True, **how),
         run_config=tune.RunConfig(
             name=FOLDER,
             storage_path=str(follower.plan.folder),
@@ -79,21 +82,35 @@ def lead(team: Team, file: Path, method: str, arguments: Sequence[Any]) -> str:
     """Let the ranks of a trial do a method of Worker, and pass on what they report.
 
     How it ended: "finished", "stopped", or why it failed by its own fault. Raises Unreachable when a worker is lost.
+    The workers stay for the next trial in this process, which has the same room; without one they end with it.
     """
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = LEAVE_SECONDS  # for the trial that Tune ends before the next one
 
     def report(news: list[Report]) -> None:
         for values in news:
             tune.report(dict(values))
 
+    crew = CREWS.pop(team, None) or _hire(team)
     try:  # what is raised lets Tune start the trial again, if it may
-        group = ray.util.get_current_placement_group()
-        assert group is not None
-        work(team, group, file, method, arguments, report)
-    except Stopped:
-        return "stopped"
-    except Failed as failure:
-        return str(failure)
+        crew.work(file, method, arguments, report)
+    except (Stopped, SystemExit) as asked:
+        CREWS[team] = crew
+        if isinstance(asked, Stopped):
+            return "stopped"
+        raise
+    except BaseException as failure:
+        crew.end()
+        if isinstance(failure, Failed):
+            return str(failure)
+        raise
+    CREWS[team] = crew
     return "finished"
+
+
+def _hire(team: Team) -> Crew:
+    group = ray.util.get_current_placement_group()
+    assert group is not None
+    return Crew(team, group)
 
 
 def evaluate(plan: Plan, team: Team, retries: int, stop: StopFlag) -> str:
@@ -130,7 +147,11 @@ def _perform(plan: Plan, team: Team, stop: StopFlag, name: str, method: str, arg
         while not group.wait(1):
             if stop.requested:
                 raise Stopped
-        return work(team, group, logs(plan) / f"{name}.log", method, arguments, heed)
+        crew = Crew(team, group)
+        try:
+            return crew.work(logs(plan) / f"{name}.log", method, arguments, heed)
+        finally:
+            crew.end()
     finally:
         ray.util.remove_placement_group(group)
 

@@ -96,6 +96,8 @@ class Worker:
 
     def enter(self, rank: int, places: Sequence[Place], file: Path) -> None:
         """Become a rank of a run: torchrun's variables, and all output into `file` from now on."""
+        self.stopping.requested = False  # by whom this worker was told to leave the run before
+        self.reports.clear()
         here = places[rank]
         if not file.parent.is_dir():
             raise Failed(
@@ -195,29 +197,35 @@ def _explained() -> Iterator[None]:
         raise Failed(sentence(error) if told else traceback.format_exc()) from None
 
 
-def work(
-    team: Team,
-    group: PlacementGroup,
-    file: Path,
-    method: str,
-    arguments: Sequence[Any],
-    heard: Callable[[list[Report]], None],
-) -> Any:
-    """Have a worker in each bundle of `group` do a method of Worker together; what rank 0 returns.
+class Crew:
+    """Workers in the bundles of a placement group, which may do one thing after another: they import torch but once."""
 
-    `heard` is called several times a second, with what rank 0 has reported meanwhile. What the ranks say is added to
-    `file`, with their number in its name. Raises Failed, Stopped, or Unreachable when a worker or its node is gone.
-    Whatever happens, the workers have been ended then.
-    """
-    workers = [_start(team, group, bundle) for bundle in range(team.workers)]
-    try:
-        places = _together([worker.place.remote() for worker in workers])
-        files = [file.with_name(f"{file.stem}-{rank}{file.suffix}") for rank in range(team.workers)]
-        _together([worker.enter.remote(rank, places, files[rank]) for rank, worker in enumerate(workers)])
-        runs = [getattr(worker, method).remote(*arguments) for worker in workers]
-        return _together(runs, lambda: heard(_news(workers[0])))[0]
-    finally:
-        for worker in workers:
+    def __init__(self, team: Team, group: PlacementGroup) -> None:
+        self.workers = [_start(team, group, bundle) for bundle in range(team.workers)]
+
+    def work(self, file: Path, method: str, arguments: Sequence[Any], heard: Callable[[list[Report]], None]) -> Any:
+        """Have all workers do a method of Worker together; what rank 0 returns.
+
+        `heard` is called several times a second, with what rank 0 has reported meanwhile. What the ranks say is added
+        to `file`, with their number in its name. Raises Failed, Stopped, or Unreachable when a worker or its node is
+        gone, and what `heard` raises.
+        """
+        places = _together([worker.place.remote() for worker in self.workers])
+        files = [file.with_name(f"{file.stem}-{rank}{file.suffix}") for rank in range(len(places))]
+        _together([worker.enter.remote(rank, places, files[rank]) for rank, worker in enumerate(self.workers)])
+        runs = [getattr(worker, method).remote(*arguments) for worker in self.workers]
+        try:
+            return _together(runs, lambda: heard(_news(self.workers[0])))[0]
+        except SystemExit:  # by Tune, which has other work for us
+            for worker in self.workers:
+                worker.stop.remote()
+            with suppress(Stopped):
+                _together(runs)
+            raise
+
+    def end(self) -> None:
+        """End the workers, whatever they do."""
+        for worker in self.workers:
             ray.kill(worker)
 
 

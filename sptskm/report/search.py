@@ -10,7 +10,7 @@ from sptskm.report.console import table
 from sptskm.report.figures import STREAMS, axes_of
 from sptskm.report.strips import INK, SOFT, Image, hexadecimal, rendered
 from sptskm.report.tensorboard import Board
-from sptskm.search import Trial, ranked
+from sptskm.search import Search, Trial, ranked
 
 SHOWN = 5  # trials of each stream in the table
 PARTS = 3  # into which the range of a number is cut to see what it explains
@@ -18,17 +18,20 @@ METRIC = "validation/mAP"
 MINUTES = 60.0
 
 
-def text(trials: Sequence[Trial], epochs: Mapping[str, int]) -> str:
-    """The best trials of each stream, what they cost, and what ending the others early has saved.
-
-    `epochs` are those of a trial in full, by stream.
-    """
+def text(trials: Sequence[Trial], found: Mapping[str, Search]) -> str:
+    """The best trials of each stream, what they cost, and what ending the others early has saved."""
     parts = []
     for stream in sorted({trial.stream for trial in trials}, key=lambda name: name != "ssin"):
         own = [trial for trial in trials if trial.stream == stream]
         header = [stream, "mAP", "rank-1", "epoch", "trained", "rank min", "end", "settings"]
         rows = [_row(trial) for trial in ranked(trials, stream)[:SHOWN]]
-        parts += [table(header, rows), _cost(own, epochs[stream]), *_failures(own), ""]
+        parts += [
+            table(header, rows),
+            _cost(own, found[stream].epochs),
+            *_gain(own, found[stream]),
+            *_failures(own),
+            "",
+        ]
     return "\n".join(parts).rstrip()
 
 
@@ -51,6 +54,18 @@ def _cost(own: Sequence[Trial], epochs: int) -> str:
     told = ", ".join(f"{count} {end}" for end, count in ends.items() if count)
     saved = f", {1 - spent / full:.0%} less than all of them in full" if full > spent else ""
     return f"{len(own)} trials ({told}): {MINUTES * spent:.1f} rank minutes{saved}"
+
+
+def _gain(own: Sequence[Trial], search: Search) -> list[str]:
+    """What the best is ahead of the configuration as it was, where that has been tried to the end."""
+    first = next((trial for trial in own if trial.number == 0 and trial.epochs == search.epochs), None)
+    best = ranked(own, search.stream)[:1]
+    if search.method == "grid" or search.scheduler == "pbt" or first is None or first.best is None:
+        return []
+    assert best[0].best is not None
+    return [
+        f"as configured ({first.name}) {100 * first.best.mAP:.1f}, found ({best[0].name}) {100 * best[0].best.mAP:.1f}"
+    ]
 
 
 def _failures(own: Sequence[Trial]) -> list[str]:
@@ -92,20 +107,25 @@ def begin_page(trial: Trial) -> None:
     board.close()
 
 
-def write_page(trials: Sequence[Trial], epochs: Mapping[str, int], folder: Path) -> None:
-    """The search's own page in `folder`: best so far and cost by trial, importance of each setting, the table."""
+def write_page(trials: Sequence[Trial], found: Mapping[str, Search], folder: Path) -> None:
+    """The search's own page in `folder`: best so far and cost over time, importance of each setting, the table.
+
+    It replaces an earlier one, in an open TensorBoard as well. Points lie at the ends of trials.
+    """
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()
     board = Board(folder)
     for stream in {trial.stream for trial in trials}:
         best, spent = 0.0, 0.0
-        for number, trial in enumerate(trial for trial in trials if trial.stream == stream):
+        ends = sorted((trial for trial in trials if trial.stream == stream and trial.end), key=lambda one: one.ended)
+        for count, trial in enumerate(ends, 1):
             best = max(best, trial.best.mAP if trial.best else 0.0)
             spent += trial.rank_hours
-            board.scalars({f"search {stream}/best mAP so far": best, f"search {stream}/rank hours": spent}, number)
+            point = {f"search {stream}/best mAP so far": best, f"search {stream}/rank hours": spent}
+            board.scalars(point, count, trial.ended)
         board.picture(f"search {stream}/importance", importance_bars(importance(trials, stream), stream), 0)
         board.picture(f"search {stream}/scores by epoch", score_curves(trials, stream), 0)
-    board.text("search", f"```\n{text(trials, epochs)}\n```")
+    board.text("search", f"```\n{text(trials, found)}\n```")
     board.close()
 
 

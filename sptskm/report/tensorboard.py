@@ -20,11 +20,11 @@ class Board:
     def __init__(self, folder: Path, first_step: int = 0, writes: bool = True) -> None:
         self._writer: Any = SummaryWriter(str(folder), purge_step=first_step) if writes else None
 
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """One point per tag."""
+    def scalars(self, values: Mapping[str, float], step: int, when: float | None = None) -> None:
+        """One point per tag, of now or of a time in seconds since 1970."""
         if self._writer is not None:
             for tag, value in values.items():
-                self._writer.add_scalar(tag, value, step)
+                self._writer.add_scalar(tag, value, step, when)
 
     def picture(self, tag: str, image_HW3: NDArray[np.uint8], step: int) -> None:
         """An RGB picture."""

@@ -2,7 +2,7 @@
 
 from sptskm.search.population import Succession, successions
 from sptskm.search.records import DONE, Recorder, Score, Trial, folder_of, name_of, ranked, read_trial, read_trials
-from sptskm.search.space import Draw, Search, Settings, check, configured, load_search, ordered
+from sptskm.search.space import Draw, Search, Settings, check, configured, load_search, ordered, present
 from sptskm.search.stopping import goes_on
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "load_search",
     "name_of",
     "ordered",
+    "present",
     "ranked",
     "read_trial",
     "read_trials",

@@ -53,7 +53,7 @@ def vary(settings: Settings, space: Mapping[str, Draw], rng: np.random.Generator
     for name in ordered(space):
         if not space[name].applies(varied):
             continue
-        draw_anew = rng.random() < AFRESH or name not in settings
+        draw_anew = rng.random() < AFRESH or name not in settings or not space[name].holds(settings[name])
         # what depends on another setting may not have been drawn with it
         new = afresh.get(name, space[name].at(rng.random()))
         varied[name] = new if draw_anew else _moved(settings[name], space[name], rng)

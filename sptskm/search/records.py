@@ -48,6 +48,8 @@ class Trial:
     """Empty while it runs, or when it was interrupted; paused between two generations of a population."""
     reason: str = ""
     """Why it failed."""
+    ended: float = 0.0
+    """When, in seconds since 1970."""
 
     @property
     def name(self) -> str:
@@ -123,7 +125,7 @@ class Recorder:
 
     def end(self, end: End, reason: str = "") -> None:
         """Note how it ended; a trial without an end is continued by the next search in its folder."""
-        write_text(self.folder / END, json.dumps({"end": end, "reason": reason}))
+        write_text(self.folder / END, json.dumps({"end": end, "reason": reason, "ended": time.time()}))
 
 
 def read_trials(folder: str | Path) -> list[Trial]:

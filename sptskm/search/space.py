@@ -8,8 +8,8 @@
       optim.algorithm: {choice: [adam, sgd]}
       optim.weight_decay: {loguniform: [1.0e-6, 1.0e-3], when: {optim.algorithm: [sgd]}}
 
-Names with a dot are settings that vary; those without are rules, in a section for that stream alone. A drawn trial is a
-pure function of the file, its seed, the stream and the trial's number.
+Names with a dot are settings that vary; those without are rules, in a section for that stream alone. Trial 0 is
+the configuration as it is; a drawn one is a pure function of the file, its seed, the stream and the trial's number.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sptskm.config import DEFAULTS, Config, ConfigError
-from sptskm.configfile import merge, named, nest, read_yaml
+from sptskm.configfile import flat, merge, named, nest, read_yaml, to_dict
 
 Settings = dict[str, Any]
 """Values by the dotted names of configuration keys."""
@@ -73,6 +73,10 @@ class Draw:
             step = self.values[2]
             return low + step * min(round((number - low) / step), math.floor((high - low) / step + 1e-9))
         return number
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value could be drawn, steps aside."""
+        return value in self.values if self.kind == "choice" else self.values[0] <= value <= self.values[1]
 
     @property
     def extremes(self) -> Sequence[Any]:
@@ -136,11 +140,12 @@ class Search(Rules):
     space: Mapping[str, Draw] = field(default_factory=dict)
     """How each setting is drawn, by its dotted name."""
 
-    def drawn(self) -> list[Settings]:
-        """The settings of all trials, for a method that knows them beforehand."""
+    def drawn(self, config: Config) -> list[Settings]:
+        """The settings of all trials, for a method that knows them beforehand; number 0 is `config` as it is."""
         if self.method == "grid":
             return list(_grid(self.space))
-        return [random(self.space, self.generator(number)) for number in range(self.trials)]
+        others = (random(self.space, self.generator(number)) for number in range(1, self.trials))
+        return [present(config, self.space), *others]
 
     def generator(self, *numbers: int) -> np.random.Generator:
         """Random numbers that depend on the seed, the stream and these numbers alone."""
@@ -198,6 +203,16 @@ def check(search: Search, config: Config) -> None:
 def configured(config: Config, settings: Mapping[str, Any]) -> Config:
     """`config` with the settings of a trial; ConfigError where they do not go together."""
     return merge(config, nest(settings))
+
+
+def present(config: Config, space: Mapping[str, Draw]) -> Settings:
+    """The settings of a space as a configuration has them, whether they could be drawn or not."""
+    values = flat(to_dict(config))
+    settings: Settings = {}
+    for name in ordered(space):
+        if space[name].applies(settings):
+            settings[name] = values[name]
+    return settings
 
 
 def _draw(name: str, text: Any) -> Draw:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sptskm.config import DEFAULTS
 from sptskm.search import Draw, Score, Search, Trial, read_trial, successions
 from sptskm.search.population import vary
 from sptskm.search.records import Recorder
@@ -19,7 +20,7 @@ SEARCH = Search(trials=6, scheduler="pbt", reduction=3, stream="smin", space=SPA
 
 def member(number: int, mAP: float | None, end: str = "paused") -> Trial:
     scores = [] if mAP is None else [Score(4, 40, mAP, mAP, 0.0, 1.0)]
-    return Trial("smin", number, SEARCH.drawn()[number], 1, "", scores, end)  # type: ignore[arg-type]
+    return Trial("smin", number, SEARCH.drawn(DEFAULTS["smin"])[number], 1, "", scores, end)  # type: ignore[arg-type]
 
 
 def test_the_worst_third_takes_over_from_the_best_third():

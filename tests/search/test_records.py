@@ -7,7 +7,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sptskm.report import search as report
-from sptskm.search import Recorder, Trial, ranked, read_trials
+from sptskm.search import Recorder, Search, Trial, ranked, read_trials
+
+FOUND = {stream: Search(epochs=4, stream=stream) for stream in ("ssin", "smin")}
 
 
 def record(folder: Path, stream: str, number: int, scores: list[float], end: str = "finished", **settings) -> Recorder:
@@ -89,7 +91,7 @@ def test_trials_are_ranked_by_their_best_score_and_the_earlier_of_equals_is_firs
 
 
 def test_the_table_names_the_best_their_cost_and_what_failed(searched):
-    lines = report.text(read_trials(searched), {"ssin": 4, "smin": 4}).splitlines()
+    lines = report.text(read_trials(searched), FOUND).splitlines()
     assert lines[0].split()[0] == "ssin"
     best = next(line for line in lines if line.startswith("smin-0003")).split()
     assert best[1] == "30.0"
@@ -108,7 +110,7 @@ def test_a_setting_that_decides_explains_the_scores_and_one_that_does_not_explai
 
 def test_the_page_shows_progress_cost_and_importance_once_however_often_it_is_written(searched):
     for _ in range(2):
-        report.write_page(read_trials(searched), {"ssin": 4, "smin": 4}, searched)
+        report.write_page(read_trials(searched), FOUND, searched)
     assert len(list(searched.glob("events*"))) == 1
     events = EventAccumulator(str(searched)).Reload()
     best = [event.value for event in events.Scalars("search smin/best mAP so far")]

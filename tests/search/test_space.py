@@ -25,6 +25,9 @@ smin:
 """
 
 
+INSIDE = configured(DEFAULTS["smin"], {"optim.lr": 0.01, "loss.margin": 0.3})
+
+
 @pytest.fixture
 def write(tmp_path: Path):
     def write(text: str) -> Path:
@@ -35,7 +38,7 @@ def write(tmp_path: Path):
 
 
 def test_values_lie_in_their_ranges_and_reach_both_ends(write):
-    drawn = load_search(write(SPACE))["smin"].drawn()
+    drawn = load_search(write(SPACE))["smin"].drawn(INSIDE)
     assert len(drawn) == 200
     rates = np.log10([settings["optim.lr"] for settings in drawn])
     assert -4 <= rates.min() < -3.9
@@ -47,17 +50,28 @@ def test_values_lie_in_their_ranges_and_reach_both_ends(write):
 
 
 def test_a_setting_is_drawn_only_where_its_condition_holds_whatever_the_order_in_the_file(write):
-    for settings in load_search(write(SPACE))["smin"].drawn():
+    for settings in load_search(write(SPACE))["smin"].drawn(DEFAULTS["smin"]):
         assert ("optim.weight_decay" in settings) == (settings["optim.algorithm"] == "sgd")
 
 
 def test_a_trial_depends_on_the_seed_the_stream_and_its_number_alone(write):
     few, many = (load_search(write(SPACE.replace("200", count)))["smin"] for count in ("5", "50"))
-    assert few.drawn() == many.drawn()[:5]
+    assert few.drawn(INSIDE) == many.drawn(INSIDE)[:5]
     other = load_search(write(SPACE.replace("seed: 3", "seed: 4")))["smin"]
-    assert other.drawn()[:5] != few.drawn()
+    assert other.drawn(INSIDE)[:5] != few.drawn(INSIDE)
     both = load_search(write(SPACE + SPACE[SPACE.index("smin:") :].replace("smin:", "ssin:")))
-    assert both["ssin"].drawn()[:5] != both["smin"].drawn()[:5]
+    assert both["ssin"].drawn(INSIDE)[1:5] != both["smin"].drawn(INSIDE)[1:5]
+
+
+def test_the_first_trial_is_the_configuration_as_it_is_even_where_it_could_not_be_drawn(write):
+    search = load_search(write(SPACE))["smin"]
+    config = configured(DEFAULTS["smin"], {"optim.lr": 3.0, "loss.margin": 0.25})
+    first = search.drawn(config)[0]
+    assert first["optim.lr"] == 3.0
+    assert configured(config, first) == config
+    assert [name for name, draw in search.space.items() if name in first and not draw.holds(first[name])] == [
+        "optim.lr"
+    ]
 
 
 def test_a_section_may_have_rules_of_its_own(write):
@@ -74,7 +88,7 @@ def test_a_section_may_have_rules_of_its_own(write):
 def test_every_drawn_trial_is_a_configuration(write):
     search = load_search(write(SPACE))["smin"]
     check(search, DEFAULTS["smin"])
-    for settings in search.drawn():
+    for settings in search.drawn(DEFAULTS["smin"]):
         config = configured(DEFAULTS["smin"], settings)
         assert config.optim.lr == settings["optim.lr"]
         assert config.sampling.tracklets == settings["sampling.tracklets"]
@@ -90,7 +104,7 @@ ssin:
 """
     search = load_search(write(text))["ssin"]
     check(search, DEFAULTS["ssin"])
-    drawn = search.drawn()
+    drawn = search.drawn(DEFAULTS["ssin"])
     assert len(drawn) == 2 + 4
     assert {"optim.algorithm": "adam", "sampling.tracklets": 2} in drawn
 
