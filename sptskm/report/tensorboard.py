@@ -39,7 +39,9 @@ class Board:
     def hyperparameters(self, settings: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """This run's line in HParams: its settings, and the tags whose last points are its results."""
         if self._writer is not None:
-            plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
+            # it would take true and false for numbers, and knows no lists
+            number = {k: isinstance(v, int | float) and not isinstance(v, bool) for k, v in settings.items()}
+            plain = {k: v if number[k] else str(v) for k, v in settings.items()}
             experiment, session, _ = hparams(plain, dict.fromkeys(metrics, 0.0))
             # without an end: a run that is ended by others, or killed, is listed all the same
             for summary in (experiment, session):

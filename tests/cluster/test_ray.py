@@ -17,6 +17,7 @@ from launching import end, processes_with, start, write_configs
 from runs import assert_same_end, until, until_training
 from small import on_ranks, small_config
 
+from sptskm.search import read_trials
 from sptskm.training.trainer import train
 
 EPOCHS = 4
@@ -155,6 +156,25 @@ def test_a_run_across_two_nodes_survives_a_killed_worker_and_a_lost_node_and_end
     assert (run / "final" / "results.json").is_file()
 
 
+def test_a_search_goes_on_when_a_node_is_lost_and_ends_whole(cluster: Cluster, walkers: Path, tmp_path: Path) -> None:
+    run, file = tmp_path / "run", tmp_path / "search.yaml"
+    file.write_text("trials: 4\nepochs: 6\nscheduler: none\nsmin:\n  optim.lr: {loguniform: [1.0e-3, 1.0e-1]}\n")
+    configs = write_configs(tmp_path / "configs", walkers)
+    launcher = cluster.launcher("--stream", "smin", "--config", configs, "--run", run, "--search", file, "--nodes", 3)
+    logs = [run / "jobs" / f"smin-{number:04d}-0.log" for number in range(2)]
+    until("a score", lambda: launcher.poll() is not None or (run / "search/smin/0001/scores.jsonl").exists())
+    lost = rank(logs[1])
+    assert lost, end(launcher)
+    cluster.kill(next(node for node in cluster.running() if lost in descendants(node.pid)))
+    code, out, err = end(launcher)
+    cluster.add()
+    assert code == 0, err
+    assert "smin-0001: a rank is gone" in err or "smin-0001: The actor died" in err, err
+    trials = read_trials(run / "search")
+    assert [(trial.end, trial.epochs) for trial in trials] == [("finished", 6)] * 4
+    assert out.startswith("smin ")
+
+
 def test_the_workers_of_a_killed_launcher_end_and_the_cluster_stays(
     cluster: Cluster, words: list[object], tmp_path: Path
 ) -> None:
@@ -184,6 +204,28 @@ def test_two_launchers_on_one_machine_have_rays_of_their_own_whatever_the_enviro
     assert code == 0, err
     assert_same_end(tmp_path / "run" / "ssin", plain)
     assert not processes_with(str(deep))
+
+
+def test_a_search_over_both_streams_in_a_job_of_slurm_is_preempted_and_goes_on_on_two_nodes(
+    slurm: Slurm, walkers: Path, tmp_path: Path
+) -> None:
+    run, file = tmp_path / "run", tmp_path / "search.yaml"
+    rules = "trials: 2\nepochs: 4\ngrace_epochs: 2\nworkers: 2\n"
+    file.write_text(f"{rules}ssin:\n  loss.margin: {{uniform: [0, 1]}}\nsmin:\n  loss.margin: {{uniform: [0, 1]}}\n")
+    resources = ["-p", "main", "-N2", "-c1", "--mem=2G", "--gpus-per-node=0", f"--output={tmp_path / 'log'}"]
+    words = ["--stream", "both", "--config", write_configs(tmp_path / "configs", walkers), "--run", run]
+    job = slurm.call("sbatch", "--parsable", *resources, "slurm/ray.sbatch", *words, "--search", file)
+    until("a trial that has ended", lambda: any(trial.end for trial in read_trials(run / "search")))
+    before = [trial for trial in read_trials(run / "search") if trial.end]
+    slurm.wait(slurm.occupy(seconds=1), "COMPLETED")
+    slurm.wait_once_requeued(job)
+    after = read_trials(run / "search")
+    assert len(after) == 4
+    assert all(trial.end in ("finished", "ended early") for trial in after)
+    assert all(trial in after for trial in before), "what had ended was not done again"
+    assert "best settings" in (tmp_path / "log").read_text()
+    assert (run / "final" / "results.json").is_file()
+    until("no process of the job", lambda: not processes_with(f"SLURM_JOB_ID={job}"))
 
 
 def test_a_job_of_slurm_with_its_own_ray_is_preempted_and_ends_with_the_same_bits_and_no_process_left(

@@ -1,5 +1,6 @@
 """A search in a real Ray: killed, continued, and what it has found; asserted are records and settings."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,18 @@ ssin:
   optim.lr: {{choice: [1.0e-3, 1.0e-2]}}
 smin:
   optim.lr: {{choice: [1.0e-3, 1.0e+30]}}
+"""
+
+
+POPULATION = """
+scheduler: pbt
+trials: 3
+epochs: 6
+grace_epochs: 2
+validate_every: 2
+smin:
+  optim.lr: {loguniform: [1.0e-3, 1.0e-1]}
+  optim.weight_decay: {loguniform: [1.0e-6, 1.0e-3]}
 """
 
 
@@ -58,3 +71,32 @@ def test_a_killed_search_is_continued_by_the_same_command_and_what_it_finds_is_t
     assert "all" in out, "the final table"
     assert (run / "retrained" / "ssin" / "result.json").exists() == (method == "grid")
     shutil.rmtree(run)
+
+
+def test_a_population_that_was_killed_between_and_in_generations_ends_as_if_nothing_had_happened(
+    walkers: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "search.yaml").write_text(POPULATION)
+    words = ["launch/tune.py", "--stream", "smin", "--config", write_configs(tmp_path / "configs", walkers)]
+    words += ["--search", tmp_path / "search.yaml", "--run"]
+    run = tmp_path / "killed"
+    exchanged = run / "search" / "smin" / "generation-01.json"
+    for event in (exchanged.exists, lambda: any(trial.epochs == 4 for trial in begun(run).values())):
+        launcher = start(*words, run)
+        until("its moment", event)
+        launcher.kill()
+        end(launcher)
+        until("the end of its workers", lambda: not [line for line in processes_naming("ray::") if str(run) in line])
+    for folder in (run, tmp_path / "undisturbed"):
+        code, _, err = end(start(*words, folder))
+        assert code == 0, err
+    found, wanted = begun(run), begun(tmp_path / "undisturbed")
+    assert len(found) == 3
+    for name, trial in found.items():
+        assert (trial.end, trial.settings) == ("finished", wanted[name].settings)
+        assert [(s.epoch, s.mAP, s.loss) for s in trial.scores] == [
+            (s.epoch, s.mAP, s.loss) for s in wanted[name].scores
+        ]
+    (heir,) = json.loads(exchanged.with_name("generation-02.json").read_text())["successions"]
+    config = yaml.safe_load((run / "search" / "smin" / f"{heir['number']:04d}" / "config.yaml").read_text())
+    assert config["optim"]["weight_decay"] == pytest.approx(heir["settings"]["optim.weight_decay"])
