@@ -119,11 +119,7 @@ class World:
     def _synchronised(self, model: nn.Module) -> nn.Module:
         if self.device.type == "cuda":
             return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return SyncedBatchNorm.convert(model, self.sum_with_gradient)
-
-    def sum_with_gradient(self, tensor: Tensor) -> Tensor:
-        """The sum over ranks; the gradient is summed over ranks as well."""
-        return tensor if self.size == 1 else _Sum.apply(tensor)
+        return SyncedBatchNorm.convert(model, self.gather, self.sum)
 
 
 @contextmanager
@@ -247,17 +243,3 @@ class _Gather(torch.autograd.Function):
         total = grads[0].contiguous().clone()
         dist.all_reduce(total)
         return total[ctx.rank * ctx.rows : (ctx.rank + 1) * ctx.rows], None, None
-
-
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(_ctx: Any, tensor: Tensor) -> Tensor:
-        total = tensor.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(_ctx: Any, *grads: Tensor) -> Tensor:
-        total = grads[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total

@@ -73,6 +73,19 @@ def test_a_killed_search_is_continued_by_the_same_command_and_what_it_finds_is_t
     shutil.rmtree(run)
 
 
+def test_trials_that_want_half_a_gpu_share_one(walkers: Path, tmp_path: Path) -> None:
+    rules = "trials: 2\nepochs: 2\ngrace_epochs: 1\ngpus_per_worker: 0.5\n"
+    (tmp_path / "search.yaml").write_text(f"{rules}smin:\n  loss.margin: {{uniform: [0, 1]}}\n")
+    words = ["launch/tune.py", "--stream", "smin", "--config", write_configs(tmp_path / "configs", walkers)]
+    words += ["--search", tmp_path / "search.yaml", "--run", tmp_path / "run"]
+    code, _, err = end(start(*words, CUDA_VISIBLE_DEVICES="0"))  # which Ray believes
+    assert code == 0, err
+    first, second = read_trials(tmp_path / "run" / "search")
+    begun = {trial.number: (Path(trial.folder) / "trial.json").stat().st_mtime for trial in (first, second)}
+    assert begun[1] < first.ended
+    assert begun[0] < second.ended
+
+
 def test_a_population_that_was_killed_between_and_in_generations_ends_as_if_nothing_had_happened(
     walkers: Path, tmp_path: Path
 ) -> None:

@@ -65,7 +65,7 @@ def test_ranks_with_different_configurations_all_stop_before_the_first_step(walk
 
 def normalise(parts: list[np.ndarray]) -> tuple[np.ndarray, ...]:
     with join(threads=1, timeout_minutes=1) as world:
-        bn = SyncedBatchNorm.convert(nn.BatchNorm2d(3, dtype=torch.float64), world.sum_with_gradient)
+        bn = SyncedBatchNorm.convert(nn.BatchNorm2d(3, dtype=torch.float64), world.gather, world.sum)
         x = torch.tensor(parts[world.rank], requires_grad=True)
         y = bn(x)
         y.pow(3).sum().backward()
