@@ -149,6 +149,7 @@ def show(plan: Plan, found: Searches, seconds: float = PAGE_SECONDS) -> None:
     from sptskm.report.search import write_page
 
     home = folder(plan)
+    home.mkdir(parents=True, exist_ok=True)
     with (home / "page.lock").open("w") as lock, suppress(BlockingIOError, PermissionError):
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         written = max((file.stat().st_mtime for file in home.glob("events.*")), default=0.0)

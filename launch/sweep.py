@@ -26,6 +26,7 @@ from sptskm.training.signals import StopFlag
 def sweep(plan: Plan, found: Searches, teams: Teams, stop: StopFlag) -> None:
     """Run the trials of all searches that have not come to an end; what they came to is in their records."""
     follower = SearchFollower(plan, found, teams, stop)
+    searches.show(plan, found, seconds=0)
     method = next(iter(found.values())).method
     if method == "optuna":
         from launch.optuna_draws import OptunaDraws

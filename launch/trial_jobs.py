@@ -28,6 +28,8 @@ class TrialJob(Checkpointable):
         attend(self._train, self.config.train.leave_seconds, self.requeues)
 
     def _train(self, stop: StopFlag) -> None:
+        if is_main():
+            show(self.plan, self.found)
         run_trial(self.trial, self.config, self.found[self.trial.stream], stop, self._goes_on)
         if is_main():
             show(self.plan, self.found)

@@ -103,30 +103,47 @@ def _groups(values: Sequence[Any]) -> list[str]:
 def begin_page(trial: Trial) -> None:
     """Enter a trial into TensorBoard's HParams before its first score, so that one that is ended early is there."""
     board = Board(Path(trial.folder))
-    board.hyperparameters(trial.settings, [METRIC])
+    board.hyperparameters(trial.settings)
     board.close()
 
 
 def write_page(trials: Sequence[Trial], found: Mapping[str, Search], folder: Path) -> None:
-    """The search's own page in `folder`: best so far and cost over time, importance of each setting, the table.
+    """The pages of a search in `folder`, and of each stream below: columns of HParams, progress, importance, the table.
 
-    It replaces an earlier one, in an open TensorBoard as well. Points lie at the ends of trials.
+    They replace earlier ones, in an open TensorBoard as well.
     """
-    for old in folder.glob("events.out.tfevents.*"):
-        old.unlink()
-    board = Board(folder)
-    for stream in {trial.stream for trial in trials}:
-        best, spent = 0.0, 0.0
-        ends = sorted((trial for trial in trials if trial.stream == stream and trial.end), key=lambda one: one.ended)
-        for count, trial in enumerate(ends, 1):
-            best = max(best, trial.best.mAP if trial.best else 0.0)
-            spent += trial.rank_hours
-            point = {f"search {stream}/best mAP so far": best, f"search {stream}/rank hours": spent}
-            board.scalars(point, count, trial.ended)
-        board.picture(f"search {stream}/importance", importance_bars(importance(trials, stream), stream), 0)
-        board.picture(f"search {stream}/scores by epoch", score_curves(trials, stream), 0)
+    board = _new(folder)
+    board.experiment({name: value for search in found.values() for name, value in _examples(search).items()}, [METRIC])
     board.text("search", f"```\n{text(trials, found)}\n```")
     board.close()
+    for stream, search in found.items():
+        board = _new(folder / stream)
+        # parallel coordinates leave out trials that lack a column: `--logdir FOLDER/STREAM` shows all of one stream
+        board.experiment(_examples(search), [METRIC])
+        _progress(board, [trial for trial in trials if trial.stream == stream])
+        board.picture("search/importance", importance_bars(importance(trials, stream), stream), 0)
+        board.picture("search/scores by epoch", score_curves(trials, stream), 0)
+        board.close()
+
+
+def _new(folder: Path) -> Board:
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    return Board(folder)
+
+
+def _examples(search: Search) -> dict[str, Any]:
+    """A value of each setting, for its type."""
+    return {name: draw.values[0] for name, draw in search.space.items()}
+
+
+def _progress(board: Board, own: Sequence[Trial]) -> None:
+    """Best so far and cost, a point at the end of each trial."""
+    best, spent = 0.0, 0.0
+    for count, trial in enumerate(sorted((one for one in own if one.end), key=lambda one: one.ended), 1):
+        best = max(best, trial.best.mAP if trial.best else 0.0)
+        spent += trial.rank_hours
+        board.scalars({"search/best mAP so far": best, "search/rank hours": spent}, count, trial.ended)
 
 
 def importance_bars(shares: Mapping[str, float], stream: str) -> Image:

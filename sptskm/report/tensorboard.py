@@ -36,18 +36,28 @@ class Board:
         if self._writer is not None:
             self._writer.add_text(tag, markdown, step)
 
-    def hyperparameters(self, settings: Mapping[str, Any], metrics: Sequence[str]) -> None:
-        """This run's line in HParams: its settings, and the tags whose last points are its results."""
+    def hyperparameters(self, settings: Mapping[str, Any]) -> None:
+        """This run's line in HParams."""
         if self._writer is not None:
-            # it would take true and false for numbers, and knows no lists
-            number = {k: isinstance(v, int | float) and not isinstance(v, bool) for k, v in settings.items()}
-            plain = {k: v if number[k] else str(v) for k, v in settings.items()}
-            experiment, session, _ = hparams(plain, dict.fromkeys(metrics, 0.0))
+            _, session, _ = hparams(_plain(settings), {})
             # without an end: a run that is ended by others, or killed, is listed all the same
-            for summary in (experiment, session):
-                self._writer._get_file_writer().add_summary(summary)
+            self._writer._get_file_writer().add_summary(session)
+
+    def experiment(self, examples: Mapping[str, Any], metrics: Sequence[str]) -> None:
+        """The columns of HParams for this folder and those below: settings, and tags whose last points are results."""
+        if self._writer is not None:
+            experiment, _, _ = hparams(_plain(examples), dict.fromkeys(metrics, 0.0))
+            self._writer._get_file_writer().add_summary(experiment)
 
     def close(self) -> None:
         """Flush to disk."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers and text: HParams would take true and false for numbers, and knows no lists."""
+    numbers = {
+        name for name, value in settings.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return {name: value if name in numbers else str(value) for name, value in settings.items()}

@@ -11,10 +11,15 @@ from typing import Any
 
 import pytest
 
-from sptskm.report.search import METRIC, begin_page
+from sptskm.report.search import METRIC, begin_page, write_page
 from sptskm.report.tensorboard import Board
-from sptskm.search import Recorder, Trial
+from sptskm.search import Draw, Recorder, Search, Trial, read_trials
 
+RATE, MOVE = Draw("loguniform", (1e-3, 1.0)), Draw("choice", (True, False))
+FOUND = {
+    "ssin": Search(stream="ssin", space={"optim.lr": RATE}),
+    "smin": Search(stream="smin", space={"optim.lr": RATE, "clips.random_move": MOVE}),
+}
 ENDS = ("finished", "ended early", "failed", "")
 
 
@@ -25,7 +30,10 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stream in ("ssin", "smin"):
         for number, end in enumerate(ENDS):
             place = folder / stream / f"{number:04d}"
-            settings = {"optim.lr": 10.0**-number, "clips.random_move": number % 2 == 0, "loss.margin": 0.25}
+            settings = {
+                "optim.lr": 10.0**-number,
+                **({"clips.random_move": number % 2 == 0} if stream == "smin" else {}),
+            }
             trial = Trial(stream, number, settings, 1, str(place))
             recorder = Recorder(place)
             recorder.begin(trial)
@@ -36,6 +44,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
             board.close()
             if end:
                 recorder.end(end)
+    write_page(read_trials(folder), FOUND, folder)
     return folder
 
 
@@ -62,7 +71,7 @@ def ask(address: str, what: str, question: dict[str, Any]) -> Any:
 
 
 def test_hparams_has_one_line_for_each_trial_however_it_ended_with_its_last_score(address: str) -> None:
-    columns = [{"hparam": name} for name in ("optim.lr", "clips.random_move", "loss.margin")]
+    columns = [{"hparam": name} for name in ("optim.lr", "clips.random_move")]
     columns.append({"metric": {"tag": METRIC, "group": ""}})  # type: ignore[dict-item]
     statuses = [f"STATUS_{name}" for name in ("UNKNOWN", "SUCCESS", "FAILURE", "RUNNING")]
     question = {"colParams": columns, "allowedStatuses": statuses, "startIndex": 0, "sliceSize": 100}
@@ -76,9 +85,13 @@ def test_hparams_has_one_line_for_each_trial_however_it_ended_with_its_last_scor
         assert metric["value"] == pytest.approx(0.1 * number + 0.01 * number)
 
 
-def test_parallel_coordinates_know_which_settings_are_numbers(address: str) -> None:
+def test_the_columns_are_the_settings_of_all_streams_and_the_score(address: str) -> None:
     known = ask(address, "experiment", {})
     kinds = {setting["name"]: setting["type"] for setting in known["hparamInfos"]}
-    assert kinds["optim.lr"] == "DATA_TYPE_FLOAT64"
-    assert kinds["clips.random_move"] == "DATA_TYPE_STRING"
+    assert kinds == {"optim.lr": "DATA_TYPE_FLOAT64", "clips.random_move": "DATA_TYPE_STRING"}
     assert [metric["name"]["tag"] for metric in known["metricInfos"]] == [METRIC]
+
+
+def test_a_page_can_be_written_before_the_first_trial(tmp_path: Path) -> None:
+    write_page([], FOUND, tmp_path)
+    assert list(tmp_path.glob("events*"))

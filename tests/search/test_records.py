@@ -111,13 +111,13 @@ def test_a_setting_that_decides_explains_the_scores_and_one_that_does_not_explai
 def test_the_page_shows_progress_cost_and_importance_once_however_often_it_is_written(searched):
     for _ in range(2):
         report.write_page(read_trials(searched), FOUND, searched)
-    assert len(list(searched.glob("events*"))) == 1
-    events = EventAccumulator(str(searched)).Reload()
-    best = [event.value for event in events.Scalars("search smin/best mAP so far")]
+    for stream in FOUND:
+        assert len(list((searched / stream).glob("events*"))) == 1
+    events = EventAccumulator(str(searched / "smin")).Reload()
+    best = [event.value for event in events.Scalars("search/best mAP so far")]
     assert best == pytest.approx([0.0, 0.1, 0.2] + [0.3] * 6)
-    assert set(events.Tags()["images"]) == {
-        f"search {stream}/{what}" for stream in ("ssin", "smin") for what in ("importance", "scores by epoch")
-    }
+    assert set(events.Tags()["images"]) == {"search/importance", "search/scores by epoch"}
+    assert "search/text_summary" in EventAccumulator(str(searched)).Reload().Tags()["tensors"]
 
 
 def test_a_trial_is_in_hparams_before_its_first_score(tmp_path):
