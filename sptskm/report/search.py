@@ -102,7 +102,7 @@ def _groups(values: Sequence[Any]) -> list[str]:
 
 def begin_page(trial: Trial) -> None:
     """Enter a trial into TensorBoard's HParams before its first score, so that one that is ended early is there."""
-    board = Board(Path(trial.folder))
+    board = Board(Path(trial.folder), first_step=None)  # it may be a trial that goes on
     board.hyperparameters(trial.settings)
     board.close()
 

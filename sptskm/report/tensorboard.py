@@ -14,10 +14,10 @@ class Board:
     """Scalars, pictures and text of one run; a board that does not write (ranks other than 0) is silent.
 
     `first_step` is the step the run continues from: whatever an interrupted run has logged from there on is
-    replaced, so that no step appears twice.
+    replaced, so that no step appears twice. None leaves everything as it is.
     """
 
-    def __init__(self, folder: Path, first_step: int = 0, writes: bool = True) -> None:
+    def __init__(self, folder: Path, first_step: int | None = 0, writes: bool = True) -> None:
         self._writer: Any = SummaryWriter(str(folder), purge_step=first_step) if writes else None
 
     def scalars(self, values: Mapping[str, float], step: int, when: float | None = None) -> None:

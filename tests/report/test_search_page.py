@@ -42,6 +42,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for step in range(number + 1):
                 board.scalars({METRIC: 0.1 * step + 0.01 * number}, step)
             board.close()
+            begin_page(trial)  # as one that goes on after an interruption
             if end:
                 recorder.end(end)
     write_page(read_trials(folder), FOUND, folder)
