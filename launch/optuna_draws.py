@@ -39,7 +39,7 @@ class OptunaDraws(Searcher):
             stream = max(missing, key=lambda name: missing[name])
             if missing[stream] <= 0:
                 return Searcher.FINISHED
-            new = self.studies[stream].ask()
+            new = self._ask(stream)
             settings = drawn(new, self.found[stream].space)
             new.set_user_attr("settings", settings)
             asked = self._task(stream, new.number, settings)
@@ -74,6 +74,13 @@ class OptunaDraws(Searcher):
                 else:  # killed while it was drawn
                     study.tell(asked.number, state=TrialState.FAIL)
         return left
+
+    def _ask(self, stream: str) -> optuna.Trial:
+        """The study's next draw, which an interruption before it does not change."""
+        study = self.studies[stream]
+        seed = self.found[stream].generator(_asked(study)).integers(2**31)
+        study.sampler = optuna.samplers.TPESampler(seed=int(seed))
+        return study.ask()
 
     def _task(self, stream: str, number: int, settings: Settings) -> dict[str, Any]:
         return {"stream": stream, "number": number, "settings": settings, "epochs": self.found[stream].epochs}
@@ -112,10 +119,7 @@ def _suggest(trial: optuna.Trial, name: str, draw: Draw) -> Any:
 def _study(home: Path, search: Search, config: Config) -> optuna.Study:
     """The study of a stream; a new one begins with the configuration as it is, as far as that could be drawn."""
     storage = JournalStorage(JournalFileBackend(str(home / f"optuna-{search.stream}.log")))
-    sampler = optuna.samplers.TPESampler(seed=search.seed)
-    study = optuna.create_study(
-        storage=storage, sampler=sampler, study_name=search.stream, direction="maximize", load_if_exists=True
-    )
+    study = optuna.create_study(storage=storage, study_name=search.stream, direction="maximize", load_if_exists=True)
     if not study.trials:
         space = search.space
         known = {name: value for name, value in present(config, space).items() if space[name].holds(value)}
