@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from launch.plan import Plan
 from sptskm.cli import sentence
@@ -145,16 +145,23 @@ def run_trial(trial: Trial, config: Config, search: Search, stop: StopFlag, foll
 
 
 def show(plan: Plan, found: Searches, seconds: float = PAGE_SECONDS) -> None:
-    """Bring the search's page up to date, unless that was done within so many seconds, or is being done."""
+    """Bring the search's page up to date, unless that was done within so many seconds, or is being done.
+
+    A search goes on without it where it cannot be written.
+    """
     from sptskm.report.search import write_page
 
     home = folder(plan)
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "page.lock").open("w") as lock, suppress(BlockingIOError, PermissionError):
+    with suppress(OSError), _lock(home / "page.lock") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         written = max((file.stat().st_mtime for file in home.glob("events.*")), default=0.0)
         if time.time() - written > seconds:
             write_page(read_trials(home), found, home)
+
+
+def _lock(path: Path) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("w")
 
 
 def best_trials(plan: Plan, trials: Sequence[Trial]) -> dict[str, Trial]:

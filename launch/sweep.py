@@ -106,8 +106,10 @@ class SearchFollower(Follower):
             print(f"{line}held-out mAP {values['mAP']:.1%} rank-1 {values['rank1']:.1%}", file=sys.stderr)
 
     def on_trial_complete(self, *_: Any, **known: Any) -> None:
-        """A trial that was ended early is gone before it can say so."""
-        self._note(known["trial"], "ended early", "")
+        """A trial that was ended early is gone before it can say so; others may have had no room to write it."""
+        end = known["trial"].last_result.get("end", "ended early")
+        told = end in ("ended early", "finished", "stopped")
+        self._note(known["trial"], end if told else "failed", "" if told else end)
 
     def on_trial_error(self, *_: Any, **known: Any) -> None:
         """A trial that has lost its workers too often."""
@@ -115,7 +117,7 @@ class SearchFollower(Follower):
 
     def _note(self, trial: TuneTrial, end: Any, reason: str) -> None:
         record = record_of(trial, self.home)
-        if record is None or self.stop.requested:
+        if record is None or end == "stopped" or self.stop.requested:
             return
         if not record.end:
             Recorder(record.folder).end(end, reason)

@@ -297,7 +297,7 @@ def run(asked: Request, stop: StopFlag) -> tuple[int, str]:
         return 0, "\n\n".join(texts)
     except Stopped:
         return _explain({"": "stopped"}, plan, stop), "\n\n".join(texts)
-    except (Failed, Unreachable) as error:
+    except (Failed, Unreachable, OSError) as error:  # as of a full disk, which is nobody's fault
         name = "final" if texts or not asked.found else "search"
         return _explain({name: str(error)}, plan, stop), "\n\n".join(texts)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import errno
 import os
 import sys
 import traceback
@@ -48,7 +49,8 @@ def is_ours(error: Exception) -> bool:
     if isinstance(error, ConfigError | DataError):
         return True  # perhaps passed on by a loader process
     if isinstance(error, OSError):
-        return error.filename is not None or type(error) in (FileNotFoundError, FileExistsError)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return full or error.filename is not None or type(error) in (FileNotFoundError, FileExistsError)
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
 

@@ -4,6 +4,7 @@ Whoever runs the trials, this is what a search knows afterwards, and what it con
 """
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,8 @@ from typing import Any, Literal
 
 from sptskm.atomic import write_text
 from sptskm.search.space import Settings
+
+log = logging.getLogger(__name__)
 
 End = Literal["", "paused", "finished", "ended early", "failed"]
 DONE: tuple[End, ...] = ("finished", "ended early")
@@ -124,8 +127,14 @@ class Recorder:
         self.begin(mine)
 
     def end(self, end: End, reason: str = "") -> None:
-        """Note how it ended; a trial without an end is continued by the next search in its folder."""
-        write_text(self.folder / END, json.dumps({"end": end, "reason": reason, "ended": time.time()}))
+        """Note how it ended; a trial without an end is continued by the next search in its folder.
+
+        On a full disk that is what becomes of it: no other trial has to end for it.
+        """
+        try:
+            write_text(self.folder / END, json.dumps({"end": end, "reason": reason, "ended": time.time()}))
+        except OSError as error:
+            log.warning("%s: %s, so that it is not noted that this trial is %s", self.folder, error.strerror, end)
 
 
 def read_trials(folder: str | Path) -> list[Trial]:

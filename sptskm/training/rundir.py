@@ -75,13 +75,19 @@ class RunDir:
             old.unlink()
 
     def write(self, path: Path, state: Mapping[str, Any]) -> None:
-        """A PyTorch file under a temporary name, synced, then renamed."""
+        """A PyTorch file under a temporary name, synced, then renamed. Raises OSError naming the file."""
         self.path.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with partial.open("wb") as file:
+                torch.save(dict(state), file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:  # PyTorch's own follows one of the system
+            cause = error if isinstance(error, OSError) else error.__context__
+            if isinstance(cause, OSError):
+                raise OSError(cause.errno, cause.strerror, str(partial)) from None
+            raise
         partial.replace(path)
         _sync_folder(self.path)
 

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,44 @@ def test_a_killed_search_is_continued_by_the_same_command_and_what_it_finds_is_t
     assert "all" in out, "the final table"
     assert (run / "retrained" / "ssin" / "result.json").exists() == (method == "grid")
     shutil.rmtree(run)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, for those who may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a disk that can be filled wants a user who may mount one")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_full_disk_is_said_and_the_same_command_continues_once_there_is_room(
+    walkers: Path, tmp_path: Path, small_disk: Path
+) -> None:
+    run, rules = small_disk / "run", "trials: 3\nepochs: 20\nscheduler: none\n"
+    (tmp_path / "search.yaml").write_text(f"{rules}smin:\n  loss.margin: {{uniform: [0, 1]}}\n")
+    words = ["launch/tune.py", "--stream", "smin", "--config", write_configs(tmp_path / "configs", walkers)]
+    words += ["--search", tmp_path / "search.yaml", "--run", run]
+    launcher = start(*words)
+    until("a score", lambda: list(run.glob("search/smin/*/scores.jsonl")))
+    with suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as ballast:
+        while True:
+            ballast.write(bytes(4096))
+    code, _, err = end(launcher)
+    assert code == 1, err
+    assert "No space left on device" in err
+    assert "Traceback" not in err, err
+    (small_disk / "ballast").unlink()
+    code, _, err = end(start(*words))
+    assert code == 0, err
+    assert [(trial.end, trial.epochs) for trial in begun(run).values()] == [("finished", 20)] * 3
 
 
 def test_trials_that_want_half_a_gpu_share_one(walkers: Path, tmp_path: Path) -> None:
