@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from sptskm.report.console import table
 from sptskm.search import Search, Trial, goes_on, load_search, read_trials
@@ -67,7 +68,7 @@ def ended(process: "subprocess.Popen[str]") -> None:
 
 
 def replayed(curves: Sequence[Trial], search: Search, budget: int) -> float:
-    """The best held-out mAP when trials are trained in this order until so many epochs are spent."""
+    """The best held-out mAP when trials are trained in this order until so many epochs are spent; NaN if too few."""
     seen: list[Trial] = []
     best, left = 0.0, budget
     for number, curve in enumerate(curves):
@@ -81,21 +82,34 @@ def replayed(curves: Sequence[Trial], search: Search, budget: int) -> float:
             if not goes_on(trial, seen, search):
                 break
         seen.append(trial)
-    return best
+    return best if left == 0 else float("nan")
 
 
 def compare(trials: Sequence[Trial], search: Search, orders: int) -> str:
     """The table of all rules at several budgets."""
     rows = []
-    for full in (2, 4, 6, 8, 12):
+    for full in (1, 2, 4, 6, 8):
         found: dict[str, list[float]] = {rule: [] for rule in RULES}
         for seed in range(orders):
             order = np.random.default_rng(seed).permutation(len(trials))
             for rule in RULES:
                 score = replayed([trials[i] for i in order], replace(search, scheduler=rule), full * search.epochs)
                 found[rule].append(100 * score)
-        rows.append([f"{full} trials in full", *(f"{np.mean(v):.1f} +- {np.std(v):.1f}" for v in found.values())])
-    return table(["budget", "random", *RULES[1:]], rows)
+        rows.append([f"{full} in full", *(_spread(scores) for scores in found.values())])
+    return table([f"budget (grace of {search.grace_epochs} epochs)", "random", *RULES[1:]], rows)
+
+
+def foresight(trials: Sequence[Trial]) -> str:
+    """How well the order of the trials after some epochs is that of their best scores: Spearman's correlation."""
+    scores_TE = np.array([[score.mAP for score in trial.scores] for trial in trials])
+    told = [spearmanr(scores_E, scores_TE.max(axis=1)).statistic for scores_E in scores_TE.T]
+    epochs = [score.epoch for score in trials[0].scores]
+    return table(["after epoch", *map(str, epochs)], [["correlation with the best", *(f"{c:.2f}" for c in told)]])
+
+
+def _spread(scores: Sequence[float]) -> str:
+    """Mean and standard deviation; nothing where a rule has run out of trials in some order."""
+    return f"{np.mean(scores):.1f} +- {np.std(scores):.1f}" if np.isfinite(scores).all() else "-"
 
 
 def trained_directly(out: Path, data: Path, search: Path, trials: int) -> list[float]:
@@ -160,7 +174,10 @@ def main() -> None:
     file = search_file(out / "curves", scheduler="none", **rules)
     ended(launched(file, options.data, out / "curves" / "run"))
     trials = [trial for trial in read_trials(out / "curves" / "run" / "search") if trial.end == "finished"]
-    print(compare(trials, load_search(file)["smin"], options.orders))
+    search = load_search(file)["smin"]
+    for grace in (3, 9):
+        print(compare(trials, replace(search, grace_epochs=grace), options.orders), "\n")
+    print(foresight(trials), "\n")
     hours = sum(trial.rank_hours for trial in trials)
     print(f"{len(trials)} curves of {options.epochs} epochs ({60 * hours:.1f} rank minutes), {options.orders} orders")
 
