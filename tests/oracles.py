@@ -4,12 +4,15 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+
+from sptskm.models.jppnet import JPPNet, tf_names
 
 SHARED = Path(os.environ.get("SPTSKM_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -63,3 +66,41 @@ def _value(name, shape, names, gains):
         return f32(0.05) * noise
     gain = next((g for pattern, g in gains if re.match(pattern, name)), 1.0)
     return f32(gain * np.sqrt(2 / np.prod(shape[1:]))) * noise
+
+
+JPPNET_GAINS = ((r"^res[2-5][a-z]\d*_branch2c/weights$", 0.25), (r"^conv1/weights$", 0.01))
+
+
+def tf_weights_by_rule(
+    shapes: dict[str, tuple[int, ...]], gains: Iterable[tuple[str, float]] = JPPNET_GAINS
+) -> dict[str, np.ndarray]:
+    """TensorFlow's variables (kernels HWIO) from their original names alone."""
+    return {name: _tf_value(name, shape, tuple(gains)) for name, shape in shapes.items()}
+
+
+def _tf_value(name, shape, gains):
+    noise = np.random.Generator(np.random.PCG64(crc32(name.encode()))).standard_normal(shape, dtype=np.float32)
+    leaf = name.rpartition("/")[2]
+    f32 = np.float32
+    if leaf in ("gamma", "moving_variance"):
+        return f32(1) + f32(0.1) * (noise if leaf == "gamma" else np.abs(noise))
+    if leaf in ("beta", "moving_mean"):
+        return f32(0.1) * noise
+    if leaf in ("biases", "b"):
+        return f32(0.05) * noise
+    gain = next((g for pattern, g in gains if re.match(pattern, name)), 1.0)
+    return f32(gain * np.sqrt(2 / np.prod(shape[:-1]))) * noise
+
+
+def jppnet_by_rule(*sizes: Any, **options: Any) -> JPPNet:
+    """A JPPNet of any size with the rule's weights, made without initialising it first."""
+    with torch.device("meta"):
+        model = JPPNet(*sizes, **options)
+    names, state = tf_names(model), {}
+    for ours, value in model.state_dict().items():
+        kernel = value.ndim == 4
+        shape = tuple(value.shape[axis] for axis in (2, 3, 1, 0)) if kernel else tuple(value.shape)
+        values = torch.from_numpy(tf_weights_by_rule({names[ours]: shape})[names[ours]])
+        state[ours] = values.permute(3, 2, 0, 1).contiguous() if kernel else values
+    model.load_state_dict(state, assign=True)
+    return model.eval()

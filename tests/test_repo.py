@@ -22,6 +22,7 @@ ROOMS = [
     "cli",
     "final",
     "training",
+    "preparation",
     "report",
     "evaluation",
     "models",

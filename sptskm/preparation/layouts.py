@@ -1,0 +1,129 @@
+"""From the key points that pose estimators deliver to the 14 joints of `sptskm.data.skeletons`, by name.
+
+Coordinates are passed on as they are: x right, y down, z away is the caller's duty. Human3.6M's camera space and
+pictures have these axes; Kinect's camera space has x and y the other way round (see KINECT_AXES).
+Legend: F frames, K key points of the layout, V = 14 joints, C = channels of the input, 4 = x, y, z, confidence.
+"""
+
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sptskm.data.skeletons import JOINTS
+
+Floats = NDArray[np.float64]
+Layout = Literal["mpii-16", "coco-17", "openpose-18", "openpose-25", "human36m-17", "kinect-20", "kinect-25"]
+Channels = Literal["xy", "xyc", "xyz", "xyzc"]
+
+KINECT_AXES = (-1.0, -1.0, 1.0)
+"""Factors that turn Kinect's camera space (x to the sensor's left, y up, z away) into ours."""
+
+_COCO_FACE = ("nose", "left eye", "right eye", "left ear", "right ear")
+_OPENPOSE_FACE = ("right eye", "left eye", "right ear", "left ear")
+_OPENPOSE_ARMS = ("right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist")
+_RIGHT_LEG, _LEFT_LEG = ("right hip", "right knee", "right ankle"), ("left hip", "left knee", "left ankle")
+_KINECT_LIMBS = (
+    *("left shoulder", "left elbow", "left wrist", "left hand"),
+    *("right shoulder", "right elbow", "right wrist", "right hand"),
+    *(*_LEFT_LEG, "left foot", *_RIGHT_LEG, "right foot"),
+)
+
+LAYOUTS: dict[Layout, tuple[str, ...]] = {
+    "mpii-16": (
+        *("right ankle", "right knee", "right hip", "left hip", "left knee", "left ankle"),
+        *("pelvis", "thorax", "neck", "head top"),
+        *("right wrist", "right elbow", "right shoulder", "left shoulder", "left elbow", "left wrist"),
+    ),
+    "coco-17": (
+        *_COCO_FACE,
+        *("left shoulder", "right shoulder", "left elbow", "right elbow", "left wrist", "right wrist"),
+        *("left hip", "right hip", "left knee", "right knee", "left ankle", "right ankle"),
+    ),
+    "openpose-18": ("nose", "neck", *_OPENPOSE_ARMS, *_RIGHT_LEG, *_LEFT_LEG, *_OPENPOSE_FACE),
+    "openpose-25": (
+        *("nose", "neck", *_OPENPOSE_ARMS, "pelvis", *_RIGHT_LEG, *_LEFT_LEG, *_OPENPOSE_FACE),
+        *("left big toe", "left small toe", "left heel", "right big toe", "right small toe", "right heel"),
+    ),
+    "human36m-17": (
+        *("pelvis", *_RIGHT_LEG, *_LEFT_LEG, "spine", "thorax", "nose", "head top"),
+        *("left shoulder", "left elbow", "left wrist", "right shoulder", "right elbow", "right wrist"),
+    ),
+    "kinect-20": ("pelvis", "spine", "shoulder centre", "head", *_KINECT_LIMBS),
+    "kinect-25": (
+        *("pelvis", "spine", "neck", "head", *_KINECT_LIMBS),
+        *("shoulder centre", "left hand tip", "left thumb", "right hand tip", "right thumb"),
+    ),
+}
+"""Names of the key points in the order of each estimator or data set; right and left are the person's.
+
+openpose-18 is OpenPose's COCO model, openpose-25 its BODY_25, kinect-20 the first sensor, kinect-25 the second;
+human36m-17 is the usual selection of Human3.6M's 32 joints (0-3, 6-8, 12-15, 17-19, 25-27).
+"""
+
+# What a joint is taken from: the first choice whose names the layout has; several names mean their middle.
+# Joints that are not listed are taken from the key point of their own name.
+_CHOICES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "head": (("head top",), ("head",), ("nose",)),
+    "neck": (("neck",), ("shoulder centre",), ("thorax",), ("right shoulder", "left shoulder")),
+}
+
+
+class Converted(NamedTuple):
+    """Skeletons of 14 joints, and whether they are flat."""
+
+    skeletons_FV4: Floats
+    """x, y, z in the units of the input, confidence in [0, 1]; a missing joint is NaN in all four."""
+    flat: bool
+    """The input had no depth, and z is 0 everywhere."""
+
+
+def to_joints(points_FKC: ArrayLike, layout: Layout, channels: Channels, *, zero_is_missing: bool = True) -> Converted:
+    """Key points (F, K, C) of a named layout as the 14 joints (F, 14, 4).
+
+    `channels` says what the C numbers of a point are: coordinates, and c for confidence, which is clipped to
+    [0, 1] and is 1 where there is none. The head is the head top (mpii-16, human36m-17), the middle of the head
+    (kinect) or the nose (coco, openpose). The neck is the key point of that name, on Human3.6M the thorax, on
+    kinect-20 the shoulder centre, on coco the middle of both shoulders with the lesser confidence.
+    A key point is missing when one of its numbers is not finite, when its confidence is not positive, and, with
+    `zero_is_missing`, when all its coordinates are 0, as estimators write it (wrong for skeletons whose origin
+    is one of their joints). Raises ValueError for an unknown layout, unknown channels or another shape.
+    """
+    if layout not in LAYOUTS or channels not in get_args(Channels):
+        known = f"a layout of {', '.join(LAYOUTS)} and channels of {', '.join(get_args(Channels))}"
+        raise ValueError(f"layout {layout!r} with channels {channels!r} is unknown, wanted {known}")
+    points, names = np.asarray(points_FKC, dtype=np.float64), LAYOUTS[layout]
+    if points.ndim != 3 or points.shape[1:] != (len(names), len(channels)):
+        wanted = f"(frames, {len(names)}, {len(channels)}) for {layout} as {channels}"
+        raise ValueError(f"key points have shape {points.shape}, wanted {wanted}")
+    points_FK4 = _four_channels(points, channels)
+    points_FK4[_missing(points_FK4, zero_is_missing)] = np.nan
+    joints = [_joint(points_FK4, [names.index(name) for name in _sources(joint, names)]) for joint in JOINTS]
+    return Converted(np.stack(joints, axis=1), flat="z" not in channels)
+
+
+def _four_channels(points_FKC: Floats, channels: str) -> Floats:
+    points_FK4 = np.zeros((*points_FKC.shape[:2], 4))
+    points_FK4[..., 3] = 1.0
+    for source, channel in enumerate(channels):
+        points_FK4[..., "xyzc".index(channel)] = points_FKC[..., source]
+    return points_FK4
+
+
+def _missing(points_FK4: Floats, zero_is_missing: bool) -> NDArray[np.bool_]:
+    missing_FK = ~np.isfinite(points_FK4).all(axis=2) | (points_FK4[..., 3] <= 0)
+    if zero_is_missing:
+        missing_FK |= ~points_FK4[..., :3].any(axis=2)
+    return np.asarray(missing_FK)
+
+
+def _sources(joint: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    choices = _CHOICES.get(joint, ((joint,),))
+    return next(choice for choice in choices if set(choice) <= set(names))
+
+
+def _joint(points_FK4: Floats, sources: list[int]) -> Floats:
+    """The middle of some key points with the least of their confidences; NaN when one of them is missing."""
+    taken_FS4 = points_FK4[:, sources]
+    confidence_F1 = np.minimum(taken_FS4[..., 3:].min(axis=1), 1.0)
+    return np.concatenate([taken_FS4[..., :3].mean(axis=1), confidence_F1], axis=1)

@@ -1,0 +1,146 @@
+"""3D skeletons from frames by pose-hg-3d's second version: each step from a frame's bytes to the 14 joints.
+
+Points are x right, y down, z away from the camera. `sptskm.data.skeletons.normalise` is the next step, per tracklet.
+Legend: N frames, H rows, W columns, S = 256 rows and columns of a crop, J = 16 joints in MPII's order,
+V = 14 joints of `sptskm.data.skeletons`, 4 = x, y, z, confidence.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sptskm.models.posehg3d import PoseHG3D, PoseMaps
+from sptskm.preparation.layouts import to_joints
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+CROP_SIZE = 256
+# ImageNet's red, green and blue, which the network was trained to expect on blue, green and red.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+ROOT = 6  # the pelvis
+MIRRORED_JOINTS = (5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10)
+"""Which joint of the person a joint becomes in a mirror."""
+
+
+def whole_frame(height: int, width: int) -> tuple[tuple[float, float], float]:
+    """Centre (x, y) and side in pixels of the square around a frame that one person fills."""
+    return (width / 2, height / 2), float(max(height, width))
+
+
+def crop_affine(centre: tuple[float, float], side: float, width: int, height: int) -> Floats:
+    """The (2, 3) matrix from pixels of the frame to pixels of a crop of width x height.
+
+    crop = (frame - centre) * width / side + (width, height) / 2: the square's `centre` (x, y) and `side` are in
+    pixels of the frame. There is no shift by half a pixel, as published. Raises ValueError for a side that is not
+    positive.
+    """
+    if not side > 0:
+        raise ValueError(f"a crop has the side {side}, wanted a positive number of pixels")
+    scale = width / side
+    return np.array(
+        [[scale, 0.0, width / 2 - scale * centre[0]], [0.0, scale, height / 2 - scale * centre[1]]], dtype=np.float64
+    )
+
+
+def crop(frames_NHW3: Bytes, centre: tuple[float, float], side: float) -> Bytes:
+    """The same square of every frame at 256 x 256: (N, H, W, 3) to (N, S, S, 3), bilinear, black outside the frame.
+
+    OpenCV's rounding of scaled pixels depends on its version: up to 4 grey levels between 4.7 and 5.0.
+    """
+    matrix = crop_affine(centre, side, CROP_SIZE, CROP_SIZE)
+    crops_NSS3 = np.empty((len(frames_NHW3), CROP_SIZE, CROP_SIZE, 3), np.uint8)
+    for frame, target in zip(frames_NHW3, crops_NSS3, strict=True):
+        target[:] = cv2.warpAffine(frame, matrix, (CROP_SIZE, CROP_SIZE), flags=cv2.INTER_LINEAR)
+    return crops_NSS3
+
+
+def network_input(crops_NSS3: Bytes) -> NDArray[np.float32]:
+    """Blue, green, red bytes (N, S, S, 3) to the network's (N, 3, S, S): (value / 255 - MEAN) / STD.
+
+    The channels keep their order. Computed in float64 as published, which a table of 256 values makes cheap.
+    """
+    table_C256 = ((np.arange(256) / 255 - np.array(MEAN)[:, None]) / np.array(STD)[:, None]).astype(np.float32)
+    return np.stack([table_C256[c][crops_NSS3[..., c]] for c in range(3)], axis=1)
+
+
+def flip_averaged(model: PoseHG3D, x_N3SS: Tensor) -> PoseMaps:
+    """The mean of the maps of crops and of their mirror images, mirrored back with left and right exchanged."""
+    plain, mirrored = model(x_N3SS), model(x_N3SS.flip(3))
+    hm, depth = (maps.flip(3)[:, MIRRORED_JOINTS] for maps in mirrored)
+    return PoseMaps((plain.hm_NJHW + hm) / 2, (plain.depth_NJHW + depth) / 2)
+
+
+class Decoded(NamedTuple):
+    """The 16 joints that maps show."""
+
+    peaks_NJ2: Tensor
+    """Integer column and row of the heat map's first maximum."""
+    confidence_NJ: Tensor
+    """The heat map there: about 1 for a clear joint, but unbounded."""
+    points_NJ3: Tensor
+    """x, y, z in units of the crop's side, the pelvis at the origin (float32)."""
+
+
+def decode(maps: PoseMaps) -> Decoded:
+    """The joints at the maxima of the heat maps, with the depth found there; without refinement, as published."""
+    hm_NJHW, depth_NJHW = maps.hm_NJHW.float(), maps.depth_NJHW.float()
+    height, width = hm_NJHW.shape[2:]
+    hm, depth = hm_NJHW.flatten(2), depth_NJHW.flatten(2)
+    index_NJ1 = hm.argmax(dim=2, keepdim=True)
+    column, row = index_NJ1 % width, index_NJ1 // width
+    points_NJ3 = torch.cat([column / width, row / height, depth.gather(2, index_NJ1)], dim=2)
+    points_NJ3 = points_NJ3 - points_NJ3[:, [ROOT]]
+    return Decoded(torch.cat([column, row], dim=2), hm.gather(2, index_NJ1)[..., 0], points_NJ3)
+
+
+def image_points(
+    peaks_NJ2: Tensor, centre: tuple[float, float], side: float, map_size: int = 64, *, published_row: bool = False
+) -> Tensor:
+    """Where peaks of heat maps of map_size x map_size lie in the frame: (N, J, 2) x, y in pixels, float64.
+
+    frame = (peak - map_size / 2) * side / map_size + centre, with the crop's centre (x, y) and side in pixels.
+    `published_row` repeats a fault of the published code, whose rows are y + x / map_size: too low by up to a
+    pixel of the heat map.
+    """
+    peaks = peaks_NJ2.double()
+    if published_row:
+        column, row = peaks.unbind(dim=2)
+        peaks = torch.stack([column, row + column / map_size], dim=2)
+    return (peaks - map_size / 2) * (side / map_size) + peaks.new_tensor(centre)
+
+
+def joints_of(decoded: Decoded) -> NDArray[np.float32]:
+    """The (N, 14, 4) skeletons: x, y, z in units of the crop's side from the pelvis, confidence in [0, 1].
+
+    A joint whose peak is not positive was not found and is NaN; without a pelvis the whole frame is, because
+    the others are relative to it. Pelvis and thorax themselves are left out, the head is the head top.
+    """
+    peaks_NJ = decoded.confidence_NJ.double()
+    peaks_NJ = torch.where(peaks_NJ[:, [ROOT]] > 0, peaks_NJ, torch.nan)
+    points_NJ4 = torch.cat([decoded.points_NJ3.double(), peaks_NJ[..., None]], dim=2)
+    converted = to_joints(points_NJ4.cpu().numpy(), "mpii-16", "xyzc", zero_is_missing=False)
+    return converted.skeletons_FV4.astype(np.float32)
+
+
+@torch.inference_mode()
+def estimate_skeletons(frames_NHW3: Bytes, model: PoseHG3D, *, flip: bool = False) -> NDArray[np.float32]:
+    """Frames (N, H, W, 3) of one size, each filled by one person, to skeletons (N, 14, 4) as of `joints_of`.
+
+    The channels are blue, green, red as OpenCV reads them (`sptskm.data.files.read_frame` gives red first).
+    The N frames are one batch, computed where the model is and in its number format. `flip` averages with the
+    mirror image, at twice the cost. Raises ValueError for other arrays and for a model in training mode.
+    """
+    if frames_NHW3.ndim != 4 or frames_NHW3.shape[3] != 3 or frames_NHW3.dtype != np.uint8:
+        found = f"{frames_NHW3.dtype} {frames_NHW3.shape}"
+        raise ValueError(f"frames are {found}, wanted uint8 (frames, height, width, 3)")
+    if model.training:
+        raise ValueError("the pose network is in training mode, wanted model.eval()")
+    crops_NSS3 = crop(frames_NHW3, *whole_frame(*frames_NHW3.shape[1:3]))
+    x_N3SS = torch.from_numpy(network_input(crops_NSS3)).to(model.hm.weight)
+    return joints_of(decode(flip_averaged(model, x_N3SS) if flip else model(x_N3SS)))

@@ -1,0 +1,160 @@
+"""Shapes: F frames, K key points, V = 14 joints, 4 = x, y, z, confidence."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from oracles import needs_shared, oracle
+
+from sptskm.data.skeletons import JOINTS, normalise
+from sptskm.preparation.layouts import KINECT_AXES, LAYOUTS, Channels, Layout, to_joints
+
+Floats = NDArray[np.float64]
+
+# index of each of the 14 joints in every layout, written down apart from the names; -1 is the middle of shoulders
+INDEX = {
+    "mpii-16": [9, 8, 12, 11, 10, 13, 14, 15, 2, 1, 0, 3, 4, 5],
+    "coco-17": [0, -1, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15],
+    "openpose-18": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13],
+    "openpose-25": [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14],
+    "human36m-17": [10, 8, 14, 15, 16, 11, 12, 13, 1, 2, 3, 4, 5, 6],
+    "kinect-20": [3, 2, 8, 9, 10, 4, 5, 6, 16, 17, 18, 12, 13, 14],
+    "kinect-25": [3, 2, 8, 9, 10, 4, 5, 6, 16, 17, 18, 12, 13, 14],
+}
+
+
+def points(layout: Layout, channels: Channels = "xyzc", frames: int = 3) -> Floats:
+    """Key points of which no two numbers are alike; confidence between 0 and 1."""
+    shape = frames, len(LAYOUTS[layout]), len(channels)
+    values: Floats = np.arange(1.0, np.prod(shape) + 1).reshape(shape)
+    if channels.endswith("c"):
+        values[..., -1] /= values.max() + 1
+    return values
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_every_joint_is_taken_from_its_key_point(layout: Layout) -> None:
+    given = points(layout)
+    out, flat = to_joints(given, layout, "xyzc")
+    assert out.shape == (3, 14, 4)
+    assert not flat
+    for joint, index in enumerate(INDEX[layout]):
+        if index >= 0:
+            np.testing.assert_array_equal(out[:, joint], given[:, index], err_msg=JOINTS[joint])
+
+
+def test_every_layout_has_as_many_names_as_its_title_says() -> None:
+    assert set(LAYOUTS) == set(INDEX) == set(get_args(Layout))
+    for layout, names in LAYOUTS.items():
+        assert len(names) == len(set(names)) == int(layout.rpartition("-")[2])
+
+
+def test_without_a_neck_it_is_the_middle_of_the_shoulders_with_the_lesser_confidence() -> None:
+    given = points("coco-17")
+    neck = to_joints(given, "coco-17", "xyzc").skeletons_FV4[:, 1]
+    np.testing.assert_allclose(neck[:, :3], (given[:, 5, :3] + given[:, 6, :3]) / 2)
+    np.testing.assert_array_equal(neck[:, 3], given[:, 5, 3])
+
+
+@pytest.mark.parametrize("channels", ["xy", "xyc"])
+def test_key_points_of_a_picture_get_no_depth_and_are_said_to_be_flat(channels: Channels) -> None:
+    given = points("openpose-18", channels)
+    out, flat = to_joints(given, "openpose-18", channels)
+    assert flat
+    np.testing.assert_array_equal(out[..., :2], given[:, :14, :2])
+    assert not out[..., 2].any()
+    np.testing.assert_array_equal(out[..., 3], given[:, :14, 2] if channels == "xyc" else 1.0)
+
+
+def test_three_numbers_are_depth_or_confidence_as_the_caller_says() -> None:
+    given = points("openpose-18", "xyz")
+    out, flat = to_joints(given, "openpose-18", "xyz")
+    assert not flat
+    np.testing.assert_array_equal(out[..., :3], given[:, :14])
+    assert (out[..., 3] == 1).all()
+
+
+@pytest.mark.parametrize("reason", ["nan", "infinite", "nan confidence", "no confidence", "negative", "zeros"])
+def test_a_missing_key_point_makes_its_joint_nan_and_no_other(reason: str) -> None:
+    given = points("openpose-18")
+    whole = to_joints(given, "openpose-18", "xyzc").skeletons_FV4
+    wrong = {"nan": (0, np.nan), "infinite": (1, np.inf), "nan confidence": (3, np.nan)}
+    channel, value = wrong.get(reason, (3, -0.5 if reason == "negative" else 0.0))
+    if reason == "zeros":
+        given[1, 4, :3] = 0
+    else:
+        given[1, 4, channel] = value
+    out = to_joints(given, "openpose-18", "xyzc").skeletons_FV4
+    assert np.isnan(out[1, 4]).all()
+    out[1, 4] = whole[1, 4]
+    np.testing.assert_array_equal(out, whole)
+
+
+def test_a_missing_shoulder_takes_the_computed_neck_with_it() -> None:
+    given = points("coco-17", "xyc")
+    given[2, 6] = 0
+    out = to_joints(given, "coco-17", "xyc").skeletons_FV4
+    assert np.isnan(out[2, [1, 2]]).all()
+    assert np.isfinite(np.delete(out[2], [1, 2], axis=0)).all()
+
+
+def test_missing_key_points_that_no_joint_needs_do_not_matter() -> None:
+    given = points("mpii-16")
+    given[:, [6, 7]] = np.nan
+    assert np.isfinite(to_joints(given, "mpii-16", "xyzc").skeletons_FV4).all()
+
+
+def test_a_joint_at_the_origin_counts_where_zeros_are_no_sign() -> None:
+    given = points("kinect-25", "xyz")
+    given[:, 2] = 0
+    assert np.isnan(to_joints(given, "kinect-25", "xyz").skeletons_FV4[:, 1]).all()
+    out = to_joints(given, "kinect-25", "xyz", zero_is_missing=False).skeletons_FV4
+    np.testing.assert_array_equal(out[:, 1], [[0, 0, 0, 1]] * 3)
+
+
+def test_confidence_is_at_most_one_and_the_caller_s_array_is_untouched() -> None:
+    given = points("coco-17", "xyc")
+    given[..., 2] = 2
+    before = given.copy()
+    assert (to_joints(given, "coco-17", "xyc").skeletons_FV4[..., 3] == 1).all()
+    np.testing.assert_array_equal(given, before)
+
+
+def test_no_frames_are_no_skeletons() -> None:
+    assert to_joints(np.zeros((0, 17, 3)), "coco-17", "xyc").skeletons_FV4.shape == (0, 14, 4)
+
+
+def test_kinects_axes_are_turned_into_ours() -> None:
+    """Someone facing the sensor has the left hand at the picture's right, and the head above."""
+    left_hand, head = np.array([-0.4, 0.1, 2.0]), np.array([0.0, 0.7, 2.0])
+    assert (left_hand * KINECT_AXES)[0] > 0
+    assert (head * KINECT_AXES)[1] < 0
+    assert (head * KINECT_AXES)[2] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "wanted"),
+    [
+        ((2, 18, 3), "xyc", r"shape \(2, 18, 3\), wanted \(frames, 17, 3\) for coco-17 as xyc"),
+        ((2, 17, 3), "xyzc", r"shape \(2, 17, 3\), wanted \(frames, 17, 4\)"),
+        ((17, 3), "xyc", r"shape \(17, 3\), wanted \(frames, 17, 3\)"),
+        ((2, 17, 3), "cxy", "'coco-17' with channels 'cxy' is unknown, wanted .* xy, xyc, xyz, xyzc"),
+    ],
+)
+def test_other_shapes_and_channels_are_refused(shape: tuple[int, ...], channels: Channels, wanted: str) -> None:
+    with pytest.raises(ValueError, match=wanted):
+        to_joints(np.ones(shape), "coco-17", channels)
+
+
+def test_an_unknown_layout_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"layout 'coco-18' .* wanted a layout of mpii-16, coco-17"):
+        to_joints(np.ones((1, 18, 3)), "coco-18", "xyc")  # type: ignore[arg-type]
+
+
+@needs_shared
+def test_mapping_and_normalisation_give_the_numbers_of_the_proposal() -> None:
+    given = oracle("skeleton_proposal.npz")
+    joints = np.concatenate([given["joints16"], given["conf16"][..., None]], axis=2)
+    mapped, _ = to_joints(joints, "mpii-16", "xyzc", zero_is_missing=False)
+    np.testing.assert_allclose(normalise(mapped).transpose(2, 0, 1), given["out_4xTx14"], rtol=0, atol=1e-12)
