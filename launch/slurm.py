@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from launch import preparing, snapshot
 from launch import search as searches
-from launch import snapshot
 from launch.cluster import Cluster, construction, load_cluster, parameters
 from launch.plan import STREAMS, Plan, check, make_plan, parser
 from launch.submission import Queued, logs, queue, queue_array
@@ -26,6 +26,8 @@ from sptskm.config import ConfigError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Submit the plan of a command line, or print what would be submitted."""
+    if "--prepare" in (sys.argv[1:] if arguments is None else arguments):
+        return prepare(arguments)
     chosen = command_line().parse_intermixed_args(arguments)
     try:
         cluster = load_cluster(_cluster_file(chosen.cluster))
@@ -49,6 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"launch/slurm.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     print(plan.farewell(), flush=True)
+    return watch(queued.followed()) if chosen.watch else 0
+
+
+def prepare(arguments: Sequence[str] | None) -> int:
+    """Submit the making of masks or skeletons."""
+    chosen = preparing.command_line().parse_args(arguments)
+    try:
+        cluster = load_cluster(_cluster_file(chosen.cluster))
+        if cluster.executor == "local":
+            raise ConfigError("--prepare submits an array to SLURM; without one: sptskm prepare")
+        queued = preparing.submit(preparing.wanted_of(chosen), cluster)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"launch/slurm.py: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
     return watch(queued.followed()) if chosen.watch else 0
 
 
@@ -123,9 +139,9 @@ def submit(plan: Plan, cluster: Cluster) -> Queued:
     queued = Queued()
     with queued.all_or_none():
         for config in plan.configs:
-            queued.add(config.stream, queue(plan, cluster, TrainJob(config, cluster.requeues), config.stream))
+            queued.add(config.stream, queue(logs(plan), cluster, TrainJob(config, cluster.requeues), config.stream))
         after = queued.behind("afterok")
-        queued.add("final", queue(plan, cluster, final_job(plan, cluster.requeues), "final", after))
+        queued.add("final", queue(logs(plan), cluster, final_job(plan, cluster.requeues), "final", after))
     return queued
 
 
@@ -142,18 +158,18 @@ def submit_search(plan: Plan, cluster: Cluster, found: searches.Searches, retrai
             if not left:
                 continue
             jobs = [TrialJob(plan, found, trial, config, limit) for trial, config in left]
-            for (trial, _), job in zip(left, queue_array(plan, cluster, jobs, stream), strict=True):
+            for (trial, _), job in zip(left, queue_array(logs(plan), cluster, jobs, stream), strict=True):
                 queued.add(trial.name, job)
         after = queued.behind("afterany") if queued.jobs else ""
-        queued.add("search", queue(plan, cluster, ConcludeJob(plan, found, limit), "search", after))
+        queued.add("search", queue(logs(plan), cluster, ConcludeJob(plan, found, limit), "search", after))
         last = ["search"]
         if retrain:
             last = [f"retrain {config.stream}" for config in plan.configs]
             for name, config in zip(last, plan.configs, strict=True):
                 job = RetrainJob(plan, config.stream, limit)
-                queued.add(name, queue(plan, cluster, job, name, queued.behind("afterok", "search")))
+                queued.add(name, queue(logs(plan), cluster, job, name, queued.behind("afterok", "search")))
         job = FoundJob(plan, retrain, limit)
-        queued.add("final", queue(plan, cluster, job, "final", queued.behind("afterok", *last)))
+        queued.add("final", queue(logs(plan), cluster, job, "final", queued.behind("afterok", *last)))
     return queued
 
 
@@ -161,10 +177,11 @@ def run_here(plan: Plan, cluster: Cluster) -> int:
     """Run the jobs through submitit on this machine, whose jobs know no dependencies, and wait for them."""
     from launch.jobs import TrainJob, final_job
 
-    training = [queue(plan, cluster, TrainJob(config, cluster.requeues), config.stream) for config in plan.configs]
+    place, limit = logs(plan), cluster.requeues
+    training = [queue(place, cluster, TrainJob(config, limit), config.stream) for config in plan.configs]
     if _failed(training):
         return 1
-    final = queue(plan, cluster, final_job(plan, cluster.requeues), "final")
+    final = queue(place, cluster, final_job(plan, limit), "final")
     if _failed([final]):
         return 1
     print(f"{final.results()[0]}\n\n{plan.farewell()}")

@@ -18,29 +18,29 @@ def logs(plan: Plan) -> Path:
     return plan.folder / "jobs"
 
 
-def queue(plan: Plan, cluster: Cluster, job: Any, name: str, after: str = "") -> Any:
-    """Submit one job behind the others that `after` names, and say where its log is."""
-    submitted = _executor(plan, cluster, name, after).submit(job)
+def queue(folder: Path, cluster: Cluster, job: Any, name: str, after: str = "") -> Any:
+    """Submit one job behind the others that `after` names, with its files in `folder`, and say where its log is."""
+    submitted = _executor(folder, cluster, name, after).submit(job)
     print(f"{name}: job {submitted.job_id}, log {submitted.paths.stderr}", flush=True)
     return submitted
 
 
-def queue_array(plan: Plan, cluster: Cluster, jobs: Sequence[Any], name: str) -> list[Any]:
+def queue_array(folder: Path, cluster: Cluster, jobs: Sequence[Any], name: str) -> list[Any]:
     """Submit jobs as one array, at most `at_once` of which run at a time."""
-    executor = _executor(plan, cluster, name)
+    executor = _executor(folder, cluster, name)
     executor.update_parameters(slurm_array_parallelism=cluster.at_once)
     with executor.batch():
         submitted = [executor.submit(job) for job in jobs]
     array = submitted[0].job_id.partition("_")[0]
-    print(f"{name}: jobs {array}_0 to {array}_{len(jobs) - 1}, logs in {logs(plan)}", flush=True)
+    print(f"{name}: jobs {array}_0 to {array}_{len(jobs) - 1}, logs in {folder}", flush=True)
     return submitted
 
 
-def _executor(plan: Plan, cluster: Cluster, name: str, after: str = "") -> Any:
+def _executor(folder: Path, cluster: Cluster, name: str, after: str = "") -> Any:
     import submitit
 
-    executor = submitit.AutoExecutor(logs(plan), cluster.executor, **construction(cluster))
-    executor.update_parameters(**parameters(cluster, name, logs(plan), snapshot.take(logs(plan)), after))
+    executor = submitit.AutoExecutor(folder, cluster.executor, **construction(cluster))
+    executor.update_parameters(**parameters(cluster, name, folder, snapshot.take(folder), after))
     return executor
 
 

@@ -1,0 +1,105 @@
+"""Masks and skeletons as an array of jobs: `python launch/slurm.py --prepare masks --data DIR --weights FILE`."""
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from submitit.helpers import Checkpointable
+
+from launch.cluster import Cluster
+from launch.submission import Queued, queue, queue_array
+from sptskm.config import ConfigError
+from sptskm.data import DataError, read_mars
+from sptskm.report.console import set_up_logging
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is made of which frames, and with what."""
+
+    made: str
+    data: Path
+    weights: Path | None
+    grabcut: bool
+    fast: bool
+    flip: bool
+    shards: int
+
+
+@dataclass(frozen=True)
+class PrepareJob(Checkpointable):
+    """One shard; started again it goes on where it was, however it ended."""
+
+    wanted: Wanted
+    shard: int
+
+    def __call__(self) -> str:
+        from sptskm.preparation.methods import method_of
+        from sptskm.preparation.work import prepare
+
+        set_up_logging()
+        w = self.wanted
+        method = method_of(w.made, w.weights, grabcut=w.grabcut, fast=w.fast, flip=w.flip)  # type: ignore[arg-type]
+        outcome = prepare(w.data, read_mars(w.data), method, self.shard, w.shards)
+        text = f"{outcome.made:,} {w.made} made, {outcome.kept:,} were there, {len(outcome.failed):,} failed"
+        print(text)
+        return text
+
+
+@dataclass(frozen=True)
+class VerifyJob(Checkpointable):
+    """Whether all shards together are everything; fails with the list of what is missing, and why."""
+
+    wanted: Wanted
+
+    def __call__(self) -> str:
+        from sptskm.preparation.work import verify
+
+        complete, text = verify(self.wanted.data, read_mars(self.wanted.data), self.wanted.made)  # type: ignore[arg-type]
+        if not complete:
+            raise DataError(text)
+        print(text)
+        return text
+
+
+def command_line() -> argparse.ArgumentParser:
+    """What may be typed behind `python launch/slurm.py --prepare`."""
+    options = argparse.ArgumentParser(description="Make masks or skeletons on a SLURM cluster.", allow_abbrev=False)
+    options.add_argument("--prepare", choices=("masks", "skeletons"), required=True)
+    options.add_argument("--data", type=Path, required=True, help="folder in the MARS layout")
+    options.add_argument("--weights", type=Path, help="LIP_JPPNet's checkpoint, or pose-hg-3d's file")
+    options.add_argument("--grabcut", action="store_true", help="masks without weights, to try the path")
+    options.add_argument("--fast", action="store_true", help="masks: one scale and no mirror image")
+    options.add_argument("--flip", action="store_true", help="skeletons: averaged with the mirror image")
+    options.add_argument("--shards", type=int, default=16, help="jobs of the array (default: 16)")
+    options.add_argument("--cluster", default="slurm", help="a file configs/cluster/NAME.yaml, or a path")
+    options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
+    return options
+
+
+def wanted_of(chosen: argparse.Namespace) -> Wanted:
+    """What a command line asks for, with paths that mean the same everywhere. Raises ConfigError or DataError."""
+    if chosen.shards < 1:
+        raise ConfigError(f"--shards is {chosen.shards}, wanted at least 1")
+    weights = chosen.weights.absolute() if chosen.weights else None
+    if weights is None and not (chosen.grabcut and chosen.prepare == "masks"):
+        raise ConfigError(f"{chosen.prepare} are made by a network: --weights is missing (`sptskm prepare` says more)")
+    if weights is not None and not weights.exists() and not Path(f"{weights}.index").is_file():
+        raise ConfigError(f"--weights is {weights}, where there is no file, folder or checkpoint prefix")
+    read_mars(chosen.data)
+    options = chosen.grabcut, chosen.fast, chosen.flip, chosen.shards
+    return Wanted(chosen.prepare, chosen.data.absolute(), weights, *options)
+
+
+def submit(wanted: Wanted, cluster: Cluster) -> Queued:
+    """Queue the shards, each with one process and at most one GPU, and the verification behind all of them."""
+    alone = replace(cluster, nodes=1, gpus_per_node=min(cluster.gpus_per_node, 1), cpu_ranks=1)
+    folder = wanted.data / "prepared" / wanted.made / "jobs"
+    queued = Queued()
+    with queued.all_or_none():
+        jobs = [PrepareJob(wanted, shard) for shard in range(wanted.shards)]
+        for shard, job in enumerate(queue_array(folder, alone, jobs, wanted.made)):
+            queued.add(f"{wanted.made} {shard}", job)
+        after = queued.behind("afterany")
+        queued.add("verify", queue(folder, replace(alone, gpus_per_node=0), VerifyJob(wanted), "verify", after))
+    return queued

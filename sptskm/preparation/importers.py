@@ -1,0 +1,256 @@
+"""What people already have: masks and key points from other tools' files, and our own files, written.
+
+Nothing is guessed: the caller names the kind of a mask and the layout of key points, and a file that is something
+else is one sentence with its path.
+Legend: H rows, W columns, 3 = blue, green, red; F frames, K key points of the layout, C = channels, V = 14 joints,
+4 = x, y, z, confidence.
+"""
+
+import io
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+
+from sptskm.atomic import write_bytes
+from sptskm.data.errors import DataError
+from sptskm.data.files import MASK_THRESHOLD, SKELETON_KEY, SKELETON_SHAPE
+from sptskm.preparation import keypoint_json
+from sptskm.preparation.layouts import LAYOUTS, Channels, Converted, Layout, to_joints
+from sptskm.preparation.parsing import LABELS, labels_of_colours, mask_of
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+MaskKind = Literal["labels", "colours", "binary", "silhouette"]
+PointLayout = Literal["14"] | Layout
+"""The layouts of `sptskm.preparation.layouts`, and 14: the joints of `sptskm.data.skeletons` themselves."""
+
+LIGHT = 255 - MASK_THRESHOLD  # grey value from which a pixel is white but for compression
+_JPEG = b"\xff\xd8"
+MAT_VARIABLES = (SKELETON_KEY, "joints")
+"""The published reader takes the first; the second is in an alternative that is switched off there."""
+# MATLAB files begin with free text; scipy puts the date there, so that equal skeletons would differ as files.
+_MAT_TEXT = b"MATLAB 5.0 MAT-file, written by sptskm".ljust(116)
+
+
+def mask_from(path: Path, kind: MaskKind, size: tuple[int, int], *, invert: bool = False) -> Bytes:
+    """A mask (H, W), 255 on the person and 0 elsewhere, for a frame of `size` (rows, columns).
+
+    `labels`: JPPNet's label image, 0 = background to 19, losslessly stored. `colours`: its `_vis.png`.
+    `binary`: an image of two values, of which the lighter is the person whatever the values are (0 and 1 too); an
+    image of one value is empty when it is black and else full. More values are taken as SSIN takes them, person
+    where grey > 30, and only in a black and white image with soft or JPEG borders (half of what is above 30 is
+    225 or more): that threshold makes a label image empty and loses dress and face of a colour picture.
+    `silhouette`: like binary, and refused when more than half of the outermost pixels are person, as in an
+    inverted image. `invert` exchanges person and background of these two kinds.
+    Raises FileNotFoundError, or DataError naming the path, what was found and what was wanted: also for another
+    size than the frame's, because nothing is resized. Raises ValueError for an unknown kind.
+    """
+    if kind not in get_args(MaskKind) or (invert and kind in ("labels", "colours")):
+        raise ValueError(
+            f"masks of kind {kind!r} with invert={invert} are unknown, wanted {', '.join(get_args(MaskKind))}, "
+            "and invert with binary or silhouette alone"
+        )
+    content = read_content(path, "mask")
+    image = _decoded(path, content)
+    if image.shape[:2] != size:
+        raise DataError(f"mask {path}: is {_by(image.shape)}, wanted {_by(size)} like its frame")
+    if kind == "labels":
+        return _of_labels(path, content, image)
+    if kind == "colours":
+        return _of_colours(path, image)
+    mask_HW = _two_values(path, image)
+    mask_HW = 255 - mask_HW if invert else mask_HW
+    if kind == "silhouette":
+        _check_border(path, mask_HW, invert)
+    return mask_HW
+
+
+def read_content(path: Path, what: str) -> bytes:
+    """The bytes of a file that is not empty. Raises FileNotFoundError and DataError; `what` begins the sentence."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{what} {path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{what} {path}: cannot be read ({error.strerror})") from error
+    if not content:
+        raise DataError(f"{what} {path}: empty file")
+    return content
+
+
+def _decoded(path: Path, content: bytes) -> Bytes:
+    """(H, W) or (H, W, 3); three equal channels become one."""
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise DataError(f"mask {path}: corrupt, not a readable image")
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        raise DataError(f"mask {path}: has {channels} channels of {image.dtype}, wanted 1 or 3 of uint8")
+    if image.ndim == 3 and (image == image[..., :1]).all():
+        image = image[..., 0]
+    return np.asarray(image, np.uint8)
+
+
+def _of_labels(path: Path, content: bytes, image: Bytes) -> Bytes:
+    if content.startswith(_JPEG):
+        raise DataError(f"mask {path}: is a JPEG, which changes values, wanted labels in a PNG")
+    if image.ndim == 3:
+        raise DataError(f"mask {path}: is a colour image, wanted labels 0 to {len(LABELS) - 1}, or the kind colours")
+    if image.max() >= len(LABELS):
+        raise DataError(f"mask {path}: holds the label {image.max()}, wanted 0 to {len(LABELS) - 1}")
+    return mask_of(image)
+
+
+def _of_colours(path: Path, image: Bytes) -> Bytes:
+    image_HW3 = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    try:
+        return mask_of(labels_of_colours(image_HW3[..., ::-1]))
+    except ValueError as error:
+        raise DataError(f"mask {path}: {error}") from None
+
+
+def _two_values(path: Path, image: Bytes) -> Bytes:
+    grey_HW = image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
+    values = np.unique(grey_HW)
+    if len(values) <= 2:
+        darker = int(values[0]) if len(values) == 2 else 0
+        return np.where(grey_HW > darker, 255, 0).astype(np.uint8)
+    above = grey_HW > MASK_THRESHOLD
+    light = np.count_nonzero(grey_HW >= LIGHT) / (np.count_nonzero(above) or 1)
+    if light < 0.5:
+        raise DataError(
+            f"mask {path}: holds {len(values)} grey values, {light:.0%} of those above {MASK_THRESHOLD} being "
+            f"{LIGHT} or more, wanted two values, or black and white with soft borders"
+        )
+    return np.where(above, 255, 0).astype(np.uint8)
+
+
+def _check_border(path: Path, mask_HW: Bytes, inverted: bool) -> None:
+    inner_HW = np.zeros(mask_HW.shape, bool)
+    inner_HW[1:-1, 1:-1] = True
+    share = float((mask_HW[~inner_HW] > 0).mean())
+    if share > 0.5:
+        hint = "invert=False" if inverted else "invert=True"
+        raise DataError(f"mask {path}: {share:.0%} of its border is person, wanted at most half; {hint} exchanges both")
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]}x{shape[1]}"
+
+
+def points_from(path: Path, layout: PointLayout, channels: Channels) -> Floats:
+    """The key points (F, K, C) in a file of one frame or one tracklet, in float64 and the file's units.
+
+    `.mat` with `new_joint` or else `joints`, `.npy` and nested lists in `.json` hold (K, C), (C, K) or frames of
+    either. OpenPose's `.json` is one frame: of several people the one with the highest mean confidence, all NaN
+    without any. COCO's list of results has one frame for each image it names, in the order of the names, with the
+    person of the highest score (see `results_from` for lists that cover many tracklets).
+    Raises FileNotFoundError, DataError for a file that cannot be read or holds something else, and ValueError for
+    unknown layouts and channels.
+    """
+    shape = _shape(layout, channels)
+    content, ending = read_content(path, "key points"), path.suffix.lower()
+    if ending == ".json":
+        return _oriented(path, keypoint_json.points(path, content, shape, channels), shape)
+    if ending == ".mat":
+        return _oriented(path, _mat(path, content), shape)
+    if ending == ".npy":
+        return _oriented(path, _npy(path, content), shape)
+    raise DataError(f"key points {path}: end with {ending or 'nothing'}, wanted .mat, .npy or .json")
+
+
+def results_from(path: Path, layout: PointLayout, channels: Channels) -> dict[str, Floats]:
+    """Key points (K, C) by image from COCO's list of results: the person of the highest score in each image.
+
+    Images are named by `file_name`, or else by `image_id`, without folder and ending, as frames are in the tables.
+    Raises what `points_from` raises.
+    """
+    content = read_content(path, "key points")
+    return keypoint_json.results(path, content, _shape(layout, channels), channels)
+
+
+def joints_of(
+    points_FKC: Floats, layout: PointLayout, channels: Channels, *, zero_is_missing: bool = True
+) -> Converted:
+    """Key points (F, K, C) as (F, 14, 4), as of `to_joints`, also for the layout 14; flat where there is no depth."""
+    if layout != "14":
+        return to_joints(points_FKC, layout, channels, zero_is_missing=zero_is_missing)
+    # OpenPose's first 14 are ours, with the nose for the head; the four of the face that follow go nowhere.
+    face_F4C = np.full((len(points_FKC), 4, points_FKC.shape[2]), np.nan)
+    points_FKC = np.concatenate([points_FKC, face_F4C], axis=1)
+    return to_joints(points_FKC, "openpose-18", channels, zero_is_missing=zero_is_missing)
+
+
+def skeletons_from(path: Path, layout: PointLayout, channels: Channels, *, zero_is_missing: bool = True) -> Converted:
+    """The (F, 14, 4) skeletons in a file of key points: `points_from`, then `joints_of`, with what both raise."""
+    return joints_of(points_from(path, layout, channels), layout, channels, zero_is_missing=zero_is_missing)
+
+
+def _shape(layout: str, channels: str) -> tuple[int, int]:
+    """K and C."""
+    points = {name: len(names) for name, names in LAYOUTS.items()} | {"14": SKELETON_SHAPE[0]}
+    if layout not in points or channels not in get_args(Channels):
+        known = f"a layout of {', '.join(points)} and channels of {', '.join(get_args(Channels))}"
+        raise ValueError(f"layout {layout!r} with channels {channels!r} is unknown, wanted {known}")
+    return points[layout], len(channels)
+
+
+def _mat(path: Path, content: bytes) -> NDArray[Any]:
+    try:
+        found = scipy.io.loadmat(io.BytesIO(content), verify_compressed_data_integrity=True)
+    except Exception as error:
+        raise DataError(f"key points {path}: corrupt, not a readable .mat file ({error})") from error
+    for name in MAT_VARIABLES:
+        if name in found:
+            return np.asarray(found[name])
+    names = ", ".join(name for name in found if not name.startswith("__")) or "nothing"
+    raise DataError(f"key points {path}: holds {names}, wanted the variable {' or '.join(MAT_VARIABLES)}")
+
+
+def _npy(path: Path, content: bytes) -> NDArray[Any]:
+    try:
+        return np.asarray(np.load(io.BytesIO(content)))
+    except Exception as error:
+        raise DataError(f"key points {path}: corrupt, not a readable .npy file ({error})") from error
+
+
+def _oriented(path: Path, array: NDArray[Any], shape: tuple[int, int]) -> Floats:
+    """(F, K, C) from (K, C), (C, K), or frames of either; no layout has as few points as channels."""
+    if array.dtype.kind in "fiu" and array.ndim in (2, 3):
+        if array.shape[-2:] == shape[::-1]:
+            array = array.swapaxes(-1, -2)
+        if array.shape[-2:] == shape:
+            return np.array(array, np.float64).reshape(-1, *shape)
+    raise DataError(
+        f"key points {path}: hold {array.dtype} {array.shape}, wanted {shape} or (frames, {shape[0]}, {shape[1]})"
+    )
+
+
+def write_mask(path: Path, mask_HW: Bytes) -> None:
+    """A mask (H, W) of 0 and 255 as a PNG of one channel, in an existing folder, there as a whole or not at all.
+
+    Raises ValueError for another array.
+    """
+    if mask_HW.ndim != 2 or mask_HW.dtype != np.uint8 or mask_HW.size == 0:
+        raise ValueError(f"mask {path}: is {mask_HW.dtype} {mask_HW.shape}, wanted uint8 (height, width)")
+    other = mask_HW[(mask_HW != 0) & (mask_HW != 255)]
+    if other.size:
+        raise ValueError(f"mask {path}: holds the value {other[0]}, wanted 0 and 255")
+    write_bytes(path, cv2.imencode(".png", mask_HW)[1].tobytes())
+
+
+def write_skeleton(path: Path, joints_V4: NDArray[np.floating[Any]]) -> None:
+    """A skeleton (14, 4) of float32 or float64 as `new_joint` in a .mat file, whole or not at all; NaN may occur.
+
+    `sptskm.data.files.read_skeleton` gives float32 back: float32 bit for bit, float64 rounded. Equal skeletons
+    give equal files. The folder must exist. Raises ValueError for another array.
+    """
+    if joints_V4.shape != SKELETON_SHAPE or joints_V4.dtype not in (np.float32, np.float64):
+        raise ValueError(f"skeleton {path}: is {joints_V4.dtype} {joints_V4.shape}, wanted float32 or float64 (14, 4)")
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, {SKELETON_KEY: joints_V4})
+    write_bytes(path, _MAT_TEXT + buffer.getvalue()[len(_MAT_TEXT) :])

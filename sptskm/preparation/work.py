@@ -1,0 +1,175 @@
+"""Masks or skeletons for all tracklets of a data set, in shards that may be killed at any moment.
+
+The unit of work is a block: consecutive frames of one tracklet, cut at the same places whenever and wherever it is
+done, because a network's last bits depend on what else is in its batch. A block of which a file is missing is done
+again as a whole. So what is there after any number of kills has the bytes that an undisturbed run writes.
+Legend: N frames of a block, H rows, W columns, 3 = blue, green, red.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.atomic import write_text
+from sptskm.config import ConfigError
+from sptskm.data import DataError, Tracklets
+from sptskm.data.files import read_frame
+from sptskm.report.console import progress
+
+Made = Literal["masks", "skeletons"]
+Bytes = NDArray[np.uint8]
+
+AHEAD = 2  # blocks that are read while one is computed
+SHOWN = 20  # files that a message lists
+HOME = "prepared"  # folder in a data set for what is known of its preparation
+
+
+@dataclass(frozen=True)
+class Method:
+    """How frames become masks or skeletons."""
+
+    made: Made
+    compute: Callable[[Bytes], Iterable[NDArray[Any]]]
+    """Frames (N, H, W, 3) of one size to N results."""
+    write: Callable[[Path, NDArray[Any]], None]
+    """One result to its file, which is there as a whole or not at all."""
+    settings: Mapping[str, Any]
+    """What the results depend on; those of one data set are all of one kind."""
+    block: int = 16
+    """Frames computed together at most."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some frames of a tracklet: where to read, and where to write."""
+
+    frames: Sequence[Path]
+    results: Sequence[Path]
+
+
+@dataclass
+class Outcome:
+    """What a shard came to."""
+
+    made: int = 0
+    kept: int = 0
+    """Files that were there before."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Reason by path of the result that is missing."""
+
+
+def shard_rows(table: Tracklets, shard: int, shards: int) -> NDArray[np.int64]:
+    """The tracklets of one of `shards` disjoint parts with about equally many frames. Raises ConfigError."""
+    if not 0 <= shard < shards:
+        raise ConfigError(f"shard is {shard} of {shards}, wanted 0 to {shards - 1}")
+    middles_N = np.cumsum(table.lengths) - table.lengths / 2
+    return np.flatnonzero((middles_N * shards / table.lengths.sum()).astype(int) == shard)
+
+
+def prepare(root: Path, table: Tracklets, method: Method, shard: int = 0, shards: int = 1) -> Outcome:
+    """Make what is missing of a shard and write down how it went.
+
+    A frame that cannot be read is passed over and named in the outcome. Raises ConfigError when the data set holds
+    results of other settings.
+    """
+    rows = shard_rows(table, shard, shards)
+    agree(root, method)
+    outcome, blocks = Outcome(), list(missing_blocks(table, rows, method))
+    outcome.kept = int(table.lengths[rows].sum()) - sum(len(block.frames) for block in blocks)
+    named = f"{method.made} {shard + 1} of {shards}"
+    for block, images in progress(_read_ahead(blocks), named, total=len(blocks)):
+        _make(block, images, method, outcome)
+    text = json.dumps({**vars(outcome), "settings": dict(method.settings)}, indent=1)
+    write_text(home(root, method.made) / f"shard-{shard:04d}-of-{shards:04d}.json", text)
+    return outcome
+
+
+def home(root: Path, made: Made) -> Path:
+    """Where a data set keeps what is known of its masks or skeletons."""
+    folder = root / HOME / made
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def agree(root: Path, method: Method) -> None:
+    """Note the settings of a data set's results; ConfigError when there are others already."""
+    file, wanted = home(root, method.made) / "settings.json", dict(method.settings)
+    found = json.loads(file.read_text()) if file.exists() else wanted
+    if found != wanted:
+        changed = "; ".join(f"{k}: {found.get(k)} -> {wanted.get(k)}" for k in wanted if found.get(k) != wanted.get(k))
+        raise ConfigError(f"{file}: the {method.made} there were made otherwise ({changed}); remove them and this file")
+    write_text(file, json.dumps(wanted, indent=1))
+
+
+def missing_blocks(table: Tracklets, rows: Iterable[int], method: Method) -> Iterator[Block]:
+    """The blocks of which a result is missing. Folders are listed, which costs less than asking for every file."""
+    names: dict[Path, set[str]] = {}
+    for row in rows:
+        results = [table.path(row, frame, method.made) for frame in range(table.lengths[row])]
+        folder = results[0].parent
+        if folder not in names:
+            names = {folder: {path.name for path in folder.iterdir()} if folder.is_dir() else set()}
+        for start in range(0, len(results), method.block):
+            block = results[start : start + method.block]
+            if not {path.name for path in block} <= names[folder]:
+                frames = [table.path(row, frame, "frames") for frame in range(start, start + len(block))]
+                yield Block(frames, block)
+
+
+def _read_ahead(blocks: Sequence[Block]) -> Iterator[tuple[Block, list[Bytes | DataError]]]:
+    """Blocks with their frames, which are decoded while others are computed."""
+    waiting: deque[tuple[Block, Future[list[Bytes | DataError]]]] = deque()
+    with ThreadPoolExecutor(1) as reader:
+        for block in blocks:
+            waiting.append((block, reader.submit(_read, block)))
+            if len(waiting) > AHEAD:
+                block, images = waiting.popleft()
+                yield block, images.result()
+        for block, images in waiting:
+            yield block, images.result()
+
+
+def _read(block: Block) -> list[Bytes | DataError]:
+    images: list[Bytes | DataError] = []
+    for path in block.frames:
+        try:
+            images.append(read_frame(path)[..., ::-1])
+        except DataError as error:
+            images.append(error)
+    return images
+
+
+def _make(block: Block, images: Sequence[Bytes | DataError], method: Method, outcome: Outcome) -> None:
+    pairs = list(zip(block.results, images, strict=True))
+    outcome.failed |= {str(path): str(error) for path, error in pairs if isinstance(error, DataError)}
+    readable = [(path, image) for path, image in pairs if not isinstance(image, DataError)]
+    for path in {path.parent for path, _ in readable}:
+        path.mkdir(parents=True, exist_ok=True)
+    for _, group in groupby(readable, key=lambda pair: pair[1].shape):
+        paths, frames = zip(*group, strict=True)
+        for path, result in zip(paths, method.compute(np.stack(frames)), strict=True):
+            method.write(path, result)
+            outcome.made += 1
+
+
+def verify(root: Path, table: Tracklets, made: Made) -> tuple[bool, str]:
+    """Whether every frame has its mask or skeleton, and a text that says so or lists what is missing, with reasons."""
+    method = Method(made, list, lambda _path, _result: None, {}, block=1)
+    missing = [block.results[0] for block in missing_blocks(table, range(len(table)), method)]
+    total = int(table.lengths.sum())
+    reasons: dict[str, str] = {}
+    for file in sorted(home(root, made).glob("shard-*.json")):
+        reasons |= json.loads(file.read_text())["failed"]
+    lines = [f"{total - len(missing):,} of {total:,} {made} are there"]
+    lines += [f"{path}: {reasons.get(str(path), 'not made yet')}" for path in missing[:SHOWN]]
+    if len(missing) > SHOWN:
+        lines.append(f"... and {len(missing) - SHOWN:,} more")
+    return not missing, "\n".join(lines)

@@ -1,0 +1,46 @@
+"""Small networks with random weights in the formats in which the large ones are published."""
+
+import shutil
+from pathlib import Path
+
+import tf_writer
+import torch
+
+from sptskm.models import JPPNet, PoseHG3D
+from sptskm.models.jppnet import tf_names
+
+SMALL = {"depths": (1, 1, 1, 1), "width": 4}
+
+
+def write_jppnet(folder: Path) -> Path:
+    """The prefix of a checkpoint in TensorFlow's format, with the published names."""
+    torch.manual_seed(0)
+    model = JPPNet(**SMALL, context=8)
+    names = tf_names(model)
+    variables = {
+        names[ours]: (value.permute(2, 3, 1, 0) if value.ndim == 4 else value).numpy()
+        for ours, value in model.state_dict().items()
+    }
+    prefix = folder / "model.ckpt-205632"
+    tf_writer.write_checkpoint(prefix, variables)
+    return prefix
+
+
+def write_posehg3d(folder: Path) -> Path:
+    """A file as pose-hg-3d's authors save it."""
+    torch.manual_seed(0)
+    path, model = folder / "fusion_3d_var.pth", PoseHG3D(**SMALL)
+    torch.nn.init.ones_(model.hm.bias)  # a joint is where the map is positive
+    torch.save({"epoch": 60, "state_dict": model.state_dict()}, path)
+    return path
+
+
+def frames_only(walkers: Path, root: Path) -> Path:
+    """A copy of the walkers as they are before anything was prepared."""
+    return Path(shutil.copytree(walkers, root, ignore=shutil.ignore_patterns("*_mask", "*_joint3d")))
+
+
+def contents(root: Path, kind: str) -> dict[str, bytes]:
+    """Everything that was made of one kind ("mask", "joint3d") by its path; what is half written is not looked at."""
+    files = (path for path in root.glob(f"*_{kind}/*/*") if path.suffix in (".png", ".mat"))
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
