@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import errno
 import os
-import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,7 +12,8 @@ from typing import Any
 
 from sptskm.config import ConfigError, Final
 from sptskm.configfile import apply_overrides, load, load_final, to_yaml
-from sptskm.data import DataError, Tracklets, read_mars
+from sptskm.data import DataError
+from sptskm.preparation import command as preparation
 from sptskm.report.console import set_up_logging
 from sptskm.synthetic import DEMO, Sizes, write_dataset
 from sptskm.training.allocation import enter_step
@@ -92,20 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     show.set_defaults(command=_config)
 
     prepare = commands.add_parser("prepare", help="make masks or skeletons from frames, or what is missing of them")
-    prepare.add_argument("made", choices=("masks", "skeletons"))
-    prepare.add_argument("--data", type=Path, required=True, help="folder in the MARS layout")
-    prepare.add_argument("--weights", type=Path, help="LIP_JPPNet's checkpoint, or pose-hg-3d's file")
-    prepare.add_argument("--grabcut", action="store_true", help="masks without weights, to try the path")
-    prepare.add_argument(
-        "--fast", action="store_true", help="masks: one scale and no mirror image, a sixth of the work"
-    )
-    prepare.add_argument(
-        "--flip", action="store_true", help="skeletons: averaged with the mirror image, twice the work"
-    )
-    prepare.add_argument("--shards", type=int, default=1, help="processes, each on one CPU thread (default: 1)")
-    prepare.add_argument("--shard", type=int, help="do only one of them, from 0, as in a job of an array")
-    prepare.add_argument("--device", default="", help="cpu, cuda:1, ... (default: a GPU where there is one)")
-    prepare.add_argument("--verify", action="store_true", help="only list what is missing, and why")
+    preparation.options(prepare)
     prepare.set_defaults(command=_prepare)
 
     train = commands.add_parser("train", help="train one stream, or continue it (also under torchrun)")
@@ -151,45 +138,9 @@ def _check_ranks() -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from sptskm.preparation.work import verify
-
-    table = read_mars(options.data)
-    if not options.verify:
-        if options.shard is None and options.shards > 1:
-            _prepare_side_by_side(options)
-        else:
-            _prepare_shard(options, table)
-        if options.shard is not None:
-            return 0
-    complete, text = verify(options.data, table, options.made)
+    complete, text = preparation.run(options)
     print(text)
     return 0 if complete else EXIT_BAD_INPUT
-
-
-def _prepare_side_by_side(options: argparse.Namespace) -> None:
-    """All shards at once, as processes that are interrupted with this one and lose nothing by it."""
-    command = [sys.executable, "-m", "sptskm.cli", "prepare", options.made, "--data", str(options.data)]
-    command += ["--shards", str(options.shards), "--device", options.device]
-    command += ["--weights", str(options.weights)] if options.weights else []
-    command += [f"--{flag}" for flag in ("grabcut", "fast", "flip") if getattr(options, flag)]
-    shards = [subprocess.Popen([*command, "--shard", str(number)]) for number in range(options.shards)]
-    try:
-        ends = [shard.wait() for shard in shards]
-    finally:
-        for shard in shards:
-            shard.terminate()
-    if any(ends):
-        raise ConfigError(f"{sum(map(bool, ends))} of {len(ends)} shards have failed; the same command continues")
-
-
-def _prepare_shard(options: argparse.Namespace, table: Tracklets) -> None:
-    from sptskm.preparation.methods import method_of
-    from sptskm.preparation.work import prepare
-
-    flags = {"grabcut": options.grabcut, "fast": options.fast, "flip": options.flip}
-    method = method_of(options.made, options.weights, **flags, device=options.device)
-    outcome = prepare(options.data, table, method, options.shard or 0, options.shards)
-    print(f"{outcome.made:,} {options.made} made, {outcome.kept:,} were there, {len(outcome.failed):,} failed")
 
 
 def _config(options: argparse.Namespace) -> None:

@@ -81,7 +81,7 @@ def prepare(root: Path, table: Tracklets, method: Method, shard: int = 0, shards
     results of other settings.
     """
     rows = shard_rows(table, shard, shards)
-    agree(root, method)
+    agree(root, method.made, method.settings)
     outcome, blocks = Outcome(), list(missing_blocks(table, rows, method))
     outcome.kept = int(table.lengths[rows].sum()) - sum(len(block.frames) for block in blocks)
     named = f"{method.made} {shard + 1} of {shards}"
@@ -99,13 +99,13 @@ def home(root: Path, made: Made) -> Path:
     return folder
 
 
-def agree(root: Path, method: Method) -> None:
+def agree(root: Path, made: Made, settings: Mapping[str, Any]) -> None:
     """Note the settings of a data set's results; ConfigError when there are others already."""
-    file, wanted = home(root, method.made) / "settings.json", dict(method.settings)
+    file, wanted = home(root, made) / "settings.json", dict(settings)
     found = json.loads(file.read_text()) if file.exists() else wanted
     if found != wanted:
         changed = "; ".join(f"{k}: {found.get(k)} -> {wanted.get(k)}" for k in wanted if found.get(k) != wanted.get(k))
-        raise ConfigError(f"{file}: the {method.made} there were made otherwise ({changed}); remove them and this file")
+        raise ConfigError(f"{file}: the {made} there were made otherwise ({changed}); remove them and this file")
     write_text(file, json.dumps(wanted, indent=1))
 
 

@@ -1,0 +1,171 @@
+"""Masks and skeletons that people have already, brought to where training reads them.
+
+A file belongs to a frame by its name: the frame's, without ending, perhaps with what its tool appends, in the folder
+that is given or in one named like the frame's own. Key points may also lie in one file for a tracklet, named like its
+first frame, or in one of COCO's list of results for all.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from sptskm.atomic import write_text
+from sptskm.config import ConfigError
+from sptskm.data import DataError, Tracklets
+from sptskm.data.files import read_frame
+from sptskm.preparation.importers import (
+    MaskKind,
+    PointLayout,
+    joints_of,
+    mask_from,
+    points_from,
+    results_from,
+    write_mask,
+    write_skeleton,
+)
+from sptskm.preparation.layouts import Channels
+from sptskm.preparation.work import Made, Outcome, agree, home
+from sptskm.report.console import progress
+
+MASK_NAMES = (".png", "_vis.png", ".bmp", ".jpg", "_mask.png")
+POINT_NAMES = (".mat", ".npy", ".json", "_keypoints.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where files lie, and what they are."""
+
+    place: Path
+    """A folder, or COCO's list of results."""
+    kind: MaskKind | None = None
+    invert: bool = False
+    layout: PointLayout | None = None
+    channels: Channels = "xyc"
+
+    def check(self, made: Made) -> None:
+        """ConfigError when the kind of mask or the layout is not said, or nothing is there."""
+        if not self.place.exists():
+            raise ConfigError(f"--from is {self.place}, where there is no file or folder")
+        if made == "masks" and self.kind is None:
+            raise ConfigError("--kind is missing: what the masks are is not guessed")
+        if made == "skeletons" and self.layout is None:
+            raise ConfigError("--layout is missing: the order of the key points is not guessed")
+
+
+def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Outcome:
+    """Bring all masks or skeletons that are not there yet; what cannot be used is named in the outcome.
+
+    A frame without key points gets no skeleton, which is no failure; one without a mask is. Raises ConfigError.
+    """
+    source.check(made)
+    settings = {"method": "imported", "as": source.kind or f"{source.layout} {source.channels}"}
+    take = _masks(table, source) if made == "masks" else _skeletons(table, source)
+    agree(root, made, settings)
+    outcome = Outcome()
+    write: Callable[[Path, NDArray[Any]], None] = write_mask if made == "masks" else write_skeleton
+    for row in progress(range(len(table)), f"import {made}", total=len(table)):
+        results = [table.path(row, frame, made) for frame in range(table.lengths[row])]
+        missing = [frame for frame, path in enumerate(results) if not path.exists()]
+        outcome.kept += len(results) - len(missing)
+        if missing:
+            results[0].parent.mkdir(parents=True, exist_ok=True)
+        for frame, found in take(row, missing, outcome):
+            write(results[frame], found)
+            outcome.made += 1
+    text = json.dumps({**vars(outcome), "settings": settings}, indent=1)
+    write_text(home(root, made) / "shard-imported.json", text)
+    return outcome
+
+
+Take = Callable[[int, list[int], Outcome], Iterable[tuple[int, NDArray[Any]]]]
+"""From a tracklet and its frames without a result to these results, as far as there are any."""
+
+
+def _masks(table: Tracklets, source: Source) -> Take:
+    assert source.kind is not None
+    kind = source.kind
+
+    def take(row: int, missing: list[int], outcome: Outcome) -> Iterable[tuple[int, NDArray[Any]]]:
+        for frame in missing:
+            result = table.path(row, frame, "masks")
+            try:
+                file = _find(source.place, result, MASK_NAMES)
+                if file is None:
+                    raise DataError(f"{source.place}: has no {result.stem} with {' or '.join(MASK_NAMES)}")
+                size = read_frame(table.path(row, frame, "frames")).shape[:2]
+                yield frame, mask_from(file, kind, (size[0], size[1]), invert=source.invert)
+            except DataError as error:
+                outcome.failed[str(result)] = str(error)
+
+    return take
+
+
+def _skeletons(table: Tracklets, source: Source) -> Take:
+    points = _KeyPoints(source)
+
+    def take(row: int, missing: list[int], outcome: Outcome) -> Iterable[tuple[int, NDArray[Any]]]:
+        results = [table.path(row, frame, "skeletons") for frame in range(table.lengths[row])]
+        for frame in missing:
+            try:
+                yield frame, points.skeleton(results, frame)
+            except FileNotFoundError:
+                continue
+            except DataError as error:
+                outcome.failed[str(results[frame])] = str(error)
+
+    return take
+
+
+class _KeyPoints:
+    """The key points of frames, from whatever files they lie in."""
+
+    def __init__(self, source: Source) -> None:
+        assert source.layout is not None
+        self.place, self.layout, self.channels = source.place, source.layout, source.channels
+        self.listed = results_from(self.place, self.layout, self.channels) if self.place.is_file() else None
+        self.last: tuple[Path, NDArray[Any] | None] = Path(), None
+
+    def skeleton(self, results: list[Path], frame: int) -> NDArray[Any]:
+        """(14, 4) for a frame of a tracklet; FileNotFoundError where there are no key points."""
+        points = self._of_tracklet(results, frame) if self.listed is None else self._listed(results[frame].stem)
+        return joints_of(points, self.layout, self.channels).skeletons_FV4[0]
+
+    def _listed(self, stem: str) -> NDArray[Any]:
+        assert self.listed is not None
+        if stem not in self.listed:
+            raise FileNotFoundError(stem)
+        return self.listed[stem][None]
+
+    def _of_tracklet(self, results: list[Path], frame: int) -> NDArray[Any]:
+        whole = self._read(results[0])
+        if whole is not None and len(whole) == len(results) > 1:
+            return whole[frame : frame + 1]
+        points, stem = whole if frame == 0 else self._read(results[frame]), results[frame].stem
+        if points is None:
+            raise FileNotFoundError(stem)
+        if len(points) != 1:
+            raise DataError(f"key points of {stem}: {len(points)} frames, wanted 1, or {len(results)} for the tracklet")
+        return points
+
+    def _read(self, result: Path) -> NDArray[Any] | None:
+        """(F, K, C); the file of the first frame may be that of the whole tracklet, and is not read for each."""
+        if self.last[0] != result:
+            file = _find(self.place, result, POINT_NAMES)
+            found = None if file is None else points_from(file, self.layout, self.channels)
+            if found is None or len(found) == 1:
+                return found
+            self.last = result, found
+        return self.last[1]
+
+
+def _find(place: Path, result: Path, endings: Iterable[str]) -> Path | None:
+    """The file of a frame, in a folder named like its own or directly in `place`."""
+    for folder in (place / result.parent.name, place):
+        for ending in endings:
+            if (file := folder / (result.stem + ending)).is_file():
+                return file
+    return None

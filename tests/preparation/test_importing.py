@@ -1,0 +1,123 @@
+"""What people have already, brought in by one command."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from networks import frames_only
+
+from sptskm import cli
+from sptskm.data import read_mars
+from sptskm.data.files import read_mask, read_skeleton
+from sptskm.preparation.parsing import COLOURS
+
+TORSO = [(0, -1.6, 0.1, 0.9), *[(0.1 * j, -1.5 + 0.1 * j, 0.0, 0.8) for j in range(1, 14)]]
+
+
+@pytest.fixture
+def frames(walkers: Path, tmp_path: Path) -> Path:
+    return frames_only(walkers, tmp_path / "data")
+
+
+def bring(made: str, data: Path, place: Path, *words: str) -> int:
+    return cli.main(["prepare", made, "--data", str(data), "--from", str(place), *words])
+
+
+@pytest.mark.parametrize("kind", ["labels", "colours", "binary", "silhouette"])
+def test_masks_of_every_kind_become_those_that_training_reads(
+    walkers: Path, frames: Path, tmp_path: Path, kind: str
+) -> None:
+    table, theirs = read_mars(walkers), tmp_path / "theirs"
+    for row in range(len(table)):
+        for frame in range(table.lengths[row]):
+            own = table.path(row, frame, "masks")
+            person_HW = read_mask(own) > 0
+            folder = theirs / own.parent.name if kind == "labels" else theirs
+            folder.mkdir(parents=True, exist_ok=True)
+            if kind == "colours":
+                image = np.where(person_HW[..., None], np.uint8(COLOURS[5]), np.uint8(0))[..., ::-1]
+                cv2.imwrite(str(folder / f"{own.stem}_vis.png"), image)
+            else:
+                value = {"labels": 13, "binary": 1, "silhouette": 255}[kind]
+                cv2.imwrite(str(folder / own.name), np.where(person_HW, np.uint8(value), np.uint8(0)))
+    assert bring("masks", frames, theirs, "--kind", kind) == 0
+    found = read_mars(frames)
+    for row in (0, len(table) // 2, len(table) - 1):
+        np.testing.assert_array_equal(read_mask(found.path(row, 0, "masks")), read_mask(table.path(row, 0, "masks")))
+
+
+def test_a_mask_that_is_missing_and_one_of_another_size_are_named(
+    walkers: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, theirs = read_mars(walkers), tmp_path / "theirs"
+    theirs.mkdir()
+    for row in range(len(table)):
+        for frame in range(table.lengths[row]):
+            shutil.copy(table.path(row, frame, "masks"), theirs)
+    missing, small = (table.path(row, 0, "masks") for row in (1, 2))
+    (theirs / missing.name).unlink()
+    cv2.imwrite(str(theirs / small.name), np.zeros((4, 2), np.uint8))
+    assert bring("masks", frames, theirs, "--kind", "binary") == cli.EXIT_BAD_INPUT
+    out = capsys.readouterr().out
+    assert f"has no {missing.stem} with .png or" in out
+    assert "is 4x2, wanted" in out
+    assert cli.main(["prepare", "masks", "--data", str(frames), "--verify"]) == cli.EXIT_BAD_INPUT
+
+
+def test_openpose_files_coco_results_and_one_file_per_tracklet_become_skeletons(frames: Path, tmp_path: Path) -> None:
+    table = read_mars(frames)
+    openpose, coco, whole = (tmp_path / name for name in ("openpose", "coco.json", "whole"))
+    openpose.mkdir()
+    whole.mkdir()
+    results = []
+    for row in range(len(table)):
+        points = np.random.default_rng(row).uniform(1, 100, (int(table.lengths[row]), 25, 3))
+        points[..., 2] = 0.5
+        np.save(whole / f"{table.stems(row)[0]}.npy", points)
+        for frame, stem in enumerate(table.stems(row)):
+            people = [{"pose_keypoints_2d": points[frame].ravel().tolist()}]
+            (openpose / f"{stem}_keypoints.json").write_text(json.dumps({"people": people}))
+            flat = points[frame, :17].ravel().tolist()
+            results.append({"file_name": f"{stem}.jpg", "keypoints": flat, "score": 1.0})
+    coco.write_text(json.dumps(results))
+    found = {}
+    for place, layout in ((openpose, "openpose-25"), (whole, "openpose-25"), (coco, "coco-17")):
+        assert bring("skeletons", frames, place, "--layout", layout) == 0
+        found[place] = read_skeleton(table.path(3, 1, "skeletons"))
+        for folder in frames.glob("*_joint3d"):
+            shutil.rmtree(folder)
+    np.testing.assert_array_equal(found[openpose], found[whole])
+    assert not found[openpose][:, 2].any(), "no depth"
+    wanted = np.random.default_rng(3).uniform(1, 100, (int(table.lengths[3]), 25, 3))[1]
+    np.testing.assert_allclose(found[openpose][[0, 1], :2], wanted[[0, 1], :2], rtol=1e-6)
+    np.testing.assert_allclose(found[coco][0, :2], wanted[0, :2], rtol=1e-6)
+
+
+def test_a_frame_without_key_points_is_a_frame_without_a_skeleton(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, theirs = read_mars(frames), tmp_path / "theirs"
+    theirs.mkdir()
+    np.save(theirs / f"{table.stems(0)[0]}.npy", np.array(TORSO))
+    assert bring("skeletons", frames, theirs, "--layout", "14", "--channels", "xyzc") == cli.EXIT_BAD_INPUT
+    assert "1 skeletons imported, 0 were there, 0 failed" in capsys.readouterr().out
+    np.testing.assert_allclose(read_skeleton(table.path(0, 0, "skeletons")), TORSO, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("made", "words", "sentence"),
+    [
+        ("masks", [], "--kind is missing: what the masks are is not guessed"),
+        ("skeletons", [], "--layout is missing: the order of the key points is not guessed"),
+        ("skeletons", ["--layout", "coco-18"], "layout 'coco-18' with channels 'xyc' is unknown, wanted a layout of"),
+    ],
+)
+def test_what_is_not_said_or_unknown_is_refused_in_one_sentence(
+    frames: Path, tmp_path: Path, made: str, words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "theirs.json").write_text("[]")
+    assert bring(made, frames, tmp_path / "theirs.json", *words) == cli.EXIT_BAD_INPUT
+    assert sentence in capsys.readouterr().err
