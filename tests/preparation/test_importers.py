@@ -116,9 +116,11 @@ def test_an_inverted_silhouette_is_refused(tmp_path: Path, image: Bytes, invert:
 
 
 def test_a_silhouette_may_touch_the_border(tmp_path: Path) -> None:
-    mask = person()
-    mask[2:, 2:6] = 255
-    np.testing.assert_array_equal(mask_from(saved(tmp_path / "a.png", mask), "silhouette", SIZE), mask)
+    for corner in (slice(0, 1), slice(-1, None)):
+        mask = person()
+        mask[:, corner] = 255
+        mask[corner, 2:6] = 255  # 16 of 36 pixels of the border
+        np.testing.assert_array_equal(mask_from(saved(tmp_path / "a.png", mask), "silhouette", SIZE), mask)
 
 
 NOISE = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
@@ -227,7 +229,10 @@ def test_a_failed_write_leaves_the_file_that_was_there(tmp_path: Path, monkeypat
     write_mask(path, person())
     before = path.read_bytes()
 
-    def full_disk(*_: object) -> None:
+    write_bytes = Path.write_bytes
+
+    def full_disk(place: Path, content: bytes) -> None:
+        write_bytes(place, content[:20])
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
@@ -339,6 +344,12 @@ def test_without_a_score_the_mean_confidence_decides(tmp_path: Path) -> None:
     points[0, :, 2], points[1, :, 2] = 0.9, 0.2
     path = coco(tmp_path / "a.json", *(({"image_id": "a.png"}, p) for p in points))
     np.testing.assert_array_equal(results_from(path, "coco-17", "xyc")["a"], points[0])
+
+
+def test_of_equal_scores_the_first_counts(tmp_path: Path) -> None:
+    points = key_points(2, 17, 3)
+    path = coco(tmp_path / "a.json", *(({"image_id": 7, "score": 0.5}, p) for p in points))
+    np.testing.assert_array_equal(results_from(path, "coco-17", "xyc")["7"], points[0])
 
 
 def test_an_empty_list_of_results_has_no_frame(tmp_path: Path) -> None:

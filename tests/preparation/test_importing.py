@@ -13,6 +13,7 @@ from sptskm import cli
 from sptskm.data import read_mars
 from sptskm.data.files import read_mask, read_skeleton
 from sptskm.preparation.parsing import COLOURS
+from sptskm.preparation.work import HOME
 
 TORSO = [(0, -1.6, 0.1, 0.9), *[(0.1 * j, -1.5 + 0.1 * j, 0.0, 0.8) for j in range(1, 14)]]
 
@@ -87,7 +88,7 @@ def test_openpose_files_coco_results_and_one_file_per_tracklet_become_skeletons(
     for place, layout in ((openpose, "openpose-25"), (whole, "openpose-25"), (coco, "coco-17")):
         assert bring("skeletons", frames, place, "--layout", layout) == 0
         found[place] = read_skeleton(table.path(3, 1, "skeletons"))
-        for folder in frames.glob("*_joint3d"):
+        for folder in (*frames.glob("*_joint3d"), frames / HOME):
             shutil.rmtree(folder)
     np.testing.assert_array_equal(found[openpose], found[whole])
     assert not found[openpose][:, 2].any(), "no depth"
