@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from submitit.helpers import Checkpointable
 
@@ -12,12 +13,15 @@ from sptskm.config import ConfigError
 from sptskm.data import DataError, read_mars
 from sptskm.report.console import set_up_logging
 
+if TYPE_CHECKING:
+    from sptskm.preparation.work import Made
+
 
 @dataclass(frozen=True)
 class Wanted:
     """What is made of which frames, and with what."""
 
-    made: str
+    made: "Made"
     data: Path
     weights: Path | None
     grabcut: bool
@@ -34,14 +38,8 @@ class PrepareJob(Checkpointable):
     shard: int
 
     def __call__(self) -> str:
-        from sptskm.preparation.methods import method_of
-        from sptskm.preparation.work import prepare
-
         set_up_logging()
-        w = self.wanted
-        method = method_of(w.made, w.weights, grabcut=w.grabcut, fast=w.fast, flip=w.flip)  # type: ignore[arg-type]
-        outcome = prepare(w.data, read_mars(w.data), method, self.shard, w.shards)
-        text = f"{outcome.made:,} {w.made} made, {outcome.kept:,} were there, {len(outcome.failed):,} failed"
+        text = made(self.wanted, self.shard)
         print(text)
         return text
 
@@ -53,27 +51,40 @@ class VerifyJob(Checkpointable):
     wanted: Wanted
 
     def __call__(self) -> str:
-        from sptskm.preparation.work import verify
-
-        complete, text = verify(self.wanted.data, read_mars(self.wanted.data), self.wanted.made)  # type: ignore[arg-type]
+        complete, text = verified(self.wanted)
         if not complete:
             raise DataError(text)
         print(text)
         return text
 
 
+def made(wanted: Wanted, shard: int) -> str:
+    """Make what is missing of a shard, and say how much that was."""
+    from sptskm.preparation.methods import method_of
+    from sptskm.preparation.work import prepare
+
+    method = method_of(wanted.made, wanted.weights, grabcut=wanted.grabcut, fast=wanted.fast, flip=wanted.flip)
+    outcome = prepare(wanted.data, read_mars(wanted.data), method, shard, wanted.shards)
+    return f"{outcome.made:,} {wanted.made} made, {outcome.kept:,} were there, {len(outcome.failed):,} failed"
+
+
+def verified(wanted: Wanted) -> tuple[bool, str]:
+    """Whether everything is there, and what to say of it."""
+    from sptskm.preparation.work import verify
+
+    return verify(wanted.data, read_mars(wanted.data), wanted.made)
+
+
 def command_line() -> argparse.ArgumentParser:
-    """What may be typed behind `python launch/slurm.py --prepare`."""
-    options = argparse.ArgumentParser(description="Make masks or skeletons on a SLURM cluster.", allow_abbrev=False)
+    """What may be typed behind `--prepare` of any launcher that knows it."""
+    options = argparse.ArgumentParser(description="Make masks or skeletons on a cluster.", allow_abbrev=False)
     options.add_argument("--prepare", choices=("masks", "skeletons"), required=True)
     options.add_argument("--data", type=Path, required=True, help="folder in the MARS layout")
     options.add_argument("--weights", type=Path, help="LIP_JPPNet's checkpoint, or pose-hg-3d's file")
     options.add_argument("--grabcut", action="store_true", help="masks without weights, to try the path")
     options.add_argument("--fast", action="store_true", help="masks: one scale and no mirror image")
     options.add_argument("--flip", action="store_true", help="skeletons: averaged with the mirror image")
-    options.add_argument("--shards", type=int, default=16, help="jobs of the array (default: 16)")
-    options.add_argument("--cluster", default="slurm", help="a file configs/cluster/NAME.yaml, or a path")
-    options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
+    options.add_argument("--shards", type=int, default=16, help="parts that are made side by side (default: 16)")
     return options
 
 
@@ -91,11 +102,15 @@ def wanted_of(chosen: argparse.Namespace) -> Wanted:
     return Wanted(chosen.prepare, chosen.data.absolute(), weights, *options)
 
 
+def jobs_folder(wanted: Wanted) -> Path:
+    """Where jobs keep their files, in the data set."""
+    return wanted.data / "prepared" / wanted.made / "jobs"
+
+
 def submit(wanted: Wanted, cluster: Cluster) -> Queued:
     """Queue the shards, each with one process and at most one GPU, and the verification behind all of them."""
     alone = replace(cluster, nodes=1, gpus_per_node=min(cluster.gpus_per_node, 1), cpu_ranks=1)
-    folder = wanted.data / "prepared" / wanted.made / "jobs"
-    queued = Queued()
+    folder, queued = jobs_folder(wanted), Queued()
     with queued.all_or_none():
         jobs = [PrepareJob(wanted, shard) for shard in range(wanted.shards)]
         for shard, job in enumerate(queue_array(folder, alone, jobs, wanted.made)):

@@ -54,9 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return watch(queued.followed()) if chosen.watch else 0
 
 
+def prepare_command_line() -> argparse.ArgumentParser:
+    """What may be typed behind `python launch/slurm.py --prepare`."""
+    options = preparing.command_line()
+    options.add_argument("--cluster", default="slurm", help="a file configs/cluster/NAME.yaml, or a path")
+    options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
+    return options
+
+
 def prepare(arguments: Sequence[str] | None) -> int:
     """Submit the making of masks or skeletons."""
-    chosen = preparing.command_line().parse_args(arguments)
+    chosen = prepare_command_line().parse_args(arguments)
     try:
         cluster = load_cluster(_cluster_file(chosen.cluster))
         if cluster.executor == "local":

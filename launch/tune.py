@@ -25,8 +25,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from launch import preparing, snapshot
 from launch import search as searches
-from launch import snapshot
 from launch.local import request, visible_gpus
 from launch.plan import STREAMS, Plan, check, make_plan, parser
 from launch.search import Searches
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from launch.workers import Team
 
 OBJECT_STORE_BYTES = 100_000_000  # only settings and results of epochs pass through it
+LEAVE_SECONDS = 20.0  # in which shards that are not saved anywhere are given up
 NODES_SECONDS = 60.0  # for the nodes of a cluster that has just been started
 KNOCK_SECONDS, JOIN_SECONDS = 5.0, 30.0
 ENVIRONMENT = {
@@ -52,6 +53,8 @@ ENVIRONMENT = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the plan of a command line; the exit code says how it ended (75: stopped, start again to continue)."""
+    if "--prepare" in (sys.argv[1:] if arguments is None else arguments):
+        return prepare(arguments)
     chosen = command_line().parse_intermixed_args(arguments)
     try:
         _check_options(chosen)
@@ -72,6 +75,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if table:
         print(f"{table}\n\n{plan.farewell()}")
     return code
+
+
+def prepare_command_line() -> argparse.ArgumentParser:
+    """What may be typed behind `python launch/tune.py --prepare`."""
+    options = preparing.command_line()
+    options.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster (default: one of its own, here)")
+    return options
+
+
+def prepare(arguments: Sequence[str] | None) -> int:
+    """Make masks or skeletons, as many shards at a time as there is room for."""
+    chosen = prepare_command_line().parse_args(arguments)
+    try:
+        if chosen.address:
+            _knock(chosen.address)
+        wanted = preparing.wanted_of(chosen)
+        folder = preparing.jobs_folder(wanted)
+        os.chdir(snapshot.take(folder))
+    except (ValueError, OSError) as error:
+        return _refuse(error)
+    with _joined(folder, chosen.address, LEAVE_SECONDS) as stop:
+        from launch.shards import make
+
+        complete, text = make(wanted, stop)
+    if stop.requested:
+        print("stopped as asked; the same command continues", file=sys.stderr)
+        return EXIT_STOPPED
+    print(text)
+    return 0 if complete else EXIT_BAD_INPUT
 
 
 def _shipped(config: Path) -> Path:
@@ -133,15 +165,22 @@ def _knock(address: str) -> None:
 def _in_ray(plan: Plan, found: Searches, chosen: argparse.Namespace) -> tuple[int, str]:
     """Do the plan in the Ray that was chosen, as `run`; signals ask all workers to save and leave."""
     patience = max(config.train.leave_seconds for config in plan.configs)
-    with (
-        nullcontext("") if chosen.address else _short_folder() as folder,
-        stop_flag(patience, lambda: _give_up(folder)) as stop,
-        (plan.folder / "jobs" / "ray.log").open("a") as rest,
-        redirect_stdout(rest),  # what Ray has to say of nodes that die
-        _ray(chosen.address, f"{folder}/ray", stop),
-    ):
+    with _joined(plan.folder / "jobs", chosen.address, patience) as stop:
         teams, everyone = _teams(plan, found, chosen)
         return run(Request(plan, found, chosen.retrain, teams, everyone, chosen.retries), stop)
+
+
+@contextmanager
+def _joined(logs: Path, address: str | None, patience: float) -> Iterator[StopFlag]:
+    """The Ray that was chosen, with the flag that signals set."""
+    with (
+        nullcontext("") if address else _short_folder() as folder,
+        stop_flag(patience, lambda: _give_up(folder)) as stop,
+        (logs / "ray.log").open("a") as rest,
+        redirect_stdout(rest),  # what Ray has to say of nodes that die
+        _ray(address, f"{folder}/ray", stop),
+    ):
+        yield stop
 
 
 def _short_folder() -> "tempfile.TemporaryDirectory[str]":

@@ -12,7 +12,7 @@ from typing import Any
 
 from sptskm.config import ConfigError, Final
 from sptskm.configfile import apply_overrides, load, load_final, to_yaml
-from sptskm.data import DataError
+from sptskm.data import DataError, read_mars
 from sptskm.preparation import command as preparation
 from sptskm.report.console import set_up_logging
 from sptskm.synthetic import DEMO, Sizes, write_dataset
@@ -84,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--dist", action="store_true", help="let the ranks of an allocation meet (below srun, torchrun)")
     check.add_argument("--quick", action="store_true", help="only look whether files exist")
     check.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    check.add_argument("--quality", action="store_true", help="measure masks and skeletons instead, show the worst")
+    check.add_argument("--tracklets", type=int, default=0, help="so many, drawn at random (default: all)")
+    check.add_argument("--out", type=Path, help="for the pictures of --quality (default: in the data set)")
     check.set_defaults(command=_check)
 
     show = commands.add_parser("config", help="print a configuration with every value")
@@ -121,11 +124,21 @@ def _check(options: argparse.Namespace) -> int:
         raise ConfigError("check wants either the folder of a data set or --dist")
     if options.dist:
         return _check_ranks()
+    if options.quality:
+        return _check_quality(options)
     from sptskm.data.check import check
 
     report = check(options.folder, decode=not options.quick, workers=options.workers)
     print(report.text())
     return 0 if report.ok else EXIT_BAD_INPUT
+
+
+def _check_quality(options: argparse.Namespace) -> int:
+    from sptskm.preparation.inspection import inspect
+
+    out = options.out or options.folder / "prepared" / "quality"
+    print(inspect(read_mars(options.folder), out, options.tracklets))
+    return 0
 
 
 def _check_ranks() -> int:

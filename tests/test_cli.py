@@ -68,3 +68,13 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "write_dataset", lambda *_: int("not a number"))
     with pytest.raises(ValueError, match="not a number"):
         main(["synth", "anywhere"])
+
+
+def test_the_quality_of_masks_and_skeletons_is_a_table_and_pictures(walkers, tmp_path, capsys):
+    assert cli.main(["check", str(walkers), "--quality", "--tracklets", "5", "--out", str(tmp_path / "quality")]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("measure ")
+    assert "5 of 53 tracklets measured" in out
+    pictures = {path.name for path in (tmp_path / "quality").glob("*.png")}
+    assert pictures == {"worst-frames.png", "skeletons-before-and-after-normalisation.png"}
+    assert list((tmp_path / "quality").glob("events*"))

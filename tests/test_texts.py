@@ -12,6 +12,7 @@ from launch.plan import STREAMS, make_plan
 from sptskm import cli
 from sptskm.config import DEFAULTS, Final
 from sptskm.configfile import apply_overrides, load
+from sptskm.search import check, load_search
 
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
@@ -50,7 +51,10 @@ def understood(words: list[str]) -> bool:
         assert {word for word in words[1:] if "=" not in word} <= targets
     elif words[0].endswith("python") and words[1].startswith("launch/"):
         program = {"launch/local.py": local, "launch/slurm.py": slurm, "launch/tune.py": tune}[words[1]]
-        make_plan(program.command_line().parse_intermixed_args(words[2:]))
+        if "--prepare" in words:
+            program.prepare_command_line().parse_args(words[2:])
+        else:
+            make_plan(program.command_line().parse_intermixed_args(words[2:]))
     elif words[0].endswith("python") and words[1].endswith(".py"):
         assert (ROOT / words[1]).is_file()
     else:
@@ -69,6 +73,13 @@ def test_every_command_in_the_texts_is_one_that_its_program_accepts(path, monkey
             pytest.fail(f"not accepted: {shlex.join(words)}")
     assert "make" in known
     assert path.name != "README.md" or {"sptskm", "python"} <= set(known)
+
+
+def test_the_search_file_that_the_readme_shows_is_one(tmp_path):
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", text_of(ROOT / "README.md"), re.DOTALL | re.MULTILINE)
+    (tmp_path / "search.yaml").write_text(example)
+    for stream, search in load_search(tmp_path / "search.yaml").items():
+        check(search, DEFAULTS[stream])
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)

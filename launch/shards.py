@@ -1,0 +1,37 @@
+"""Masks and skeletons as tasks of Ray, each a shard; one that loses its worker or node is started again."""
+
+import sys
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from launch.preparing import Wanted, made, verified
+from sptskm.training.signals import StopFlag
+
+RETRIES = 3
+POLL_SECONDS = 1.0
+
+
+def make(wanted: Wanted, stop: StopFlag) -> tuple[bool, str]:
+    """Make all shards in the Ray that was joined: whether everything is there then, and what to say of it."""
+    task = ray.remote(made).options(num_cpus=1, num_gpus=int(_has_gpus()), max_retries=RETRIES)
+    left: dict[Any, int] = {task.remote(wanted, shard): shard for shard in range(wanted.shards)}
+    while left and not stop.requested:
+        done, _ = ray.wait(list(left), timeout=POLL_SECONDS)
+        for call in done:
+            print(f"shard {left.pop(call)}: {_said(call)}", file=sys.stderr)
+    for call in left:  # nothing is lost by it
+        ray.cancel(call, force=True)
+    return verified(wanted)
+
+
+def _said(call: Any) -> str:
+    try:
+        return str(ray.get(call))
+    except RayError as error:
+        return f"failed: {str(error).strip().splitlines()[-1]}"
+
+
+def _has_gpus() -> bool:
+    return ray.cluster_resources().get("GPU", 0) >= 1

@@ -1,0 +1,298 @@
+"""How good the masks and skeletons of a data set are: numbers for every frame that point at the bad ones.
+
+What can be measured depends on what the files still know. Stored skeletons are centred at the hips and usually
+normalised: scaled and turned about the vertical axis, by one factor and one angle for a tracklet. Lengths of bones
+and heights, as they change within a tracklet, are therefore comparable; where a joint lies in the frame is not. To
+fit scale and place of every skeleton to its mask would hide the very errors that matter, so joints are held against
+a mask only where they are still pixels (`joints_outside`), and from files only heights are.
+Legend: F frames, N frames of any kind, H rows, W columns, V = 14 joints, E = 13 bones, K points,
+4 = x, y, z, confidence.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.data import DataError, Tracklets
+from sptskm.data.files import SKELETON_SHAPE, read_frame, read_mask, read_skeleton
+from sptskm.data.skeletons import EDGES, JOINTS
+from sptskm.data.tracklets import Modality
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+Measure = Literal[
+    "no skeleton",
+    "flipped",
+    "total length",
+    "bone length",
+    "no mask",
+    "empty mask",
+    "full mask",
+    "mask size",
+    "height",
+]
+"""no skeleton: 1 where the file is missing or unreadable, or says that nobody was found (NaN, or all zeros).
+flipped: 1 where left and right are exchanged, see `flips`; a tracklet flipped throughout is not seen.
+total length: change of the sum of all bones since the valid frame before, relative to the tracklet's median.
+bone length: the same of the single bone that changes most, relative to its own median.
+no mask: 1 where the file is missing or unreadable. empty mask: 1 where less than 1 % is person, full mask: more
+than 95 %. mask size: 1 where it is not the frame's.
+height: |log| of the rows that the mask covers over the skeleton's height, against the tracklet's median of that: 0.1
+is 10 % too tall or too short. Occlusion and bowing move it as well, so it is for finding frames to look at.
+A measure is NaN in a frame that it cannot be taken of."""
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+
+EMPTY, FULL = 0.01, 0.95
+BEFORE = 2  # frames that a frame's sides are held against
+_HIPS = [JOINTS.index("right hip"), JOINTS.index("left hip")]
+_OTHER = {"left": "right", "right": "left"}
+SWAPPED = [JOINTS.index(" ".join(_OTHER.get(word, word) for word in name.split())) for name in JOINTS]
+"""The joint of the other side for each of the 14."""
+
+
+@dataclass(frozen=True, eq=False)
+class Quality:
+    """What was measured of one tracklet."""
+
+    row: int
+    key: str
+    values: Mapping[Measure, Floats]
+    """A number (F,) for each frame by each measure that could be taken; 0 is good."""
+
+    def mean(self, measure: Measure) -> float:
+        """The mean over the measured frames, for a measure of 0 and 1 their share; NaN without any."""
+        return _over(np.mean, self.values.get(measure))
+
+    def median(self, measure: Measure) -> float:
+        """The median over the measured frames, NaN without any."""
+        return _over(np.median, self.values.get(measure))
+
+    def maximum(self, measure: Measure) -> float:
+        """The worst measured frame's value, NaN without any."""
+        return _over(np.max, self.values.get(measure))
+
+
+class Worst(NamedTuple):
+    """A frame (0-based) of a tracklet (a row of the table), and its value by some measure."""
+
+    row: int
+    frame: int
+    value: float
+
+
+def measure(
+    table: Tracklets,
+    rows: Iterable[int],
+    modalities: Collection[Modality] = ("frames", "masks", "skeletons"),
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> list[Quality]:
+    """Every measure that `modalities` allow, of the tracklets in `rows`; `progress` may show how far it is.
+
+    `mask size` needs frames and masks, `height` masks and skeletons; frames alone give nothing. Files that are
+    missing or unreadable are measured as such and raise nothing (`sptskm.data.check` tells why).
+    Raises ValueError without masks and skeletons.
+    """
+    if not {"masks", "skeletons"} & set(modalities):
+        raise ValueError(f"modalities are {', '.join(modalities) or 'none'}, wanted masks or skeletons among them")
+    return [_measured(table, int(row), set(modalities)) for row in progress(rows)]
+
+
+SUMMARY = ("measure", "frames", "mean", "median", "maximum", "worst tracklet")
+"""Header of `summary`'s rows."""
+
+
+def summary(qualities: Sequence[Quality]) -> list[tuple[str, ...]]:
+    """A row of text for each measure taken, to be set as a table under `SUMMARY`; values in percent.
+
+    For measures of 0 and 1 the mean is the share of such frames. The worst tracklet has the highest mean.
+    """
+    taken = [measure for measure in MEASURES if any(measure in quality.values for quality in qualities)]
+    return [_summed(measure, qualities) for measure in taken]
+
+
+def _summed(measure: Measure, qualities: Sequence[Quality]) -> tuple[str, ...]:
+    pooled = np.concatenate([quality.values.get(measure, np.array([])) for quality in qualities])
+    means = [(quality.mean(measure), quality.key) for quality in qualities]
+    mean, key = max(((mean, key) for mean, key in means if mean > 0), default=(0.0, "-"), key=lambda pair: pair[0])
+    numbers = [_over(reduce, pooled) for reduce in (np.mean, np.median, np.max)]
+    told = ["-" if np.isnan(number) else f"{100 * number:.1f} %" for number in numbers]
+    return measure, str(np.count_nonzero(~np.isnan(pooled))), *told, f"{key} ({mean:.1%})" if mean else key
+
+
+def worst(qualities: Sequence[Quality], count: int = 6) -> dict[Measure, list[Worst]]:
+    """The worst frames by each measure that is anywhere above 0, worst first; ties in the order of the table.
+
+    At most one frame of a tracklet, so that one bad tracklet does not hide the others.
+    """
+    found = {measure: _worst(measure, qualities)[:count] for measure in MEASURES}
+    return {measure: frames for measure, frames in found.items() if frames}
+
+
+def _worst(measure: Measure, qualities: Iterable[Quality]) -> list[Worst]:
+    frames = []
+    for quality in qualities:
+        if (value := quality.maximum(measure)) > 0:
+            frames.append(Worst(quality.row, int(np.nanargmax(quality.values[measure])), value))
+    return sorted(frames, key=lambda frame: (-frame.value, frame.row))
+
+
+def _measured(table: Tracklets, row: int, modalities: set[Modality]) -> Quality:
+    values: dict[Measure, Floats] = {}
+    frames, rows_F = range(int(table.lengths[row])), None
+    if "masks" in modalities:
+        masks = [_Mask.read(table, row, frame, "frames" in modalities) for frame in frames]
+        rows_F = np.array([mask.rows for mask in masks])
+        values |= _mask_values(masks, "frames" in modalities)
+    if "skeletons" in modalities:
+        skeletons_FV4 = np.stack([_skeleton(table.path(row, frame, "skeletons")) for frame in frames])
+        values |= skeleton_values(skeletons_FV4)
+        if rows_F is not None:
+            values["height"] = heights(skeletons_FV4, rows_F)
+    return Quality(row, str(table.keys_N[row]), {name: values[name] for name in MEASURES if name in values})
+
+
+class _Mask(NamedTuple):
+    """What is kept of a mask: the whole would be too much for long tracklets. NaN where there is none."""
+
+    share: float
+    rows: float
+    """Rows from the uppermost to the lowest pixel of the person, as a share of the height."""
+    other_size: float
+
+    @classmethod
+    def read(cls, table: Tracklets, row: int, frame: int, compare: bool) -> "_Mask":
+        mask_HW = _read(read_mask, table.path(row, frame, "masks"))
+        if mask_HW is None:
+            return cls(np.nan, np.nan, np.nan)
+        image = _read(read_frame, table.path(row, frame, "frames")) if compare else None
+        other = np.nan if image is None else float(image.shape[:2] != mask_HW.shape)
+        filled = np.flatnonzero(mask_HW.any(axis=1))
+        rows = (filled[-1] + 1 - filled[0]) / len(mask_HW) if len(filled) else np.nan
+        return cls(float((mask_HW > 0).mean()), float(rows), other)
+
+
+def _read(read: Callable[[Path], NDArray[Any]], path: Path) -> NDArray[Any] | None:
+    """What is in a file, or None; asked first, because reading tries a missing file several times."""
+    try:
+        return read(path) if path.is_file() else None
+    except DataError:
+        return None
+
+
+def _skeleton(path: Path) -> Floats:
+    """(14, 4), NaN throughout where nobody was found."""
+    skeleton_V4 = _read(read_skeleton, path)
+    usable = skeleton_V4 is not None and np.isfinite(skeleton_V4).all() and np.any(skeleton_V4[:, :3] != 0)
+    return np.asarray(skeleton_V4, np.float64) if usable else np.full(SKELETON_SHAPE, np.nan)
+
+
+def _mask_values(masks: Sequence[_Mask], compared: bool) -> dict[Measure, Floats]:
+    share_F, _, other_F = np.array(masks, np.float64).T
+    values: dict[Measure, Floats] = {
+        "no mask": np.isnan(share_F).astype(float),
+        "empty mask": np.where(np.isnan(share_F), np.nan, share_F < EMPTY),
+        "full mask": np.where(np.isnan(share_F), np.nan, share_F > FULL),
+    }
+    return values | {"mask size": other_F} if compared else values
+
+
+def skeleton_values(skeletons_FV4: Floats) -> dict[Measure, Floats]:
+    """The measures that skeletons (F, 14, 4) of one tracklet allow alone; a frame with a NaN has no skeleton.
+
+    Units do not matter, nor whether they were normalised, but the scale must be one for all frames.
+    """
+    missing_F = np.isnan(skeletons_FV4).any(axis=(1, 2))
+    points_FV3 = _rooted(skeletons_FV4)
+    ends = np.array(EDGES)
+    bones_FE = np.linalg.norm(points_FV3[:, ends[:, 0]] - points_FV3[:, ends[:, 1]], axis=2)
+    return {
+        "no skeleton": missing_F.astype(float),
+        "flipped": flips(skeletons_FV4),
+        "total length": _jumps(bones_FE.sum(axis=1, keepdims=True)),
+        "bone length": _jumps(bones_FE),
+    }
+
+
+def flips(skeletons_FV4: Floats) -> Floats:
+    """1 in frames (F,) that have left and right the other way than most of the tracklet, 0 in others.
+
+    A frame is turned to the side on which its 14 joints, from the middle of the hips, lie nearer to those of the two
+    valid frames before it as turned themselves (sum of distances); the fewer ones are the exchanged. With two, a broken
+    frame seldom turns those behind it. Where the person moves farther between frames than hips and shoulders are
+    wide, or turns by half, this cannot be told. NaN without a skeleton, and throughout with less than three of them.
+    """
+    found_F = np.full(len(skeletons_FV4), np.nan)
+    points_FV3 = _rooted(skeletons_FV4)
+    valid = np.flatnonzero(~np.isnan(points_FV3).any(axis=(1, 2)))
+    if len(valid) < 3:
+        return found_F
+    turned_NV3 = points_FV3[valid]
+    exchanged_N = np.zeros(len(valid))
+    for i, points_V3 in enumerate(turned_NV3.copy()):
+        before = turned_NV3[max(0, i - BEFORE) : i]
+        far, far_exchanged = (np.linalg.norm(p - before, axis=2).sum() for p in (points_V3, points_V3[SWAPPED]))
+        if far_exchanged < far:
+            exchanged_N[i], turned_NV3[i] = 1, points_V3[SWAPPED]
+    found_F[valid] = exchanged_N if exchanged_N.mean() <= 0.5 else 1 - exchanged_N
+    return found_F
+
+
+def heights(skeletons_FV4: Floats, rows_F: Floats) -> Floats:
+    """The measure `height` (F,) from skeletons and the rows that masks cover, in any units that are one throughout."""
+    y_FV = _rooted(skeletons_FV4)[..., 1]
+    tall_F = y_FV.max(axis=1) - y_FV.min(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio_F = np.log(rows_F / tall_F)
+    measured_F = np.isfinite(ratio_F)
+    ratio_F[~measured_F] = np.nan
+    return np.abs(ratio_F - np.median(ratio_F[measured_F])) if measured_F.any() else ratio_F
+
+
+def joints_outside(points_NK2: Floats, masks_NHW: Bytes) -> Floats:
+    """The share (N,) of points, x and y in pixels of the frame, that lie on the background or outside the frame.
+
+    For key points that are still pixels (`sptskm.preparation.pose.image_points`, or an estimator's own file). Points
+    with NaN do not count; NaN for a frame without any.
+    """
+    shares = [_outside(points_K2, mask_HW) for points_K2, mask_HW in zip(points_NK2, masks_NHW, strict=True)]
+    return np.array(shares, np.float64)
+
+
+def _outside(points_K2: Floats, mask_HW: Bytes) -> float:
+    known_K2 = points_K2[np.isfinite(points_K2).all(axis=1)]
+    column_K, row_K = np.rint(known_K2).astype(int).T
+    height, width = mask_HW.shape
+    inside_K = (column_K >= 0) & (column_K < width) & (row_K >= 0) & (row_K < height)
+    inside_K[inside_K] = mask_HW[row_K[inside_K], column_K[inside_K]] > 0
+    return float(1 - inside_K.mean()) if len(known_K2) else np.nan
+
+
+def _rooted(skeletons_FV4: Floats) -> Floats:
+    """(F, V, 3) from the middle of the hips; a frame with any NaN is NaN."""
+    points_FV3 = skeletons_FV4[..., :3] - skeletons_FV4[:, _HIPS, :3].mean(axis=1, keepdims=True)
+    points_FV3[np.isnan(skeletons_FV4).any(axis=(1, 2))] = np.nan
+    return points_FV3
+
+
+def _jumps(lengths_FE: Floats) -> Floats:
+    """(F,): the largest change since the valid frame before, relative to each column's median.
+
+    Bones are rigid, so a gap in between does not matter. NaN where there is no frame before.
+    """
+    jumps_F = np.full(len(lengths_FE), np.nan)
+    valid = np.flatnonzero(~np.isnan(lengths_FE).any(axis=1))
+    if len(valid) < 2:
+        return jumps_F
+    median_E = np.median(lengths_FE[valid], axis=0)
+    median_E[median_E == 0] = np.inf  # a bone that usually has no length tells nothing
+    jumps_F[valid[1:]] = (abs(np.diff(lengths_FE[valid], axis=0)) / median_E).max(axis=1)
+    return jumps_F
+
+
+def _over(reduce: Callable[[Floats], np.floating[Any]], values_F: Floats | None) -> float:
+    known = np.array([]) if values_F is None else values_F[~np.isnan(values_F)]
+    return float(reduce(known)) if len(known) else np.nan

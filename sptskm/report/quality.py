@@ -1,0 +1,140 @@
+"""Pictures of the quality of masks and skeletons: the worst frames, and skeletons before and after normalisation.
+
+Every function gives an RGB picture (H, W, 3) in uint8. Positions and sizes are in pixels.
+Shapes: F frames of a tracklet, K skeletons, V = 14 joints, 4 = x, y, z, confidence.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.data import DataError, Tracklets
+from sptskm.data.files import read_frame, read_mask, read_skeleton
+from sptskm.data.skeletons import EDGES, normalise
+from sptskm.report import strips
+from sptskm.report.strips import INK, LEFT_LIMBS, LINE, OUTLINE, PALE, RIGHT_LIMBS, SOFT, WHITE, Box, Canvas, Floats
+
+FRAMES_SHOWN: Final = 8
+MOMENTS_SHOWN: Final = 6
+
+_LEFT_MARGIN = 142
+_HEAD = 56  # title and legend
+_CELL = (124, 160)  # width and height of a frame
+_SKELETON = (124, 110)
+_CAPTION = 34
+_GAP = 6
+
+
+def sheet(table: Tracklets, worst: Mapping[str, Sequence[tuple[int, int, float]]]) -> strips.Image:
+    """A row for each measure with its worst frames (up to eight): each with the mask's outline, the skeleton below.
+
+    `worst` gives row of the table, frame (0-based) and value by measure, as `sptskm.preparation.quality.worst`
+    does; the value is told in percent. What is missing or unreadable is a grey box that says so.
+    """
+    columns = min(FRAMES_SHOWN, max((len(frames) for frames in worst.values()), default=0))
+    height = _CELL[1] + _SKELETON[1] + _CAPTION + _GAP
+    canvas = _canvas("The worst frames", max(1, len(worst)) * height, columns, [("mask outline", OUTLINE)])
+    if not worst:
+        canvas.text(14, _HEAD + height / 2, "no frame is above 0 by any measure", 13, SOFT)
+    for line, (name, frames) in enumerate(worst.items()):
+        y = _HEAD + line * height
+        canvas.text(14, y + _CELL[1] / 2, name, 13)
+        for column, (row, frame, value) in enumerate(frames[:FRAMES_SHOWN]):
+            x = _x(column)
+            _draw_frame(canvas, Box(x, y, *_CELL), table, row, frame)
+            skeleton_V4 = _read(read_skeleton, table.path(row, frame, "skeletons"))
+            below = Box(x, y + _CELL[1], *_SKELETON)
+            _draw_skeletons(canvas, [below], np.full((1, 14, 4), np.nan) if skeleton_V4 is None else skeleton_V4[None])
+            middle, bottom = below.middle[0], below.y + below.height
+            canvas.text(middle, bottom + 10, table.stems(row)[frame], 11, INK, "center")
+            canvas.text(middle, bottom + 24, f"{100 * value:.0f} %", 11, SOFT, "center")
+    return canvas.picture()
+
+
+def normalisation_sheet(tracklets: Mapping[str, Floats]) -> strips.Image:
+    """Two rows for each named tracklet (F, 14, 4): its skeletons as they are, and as `normalise` gives them.
+
+    Up to six moments, from the front and, fainter, from the side; every row has its own scale and names the median
+    sum of its bones, in its own units. Raises ValueError as `normalise` does.
+    """
+    height = _SKELETON[1] + _GAP
+    title = "Skeletons before and after normalisation"
+    canvas = _canvas(title, 2 * max(1, len(tracklets)) * height, MOMENTS_SHOWN, [])
+    for line, (name, raw_FV4) in enumerate(tracklets.items()):
+        moments = np.unique(np.linspace(0, len(raw_FV4) - 1, MOMENTS_SHOWN).round().astype(int))
+        for part, (words, skeletons_FV4) in enumerate((("before", raw_FV4), ("after", normalise(raw_FV4)))):
+            y = _HEAD + (2 * line + part) * height
+            for place, text in enumerate((name if part == 0 else "", words, f"bones {_bones(skeletons_FV4):.3g}")):
+                canvas.text(14, y + 30 + 18 * place, text, 12, INK if place == 0 else SOFT)
+            boxes = [Box(_x(column), y, *_SKELETON) for column in range(len(moments))]
+            _draw_skeletons(canvas, boxes, np.asarray(skeletons_FV4[moments], np.float64))
+    return canvas.picture()
+
+
+def _canvas(title: str, height: int, columns: int, entries: list[tuple[str, strips.Colour]]) -> Canvas:
+    canvas = Canvas(_HEAD + height + 6, _x(max(columns, 3)) + 8)
+    canvas.text(14, 18, title, 15)
+    x = 14
+    for words, colour in [*entries, ("left", LEFT_LIMBS), ("right", RIGHT_LIMBS)]:
+        canvas.fill(Box(x, 35, 14, 5), colour)
+        canvas.text(x + 19, 37, words, 11, SOFT)
+        x += 36 + 7 * len(words)
+    canvas.text(x, 37, "front and, fainter, side view", 11, SOFT)
+    return canvas
+
+
+def _x(column: int) -> int:
+    return _LEFT_MARGIN + column * (_CELL[0] + _GAP)
+
+
+def _draw_frame(canvas: Canvas, box: Box, table: Tracklets, row: int, frame: int) -> None:
+    """The frame in full height with its mask's outline; without a frame the mask in white on black."""
+    image = _read(read_frame, table.path(row, frame, "frames"))
+    mask_HW = _read(read_mask, table.path(row, frame, "masks"))
+    shown = image if image is not None else mask_HW
+    canvas.fill(box, PALE)
+    canvas.frame(box, LINE)
+    if shown is None:
+        canvas.text(*box.middle, "no frame", 12, SOFT, "center")
+        return
+    shown = shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)
+    scale = min(box.height / shown.shape[0], box.width / shown.shape[1])
+    tall, wide = (max(1, round(edge * scale)) for edge in shown.shape[:2])
+    picture = strips.fitted(shown, tall, wide)
+    picture = picture if mask_HW is None else strips.outlined(picture, mask_HW / 255)
+    canvas.paste(picture, box.x + (box.width - wide) // 2, box.y + (box.height - tall) // 2)
+    if mask_HW is None:
+        canvas.fill(Box(box.x + 1, box.y + box.height - 20, box.width - 2, 19), PALE)
+        canvas.text(box.middle[0], box.y + box.height - 10, "no mask", 12, SOFT, "center")
+
+
+def _draw_skeletons(canvas: Canvas, boxes: Sequence[Box], skeletons_KV4: Floats) -> None:
+    """Skeletons in boxes of one size at one scale."""
+    usable_K = strips.usable(skeletons_KV4)
+    views = strips.Views(skeletons_KV4[usable_K], boxes[0].width, boxes[0].height, 8) if usable_K.any() else None
+    for box, skeleton_V4, usable in zip(boxes, skeletons_KV4, usable_K, strict=True):
+        canvas.fill(box, WHITE if usable else PALE)
+        canvas.frame(box, LINE)
+        if views is not None and usable:
+            views.draw(canvas, box, skeleton_V4)
+        else:
+            canvas.text(*box.middle, "no skeleton", 12, SOFT, "center")
+
+
+def _bones(skeletons_FV4: Floats) -> float:
+    """Median over the frames of the sum of all bones, NaN without a skeleton."""
+    ends = np.array(EDGES)
+    points = skeletons_FV4[~np.isnan(skeletons_FV4).any(axis=(1, 2)), :, :3]
+    sums = np.linalg.norm(points[:, ends[:, 0]] - points[:, ends[:, 1]], axis=2).sum(axis=1)
+    return float(np.median(sums)) if len(sums) else np.nan
+
+
+def _read(read: Callable[[Path], NDArray[Any]], path: Path) -> NDArray[Any] | None:
+    """What is in a file, or None; asked first, because reading tries a missing file several times."""
+    try:
+        return read(path) if path.is_file() else None
+    except DataError:
+        return None
