@@ -59,7 +59,8 @@ class Source:
 def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Outcome:
     """Bring all masks or skeletons that are not there yet; what cannot be used is named in the outcome.
 
-    A frame without key points gets no skeleton, which is no failure; one without a mask is. Raises ConfigError.
+    A frame that nothing is there for is named as well; training takes one without a skeleton as it is. Raises
+    ConfigError.
     """
     source.check(made)
     settings = {"method": "imported", "as": source.kind or f"{source.layout} {source.channels}"}
@@ -112,8 +113,6 @@ def _skeletons(table: Tracklets, source: Source) -> Take:
         for frame in missing:
             try:
                 yield frame, points.skeleton(results, frame)
-            except FileNotFoundError:
-                continue
             except DataError as error:
                 outcome.failed[str(results[frame])] = str(error)
 
@@ -130,14 +129,14 @@ class _KeyPoints:
         self.last: tuple[Path, NDArray[Any] | None] = Path(), None
 
     def skeleton(self, results: list[Path], frame: int) -> NDArray[Any]:
-        """(14, 4) for a frame of a tracklet; FileNotFoundError where there are no key points."""
+        """(14, 4) for a frame of a tracklet; DataError where there are no key points."""
         points = self._of_tracklet(results, frame) if self.listed is None else self._listed(results[frame].stem)
         return joints_of(points, self.layout, self.channels).skeletons_FV4[0]
 
     def _listed(self, stem: str) -> NDArray[Any]:
         assert self.listed is not None
         if stem not in self.listed:
-            raise FileNotFoundError(stem)
+            raise DataError(f"{self.place}: has no key points of {stem}")
         return self.listed[stem][None]
 
     def _of_tracklet(self, results: list[Path], frame: int) -> NDArray[Any]:
@@ -146,7 +145,7 @@ class _KeyPoints:
             return whole[frame : frame + 1]
         points, stem = whole if frame == 0 else self._read(results[frame]), results[frame].stem
         if points is None:
-            raise FileNotFoundError(stem)
+            raise DataError(f"{self.place}: has no key points of {stem}")
         if len(points) != 1:
             raise DataError(f"key points of {stem}: {len(points)} frames, wanted 1, or {len(results)} for the tracklet")
         return points

@@ -22,6 +22,7 @@ from sptskm.atomic import write_text
 from sptskm.config import ConfigError
 from sptskm.data import DataError, Tracklets
 from sptskm.data.files import read_frame
+from sptskm.data.tracklets import Modality
 from sptskm.report.console import progress
 
 Made = Literal["masks", "skeletons"]
@@ -49,10 +50,15 @@ class Method:
 
 @dataclass(frozen=True)
 class Block:
-    """Some frames of a tracklet: where to read, and where to write."""
+    """Some frames of a tracklet; as numbers, because a data set may have a million of them."""
 
-    frames: Sequence[Path]
-    results: Sequence[Path]
+    row: int
+    start: int
+    stop: int
+
+    def paths(self, table: Tracklets, modality: Modality) -> list[Path]:
+        """The files of its frames."""
+        return [table.path(self.row, frame, modality) for frame in range(self.start, self.stop)]
 
 
 @dataclass
@@ -82,11 +88,11 @@ def prepare(root: Path, table: Tracklets, method: Method, shard: int = 0, shards
     """
     rows = shard_rows(table, shard, shards)
     agree(root, method.made, method.settings)
-    outcome, blocks = Outcome(), list(missing_blocks(table, rows, method))
-    outcome.kept = int(table.lengths[rows].sum()) - sum(len(block.frames) for block in blocks)
+    outcome, blocks = Outcome(), list(missing_blocks(table, rows, method.made, method.block))
+    outcome.kept = int(table.lengths[rows].sum()) - sum(block.stop - block.start for block in blocks)
     named = f"{method.made} {shard + 1} of {shards}"
-    for block, images in progress(_read_ahead(blocks), named, total=len(blocks)):
-        _make(block, images, method, outcome)
+    for block, images in progress(_read_ahead(table, blocks), named, total=len(blocks)):
+        _make(block.paths(table, method.made), images, method, outcome)
     text = json.dumps({**vars(outcome), "settings": dict(method.settings)}, indent=1)
     write_text(home(root, method.made) / f"shard-{shard:04d}-of-{shards:04d}.json", text)
     return outcome
@@ -109,27 +115,26 @@ def agree(root: Path, made: Made, settings: Mapping[str, Any]) -> None:
     write_text(file, json.dumps(wanted, indent=1))
 
 
-def missing_blocks(table: Tracklets, rows: Iterable[int], method: Method) -> Iterator[Block]:
-    """The blocks of which a result is missing. Folders are listed, which costs less than asking for every file."""
+def missing_blocks(table: Tracklets, rows: Iterable[int], made: Made, size: int) -> Iterator[Block]:
+    """The blocks of at most `size` frames of which a result is missing. Folders are listed, which costs less than asking for every file."""
     names: dict[Path, set[str]] = {}
     for row in rows:
-        results = [table.path(row, frame, method.made) for frame in range(table.lengths[row])]
+        results = [table.path(row, frame, made) for frame in range(table.lengths[row])]
         folder = results[0].parent
         if folder not in names:
             names = {folder: {path.name for path in folder.iterdir()} if folder.is_dir() else set()}
-        for start in range(0, len(results), method.block):
-            block = results[start : start + method.block]
-            if not {path.name for path in block} <= names[folder]:
-                frames = [table.path(row, frame, "frames") for frame in range(start, start + len(block))]
-                yield Block(frames, block)
+        for start in range(0, len(results), size):
+            stop = min(start + size, len(results))
+            if not {path.name for path in results[start:stop]} <= names[folder]:
+                yield Block(int(row), start, stop)
 
 
-def _read_ahead(blocks: Sequence[Block]) -> Iterator[tuple[Block, list[Bytes | DataError]]]:
+def _read_ahead(table: Tracklets, blocks: Sequence[Block]) -> Iterator[tuple[Block, list[Bytes | DataError]]]:
     """Blocks with their frames, which are decoded while others are computed."""
     waiting: deque[tuple[Block, Future[list[Bytes | DataError]]]] = deque()
     with ThreadPoolExecutor(1) as reader:
         for block in blocks:
-            waiting.append((block, reader.submit(_read, block)))
+            waiting.append((block, reader.submit(_read, block.paths(table, "frames"))))
             if len(waiting) > AHEAD:
                 block, images = waiting.popleft()
                 yield block, images.result()
@@ -137,9 +142,9 @@ def _read_ahead(blocks: Sequence[Block]) -> Iterator[tuple[Block, list[Bytes | D
             yield block, images.result()
 
 
-def _read(block: Block) -> list[Bytes | DataError]:
+def _read(frames: Iterable[Path]) -> list[Bytes | DataError]:
     images: list[Bytes | DataError] = []
-    for path in block.frames:
+    for path in frames:
         try:
             images.append(read_frame(path)[..., ::-1])
         except DataError as error:
@@ -147,8 +152,8 @@ def _read(block: Block) -> list[Bytes | DataError]:
     return images
 
 
-def _make(block: Block, images: Sequence[Bytes | DataError], method: Method, outcome: Outcome) -> None:
-    pairs = list(zip(block.results, images, strict=True))
+def _make(results: Sequence[Path], images: Sequence[Bytes | DataError], method: Method, outcome: Outcome) -> None:
+    pairs = list(zip(results, images, strict=True))
     outcome.failed |= {str(path): str(error) for path, error in pairs if isinstance(error, DataError)}
     readable = [(path, image) for path, image in pairs if not isinstance(image, DataError)]
     for path in {path.parent for path, _ in readable}:
@@ -162,14 +167,14 @@ def _make(block: Block, images: Sequence[Bytes | DataError], method: Method, out
 
 def verify(root: Path, table: Tracklets, made: Made) -> tuple[bool, str]:
     """Whether every frame has its mask or skeleton, and a text that says so or lists what is missing, with reasons."""
-    method = Method(made, list, lambda _path, _result: None, {}, block=1)
-    missing = [block.results[0] for block in missing_blocks(table, range(len(table)), method)]
+    missing = list(missing_blocks(table, range(len(table)), made, size=1))
     total = int(table.lengths.sum())
     reasons: dict[str, str] = {}
     for file in sorted(home(root, made).glob("shard-*.json")):
         reasons |= json.loads(file.read_text())["failed"]
     lines = [f"{total - len(missing):,} of {total:,} {made} are there"]
-    lines += [f"{path}: {reasons.get(str(path), 'not made yet')}" for path in missing[:SHOWN]]
+    shown = [path for block in missing[:SHOWN] for path in block.paths(table, made)]
+    lines += [f"{path}: {reasons.get(str(path), 'not made yet')}" for path in shown]
     if len(missing) > SHOWN:
         lines.append(f"... and {len(missing) - SHOWN:,} more")
     return not missing, "\n".join(lines)

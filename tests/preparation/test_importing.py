@@ -97,14 +97,17 @@ def test_openpose_files_coco_results_and_one_file_per_tracklet_become_skeletons(
     np.testing.assert_allclose(found[coco][0, :2], wanted[0, :2], rtol=1e-6)
 
 
-def test_a_frame_without_key_points_is_a_frame_without_a_skeleton(
+def test_a_frame_without_key_points_is_named_and_has_no_skeleton(
     frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table, theirs = read_mars(frames), tmp_path / "theirs"
     theirs.mkdir()
     np.save(theirs / f"{table.stems(0)[0]}.npy", np.array(TORSO))
     assert bring("skeletons", frames, theirs, "--layout", "14", "--channels", "xyzc") == cli.EXIT_BAD_INPUT
-    assert "1 skeletons imported, 0 were there, 0 failed" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"1 skeletons imported, 0 were there, {table.lengths.sum() - 1} failed" in out
+    assert f"{theirs}: has no key points of {table.stems(0)[1]}" in out
+    assert not table.path(0, 1, "skeletons").exists()
     np.testing.assert_allclose(read_skeleton(table.path(0, 0, "skeletons")), TORSO, rtol=1e-6)
 
 

@@ -158,13 +158,11 @@ def test_weights_of_another_network_are_refused_before_anything_is_written(
 
 
 def test_what_is_missing_is_found_by_block(frames: Path, posehg3d: Path) -> None:
-    from sptskm.preparation.methods import method_of
-
     assert prepare("skeletons", frames, "--weights", posehg3d) == 0
-    table, method = read_mars(frames), method_of("skeletons", posehg3d)
+    table = read_mars(frames)
     lost = table.path(5, 2, "skeletons")
     lost.unlink()
-    (block,) = missing_blocks(table, range(len(table)), method)
-    assert lost in block.results
-    assert len(block.results) == min(table.lengths[5], method.block)
+    (block,) = missing_blocks(table, range(len(table)), "skeletons", size=3)
+    assert lost in block.paths(table, "skeletons")
+    assert block.stop - block.start == min(table.lengths[5], 3)
     assert json.loads((frames / HOME / "skeletons" / "settings.json").read_text())["method"] == "pose-hg-3d"
