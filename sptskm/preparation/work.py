@@ -116,7 +116,10 @@ def agree(root: Path, made: Made, settings: Mapping[str, Any]) -> None:
 
 
 def missing_blocks(table: Tracklets, rows: Iterable[int], made: Made, size: int) -> Iterator[Block]:
-    """The blocks of at most `size` frames of which a result is missing. Folders are listed, which costs less than asking for every file."""
+    """The blocks of at most `size` frames of which a result is missing.
+
+    Folders are listed, which costs less than asking for every file.
+    """
     names: dict[Path, set[str]] = {}
     for row in rows:
         results = [table.path(row, frame, made) for frame in range(table.lengths[row])]
