@@ -81,6 +81,7 @@ def prepare_command_line() -> argparse.ArgumentParser:
     """What may be typed behind `python launch/tune.py --prepare`."""
     options = preparing.command_line()
     options.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster (default: one of its own, here)")
+    options.add_argument("--nodes", type=int, help="wait until that cluster has so many nodes")
     return options
 
 
@@ -93,12 +94,13 @@ def prepare(arguments: Sequence[str] | None) -> int:
         wanted = preparing.wanted_of(chosen)
         folder = preparing.jobs_folder(wanted)
         os.chdir(snapshot.take(folder))
+        with _joined(folder, chosen.address, LEAVE_SECONDS) as stop:
+            from launch.shards import make
+
+            _nodes(chosen.nodes or 1)
+            complete, text = make(wanted, stop)
     except (ValueError, OSError) as error:
         return _refuse(error)
-    with _joined(folder, chosen.address, LEAVE_SECONDS) as stop:
-        from launch.shards import make
-
-        complete, text = make(wanted, stop)
     if stop.requested:
         print("stopped as asked; the same command continues", file=sys.stderr)
         return EXIT_STOPPED
