@@ -21,14 +21,16 @@ MINUTES = 60.0
 def text(trials: Sequence[Trial], found: Mapping[str, Search]) -> str:
     """The best trials of each stream, what they cost, and what ending the others early has saved."""
     parts = []
-    for stream in sorted({trial.stream for trial in trials}, key=lambda name: name != "ssin"):
+    for stream, search in found.items():
         own = [trial for trial in trials if trial.stream == stream]
+        if not own:
+            continue
         header = [stream, "mAP", "rank-1", "epoch", "trained", "rank min", "end", "settings"]
         rows = [_row(trial) for trial in ranked(trials, stream)[:SHOWN]]
         parts += [
             table(header, rows),
-            _cost(own, found[stream].epochs),
-            *_gain(own, found[stream]),
+            _cost(own, search.epochs),
+            *_gain(own, search),
             *_failures(own),
             "",
         ]

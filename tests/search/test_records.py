@@ -101,6 +101,12 @@ def test_the_table_names_the_best_their_cost_and_what_failed(searched):
     assert "smin-0008 failed: frame 7 is broken" in lines
 
 
+def test_trials_of_a_stream_that_is_not_searched_now_are_left_out(searched):
+    told = report.text(read_trials(searched), {"smin": FOUND["smin"]})
+    assert told.startswith("smin ")
+    assert "ssin" not in told
+
+
 def test_a_setting_that_decides_explains_the_scores_and_one_that_does_not_explains_nothing(searched):
     shares = report.importance(read_trials(searched), "smin")
     assert shares["optim.lr"] > 0.8
