@@ -8,7 +8,6 @@ import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from launch import search as searches
 from launch.plan import Plan
@@ -26,18 +25,25 @@ def begin(plan: Plan, search: Search, generation: int) -> int:
 
     Every member must have trained up to the generation before, or failed.
     """
-    if search.scheduler == "pbt" and 0 < generation < count(search):
-        members = searches.own_trials(plan, search)
-        file = searches.folder(plan) / search.stream / f"generation-{generation:02d}.json"
-        decided = _read(file)
-        if decided is None:
-            decided = {"done": False, "successions": [asdict(one) for one in successions(members, search)]}
-            write_text(file, json.dumps(decided))
-        if not decided["done"]:
-            for one in decided["successions"]:
-                _take_over(plan, search, {member.number: member for member in members}, Succession(**one))
-            write_text(file, json.dumps({**decided, "done": True}))
-    return min((generation + 1) * search.grace_epochs, search.epochs) if search.scheduler == "pbt" else search.epochs
+    if search.scheduler != "pbt":
+        return search.epochs
+    if 0 < generation < count(search):
+        _exchange(plan, search, searches.folder(plan) / search.stream / f"generation-{generation:02d}.json")
+    return min((generation + 1) * search.grace_epochs, search.epochs)
+
+
+def _exchange(plan: Plan, search: Search, file: Path) -> None:
+    members = {member.number: member for member in searches.own_trials(plan, search)}
+    if file.exists():
+        decided = json.loads(file.read_text())
+    else:
+        found = successions(list(members.values()), search)
+        decided = {"done": False, "successions": [asdict(one) for one in found]}
+        write_text(file, json.dumps(decided))
+    if not decided["done"]:
+        for one in decided["successions"]:
+            _take_over(plan, search, members, Succession(**one))
+        write_text(file, json.dumps({**decided, "done": True}))
 
 
 def _take_over(plan: Plan, search: Search, members: dict[int, Trial], succession: Succession) -> None:
@@ -47,7 +53,3 @@ def _take_over(plan: Plan, search: Search, members: dict[int, Trial], succession
     _, config = searches.trial(plan, search, succession.number, succession.settings, search.epochs)
     take_over(donor.folder, config)
     Recorder(member.folder).inherit(replace(member, settings=succession.settings), donor)
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    return json.loads(file.read_text()) if file.exists() else None

@@ -5,7 +5,6 @@ that is given or in one named like the frame's own. Key points may also lie in o
 first frame, or in one of COCO's list of results for all.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from sptskm.atomic import write_text
 from sptskm.config import ConfigError
 from sptskm.data import DataError, Tracklets
 from sptskm.data.files import read_frame
@@ -28,7 +26,7 @@ from sptskm.preparation.importers import (
     write_skeleton,
 )
 from sptskm.preparation.layouts import Channels
-from sptskm.preparation.work import Made, Outcome, agree, home
+from sptskm.preparation.work import Made, Outcome, agree, note
 from sptskm.report.console import progress
 
 MASK_NAMES = (".png", "_vis.png", ".bmp", ".jpg", "_mask.png")
@@ -77,8 +75,7 @@ def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Ou
         for frame, found in take(row, missing, outcome):
             write(results[frame], found)
             outcome.made += 1
-    text = json.dumps({**vars(outcome), "settings": settings}, indent=1)
-    write_text(home(root, made) / "shard-imported.json", text)
+    note(root, made, "imported", outcome, settings)
     return outcome
 
 

@@ -71,6 +71,10 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     """Reason by path of the result that is missing."""
 
+    def text(self, what: str) -> str:
+        """One line."""
+        return f"{self.made:,} {what}, {self.kept:,} were there, {len(self.failed):,} failed"
+
 
 def shard_rows(table: Tracklets, shard: int, shards: int) -> NDArray[np.int64]:
     """The tracklets of one of `shards` disjoint parts with about equally many frames. Raises ConfigError."""
@@ -93,9 +97,14 @@ def prepare(root: Path, table: Tracklets, method: Method, shard: int = 0, shards
     named = f"{method.made} {shard + 1} of {shards}"
     for block, images in progress(_read_ahead(table, blocks), named, total=len(blocks)):
         _make(block.paths(table, method.made), images, method, outcome)
-    text = json.dumps({**vars(outcome), "settings": dict(method.settings)}, indent=1)
-    write_text(home(root, method.made) / f"shard-{shard:04d}-of-{shards:04d}.json", text)
+    note(root, method.made, f"{shard:04d}-of-{shards:04d}", outcome, method.settings)
     return outcome
+
+
+def note(root: Path, made: Made, shard: str, outcome: Outcome, settings: Mapping[str, Any]) -> None:
+    """Write down how it went, for `verify` and for people."""
+    text = json.dumps({**vars(outcome), "settings": dict(settings)}, indent=1)
+    write_text(home(root, made) / f"shard-{shard}.json", text)
 
 
 def home(root: Path, made: Made) -> Path:
