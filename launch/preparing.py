@@ -3,7 +3,6 @@
 import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from submitit.helpers import Checkpointable
 
@@ -11,23 +10,9 @@ from launch.cluster import Cluster
 from launch.submission import Queued, queue, queue_array
 from sptskm.config import ConfigError
 from sptskm.data import DataError, read_mars
+from sptskm.preparation.command import Wanted, common_options, made
+from sptskm.preparation.work import home, verify
 from sptskm.report.console import set_up_logging
-
-if TYPE_CHECKING:
-    from sptskm.preparation.work import Made
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is made of which frames, and with what."""
-
-    made: "Made"
-    data: Path
-    weights: Path | None
-    grabcut: bool
-    fast: bool
-    flip: bool
-    shards: int
 
 
 @dataclass(frozen=True)
@@ -58,20 +43,8 @@ class VerifyJob(Checkpointable):
         return text
 
 
-def made(wanted: Wanted, shard: int) -> str:
-    """Make what is missing of a shard, and say how much that was."""
-    from sptskm.preparation.methods import method_of
-    from sptskm.preparation.work import prepare
-
-    method = method_of(wanted.made, wanted.weights, grabcut=wanted.grabcut, fast=wanted.fast, flip=wanted.flip)
-    outcome = prepare(wanted.data, read_mars(wanted.data), method, shard, wanted.shards)
-    return f"{outcome.made:,} {wanted.made} made, {outcome.kept:,} were there, {len(outcome.failed):,} failed"
-
-
 def verified(wanted: Wanted) -> tuple[bool, str]:
     """Whether everything is there, and what to say of it."""
-    from sptskm.preparation.work import verify
-
     return verify(wanted.data, read_mars(wanted.data), wanted.made)
 
 
@@ -79,11 +52,7 @@ def command_line() -> argparse.ArgumentParser:
     """What may be typed behind `--prepare` of any launcher that knows it."""
     options = argparse.ArgumentParser(description="Make masks or skeletons on a cluster.", allow_abbrev=False)
     options.add_argument("--prepare", choices=("masks", "skeletons"), required=True)
-    options.add_argument("--data", type=Path, required=True, help="folder in the MARS layout")
-    options.add_argument("--weights", type=Path, help="LIP_JPPNet's checkpoint, or pose-hg-3d's file")
-    options.add_argument("--grabcut", action="store_true", help="masks without weights, to try the path")
-    options.add_argument("--fast", action="store_true", help="masks: one scale and no mirror image")
-    options.add_argument("--flip", action="store_true", help="skeletons: averaged with the mirror image")
+    common_options(options)
     options.add_argument("--shards", type=int, default=16, help="parts that are made side by side (default: 16)")
     return options
 
@@ -104,7 +73,7 @@ def wanted_of(chosen: argparse.Namespace) -> Wanted:
 
 def jobs_folder(wanted: Wanted) -> Path:
     """Where jobs keep their files, in the data set."""
-    return wanted.data / "prepared" / wanted.made / "jobs"
+    return home(wanted.data, wanted.made) / "jobs"
 
 
 def submit(wanted: Wanted, cluster: Cluster) -> Queued:

@@ -6,7 +6,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from launch.preparing import Wanted, made, verified
+from launch.preparing import verified
+from sptskm.preparation.command import Wanted, made
 from sptskm.training.signals import StopFlag
 
 RETRIES = 3

@@ -135,8 +135,9 @@ def _check(options: argparse.Namespace) -> int:
 
 def _check_quality(options: argparse.Namespace) -> int:
     from sptskm.preparation.inspection import inspect
+    from sptskm.preparation.work import HOME
 
-    out = options.out or options.folder / "prepared" / "quality"
+    out = options.out or options.folder / HOME / "quality"
     print(inspect(read_mars(options.folder), out, options.tracklets))
     return 0
 

@@ -3,25 +3,57 @@
 import argparse
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from sptskm.config import ConfigError
 from sptskm.data import Tracklets, read_mars
+from sptskm.preparation.work import Made, prepare, verify
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is made of which frames, and with what."""
+
+    made: Made
+    data: Path
+    weights: Path | None
+    grabcut: bool
+    fast: bool
+    flip: bool
+    shards: int
+    device: str = ""
+    """Empty: a GPU where there is one."""
+
+
+def made(wanted: Wanted, shard: int) -> str:
+    """Make what is missing of a shard, and say how much that was."""
+    from sptskm.preparation.methods import method_of
+
+    flags = {"grabcut": wanted.grabcut, "fast": wanted.fast, "flip": wanted.flip}
+    method = method_of(wanted.made, wanted.weights, **flags, device=wanted.device)
+    outcome = prepare(wanted.data, read_mars(wanted.data), method, shard, wanted.shards)
+    return outcome.text(f"{wanted.made} made")
+
+
+def common_options(parser: argparse.ArgumentParser) -> None:
+    """What is said alike wherever masks and skeletons are made."""
+    parser.add_argument("--data", type=Path, required=True, help="folder in the MARS layout")
+    parser.add_argument("--weights", type=Path, help="LIP_JPPNet's checkpoint, or pose-hg-3d's file")
+    parser.add_argument("--grabcut", action="store_true", help="masks without weights, to try the path")
+    parser.add_argument("--fast", action="store_true", help="masks: one scale and no mirror image, a sixth of the work")
+    parser.add_argument("--flip", action="store_true", help="skeletons: averaged with the mirror image, twice the work")
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What may be typed behind `sptskm prepare`."""
     parser.add_argument("made", choices=("masks", "skeletons"))
-    parser.add_argument("--data", type=Path, required=True, help="folder in the MARS layout")
-    parser.add_argument("--weights", type=Path, help="LIP_JPPNet's checkpoint, or pose-hg-3d's file")
+    common_options(parser)
     parser.add_argument("--from", type=Path, dest="source", metavar="PLACE", help="import what is there already")
     parser.add_argument("--kind", choices=("labels", "colours", "binary", "silhouette"), help="what imported masks are")
     parser.add_argument("--invert", action="store_true", help="imported masks are light where nobody is")
     parser.add_argument("--layout", help="imported key points: 14, mpii-16, coco-17, openpose-18, openpose-25, ...")
     parser.add_argument("--channels", default="xyc", help="their numbers: xy, xyc, xyz or xyzc (default: xyc)")
-    parser.add_argument("--grabcut", action="store_true", help="masks without weights, to try the path")
-    parser.add_argument("--fast", action="store_true", help="masks: one scale and no mirror image, a sixth of the work")
-    parser.add_argument("--flip", action="store_true", help="skeletons: averaged with the mirror image, twice the work")
     parser.add_argument("--shards", type=int, default=1, help="processes, each on one CPU thread (default: 1)")
     parser.add_argument("--shard", type=int, help="do only one of them, from 0, as in a job of an array")
     parser.add_argument("--device", default="", help="cpu, cuda:1, ... (default: a GPU where there is one)")
@@ -30,8 +62,6 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> tuple[bool, str]:
     """Make, import or only look: whether what was asked for is complete, and what to say of it."""
-    from sptskm.preparation.work import verify
-
     table, said = read_mars(chosen.data), []
     if not chosen.verify:
         if chosen.source:
@@ -39,7 +69,9 @@ def run(chosen: argparse.Namespace) -> tuple[bool, str]:
         elif chosen.shard is None and chosen.shards > 1:
             _side_by_side(chosen)
         else:
-            said.append(_shard(chosen, table))
+            flags = chosen.grabcut, chosen.fast, chosen.flip
+            wanted = Wanted(chosen.made, chosen.data, chosen.weights, *flags, chosen.shards, chosen.device)
+            said.append(made(wanted, chosen.shard or 0))
         if chosen.shard is not None:
             return True, said[0]
     complete, text = verify(chosen.data, table, chosen.made)
@@ -50,8 +82,7 @@ def _import(chosen: argparse.Namespace, table: Tracklets) -> str:
     from sptskm.preparation.importing import Source, import_files
 
     source = Source(chosen.source, chosen.kind, chosen.invert, chosen.layout, chosen.channels)
-    outcome = import_files(chosen.data, table, chosen.made, source)
-    return f"{outcome.made:,} {chosen.made} imported, {outcome.kept:,} were there, {len(outcome.failed):,} failed"
+    return import_files(chosen.data, table, chosen.made, source).text(f"{chosen.made} imported")
 
 
 def _side_by_side(chosen: argparse.Namespace) -> None:
@@ -68,13 +99,3 @@ def _side_by_side(chosen: argparse.Namespace) -> None:
             shard.terminate()
     if any(ends):
         raise ConfigError(f"{sum(map(bool, ends))} of {len(ends)} shards have failed; the same command continues")
-
-
-def _shard(chosen: argparse.Namespace, table: Tracklets) -> str:
-    from sptskm.preparation.methods import method_of
-    from sptskm.preparation.work import prepare
-
-    flags = {"grabcut": chosen.grabcut, "fast": chosen.fast, "flip": chosen.flip}
-    method = method_of(chosen.made, chosen.weights, **flags, device=chosen.device)
-    outcome = prepare(chosen.data, table, method, chosen.shard or 0, chosen.shards)
-    return f"{outcome.made:,} {chosen.made} made, {outcome.kept:,} were there, {len(outcome.failed):,} failed"

@@ -6,9 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.data import DataError, Tracklets
-from sptskm.data.files import SKELETON_SHAPE, read_skeleton
-from sptskm.preparation.quality import SUMMARY, measure, summary, worst
+from sptskm.data import Tracklets
+from sptskm.preparation.quality import SUMMARY, measure, skeleton_of, summary, worst
 from sptskm.report.console import progress
 from sptskm.report.console import table as text_table
 from sptskm.report.quality import normalisation_sheet, sheet
@@ -40,17 +39,9 @@ def _some_skeletons(table: Tracklets, rows: NDArray[np.int64]) -> dict[str, NDAr
     """The raw skeletons (F, 14, 4) of the first tracklets that have any, by name."""
     shown: dict[str, NDArray[np.float64]] = {}
     for row in rows.tolist():
-        skeletons = np.stack([_skeleton(table.path(row, frame, "skeletons")) for frame in range(table.lengths[row])])
+        skeletons = np.stack([skeleton_of(table.path(row, frame, "skeletons")) for frame in range(table.lengths[row])])
         if not np.isnan(skeletons).any(axis=(1, 2)).all():
             shown[str(table.keys_N[row])] = skeletons
         if len(shown) == SHOWN:
             break
     return shown
-
-
-def _skeleton(path: Path) -> NDArray[np.float64]:
-    """What is there, NaN otherwise: `sptskm check` names the files."""
-    try:
-        return read_skeleton(path).astype(np.float64) if path.is_file() else np.full(SKELETON_SHAPE, np.nan)
-    except DataError:
-        return np.full(SKELETON_SHAPE, np.nan)

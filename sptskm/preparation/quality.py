@@ -148,7 +148,7 @@ def _measured(table: Tracklets, row: int, modalities: set[Modality]) -> Quality:
         rows_F = np.array([mask.rows for mask in masks])
         values |= _mask_values(masks, "frames" in modalities)
     if "skeletons" in modalities:
-        skeletons_FV4 = np.stack([_skeleton(table.path(row, frame, "skeletons")) for frame in frames])
+        skeletons_FV4 = np.stack([skeleton_of(table.path(row, frame, "skeletons")) for frame in frames])
         values |= skeleton_values(skeletons_FV4)
         if rows_F is not None:
             values["height"] = heights(skeletons_FV4, rows_F)
@@ -183,7 +183,7 @@ def _read(read: Callable[[Path], NDArray[Any]], path: Path) -> NDArray[Any] | No
         return None
 
 
-def _skeleton(path: Path) -> Floats:
+def skeleton_of(path: Path) -> Floats:
     """(14, 4), NaN throughout where nobody was found."""
     skeleton_V4 = _read(read_skeleton, path)
     usable = skeleton_V4 is not None and np.isfinite(skeleton_V4).all() and np.any(skeleton_V4[:, :3] != 0)
