@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sptskm.config import ConfigError
 from sptskm.data import DataError, Tracklets
 from sptskm.data.files import read_frame
-from sptskm.preparation.importers import (
+from sptskm.preparation.formats import (
     MaskKind,
     PointLayout,
     joints_of,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from sptskm.config import ConfigError
 from sptskm.models import open_jppnet, open_posehg3d
+from sptskm.preparation.formats import write_mask, write_skeleton
 from sptskm.preparation.grabcut import person_mask
-from sptskm.preparation.importers import write_mask, write_skeleton
 from sptskm.preparation.parsing import FAST, PUBLISHED, mask_of, parse_frames, place
 from sptskm.preparation.pose import estimate_skeletons
 from sptskm.preparation.work import Made, Method

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sptskm.data import Tracklets, read_mars
 from sptskm.data.files import read_mask, read_skeleton
 from sptskm.data.skeletons import EDGES, JOINTS, normalise
-from sptskm.preparation.importers import write_mask, write_skeleton
+from sptskm.preparation.formats import write_mask, write_skeleton
 from sptskm.preparation.quality import (
     MEASURES,
     SUMMARY,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sptskm.data import Tracklets, read_mars
 from sptskm.data.files import read_skeleton
 from sptskm.data.skeletons import normalise
-from sptskm.preparation.importers import write_mask
+from sptskm.preparation.formats import write_mask
 from sptskm.preparation.quality import measure, worst
 from sptskm.report.quality import FRAMES_SHOWN, MOMENTS_SHOWN, normalisation_sheet, sheet
 from sptskm.report.strips import LEFT_LIMBS, OUTLINE, PALE, RIGHT_LIMBS, Colour, Image

@@ -17,7 +17,7 @@ from oracles import needs_shared, oracle
 from sptskm.data import DataError
 from sptskm.data.files import read_mask, read_skeleton
 from sptskm.data.skeletons import JOINTS, normalise
-from sptskm.preparation.importers import (
+from sptskm.preparation.formats import (
     MaskKind,
     joints_of,
     mask_from,
