@@ -35,8 +35,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "info").mkdir()
-        for split, table in (_tables(info) if info else _made_up()).items():
-            _write(root / "info", split, table)
+        for split, table in (tables_in(info) if info else made_up()).items():
+            write_tables(root / "info", split, table)
         with step("read the table"):
             table = read_mars(root)
         with step("hold out identities"):
@@ -63,7 +63,8 @@ def step(what: str) -> Iterator[None]:
     print(f"{what:55s} {seconds:7.2f} s   peak {peak:.2f} GiB")
 
 
-def _tables(info: Path) -> dict[str, NDArray[np.integer]]:
+def tables_in(info: Path) -> dict[str, NDArray[np.integer]]:
+    """The real ones."""
     return {
         "train": scipy.io.loadmat(info / "tracks_train_info.mat")["track_train_info"],
         "test": scipy.io.loadmat(info / "tracks_test_info.mat")["track_test_info"],
@@ -71,7 +72,8 @@ def _tables(info: Path) -> dict[str, NDArray[np.integer]]:
     }
 
 
-def _made_up() -> dict[str, NDArray[np.integer]]:
+def made_up() -> dict[str, NDArray[np.integer]]:
+    """Tables of the same size."""
     rng = np.random.default_rng(0)
 
     def tracks(count: int, pids: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -88,7 +90,7 @@ def _made_up() -> dict[str, NDArray[np.integer]]:
     }
 
 
-def _write(info: Path, split: str, table: NDArray[np.integer]) -> None:
+def write_tables(info: Path, split: str, table: NDArray[np.integer]) -> None:
     """One of the .mat files and, for tracks, names that fit it."""
     if split == "query":
         scipy.io.savemat(info / "query_IDX.mat", {"query_IDX": table})

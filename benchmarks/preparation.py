@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sptskm.data import Tracklets, read_mars
+from sptskm.data import Tracklets, read_dataset
 from sptskm.data.files import read_frame, read_mask
 from sptskm.models import JPPNet, PoseHG3D
 from sptskm.preparation.grabcut import body_prior, person_mask
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
-    device, table = torch.device(options.device), read_mars(options.data)
+    device, table = torch.device(options.device), read_dataset(options.data)
     torch.set_num_threads(1)
     images = [
         read_frame(table.path(*at, "frames"))[..., ::-1] for at in drawn_frames(table, options.frames, options.seed)

@@ -14,10 +14,11 @@ import numpy as np
 
 from sptskm.config import Config, ConfigError, Final, SsinModel
 from sptskm.configfile import load, load_final
-from sptskm.data import DataError, Split, Tracklets, hold_out, read_mars
+from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset
+from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
 from sptskm.data.tracklets import Modality
-from sptskm.evaluation import protocol
+from sptskm.evaluation import check_labels, protocol
 
 STREAMS = ("ssin", "smin")
 NEEDS: dict[str, tuple[Modality, ...]] = {"ssin": ("frames", "masks"), "smin": ("skeletons",)}
@@ -117,8 +118,10 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
 
     Raises ConfigError, DataError or FileNotFoundError.
     """
-    protocol(plan.final.protocol)
-    tables = {data: read_mars(*data) for data in {(c.data.root, c.data.test) for c in plan.configs}}
+    rules = protocol(plan.final.protocol)
+    tables = {data: read_dataset(*data) for data in {(c.data.root, c.data.test) for c in plan.configs}}
+    for table in tables.values():
+        check_labels(rules, table.has_clothes)
     for config in plan.configs:
         try:
             _check_stream(config, tables[config.data.root, config.data.test], ranks[config.stream])
@@ -154,6 +157,6 @@ def _check_files(config: Config, table: Tracklets, split: Split) -> None:
     for rows in (split.train, table.test) if config.data.test else (split.train,):
         probes = rows[np.linspace(0, len(rows) - 1, min(PROBES, len(rows))).astype(int)]
         for modality in NEEDS[config.stream]:
-            paths = [table.path(int(row), 0, modality) for row in probes]
-            if not any(path.is_file() for path in paths):
-                raise DataError(f"needs {modality}, but none of {len(paths)} files exist, such as {paths[0]}")
+            if not any(is_there(table, int(row), modality) for row in probes):
+                where = table.folder(int(probes[0]), modality)
+                raise DataError(f"needs {modality}, but none of {len(probes)} tracklets has any, as in {where}")

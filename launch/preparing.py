@@ -9,7 +9,7 @@ from submitit.helpers import Checkpointable
 from launch.cluster import Cluster
 from launch.submission import Queued, queue, queue_array
 from sptskm.config import ConfigError
-from sptskm.data import DataError, read_mars
+from sptskm.data import DataError, read_dataset
 from sptskm.preparation.command import Wanted, common_options, made
 from sptskm.preparation.work import home, verify
 from sptskm.report.console import set_up_logging
@@ -45,7 +45,7 @@ class VerifyJob(Checkpointable):
 
 def verified(wanted: Wanted) -> tuple[bool, str]:
     """Whether everything is there, and what to say of it."""
-    return verify(wanted.data, read_mars(wanted.data), wanted.made)
+    return verify(wanted.data, read_dataset(wanted.data), wanted.made)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -66,7 +66,7 @@ def wanted_of(chosen: argparse.Namespace) -> Wanted:
         raise ConfigError(f"{chosen.prepare} are made by a network: --weights is missing (`sptskm prepare` says more)")
     if weights is not None and not weights.exists() and not Path(f"{weights}.index").is_file():
         raise ConfigError(f"--weights is {weights}, where there is no file, folder or checkpoint prefix")
-    read_mars(chosen.data)
+    read_dataset(chosen.data)
     options = chosen.grabcut, chosen.fast, chosen.flip, chosen.shards
     return Wanted(chosen.prepare, chosen.data.absolute(), weights, *options)
 

@@ -1,6 +1,8 @@
 """Small files that a kill at any moment leaves as they were, or whole."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -11,6 +13,16 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """The same for bytes."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with partial_of(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextmanager
+def partial_of(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, which takes its place at the end; nothing stays behind after an error."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

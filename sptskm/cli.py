@@ -12,7 +12,8 @@ from typing import Any
 
 from sptskm.config import ConfigError, Final
 from sptskm.configfile import apply_overrides, load, load_final, to_yaml
-from sptskm.data import DataError, read_mars
+from sptskm.data import DataError, read_dataset
+from sptskm.data.importers import command as importers
 from sptskm.preparation import command as preparation
 from sptskm.report.console import set_up_logging
 from sptskm.synthetic import DEMO, Sizes, write_dataset
@@ -68,26 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sptskm", description="Long-term person re-ID from walking tracklets.")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    synth = commands.add_parser("synth", help="write a generated data set in the MARS layout")
-    synth.add_argument("folder", type=Path)
-    synth.add_argument("--seed", type=int, default=0)
-    synth.add_argument("--workers", type=int, help="processes (default: all cores)")
-    for field in dataclasses.fields(DEMO):
-        default = getattr(DEMO, field.name)
-        pair: dict[str, Any] = {"nargs": 2, "metavar": ("MIN", "MAX")} if isinstance(default, tuple) else {}
-        option = f"--{field.name.replace('_', '-')}"
-        synth.add_argument(option, type=int, default=default, help=f"(default: {default})", **pair)
-    synth.set_defaults(command=_synth)
+    _synth_options(commands.add_parser("synth", help="write a generated data set in the MARS layout"))
+    _import_options(commands.add_parser("import", help="write a manifest of a public data set, or of a folder"))
 
-    check = commands.add_parser("check", help="find missing and broken files of a data set, or of ranks, beforehand")
-    check.add_argument("folder", type=Path, nargs="?")
-    check.add_argument("--dist", action="store_true", help="let the ranks of an allocation meet (below srun, torchrun)")
-    check.add_argument("--quick", action="store_true", help="only look whether files exist")
-    check.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    check.add_argument("--quality", action="store_true", help="measure masks and skeletons instead, show the worst")
-    check.add_argument("--tracklets", type=int, default=0, help="so many, drawn at random (default: all)")
-    check.add_argument("--out", type=Path, help="for the pictures of --quality (default: in the data set)")
-    check.set_defaults(command=_check)
+    _check_options(commands.add_parser("check", help="find missing and broken files of a data set, or of ranks"))
 
     show = commands.add_parser("config", help="print a configuration with every value")
     show.add_argument("file", type=Path)
@@ -97,6 +82,19 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="make masks or skeletons from frames, or what is missing of them")
     preparation.options(prepare)
     prepare.set_defaults(command=_prepare)
+
+    pack = commands.add_parser("pack", help="put a data set's files into a few hundred large ones, or check these")
+    pack.add_argument("data", type=Path, help="folder in the MARS layout, or a manifest; with --verify a pack")
+    pack.add_argument("out", type=Path, nargs="?", help="folder of the pack; the same command continues one")
+    pack.add_argument("--frames", type=int, default=20_000, help="frames in a zip file (default: 20000)")
+    pack.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    pack.add_argument("--verify", action="store_true", help="compare the checksums of all files of a pack")
+    pack.set_defaults(command=_pack)
+
+    unpack = commands.add_parser("unpack", help="write the files of a pack again")
+    unpack.add_argument("pack", type=Path)
+    unpack.add_argument("out", type=Path)
+    unpack.set_defaults(command=_unpack)
 
     train = commands.add_parser("train", help="train one stream, or continue it (also under torchrun)")
     train.add_argument("file", type=Path)
@@ -110,13 +108,54 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--set", nargs="*", default=[], metavar="key=value", dest="settings")
     evaluate.add_argument("--overrides", nargs="*", default=[], metavar="section.key=value")
     evaluate.set_defaults(command=_evaluate)
+
+    compare = commands.add_parser("compare", help="two evaluations of the same queries: which is better, and how sure")
+    compare.add_argument("a", metavar="FOLDER[:STREAM]", help="folder of an evaluation; ssin, smin or fused")
+    compare.add_argument("b", metavar="FOLDER[:STREAM]")
+    compare.set_defaults(command=_compare)
+
+    summary = commands.add_parser("summary", help="mean and standard deviation over evaluations, as of several seeds")
+    summary.add_argument("folders", nargs="+", type=Path, metavar="folder")
+    summary.set_defaults(command=_summary)
     return parser
+
+
+def _synth_options(synth: argparse.ArgumentParser) -> None:
+    synth.add_argument("folder", type=Path)
+    synth.add_argument("--seed", type=int, default=0)
+    synth.add_argument("--workers", type=int, help="processes (default: all cores)")
+    for field in dataclasses.fields(DEMO):
+        default = getattr(DEMO, field.name)
+        pair: dict[str, Any] = {"nargs": 2, "metavar": ("MIN", "MAX")} if isinstance(default, tuple) else {}
+        option = f"--{field.name.replace('_', '-')}"
+        synth.add_argument(option, type=int, default=default, help=f"(default: {default})", **pair)
+    synth.set_defaults(command=_synth)
 
 
 def _synth(options: argparse.Namespace) -> None:
     chosen: dict[str, Any] = {field.name: getattr(options, field.name) for field in dataclasses.fields(Sizes)}
     chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
     write_dataset(options.folder, Sizes(**chosen), options.seed, options.workers)
+
+
+def _import_options(parser: argparse.ArgumentParser) -> None:
+    importers.options(parser)
+    parser.set_defaults(command=_import)
+
+
+def _import(options: argparse.Namespace) -> None:
+    print(importers.run(options))
+
+
+def _check_options(check: argparse.ArgumentParser) -> None:
+    check.add_argument("folder", type=Path, nargs="?")
+    check.add_argument("--dist", action="store_true", help="let the ranks of an allocation meet (below srun, torchrun)")
+    check.add_argument("--quick", action="store_true", help="only look whether files exist")
+    check.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    check.add_argument("--quality", action="store_true", help="measure masks and skeletons instead, show the worst")
+    check.add_argument("--tracklets", type=int, default=0, help="so many, drawn at random (default: all)")
+    check.add_argument("--out", type=Path, help="for the pictures of --quality (default: in the data set)")
+    check.set_defaults(command=_check)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -137,8 +176,9 @@ def _check_quality(options: argparse.Namespace) -> int:
     from sptskm.preparation.inspection import inspect
     from sptskm.preparation.work import HOME
 
-    out = options.out or options.folder / HOME / "quality"
-    print(inspect(read_mars(options.folder), out, options.tracklets))
+    folder = options.folder if options.folder.is_dir() else options.folder.parent
+    out = options.out or folder / HOME / "quality"
+    print(inspect(read_dataset(options.folder), out, options.tracklets))
     return 0
 
 
@@ -149,6 +189,25 @@ def _check_ranks() -> int:
     if text := inspect_ranks():
         print(text)
     return 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from sptskm.data.packing import pack, verify_pack
+
+    if options.verify != (options.out is None):
+        raise ConfigError("pack wants a data set and a folder to write to, or one pack and --verify")
+    if not options.verify:
+        print(pack(read_dataset(options.data), options.out, options.frames, options.workers))
+        return 0
+    problems = verify_pack(options.data, options.workers)
+    print("\n".join(problems) or f"{options.data}: every file is as it was written")
+    return EXIT_BAD_INPUT if problems else 0
+
+
+def _unpack(options: argparse.Namespace) -> None:
+    from sptskm.data.unpacking import unpack
+
+    print(f"unpacked; data.root is {unpack(options.pack, options.out)} now")
 
 
 def _prepare(options: argparse.Namespace) -> int:
@@ -166,6 +225,18 @@ def _train(options: argparse.Namespace) -> int:
 
     enter_step()
     return 0 if train(load(options.file, options.overrides)).finished else EXIT_STOPPED
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from sptskm.report.comparison import compare
+
+    print(compare(options.a, options.b))
+
+
+def _summary(options: argparse.Namespace) -> None:
+    from sptskm.report.comparison import summary
+
+    print(summary(options.folders))
 
 
 def _evaluate(options: argparse.Namespace) -> None:

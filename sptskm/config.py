@@ -20,7 +20,7 @@ class Data:
     """What is trained and validated on."""
 
     root: str = "data/mars"
-    """Folder in the MARS layout."""
+    """Folder in the MARS layout, a pack, or a manifest."""
     held_out: float = 0.1
     """Share of the training identities held out for validation and the fusion weight; 0 = none."""
     split_seed: int = 0
@@ -30,7 +30,10 @@ class Data:
     test: bool = True
     """Whether the test part is read at all; a search does without, so that nothing of it can leak."""
     workers: int = 2
-    """Loader processes per rank; 0 loads in the training process."""
+    """Loader processes per rank; 0 loads in the training process. SMIN, whose skeletons lie in memory, has none."""
+    stage: str = "auto"
+    """Where a node keeps copies of a pack's zip files while it trains: a folder, "none", or "auto": $SLURM_TMPDIR, else
+    $TMPDIR in a job of SLURM, else nowhere."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +269,7 @@ DEFAULTS: dict[str, Config] = {"ssin": SSIN_DEFAULTS, "smin": SMIN_DEFAULTS}
 # What a resumed run may change: nothing that has shaped the weights so far.
 FREE_ON_RESUME = frozenset(
     {
-        "run", "data.root", "data.workers", "train.epochs", "train.validate_every", "train.save_minutes",
+        "run", "data.root", "data.workers", "data.stage", "train.epochs", "train.validate_every", "train.save_minutes",
         "train.save_steps", "train.leave_seconds", "train.timeout_minutes", "train.compile", "extract.batch",
     }
 )  # fmt: skip

@@ -20,6 +20,7 @@ from sptskm.evaluation import (
     Rows,
     StreamDistances,
     align,
+    check_labels,
     choose_weight,
     evaluate,
     fuse,
@@ -135,7 +136,8 @@ def _trained(
     configs = [apply_overrides(from_dict(state["config"]), overrides) for state in states]
     _check(configs, states, settings)
     with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
-        streams = [_extract(config, state, world, stop) for config, state in zip(configs, states, strict=True)]
+        pairs = zip(configs, states, strict=True)
+        streams = [_extract(config, state, world, stop, settings.protocol) for config, state in pairs]
     return sorted(streams, key=lambda stream: stream.config.stream == "smin") if world.is_main else None
 
 
@@ -162,8 +164,9 @@ def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], setti
         raise ConfigError("no identities were held out to choose the fusion weight on: set the final job's weight")
 
 
-def _extract(config: Config, state: Mapping[str, Any], world: World, stop: StopFlag | None) -> Trained:
+def _extract(config: Config, state: Mapping[str, Any], world: World, stop: StopFlag | None, name: str) -> Trained:
     setup = Setup.of(config, world, training=False)
+    check_labels(protocol(name), setup.table.has_clothes)
     if setup.provenance != state["provenance"]:
         raise ConfigError(
             f"{config.run}: was trained on other data ({state['provenance']}) than {config.data.root} holds now "
@@ -173,6 +176,7 @@ def _extract(config: Config, state: Mapping[str, Any], world: World, stop: StopF
     model = setup.stream.model(len(setup.split.classes)).to(world.device, precision.dtype)
     model.load_state_dict(state["model"])
     rows = np.concatenate([setup.split.held_out, setup.table.test])
+    setup.stage(rows)
     found = extract(model, setup.stream, setup.source, rows, config, world, stop)
     keys, cut = setup.table.keys_N[rows], len(setup.split.held_out)
     held_out, test = (

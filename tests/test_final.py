@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sptskm.config import ConfigError, Final
 from sptskm.data import read_mars
 from sptskm.final import final, fuse_held_out
+from sptskm.report.comparison import compare, read_judged
 from sptskm.training.endings import Stopped
 from sptskm.training.signals import StopFlag
 from sptskm.training.trainer import train
@@ -217,3 +218,17 @@ def test_a_mean_over_no_query_is_null_and_not_a_bare_nan(walkers, tmp_path):
     assert saved["results"][0]["mAP"] is None
     assert (saved["results"][0]["used"], saved["results"][0]["skipped"]) == (0, 10)
     assert "-" in found.text().splitlines()[2]
+
+
+def test_the_rankings_of_an_evaluation_can_be_compared_query_by_query(results, walkers):
+    out, shown = results
+    table = read_mars(walkers)
+    judged = {stream: read_judged(f"{out}:{stream}") for stream in ("ssin", "smin", "fused")}
+    for ranking in shown.rankings:
+        found = judged[ranking.name]
+        assert found.keys == table.keys_N[table.test[table.query]].tolist()
+        np.testing.assert_array_equal(found.ap_Q, ranking.scores.ap_Q)
+        np.testing.assert_array_equal(found.first_hit_Q, ranking.scores.first_hit_Q)
+    assert f"{judged['fused'].ap_Q.size} queries" in compare(f"{out}:ssin", str(out))
+    line = json.loads((out / "results.json").read_text())["results"][0]
+    assert line["mAP_interval"][0] < line["mAP"] < line["mAP_interval"][1]

@@ -1,8 +1,9 @@
 """From files to clips: tables of tracklets, splits, sampling, augmentation, and the generated walkers."""
 
+from sptskm.data.dataset import read_dataset
 from sptskm.data.errors import DataError
 from sptskm.data.mars import read_mars
 from sptskm.data.splits import Split, hold_out
 from sptskm.data.tracklets import Tracklets
 
-__all__ = ["DataError", "Split", "Tracklets", "hold_out", "read_mars"]
+__all__ = ["DataError", "Split", "Tracklets", "hold_out", "read_dataset", "read_mars"]

@@ -1,77 +1,107 @@
-"""Training augmentations as published: one draw per clip, the same for all its frames.
+"""Training augmentations of frames and masks as published: one draw per clip, the same for all its frames.
 
-Legend: T frames, H rows, W columns, V joints.
+Legend: B clips, T frames, H rows, W columns, C channels, L places along H or W.
 """
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 ENLARGEMENT = 1.125  # 256x128 becomes 288x144 before cropping
-ANGLES_DEG = (-10.0, -5.0, 0.0, 5.0, 10.0)
-SCALES = (0.9, 1.0, 1.1)
-SHIFTS = (-0.2, -0.1, 0.0, 0.1, 0.2)
+_WEIGHT_BITS = 11  # of cv2.resize
 
 
-def resize(rgbm_HW4: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Colour and mask together, bilinear, in uint8; masks get soft borders, as published."""
-    if rgbm_HW4.shape[:2] == (height, width):
-        return rgbm_HW4
-    return np.asarray(cv2.resize(rgbm_HW4, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+class View(NamedTuple):
+    """What is shown of a clip; numbers, so that a batch of them is a tensor (B, 4)."""
+
+    enlarged: int
+    """Whether it is resized to 9/8 of the size and cut, rather than resized to the size."""
+    top: int
+    left: int
+    flipped: int
 
 
-def expand_and_crop(rgbm_HW4: NDArray[np.uint8], height: int, width: int, top: int, left: int) -> NDArray[np.uint8]:
-    """Resize to 9/8 of the size, then cut (height, width) at (top, left)."""
-    larger = resize(rgbm_HW4, *enlarged(height, width))
-    return larger[top : top + height, left : left + width]
+PLAIN = View(0, 0, 0, 0)
 
 
-def enlarged(height: int, width: int) -> tuple[int, int]:
+def draw_view(height: int, width: int, rng: np.random.Generator) -> View:
+    """With probability 1/2 enlarged and cut at a random place; flipped with probability 1/2."""
+    enlarged, top, left = rng.random() >= 0.5, 0, 0
+    if enlarged:
+        tall, wide = enlarged_size(height, width)
+        top, left = int(rng.integers(tall - height + 1)), int(rng.integers(wide - width + 1))
+    return View(int(enlarged), top, left, int(rng.random() < 0.5))
+
+
+def enlarged_size(height: int, width: int) -> tuple[int, int]:
     """Size before cropping."""
     return round(height * ENLARGEMENT), round(width * ENLARGEMENT)
 
 
-def augment_frames(
-    clip: Sequence[NDArray[np.uint8]], height: int, width: int, rng: np.random.Generator
-) -> list[NDArray[np.uint8]]:
-    """With probability 1/2 enlarge and crop at a random place, else resize; then flip with probability 1/2."""
-    if rng.random() < 0.5:
-        frames = [resize(frame, height, width) for frame in clip]
-    else:
-        larger = enlarged(height, width)
-        top, left = int(rng.integers(larger[0] - height + 1)), int(rng.integers(larger[1] - width + 1))
-        frames = [expand_and_crop(frame, height, width, top, left) for frame in clip]
-    return [frame[:, ::-1] for frame in frames] if rng.random() < 0.5 else frames
+def show(image: NDArray[np.uint8], view: View, out: NDArray[np.uint8]) -> None:
+    """A frame (any, any, 3) or mask (any, any) as seen, written to `out` (H, W, 3) or (H, W).
 
-
-def random_move(skeletons_TV4: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Rotate by up to 10 degrees about each axis, scale by up to 10 % and shift by up to 0.2, changing over time."""
-    choices = (ANGLES_DEG,) * 3 + (SCALES,) + (SHIFTS,) * 3
-    return move(skeletons_TV4, np.stack([rng.choice(values, 2) for values in choices]))
-
-
-def move(skeletons_TV4: NDArray[np.float64], draws_72: NDArray[np.float64]) -> NDArray[np.float64]:
-    """xyz := Rx Ry Rz (s xyz) + t per frame; the seven values run linearly from the first to the last frame.
-
-    Rows of `draws_72` are the angles about x, y, z in degrees, the scale, and the shift along x, y, z;
-    columns are the first and the last frame. Confidence is untouched. (SMIN's random_move.)
+    Bilinear, in uint8; masks get soft borders, as published.
     """
-    T = len(skeletons_TV4)
-    values_T7 = np.linspace(draws_72[:, 0], draws_72[:, 1], T)
-    rotation_T33 = _rotations(np.deg2rad(values_T7[:, :3]))
-    moved = skeletons_TV4.copy()
-    scaled = skeletons_TV4[..., :3] * values_T7[:, None, 3:4]
-    moved[..., :3] = np.einsum("tij,tvj->tvi", rotation_T33, scaled) + values_T7[:, None, 4:]
-    return moved
+    height, width = out.shape[:2]
+    if view.enlarged:
+        larger = _resized(image, *enlarged_size(height, width))
+        seen = larger[view.top : view.top + height, view.left : view.left + width]
+    else:
+        seen = _resized(image, height, width)
+    out[...] = cv2.flip(seen, 1) if view.flipped else seen
 
 
-def _rotations(angles_T3: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rx Ry Rz for every frame: (T, 3) radians to (T, 3, 3)."""
-    cos, sin = np.cos(angles_T3).T, np.sin(angles_T3).T
-    one, zero = np.ones_like(cos[0]), np.zeros_like(cos[0])
-    Rx = [[one, zero, zero], [zero, cos[0], -sin[0]], [zero, sin[0], cos[0]]]
-    Ry = [[cos[1], zero, sin[1]], [zero, one, zero], [-sin[1], zero, cos[1]]]
-    Rz = [[cos[2], -sin[2], zero], [sin[2], cos[2], zero], [zero, zero, one]]
-    return np.einsum("ijt,jkt,klt->til", np.array(Rx), np.array(Ry), np.array(Rz))
+def _resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def show_together(pixels_BTHWC: Tensor, views_B4: Tensor) -> Tensor:
+    """What `show` gives for clips that have their size already, for a batch at once, on its device.
+
+    Bit for bit that of cv2.resize: weights of 11 bits, columns before rows, and the same bits dropped between.
+    """
+    height, width = pixels_BTHWC.shape[2:4]
+    tall, wide = enlarged_size(height, width)
+    enlarged_B1, top_B1, left_B1, flipped_B1 = views_B4[:, :, None].unbind(1)
+    rows_L, columns_L = (torch.arange(size, device=views_B4.device) for size in (height, width))
+    columns_BL = torch.where(flipped_B1 > 0, columns_L.flip(0), columns_L) + left_B1
+    columns = _between(columns_BL, enlarged_B1 > 0, width, wide)
+    rows = _between(rows_L + top_B1, enlarged_B1 > 0, height, tall)
+    wide_BTHWC = _weighed(pixels_BTHWC, 3, columns, drop=0) >> 4
+    return ((_weighed(wide_BTHWC, 2, rows, drop=16) + 2) >> 2).to(torch.uint8)
+
+
+class _Between(NamedTuple):
+    """Between which two pixels places lie, and the weight of either."""
+
+    pixels: tuple[Tensor, Tensor]
+    weights: tuple[Tensor, Tensor]
+
+
+def _between(places_BL: Tensor, enlarged_B1: Tensor, size: int, larger: int) -> _Between:
+    """Where places of the enlarged image are in the image, and of the image itself where it is not enlarged."""
+    inside_BL = ((places_BL.double() + 0.5) * (size / larger) - 0.5).float()
+    at_BL = torch.where(enlarged_B1, inside_BL, places_BL.float())
+    first_BL = at_BL.floor()
+    share_BL, first_BL = at_BL - first_BL, first_BL.long()
+    pixels = first_BL.clamp(min=0), (first_BL + 1).clamp(max=size - 1)
+    one = 2**_WEIGHT_BITS
+    return _Between(pixels, (((1 - share_BL) * one).round().int(), (share_BL * one).round().int()))
+
+
+def _weighed(x_BTHWC: Tensor, dim: int, between: _Between, drop: int) -> Tensor:
+    """The sum of two neighbours along a dimension, by their weights, each without its last `drop` bits."""
+    shape = [len(x_BTHWC), 1, 1, 1, 1]
+    shape[dim] = -1
+    terms = [
+        x_BTHWC.take_along_dim(pixels.view(shape), dim) * weights.view(shape) >> drop
+        for pixels, weights in zip(*between, strict=True)
+    ]
+    return terms[0] + terms[1]

@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from sptskm.data.dataset import read_dataset
 from sptskm.data.errors import DataError
-from sptskm.data.files import read_frame, read_mask, read_skeleton
-from sptskm.data.mars import read_mars
-from sptskm.data.tracklets import ENDINGS, JUNK_PID, Modality, Tracklets
+from sptskm.data.files import SKELETON_SHAPE, read_frame, read_mask, read_skeleton
+from sptskm.data.mars import MarsFolders
+from sptskm.data.tracklets import JUNK_PID, Modality, Readable, Tracklets
 
 JUNK_LABEL = "00-1"  # identity -1 in frame names
 KEPT = 20  # problems told in full; all are counted
 SPLITS = ("train", "test")
-READERS: dict[Modality, Callable[[Path], NDArray[Any]]] = {
+READERS: dict[Modality, Callable[[Readable], NDArray[Any]]] = {
     "frames": read_frame,
     "masks": read_mask,
     "skeletons": read_skeleton,
@@ -32,7 +33,7 @@ READERS: dict[Modality, Callable[[Path], NDArray[Any]]] = {
 class Problem(NamedTuple):
     """A file that cannot be used, and why in one sentence with its path."""
 
-    path: Path
+    path: Readable
     sentence: str
 
 
@@ -93,19 +94,23 @@ def check(root: Path, decode: bool = True, workers: int | None = None) -> Report
     Without `decode` only missing and empty files are found. `workers` processes share the tracklets (all
     cores when None). Raises DataError or FileNotFoundError when the tables themselves cannot be used.
     """
-    table = read_mars(root)
-    present = {m: any(table.folders[split, m].is_dir() for split in SPLITS) for m in ENDINGS}
-    jobs = [_Job.of(table, row, present, decode) for row in range(len(table))]
-    problems = _mislabelled(table, Path(root))
+    table = read_dataset(root)
+    present = {modality: _is_present(table, modality) for modality in READERS}
+    problems = _mislabelled(table, Path(root)) if isinstance(table.place, MarsFolders) else []
     total = Counter({"mislabelled": len(problems), "problem": len(problems)})
     del problems[KEPT:]
-    for tally in tqdm(_looked_at(jobs, workers), "check", len(jobs), disable=None):
+    for tally in tqdm(_looked_at(_Look(table, present, decode), workers), "check", len(table), disable=None):
         total.update(tally.counts)
         problems += tally.problems[: KEPT - len(problems)]
     if not any(present.values()):
         total["problem"] += 1
         problems.append(Problem(Path(root), f"{root}: holds no folder of frames, masks or skeletons"))
     return _report(table, present, total, tuple(problems))
+
+
+def _is_present(table: Tracklets, modality: Modality) -> bool:
+    """Whether there is a folder of it for any tracklet."""
+    return any(folder.exists() for folder in dict.fromkeys(table.folder(row, modality) for row in range(len(table))))
 
 
 def _mislabelled(table: Tracklets, root: Path) -> list[Problem]:
@@ -123,70 +128,97 @@ def _mislabelled(table: Tracklets, root: Path) -> list[Problem]:
     return problems
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One tracklet to look at: all that a worker process needs."""
-
-    split: str
-    folders: dict[Modality, Path]
-    stems_F: NDArray[np.bytes_]
-    decode: bool
-
-    @classmethod
-    def of(cls, table: Tracklets, row: int, present: dict[Modality, bool], decode: bool) -> "_Job":
-        folders = {modality: table.folder(row, modality) for modality in ENDINGS if present[modality]}
-        split = SPLITS[row >= table.num_train]
-        return cls(split, folders, table.stems_M[table.starts_N[row] : table.stops_N[row]], decode)
-
-
 class _Tally(NamedTuple):
     counts: Counter[str]
     problems: list[Problem]
 
 
-def _looked_at(jobs: list[_Job], workers: int | None) -> Iterable[_Tally]:
-    workers = min(workers or os.cpu_count() or 1, len(jobs))
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """Looks at tracklets, in as many processes as are wanted."""
+
+    table: Tracklets
+    present: dict[Modality, bool]
+    decode: bool
+
+    def __call__(self, row: int) -> _Tally:
+        """What is found of a tracklet."""
+        counts: Counter[str] = Counter()
+        problems: list[Problem] = []
+        sizes: dict[int, tuple[int, ...]] = {}  # of its frames
+        for modality in self._separate(row, counts, problems):
+            for frame, file in enumerate(self.table.files(row, range(self.table.lengths[row]), modality)):
+                try:
+                    array = self._array(row, file, modality, counts)
+                    _count_skeleton(modality, array, counts)
+                    _compare_sizes(file, modality, array, sizes.get(frame, ()), counts)
+                    if modality == "frames":
+                        sizes[frame] = array.shape[:2]
+                except DataError as error:
+                    problems.append(Problem(file, str(error)))
+        counts["problem"] = len(problems)
+        counts["tracklet with a skeleton"] = min(1, counts["skeleton"])
+        return _Tally(counts, problems[:KEPT])
+
+    def _separate(self, row: int, counts: Counter[str], problems: list[Problem]) -> list[Modality]:
+        """Modalities with a file a frame; skeletons that lie together are looked at here."""
+        separate: list[Modality] = [modality for modality, present in self.present.items() if present]
+        if "skeletons" not in separate:
+            return separate
+        part, path = SPLITS[row >= self.table.num_train], self.table.folder(row, "skeletons")
+        try:
+            whole_FV4 = self.table.place.whole(row)
+        except DataError as error:
+            problems.append(Problem(path, str(error)))
+            for count in ("found", "unreadable"):
+                counts[f"{part} skeletons {count}"] += int(self.table.lengths[row])
+            whole_FV4 = np.empty((0, *SKELETON_SHAPE), np.float32)
+        if whole_FV4 is None:
+            return separate
+        if not path.is_file():
+            problems.append(Problem(path, f"skeletons {path}: no such file"))
+            whole_FV4 = whole_FV4[:0]
+        counts[f"{part} skeletons found"] += len(whole_FV4)
+        for skeleton_V4 in whole_FV4:
+            _count_skeleton("skeletons", skeleton_V4, counts)
+        return [modality for modality in separate if modality != "skeletons"]
+
+    def _array(self, row: int, file: Readable, modality: Modality, counts: Counter[str]) -> NDArray[Any]:
+        """The content of a file, or an empty array when nothing is to be decoded."""
+        kind, split = modality.removesuffix("s"), SPLITS[row >= self.table.num_train]
+        if not file.is_file():
+            raise DataError(f"{kind} {file}: no such file")
+        counts[f"{split} {modality} found"] += 1
+        try:
+            if isinstance(file, Path) and file.stat().st_size == 0:
+                raise DataError(f"{kind} {file}: empty file")
+            return READERS[modality](file) if self.decode else np.empty(0)
+        except DataError:
+            counts[f"{split} {modality} unreadable"] += 1
+            raise
+
+
+_worker: list[_Look] = []  # what a worker process was started with
+
+
+def _start_worker(look: _Look) -> None:
+    cv2.setNumThreads(1)
+    _worker.append(look)
+
+
+def _look_in_worker(row: int) -> _Tally:
+    return _worker[-1](row)
+
+
+def _looked_at(look: _Look, workers: int | None) -> Iterable[_Tally]:
+    workers, rows = min(workers or os.cpu_count() or 1, len(look.table)), range(len(look.table))
     if workers <= 1:
-        yield from map(_look, jobs)
+        yield from map(look, rows)
         return
     # Spawned, because forking a process in which torch has started threads can hang.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,)) as pool:
-        yield from pool.map(_look, jobs, chunksize=8)
-
-
-def _look(job: _Job) -> _Tally:
-    counts: Counter[str] = Counter()
-    problems: list[Problem] = []
-    for stem in job.stems_F.astype(str).tolist():
-        frame: tuple[int, ...] = ()
-        for modality, folder in job.folders.items():
-            path = folder / stem[:4] / (stem + ENDINGS[modality])
-            try:
-                array = _array(path, modality, job, counts)
-                _count_skeleton(modality, array, counts)
-                _compare_sizes(path, modality, array, frame, counts)
-                frame = array.shape[:2] if modality == "frames" else frame
-            except DataError as error:
-                problems.append(Problem(path, str(error)))
-    counts["problem"] = len(problems)
-    counts["tracklet with a skeleton"] = min(1, counts["skeleton"])
-    return _Tally(counts, problems[:KEPT])
-
-
-def _array(path: Path, modality: Modality, job: _Job, counts: Counter[str]) -> NDArray[Any]:
-    """The content of a file, or an empty array when nothing is to be decoded."""
-    kind = modality.removesuffix("s")
-    if not path.is_file():
-        raise DataError(f"{kind} {path}: no such file")
-    counts[f"{job.split} {modality} found"] += 1
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{kind} {path}: empty file")
-        return READERS[modality](path) if job.decode else np.empty(0)
-    except DataError:
-        counts[f"{job.split} {modality} unreadable"] += 1
-        raise
+    with ProcessPoolExecutor(workers, spawn, _start_worker, (look,)) as pool:
+        yield from pool.map(_look_in_worker, rows, chunksize=8)
 
 
 def _count_skeleton(modality: Modality, array: NDArray[Any], counts: Counter[str]) -> None:
@@ -196,12 +228,12 @@ def _count_skeleton(modality: Modality, array: NDArray[Any], counts: Counter[str
 
 
 def _compare_sizes(
-    path: Path, modality: Modality, array: NDArray[Any], frame: tuple[int, ...], counts: Counter[str]
+    file: Readable, modality: Modality, array: NDArray[Any], frame: tuple[int, ...], counts: Counter[str]
 ) -> None:
     if modality == "masks" and len(frame) == 2 and array.shape != frame:
         counts["mismatch"] += 1
         height, width = array.shape
-        raise DataError(f"mask {path}: is {height}x{width}, wanted {frame[0]}x{frame[1]} like its frame")
+        raise DataError(f"mask {file}: is {height}x{width}, wanted {frame[0]}x{frame[1]} like its frame")
 
 
 def _report(
@@ -218,7 +250,7 @@ def _report(
             unreadable=total[f"{split} {modality} unreadable"],
         )
         for split in SPLITS
-        for modality in ENDINGS
+        for modality in READERS
     ]
     without = len(table) - total["tracklet with a skeleton"] if present["skeletons"] else 0
     return Report(

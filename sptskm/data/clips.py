@@ -1,35 +1,45 @@
 """Clips as tensors, for training (one random clip a draw) and for extraction (all clips of a tracklet).
 
-Items carry the row number of their tracklet; labels and cameras stay in the table.
-Legend: c clips, T frames, H rows, W columns, V joints.
+Items carry the row number of their tracklet; labels and cameras stay in the table. What is cut from frames is here,
+what is cut from skeletons in `skeleton_clips`.
+Legend: c clips, T frames, H rows, W columns.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
-from sptskm.config import SminClips, SsinClips
+from sptskm.config import SsinClips
 from sptskm.data import augment, windows
 from sptskm.data.errors import DataError
 from sptskm.data.files import read_frame, read_mask
 from sptskm.data.sampler import Draw
-from sptskm.data.skeleton_store import SkeletonStore
-from sptskm.data.tracklets import IntArray, Tracklets
+from sptskm.data.tracklets import IntArray, Readable, Tracklets
 
 Inputs = tuple[Tensor, ...]
+Images = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+RING = 4  # batches: PyTorch lets a loader process be two ahead, the one before is in use, and one is to spare
 PIECE = 16  # clips embedded in one forward pass on a CPU; fixed, so that no setting can change a result
 
 
 class TrainItem(NamedTuple):
-    """The inputs of the model for one clip, and its tracklet's row; collated, a batch of them."""
+    """The inputs of the model for a batch of clips, and the rows (B,) of their tracklets."""
 
     inputs: Inputs
     row: Tensor
+
+
+class Pixels(NamedTuple):
+    """Frames and masks of clips."""
+
+    frames: Tensor
+    masks: Tensor
 
 
 class Piece(NamedTuple):
@@ -47,33 +57,14 @@ class PieceItem(NamedTuple):
     piece: Piece
 
 
-class FrameReader:
-    """Frames and masks of a tracklet, side by side as (H, W, 4) uint8 arrays."""
+class Clips(Protocol):
+    """The test clips of either stream."""
 
-    def __init__(self, table: Tracklets) -> None:
-        self.table = table
+    def all_clips(self, row: int) -> IntArray:
+        """Frame numbers (c, T) of a tracklet's test clips."""
 
-    def __call__(self, row: int, frames: IntArray) -> list[NDArray[np.uint8]]:
-        cache = {frame: self._read(row, frame) for frame in set(frames.tolist())}
-        return [cache[frame] for frame in frames.tolist()]
-
-    def _read(self, row: int, frame: int) -> NDArray[np.uint8]:
-        path = self.table.path(row, frame, "frames")
-        image = read_frame(path)
-        mask_path = self.table.path(row, frame, "masks")
-        mask = read_mask(mask_path)
-        if mask.shape != image.shape[:2]:
-            raise DataError(
-                f"mask {mask_path}: is {mask.shape[0]}x{mask.shape[1]}, "
-                f"wanted {image.shape[0]}x{image.shape[1]} like {path.name}"
-            )
-        return np.dstack([image, mask])
-
-
-def as_tensors(clip: list[NDArray[np.uint8]]) -> Inputs:
-    """T arrays (H, W, 4) to frames (T, 3, H, W) and masks (T, H, W), still uint8."""
-    stacked = torch.from_numpy(np.stack(clip)).movedim(3, 1)
-    return stacked[:, :3].contiguous(), stacked[:, 3].contiguous()
+    def read(self, row: int, clips_cT: IntArray) -> Inputs:
+        """These clips of a tracklet, stacked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,97 +73,97 @@ class FrameSource:
 
     table: Tracklets
     clips: SsinClips
+    on_device: bool = False
+    """Whether training clips are augmented on the device they go to, which is left to `augment.show_together`."""
 
-    def draw(self, row: int, rng: np.random.Generator) -> Inputs:
-        """One augmented training clip: frames (T, 3, H, W) and masks (T, H, W) uint8."""
-        length = int(self.table.lengths[row])
-        frames = windows.random_window(length, self.clips.frames, rng, self.clips.last_window)
-        images = FrameReader(self.table)(row, frames)
-        return as_tensors(augment.augment_frames(images, self.clips.height, self.clips.width, rng))
+    def memory(self, *count: int) -> Pixels:
+        """Room for so many clips: frames (..., T, H, W, 3) and masks (..., T, H, W) uint8."""
+        shape = (*count, self.clips.frames, self.clips.height, self.clips.width)
+        return Pixels(torch.empty((*shape, 3), dtype=torch.uint8), torch.empty(shape, dtype=torch.uint8))
+
+    def draw(self, row: int, rng: np.random.Generator, out: Pixels) -> augment.View:
+        """A random training clip, written to `out`, and what of it is left to be shown by the device."""
+        window = windows.random_window(int(self.table.lengths[row]), self.clips.frames, rng, self.clips.last_window)
+        images = read_images(self.table, row, window)
+        view, size = augment.draw_view(self.clips.height, self.clips.width, rng), out.masks.shape[1:]
+        later = self.on_device and all(mask.shape == size for _, mask in images)
+        _write(images, augment.PLAIN if later else view, out)
+        return view if later else augment.PLAIN
 
     def all_clips(self, row: int) -> IntArray:
         """Frame numbers (c, T) of a tracklet's test clips."""
         return windows.dense_clips(int(self.table.lengths[row]), self.clips.frames)
 
     def read(self, row: int, clips_cT: IntArray) -> Inputs:
-        """Test clips: frames (c, T, 3, H, W) and masks (c, T, H, W) uint8."""
-        images = FrameReader(self.table)(row, clips_cT.ravel())
-        resized = [augment.resize(image, self.clips.height, self.clips.width) for image in images]
-        return tuple(x.unflatten(0, clips_cT.shape) for x in as_tensors(resized))
+        """Test clips: frames (c, T, H, W, 3) and masks (c, T, H, W) uint8."""
+        out = self.memory(len(clips_cT))
+        images = read_images(self.table, row, clips_cT.ravel())
+        _write(images, augment.PLAIN, Pixels(*(x.flatten(0, 1) for x in out)))
+        return tuple(out)
 
 
-@dataclass(frozen=True, eq=False)
-class SkeletonSource:
-    """SMIN's clips."""
-
-    store: SkeletonStore
-    clips: SminClips
-
-    def draw(self, row: int, rng: np.random.Generator) -> Inputs:
-        """One augmented training clip: skeletons (4, T, 14) float32 and valid frames (T,) bool."""
-        values_FV4, valid_F = self.store.frames(row)
-        frames = self._window_with_skeleton(valid_F, rng)
-        skeletons_TV4 = values_FV4[frames].astype(np.float64)
-        if self.clips.random_move:
-            skeletons_TV4 = augment.random_move(skeletons_TV4, rng)
-        return _padded(skeletons_TV4, valid_F[frames], self.clips.frames)
-
-    def all_clips(self, row: int) -> IntArray:
-        """Frame numbers (c, T) of a tracklet's test clips; none without a single valid skeleton."""
-        _, valid_F = self.store.frames(row)
-        clips_cT = windows.covering_clips(len(valid_F), self.clips.test_frames)
-        padded = np.append(valid_F, False)
-        return clips_cT[padded[np.minimum(clips_cT, len(valid_F))].any(axis=1)]
-
-    def read(self, row: int, clips_cT: IntArray) -> Inputs:
-        """Test clips: skeletons (c, 4, T, 14) float32 and valid frames (c, T) bool."""
-        values_FV4, valid_F = self.store.frames(row)
-        inside = clips_cT < len(valid_F)
-        frames = np.where(inside, clips_cT, 0)
-        items = zip(values_FV4[frames], valid_F[frames] & inside, strict=True)
-        skeletons, valid = zip(*(_padded(*item, clips_cT.shape[1]) for item in items), strict=True)
-        return torch.stack(skeletons), torch.stack(valid)
-
-    def _window_with_skeleton(self, valid_F: NDArray[np.bool_], rng: np.random.Generator) -> IntArray:
-        """A random window that holds a valid frame; the end of one longer than the tracklet is padding."""
-        T, F = self.clips.frames, len(valid_F)
-        if F <= T:
-            return np.arange(F)
-        window = windows.random_window(F, T, rng)
-        if valid_F[window].any():
-            return window
-        centre = int(rng.choice(np.flatnonzero(valid_F)))
-        return np.clip(centre - T // 2, 0, F - T) + np.arange(T)
+def read_images(table: Tracklets, row: int, frames: IntArray) -> list[Images]:
+    """Frame (H, W, 3) and mask (H, W) of each of these frames; each file is read once. DataError for unusable ones."""
+    distinct = sorted(set(frames.tolist()))
+    files = zip(table.files(row, distinct, "frames"), table.files(row, distinct, "masks"), strict=True)
+    images = {frame: _read(*pair) for frame, pair in zip(distinct, files, strict=True)}
+    return [images[frame] for frame in frames.tolist()]
 
 
-def _padded(skeletons_TV4: NDArray[np.floating], valid_T: NDArray[np.bool_], T: int) -> Inputs:
-    """(4, T, 14) and (T,), padded at the end; frames that are not valid are exactly zero."""
-    values = np.zeros((4, T, skeletons_TV4.shape[1]), np.float32)
-    valid = np.zeros(T, bool)
-    valid[: len(valid_T)] = valid_T
-    values[:, : len(valid_T)] = (skeletons_TV4 * valid_T[:, None, None]).transpose(2, 0, 1)
-    return torch.from_numpy(values), torch.from_numpy(valid)
+def _read(file: Readable, mask_file: Readable) -> Images:
+    image, mask = read_frame(file), read_mask(mask_file)
+    if mask.shape != image.shape[:2]:
+        raise DataError(
+            f"mask {mask_file}: is {mask.shape[0]}x{mask.shape[1]}, "
+            f"wanted {image.shape[0]}x{image.shape[1]} like {file.name}"
+        )
+    return image, mask
 
 
-Source = FrameSource | SkeletonSource
+def _write(images: list[Images], view: augment.View, out: Pixels) -> None:
+    for pair, frame, mask in zip(images, out.frames.numpy(), out.masks.numpy(), strict=True):
+        augment.show(pair[0], view, frame)
+        augment.show(pair[1], view, mask)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainClips(Dataset[TrainItem]):
-    """One random, augmented clip per Draw; the same clip for the same draw on any rank or worker."""
+    """Batches of random, augmented clips, one per Draw; the same clip for the same draw on any rank or worker.
 
-    source: Source
+    A loader process writes its batches to the same RING places again and again: fresh memory costs as much as what is
+    written there, also where it is shared. A batch is what it was until the next one is asked for.
+    """
+
+    source: FrameSource
     seed: int
+    _ring: deque[Pixels] = field(default_factory=deque, init=False)
 
-    def __getitem__(self, draw: Draw) -> TrainItem:
-        return TrainItem(self.source.draw(draw.row, draw.generator(self.seed)), torch.tensor(draw.row))
+    def __getitem__(self, draws: list[Draw]) -> TrainItem:
+        out = self._memory(len(draws))
+        views = [
+            self.source.draw(draw.row, draw.generator(self.seed), Pixels(*clip))
+            for draw, clip in zip(draws, zip(*out, strict=True), strict=True)
+        ]
+        inputs = (*out, torch.tensor(views, dtype=torch.int32)) if self.source.on_device else tuple(out)
+        return TrainItem(inputs, torch.tensor([draw.row for draw in draws]))
+
+    def _memory(self, count: int) -> Pixels:
+        if get_worker_info() is None:
+            return self.source.memory(count)
+        if not self._ring or len(self._ring[0].frames) != count:
+            self._ring.clear()
+            for _ in range(RING):
+                frames, masks = self.source.memory(count)
+                self._ring.append(Pixels(frames.share_memory_(), masks.share_memory_()))
+        self._ring.rotate()
+        return self._ring[0]
 
 
 @dataclass(frozen=True, eq=False)
 class AllClips(Dataset[PieceItem]):
     """All clips of tracklets, in pieces."""
 
-    source: Source
+    source: Clips
     limit: int
     """Clips per tracklet (0 = all)."""
 

@@ -1,6 +1,8 @@
 """MARS (Zheng et al., ECCV 2016) from its own files: name lists, .mat tables, optional clothes.csv."""
 
 import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,9 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
+from sptskm.atomic import write_bytes, write_text
 from sptskm.data.errors import DataError
+from sptskm.data.files import mat_bytes
 from sptskm.data.tracklets import ENDINGS, IntArray, Modality, Tracklets, check_ranges
 
 _SUFFIXES: dict[Modality, str] = {"frames": "", "masks": "_mask", "skeletons": "_joint3d"}
@@ -31,19 +35,75 @@ def read_mars(root: str | Path, test: bool = True) -> Tracklets:
         test_rows[:, :2] += len(stems_M)  # their frames follow those of the training part
         stems_M, rows = np.concatenate([stems_M, test_stems]), np.concatenate([rows, test_rows])
     starts_N = rows[:, 0] - 1
+    keys_N = stems_M[starts_N].astype(str)
     return Tracklets(
+        keys_N=keys_N,
         stems_M=stems_M,
         starts_N=starts_N,
         stops_N=rows[:, 1],
         pids_N=rows[:, 2],
         camids_N=rows[:, 3],
-        clothes_N=_read_clothes(root / "clothes.csv", stems_M[starts_N].astype(str)),
+        clothes_N=_read_clothes(root / "clothes.csv", keys_N),
         num_train=num_train,
         query=query,
-        folders={
-            (split, modality): _folder(root, split, modality) for split in ("train", "test") for modality in ENDINGS
-        },
+        place=MarsFolders(
+            {(split, modality): _folder(root, split, modality) for split in ("train", "test") for modality in ENDINGS},
+            num_train,
+        ),
     )
+
+
+@dataclass(frozen=True)
+class MarsFolders:
+    """The folder of each ("train" | "test", modality); files lie in subfolders named stem[:4]."""
+
+    folders: Mapping[tuple[str, Modality], Path]
+    num_train: int
+
+    def files(
+        self,
+        row: int,
+        frames: Sequence[int],  # noqa: ARG002 - files are found by name
+        stems: Sequence[str],
+        modality: Modality,
+    ) -> Sequence[Path]:
+        """One file a frame, named like it."""
+        folder, ending = self.folder(row, modality), ENDINGS[modality]
+        return [folder / stem[:4] / (stem + ending) for stem in stems]
+
+    def whole(self, row: int) -> None:
+        """Every frame has a skeleton file of its own."""
+
+    def folder(self, row: int, modality: Modality) -> Path:
+        """That of the row's part."""
+        return self.folders["train" if row < self.num_train else "test", modality]
+
+
+def mars_folders(root: Path, num_train: int) -> MarsFolders:
+    """Where the files of a data set in the plain layout lie."""
+    names = {
+        (part, modality): f"bbox_{part}{suffix}" for part in ("train", "test") for modality, suffix in _SUFFIXES.items()
+    }
+    return MarsFolders({key: root / name for key, name in names.items()}, num_train)
+
+
+def write_mars_tables(root: Path, table: Tracklets) -> None:
+    """The files in `info/`, and clothes.csv where outfits are known, as `read_mars` reads them."""
+    info = root / "info"
+    info.mkdir(parents=True, exist_ok=True)
+    for part, rows in (("train", table.train), ("test", table.test)):
+        first = int(table.starts_N[rows[0]]) if len(rows) else 0
+        last = int(table.stops_N[rows[-1]]) if len(rows) else 0
+        names = b"".join(stem + b".jpg\r\n" for stem in table.stems_M[first:last].tolist())
+        write_bytes(info / f"{part}_name.txt", names)
+        ranges = (table.starts_N - first + 1, table.stops_N - first, table.pids_N, table.camids_N)
+        rows_N4 = np.stack([column[rows] for column in ranges], axis=1).astype(np.int32)
+        write_bytes(info / f"tracks_{part}_info.mat", mat_bytes(f"track_{part}_info", rows_N4))
+    write_bytes(info / "query_IDX.mat", mat_bytes("query_IDX", (table.query[None] + 1).astype(np.uint16)))
+    if table.has_clothes:
+        known = zip(table.keys_N.tolist(), table.clothes_N.tolist(), strict=True)
+        lines = [f"{key},{clothes}\n" for key, clothes in known if clothes >= 0]
+        write_text(root / "clothes.csv", "".join(["tracklet,clothes\n", *lines]))
 
 
 def _read_part(root: Path, part: str) -> tuple[NDArray[np.bytes_], IntArray]:

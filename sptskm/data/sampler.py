@@ -1,7 +1,8 @@
 """Which tracklets a training step sees, as pure functions of (seed, epoch): no state, no process group.
 
 The configuration states the global batch; a rank takes its share of every batch, so that the union over ranks
-is the same for every number of ranks. Legend: S batches of an epoch, G = P*K clips of the global batch.
+is the same for every number of ranks. Legend: S batches of an epoch, G = P*K clips of the global batch,
+B of them of one rank.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,21 @@ class Draw(NamedTuple):
     def generator(self, seed: int) -> np.random.Generator:
         """The generator of this clip's window and augmentation."""
         return np.random.default_rng([seed, self.epoch, self.position])
+
+
+class Batch(NamedTuple):
+    """A global batch and a rank's part of it; everything random about its clips follows from (seed, epoch, number)."""
+
+    rows_G: IntArray
+    slots_B: IntArray
+    """Places of this rank's clips in it."""
+    epoch: int
+    number: int
+    """Which of its epoch it is, from 0."""
+
+    def generator(self, seed: int) -> np.random.Generator:
+        """The one generator of all G clips; [seed, epoch, 0] would be that of the order of the epoch again."""
+        return np.random.default_rng([seed, self.epoch, 1 + self.number])
 
 
 def num_batches(sampling: Sampling, rows: IntArray, pids: IntArray) -> int:
@@ -92,14 +108,15 @@ class Schedule(NamedTuple):
         """Steps of an epoch."""
         return num_batches(self.sampling, self.rows, self.pids)
 
-    def from_step(self, step: int) -> Iterator[list[Draw]]:
-        """This rank's part of every batch from global step `step` to the end of the last epoch."""
+    def batches(self, step: int) -> Iterator[Batch]:
+        """Every batch from global step `step` to the end of the last epoch."""
         per_epoch = self.per_epoch
         for epoch in range(step // per_epoch, self.epochs):
             batches = epoch_batches(self.sampling, self.rows, self.pids, epoch, self.seed)
             for index in range(step - epoch * per_epoch if epoch == step // per_epoch else 0, per_epoch):
-                yield self._share(batches[index], epoch, index)
+                yield Batch(batches[index], shard(batches[index], self.rank, self.world), epoch, index)
 
-    def _share(self, batch_G: IntArray, epoch: int, index: int) -> list[Draw]:
-        offset = index * len(batch_G)
-        return [Draw(int(batch_G[slot]), epoch, offset + int(slot)) for slot in shard(batch_G, self.rank, self.world)]
+    def from_step(self, step: int) -> Iterator[list[Draw]]:
+        """The same clip by clip: this rank's part of every batch."""
+        for rows_G, slots_B, epoch, number in self.batches(step):
+            yield [Draw(int(rows_G[slot]), epoch, number * len(rows_G) + int(slot)) for slot in slots_B]

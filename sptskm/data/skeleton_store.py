@@ -1,37 +1,66 @@
-"""All skeletons of some tracklets in memory: MARS is small enough (16 floats a joint row, 1.2 M frames).
+"""All skeletons of some tracklets in memory, on any device: all 1.2 M frames of MARS are 267 MB.
 
-Legend: F frames of one tracklet, M frames of all, V joints.
+Legend: N rows of the table, n of them, F frames of one tracklet, M frames of all, V joints.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from sptskm.data.errors import DataError
-from sptskm.data.files import SKELETON_SHAPE, read_skeleton
+from sptskm.data.files import SKELETON_SHAPE, read_skeletons
 from sptskm.data.skeletons import normalise
 from sptskm.data.tracklets import IntArray, Tracklets
 
 
 @dataclass(frozen=True, eq=False)
 class SkeletonStore:
-    """Skeletons by row of the table; frames without a skeleton are zeros and not valid."""
+    """Skeletons by row of the table; frames without a skeleton are zeros and not valid.
 
-    starts: dict[int, int]
-    lengths: dict[int, int]
-    values_MV4: NDArray[np.float32]
+    Only the values are on a device: which frames are taken is worked out on the host.
+    """
+
+    starts_N: IntArray
+    """Where each tracklet begins among all M frames; -1 where it was not loaded."""
+    lengths_N: IntArray
+    values_MV4: Tensor
     valid_M: NDArray[np.bool_]
 
-    def frames(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(F, 14, 4) and (F,) of a tracklet."""
-        where = slice(self.starts[row], self.starts[row] + self.lengths[row])
-        return self.values_MV4[where], self.valid_M[where]
+    def to(self, device: torch.device, dtype: torch.dtype) -> "SkeletonStore":
+        """The same with the values there, and of that type."""
+        return replace(self, values_MV4=self.values_MV4.to(device, dtype))
 
-    def has_any(self, rows: IntArray) -> NDArray[np.bool_]:
-        """Whether each of `rows` has at least one valid frame."""
-        return np.array([self.frames(int(row))[1].any() for row in rows], dtype=bool)
+    def frames(self, row: int) -> tuple[Tensor, NDArray[np.bool_]]:
+        """(F, 14, 4) and (F,) of a tracklet."""
+        (start,), (length,) = self.spans(np.array([row]))
+        return self.values_MV4[start : start + length], self.valid_M[start : start + length]
+
+    def has_any(self, rows_n: IntArray) -> NDArray[np.bool_]:
+        """Whether each of these rows has at least one valid frame."""
+        first_n, stop_n = self.among_valid(*self.spans(rows_n))
+        return first_n < stop_n
+
+    def spans(self, rows_n: IntArray) -> tuple[IntArray, IntArray]:
+        """Where these tracklets begin among all M frames, and their lengths; KeyError for one that was not loaded."""
+        starts_n = self.starts_N[rows_n]
+        if (starts_n < 0).any():
+            raise KeyError(f"row {rows_n[starts_n < 0][0]}: its skeletons were not loaded")
+        return starts_n, self.lengths_N[rows_n]
+
+    @cached_property
+    def valid_frames(self) -> IntArray:
+        """Places among all M frames of those that are valid, in order."""
+        return np.flatnonzero(self.valid_M)
+
+    def among_valid(self, starts_n: IntArray, lengths_n: IntArray) -> tuple[IntArray, IntArray]:
+        """First and stop of each of these ranges of frames in `valid_frames`."""
+        first_n, stop_n = (np.searchsorted(self.valid_frames, at_n) for at_n in (starts_n, starts_n + lengths_n))
+        return first_n, stop_n
 
 
 def load_skeletons(table: Tracklets, rows: IntArray, normalised: bool = True, first_frames: int = 0) -> SkeletonStore:
@@ -49,24 +78,13 @@ def load_skeletons(table: Tracklets, rows: IntArray, normalised: bool = True, fi
         folder = table.folder(int(rows[0]), "skeletons") if len(rows) else "no tracklets"
         raise DataError(f"{folder}: no skeleton found for any of {len(rows)} tracklets")
     values[~valid] = 0
-    places = [int(row) for row in rows]
-    return SkeletonStore(
-        dict(zip(places, starts[:-1].tolist(), strict=True)),
-        dict(zip(places, wanted.tolist(), strict=True)),
-        values,
-        valid,
-    )
+    starts_N, lengths_N = np.full(len(table), -1), np.zeros(len(table), np.int64)
+    starts_N[rows], lengths_N[rows] = starts[:-1], wanted
+    return SkeletonStore(starts_N, lengths_N, torch.from_numpy(values), valid)
 
 
 def _read_tracklet(table: Tracklets, row: int, length: int, normalised: bool) -> NDArray[np.float64]:
-    skeletons = np.full((length, *SKELETON_SHAPE), np.nan)
-    for frame in range(length):
-        path = table.path(row, frame, "skeletons")
-        if path.is_file():
-            skeletons[frame] = read_skeleton(path)
-    skeletons[~np.isfinite(skeletons).all(axis=(1, 2))] = np.nan
-    # an all-zero skeleton is how some estimators write "nobody found"
-    skeletons[~skeletons[..., :3].any(axis=(1, 2))] = np.nan
+    skeletons = read_skeletons(table, row, range(length)).astype(np.float64)
     try:
         return normalise(skeletons) if normalised else skeletons
     except ValueError as error:

@@ -1,11 +1,13 @@
 """Which identities train and which are held out, so that no choice ever looks at the test set."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sptskm.data.errors import DataError
+from sptskm.data.manifest import NAMELESS, Entry, natural
 from sptskm.data.tracklets import IntArray, Tracklets
 
 
@@ -64,3 +66,34 @@ def _queries(table: Tracklets, held: IntArray, rng: np.random.Generator) -> IntA
     pairs = np.stack([table.pids_N[held[order]], table.camids_N[held[order]]], axis=1)
     _, first = np.unique(pairs, axis=0, return_index=True)
     return np.sort(order[first])
+
+
+def split_by_identity(entries: Sequence[Entry], test_share: float, seed: int) -> list[Entry]:
+    """The entries with a split of their own: a `test_share` of the identities is drawn by `seed` for the test part.
+
+    There one tracklet per identity and camera is a query and the others are gallery; identities seen by one camera
+    train, distractors and junk stay what they are. Whatever the order of the entries, the same are drawn. Raises
+    DataError for a share outside 0 to 1, and when one above 0 leaves fewer than two identities to test on.
+    """
+    if not 0 <= test_share <= 1:
+        raise DataError(f"the test share is {test_share}, wanted 0 to 1")
+    rng = np.random.default_rng([seed, 0x1D])
+    named = sorted((e for e in entries if e.split not in NAMELESS), key=lambda entry: natural(entry.tracklet))
+    cameras: dict[str, set[str]] = {}
+    for entry in named:
+        cameras.setdefault(entry.pid, set()).add(entry.camera)
+    eligible = sorted((pid for pid in cameras if len(cameras[pid]) > 1), key=natural)
+    count = min(round(test_share * len(cameras)), len(eligible))
+    if test_share > 0 and count < 2:
+        raise DataError(
+            f"a test share of {test_share} of {len(cameras)} identities keeps {count} seen by two cameras, wanted at "
+            "least 2; raise it, or set it to 0 to train on all"
+        )
+    tested = {eligible[place] for place in rng.permutation(len(eligible))[:count]}
+    splits = {entry.tracklet: "gallery" if entry.pid in tested else "train" for entry in named}
+    queried: set[tuple[str, str]] = set()
+    for entry in (named[place] for place in rng.permutation(len(named))):
+        if entry.pid in tested and (entry.pid, entry.camera) not in queried:
+            queried.add((entry.pid, entry.camera))
+            splits[entry.tracklet] = "query"
+    return [replace(entry, split=splits.get(entry.tracklet, entry.split)) for entry in entries]

@@ -4,11 +4,11 @@ Legend: N tracklets, M frames of all tracklets together.
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,33 @@ DISTRACTOR_PID = 0
 IntArray = NDArray[np.int64]
 
 
+class Readable(Protocol):
+    """A file, wherever its bytes lie: a Path is one, a member of a pack another."""
+
+    @property
+    def name(self) -> str:
+        """Without the folder."""
+
+    def is_file(self) -> bool:
+        """Whether it exists."""
+
+    def read_bytes(self) -> bytes:
+        """All of it; OSError when that fails."""
+
+
+class Files(Protocol):
+    """Where the files of tracklets lie."""
+
+    def files(self, row: int, frames: Sequence[int], stems: Sequence[str], modality: Modality) -> Sequence[Readable]:
+        """Those of some frames (0-based, with their names) of a tracklet; whether they exist is not checked."""
+
+    def whole(self, row: int) -> NDArray[np.float32] | None:
+        """A tracklet's skeletons (F, 14, 4) where they lie together; None where each frame has a file."""
+
+    def folder(self, row: int, modality: Modality) -> Path:
+        """Where the files of a tracklet are expected."""
+
+
 @dataclass(frozen=True, eq=False)
 class Tracklets:
     """All tracklets of a data set as flat arrays (shared by loader processes, nothing to copy).
@@ -31,6 +58,8 @@ class Tracklets:
     into `test`: the queries are rows `test[query]`.
     """
 
+    keys_N: NDArray[np.str_]
+    """Unique name of every row; in MARS that of its first frame."""
     stems_M: NDArray[np.bytes_]
     """Frame names without ending; tracklet n owns stems_M[starts_N[n]:stops_N[n]]."""
     starts_N: IntArray
@@ -42,8 +71,11 @@ class Tracklets:
     """Outfit labels, -1 where unknown."""
     num_train: int
     query: IntArray
-    folders: Mapping[tuple[str, Modality], Path]
-    """Folder of each ("train" | "test", modality); frames lie in subfolders named stem[:4]."""
+    place: Files
+    """Where frames, masks and skeletons lie."""
+    pid_names: Mapping[int, str] = field(default_factory=dict)
+    """What an identity is called, where that is not its number."""
+    camera_names: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pids_N)
@@ -79,11 +111,6 @@ class Tracklets:
         return bool((self.clothes_N >= 0).any())
 
     @cached_property
-    def keys_N(self) -> NDArray[np.str_]:
-        """Unique name of every row: the stem of its first frame."""
-        return self.stems_M[self.starts_N].astype(str)
-
-    @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that decides which rows exist and what they are; the same for the same data."""
         return self._digest(len(self))
@@ -101,21 +128,39 @@ class Tracklets:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         digest.update(str(self.num_train).encode())
+        if (self.keys_N[:rows] != self.stems_M[self.starts_N[:rows]].astype(str)).any():
+            digest.update("\n".join(self.keys_N[:rows].tolist()).encode())
         return digest.hexdigest()[:16]
 
     def stems(self, row: int) -> list[str]:
         """Frame names of a tracklet, in order."""
         return [stem.decode() for stem in self.stems_M[self.starts_N[row] : self.stops_N[row]]]
 
+    def files(self, row: int, frames: Sequence[int], modality: Modality) -> Sequence[Readable]:
+        """The files of some frames (0-based) of a tracklet; whether they exist is not checked."""
+        stems = self.stems_M[self.starts_N[row] + np.asarray(frames, np.int64)].astype(str).tolist()
+        return self.place.files(row, frames, stems, modality)
+
     def path(self, row: int, frame: int, modality: Modality) -> Path:
-        """File of one frame (0-based) of a tracklet; whether it exists is not checked."""
-        stem = self.stems_M[self.starts_N[row] + frame].decode()
-        split = "train" if row < self.num_train else "test"
-        return self.folders[split, modality] / stem[:4] / (stem + ENDINGS[modality])
+        """The file of one frame (0-based), where it can be written to; DataError where it lies in a pack."""
+        (file,) = self.files(row, [frame], modality)
+        if not isinstance(file, Path):
+            raise DataError(f"{file}: lies in a pack, which is only read; `sptskm unpack` it first")
+        return file
 
     def folder(self, row: int, modality: Modality) -> Path:
-        """Folder below which the files of a tracklet are expected."""
-        return self.folders["train" if row < self.num_train else "test", modality]
+        """Where the files of a tracklet are expected."""
+        return self.place.folder(row, modality)
+
+    def pid_name(self, row: int) -> str:
+        """What the identity of a row is called."""
+        pid = int(self.pids_N[row])
+        return self.pid_names.get(pid, str(pid))
+
+    def camera_name(self, row: int) -> str:
+        """What the camera of a row is called."""
+        camid = int(self.camids_N[row])
+        return self.camera_names.get(camid, str(camid))
 
 
 def check_ranges(starts_N: IntArray, stops_N: IntArray, num_frames: int, source: str) -> None:

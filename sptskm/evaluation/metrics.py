@@ -109,7 +109,8 @@ def evaluate(distance_QG: Floats, query: Rows, gallery: Rows, protocol: str = "m
     """Scores of a distance matrix (Q, G), smaller is nearer.
 
     Rows and columns must already be those of the protocol (see `protocols.select`). Raises
-    ValueError for an unknown protocol, for another shape and for NaN.
+    ValueError for an unknown protocol, for another shape, for NaN, and without the clothes labels
+    that the protocol asks for.
     """
     rules = protocols.protocol(protocol)
     distance = np.asarray(distance_QG)
@@ -165,6 +166,14 @@ def clothes_changed(query: Rows, gallery: Rows) -> NDArray[np.bool_]:
     return changed_Q
 
 
+def not_ranked(query: Rows, number: int, gallery: Rows, protocol: str) -> NDArray[np.bool_]:
+    """Which gallery rows (G,) a protocol leaves out of the ranking of one query. Raises as `evaluate`."""
+    judge = _Judge(query, gallery, protocols.protocol(protocol))
+    left_out_G: NDArray[np.bool_] = gallery.pids == JUNK
+    left_out_G[judge.ignored(number)] = True
+    return left_out_G
+
+
 class _ByIdentity:
     """Finds the rows of an identity without a pass over the table."""
 
@@ -186,6 +195,9 @@ class _Judge:
         self._query, self._rules = query, rules
         self._kept_K = np.flatnonzero(gallery.pids != JUNK)
         self._camids_K = gallery.camids[self._kept_K]
+        protocols.check_labels(rules, query.clothes is not None and gallery.clothes is not None)
+        if query.clothes is not None and gallery.clothes is not None:
+            self._own_Q, self._worn_K = query.clothes, gallery.clothes[self._kept_K]
         self._by_pid = _ByIdentity(gallery.pids[self._kept_K])
 
     def outcome(self, number: int, row_G: Floats) -> tuple[float, int]:
@@ -198,15 +210,25 @@ class _Judge:
             return float("nan"), 0
         row_K = row_G[self._kept_K]
         ranks_P = np.sort(_places(row_K, good_P) - _nearer(row_K, ignored, good_P))
-        return _average_precision(ranks_P, self._rules.ap), int(ranks_P[0])
+        return average_precision(ranks_P, self._rules.ap), int(ranks_P[0])
+
+    def ignored(self, number: int) -> NDArray[np.int64]:
+        """Gallery rows of the query's identity that are not ranked."""
+        return self._kept_K[self._relevant(number)[1]]
 
     def _relevant(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows (of K) of the query's identity: the positives and those that are not ranked."""
         same = self._by_pid.rows(self._query.pids[number])
-        if not self._rules.ignore_same_camera:
+        if self._rules.ignore_same_camera:
+            ranked = self._camids_K[same] != self._query.camids[number]
+        elif self._rules.clothes == "any":
             return same, same[:0]
-        elsewhere = self._camids_K[same] != self._query.camids[number]
-        return same[elsewhere], same[~elsewhere]
+        else:
+            ranked = np.ones(len(same), np.bool_)
+        if self._rules.clothes != "any":
+            own, worn_P = self._own_Q[number], self._worn_K[same]
+            ranked &= (own >= 0) & (worn_P >= 0) & ((worn_P == own) == (self._rules.clothes == "same"))
+        return same[ranked], same[~ranked]
 
 
 def _places(row_K: Floats, at_P: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -232,7 +254,8 @@ def _nearer(row_K: Floats, ignored_J: NDArray[np.int64], at_P: NDArray[np.int64]
     return nearer_P
 
 
-def _average_precision(ranks_P: NDArray[np.int64], rule: Literal["trapezoid", "precision"]) -> float:
+def average_precision(ranks_P: NDArray[np.int64], rule: Literal["trapezoid", "precision"]) -> float:
+    """Of a query whose positives stand at these 1-based ranks, ascending."""
     hits_P = np.arange(1, ranks_P.size + 1)
     precision_P = hits_P / ranks_P
     if rule == "trapezoid":

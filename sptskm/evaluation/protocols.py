@@ -28,6 +28,8 @@ class Protocol:
     min_length: shortest tracklet in frames, on both sides.
     ignore_same_camera: rows of the query's own identity and camera are not ranked.
     ap: "trapezoid" as in the official MARS code, "precision" for the mean of precisions at hits.
+    clothes: which rows of the query's own identity are ranked: in "any" clothes, only in "other" ones than the
+        query's, or only in the "same"; where either label is unknown, neither other nor the same.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Protocol:
     min_length: int
     ignore_same_camera: bool
     ap: Literal["trapezoid", "precision"]
+    clothes: Literal["any", "other", "same"] = "any"
 
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {
@@ -47,6 +50,10 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         Protocol("sptskm-ssin", False, False, 30, True, "precision"),
         # The published SMIN code wants more than 30 frames and ignores cameras altogether.
         Protocol("sptskm-smin", False, False, 31, False, "precision"),
+        # The three settings of Simple-CCReID (Gu et al., CVPR 2022) for CCVID.
+        Protocol("ccvid-general", False, False, 0, True, "precision"),
+        Protocol("ccvid-clothes-changing", False, False, 0, True, "precision", "other"),
+        Protocol("ccvid-same-clothes", False, False, 0, True, "precision", "same"),
     )
 }
 
@@ -59,6 +66,12 @@ def protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise ValueError(f"unknown protocol {name!r}; legal names are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def check_labels(protocol: Protocol, has_clothes: bool) -> None:
+    """ValueError when a protocol asks for labels that a data set has not."""
+    if protocol.clothes != "any" and not has_clothes:
+        raise ValueError(f"protocol {protocol.name} asks who wears what, and the data set has no clothes labels")
 
 
 def select(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sptskm.config import ConfigError
-from sptskm.data import Tracklets, read_mars
+from sptskm.data import Tracklets, read_dataset
 from sptskm.preparation.work import Made, prepare, verify
 
 
@@ -32,13 +32,13 @@ def made(wanted: Wanted, shard: int) -> str:
 
     flags = {"grabcut": wanted.grabcut, "fast": wanted.fast, "flip": wanted.flip}
     method = method_of(wanted.made, wanted.weights, **flags, device=wanted.device)
-    outcome = prepare(wanted.data, read_mars(wanted.data), method, shard, wanted.shards)
+    outcome = prepare(wanted.data, read_dataset(wanted.data), method, shard, wanted.shards)
     return outcome.text(f"{wanted.made} made")
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
     """What is said alike wherever masks and skeletons are made."""
-    parser.add_argument("--data", type=Path, required=True, help="folder in the MARS layout")
+    parser.add_argument("--data", type=Path, required=True, help="folder in the MARS layout, or manifest")
     parser.add_argument("--weights", type=Path, help="LIP_JPPNet's checkpoint, or pose-hg-3d's file")
     parser.add_argument("--grabcut", action="store_true", help="masks without weights, to try the path")
     parser.add_argument("--fast", action="store_true", help="masks: one scale and no mirror image, a sixth of the work")
@@ -47,7 +47,25 @@ def common_options(parser: argparse.ArgumentParser) -> None:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What may be typed behind `sptskm prepare`."""
-    parser.add_argument("made", choices=("masks", "skeletons"))
+    kinds = parser.add_subparsers(dest="made", required=True, metavar="masks | skeletons | video")
+    for made in ("masks", "skeletons"):
+        _options_of(kinds.add_parser(made, help=f"{made} of a data set's frames, or what is missing of them"))
+    _video_options(kinds.add_parser("video", help="tracklets of one's own footage, and a manifest"))
+
+
+def _video_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("videos", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set that this becomes")
+    parser.add_argument("--boxes", type=Path, help="MOT text of a single video (default: NAME.txt beside each)")
+    parser.add_argument("--min-frames", type=int, default=8, help="shortest track that is taken (default: 8)")
+    parser.add_argument("--every", type=int, default=1, help="take each so-manieth frame (default: 1)")
+    parser.add_argument("--mask-weights", type=Path, help="LIP_JPPNet's checkpoint: make masks, too")
+    parser.add_argument("--grabcut", action="store_true", help="make masks without weights, too")
+    parser.add_argument("--skeleton-weights", type=Path, help="pose-hg-3d's file: make skeletons, too")
+    parser.add_argument("--device", default="", help="cpu, cuda:1, ... (default: a GPU where there is one)")
+
+
+def _options_of(parser: argparse.ArgumentParser) -> None:
     common_options(parser)
     parser.add_argument("--from", type=Path, dest="source", metavar="PLACE", help="import what is there already")
     parser.add_argument("--kind", choices=("labels", "colours", "binary", "silhouette"), help="what imported masks are")
@@ -62,7 +80,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> tuple[bool, str]:
     """Make, import or only look: whether what was asked for is complete, and what to say of it."""
-    table, said = read_mars(chosen.data), []
+    if chosen.made == "video":
+        return _from_videos(chosen)
+    table, said = read_dataset(chosen.data), []
     if not chosen.verify:
         if chosen.source:
             said.append(_import(chosen, table))
@@ -76,6 +96,24 @@ def run(chosen: argparse.Namespace) -> tuple[bool, str]:
             return True, said[0]
     complete, text = verify(chosen.data, table, chosen.made)
     return complete, "\n".join([*said, text])
+
+
+def _from_videos(chosen: argparse.Namespace) -> tuple[bool, str]:
+    from sptskm.preparation.video import Cut, prepare_videos
+
+    cut = Cut(chosen.min_frames, chosen.every)
+    data, text = prepare_videos(chosen.videos, chosen.out, chosen.boxes, cut)
+    said, complete = [text], True
+    weights: dict[Made, Path | None] = {"masks": chosen.mask_weights, "skeletons": chosen.skeleton_weights}
+    for kind, file in weights.items():
+        if file is None and not (kind == "masks" and chosen.grabcut):
+            continue
+        wanted = Wanted(kind, data, file, chosen.grabcut, fast=False, flip=False, shards=1, device=chosen.device)
+        said.append(made(wanted, 0))
+        all_there, text = verify(data, read_dataset(data), kind)
+        said.append(text)
+        complete = complete and all_there
+    return complete, "\n".join(said)
 
 
 def _import(chosen: argparse.Namespace, table: Tracklets) -> str:

@@ -16,8 +16,9 @@ import scipy.io
 from numpy.typing import NDArray
 
 from sptskm.atomic import write_bytes
+from sptskm.data import bilevel
 from sptskm.data.errors import DataError
-from sptskm.data.files import MASK_THRESHOLD, SKELETON_KEY, SKELETON_SHAPE
+from sptskm.data.files import MASK_THRESHOLD, SKELETON_KEY, SKELETON_SHAPE, mat_bytes
 from sptskm.preparation import keypoint_json
 from sptskm.preparation.layouts import LAYOUTS, Channels, Converted, Layout, to_joints
 from sptskm.preparation.parsing import LABELS, labels_of_colours, mask_of
@@ -32,8 +33,6 @@ LIGHT = 255 - MASK_THRESHOLD  # grey value from which a pixel is white but for c
 _JPEG = b"\xff\xd8"
 MAT_VARIABLES = (SKELETON_KEY, "joints")
 """The published reader takes the first; the second is in an alternative that is switched off there."""
-# MATLAB files begin with free text; scipy puts the date there, so that equal skeletons would differ as files.
-_MAT_TEXT = b"MATLAB 5.0 MAT-file, written by sptskm".ljust(116)
 
 
 def mask_from(path: Path, kind: MaskKind, size: tuple[int, int], *, invert: bool = False) -> Bytes:
@@ -231,7 +230,7 @@ def _oriented(path: Path, array: NDArray[Any], shape: tuple[int, int]) -> Floats
 
 
 def write_mask(path: Path, mask_HW: Bytes) -> None:
-    """A mask (H, W) of 0 and 255 as a PNG of one channel, in an existing folder, there as a whole or not at all.
+    """A mask (H, W) of 0 and 255 as a PNG of one bit a pixel, in an existing folder, there as a whole or not at all.
 
     Raises ValueError for another array.
     """
@@ -240,7 +239,7 @@ def write_mask(path: Path, mask_HW: Bytes) -> None:
     other = mask_HW[(mask_HW != 0) & (mask_HW != 255)]
     if other.size:
         raise ValueError(f"mask {path}: holds the value {other[0]}, wanted 0 and 255")
-    write_bytes(path, cv2.imencode(".png", mask_HW)[1].tobytes())
+    write_bytes(path, bilevel.encode(mask_HW))
 
 
 def write_skeleton(path: Path, joints_V4: NDArray[np.floating[Any]]) -> None:
@@ -251,6 +250,4 @@ def write_skeleton(path: Path, joints_V4: NDArray[np.floating[Any]]) -> None:
     """
     if joints_V4.shape != SKELETON_SHAPE or joints_V4.dtype not in (np.float32, np.float64):
         raise ValueError(f"skeleton {path}: is {joints_V4.dtype} {joints_V4.shape}, wanted float32 or float64 (14, 4)")
-    buffer = io.BytesIO()
-    scipy.io.savemat(buffer, {SKELETON_KEY: joints_V4})
-    write_bytes(path, _MAT_TEXT + buffer.getvalue()[len(_MAT_TEXT) :])
+    write_bytes(path, mat_bytes(SKELETON_KEY, joints_V4))

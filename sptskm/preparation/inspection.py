@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.data import Tracklets
-from sptskm.preparation.quality import SUMMARY, measure, skeleton_of, summary, worst
+from sptskm.data.files import read_skeletons
+from sptskm.preparation.quality import SUMMARY, measure, summary, worst
 from sptskm.report.console import progress
 from sptskm.report.console import table as text_table
 from sptskm.report.quality import normalisation_sheet, sheet
@@ -39,7 +40,7 @@ def _some_skeletons(table: Tracklets, rows: NDArray[np.int64]) -> dict[str, NDAr
     """The raw skeletons (F, 14, 4) of the first tracklets that have any, by name."""
     shown: dict[str, NDArray[np.float64]] = {}
     for row in rows.tolist():
-        skeletons = np.stack([skeleton_of(table.path(row, frame, "skeletons")) for frame in range(table.lengths[row])])
+        skeletons = read_skeletons(table, row, range(table.lengths[row]), strict=False).astype(np.float64)
         if not np.isnan(skeletons).any(axis=(1, 2)).all():
             shown[str(table.keys_N[row])] = skeletons
         if len(shown) == SHOWN:

@@ -11,14 +11,13 @@ Legend: F frames, N frames of any kind, H rows, W columns, V = 14 joints, E = 13
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.data import DataError, Tracklets
-from sptskm.data.files import SKELETON_SHAPE, read_frame, read_mask, read_skeleton
+from sptskm.data import Tracklets
+from sptskm.data.files import read_frame, read_mask, read_or_none, read_skeletons
 from sptskm.data.skeletons import EDGES, JOINTS
 from sptskm.data.tracklets import Modality
 
@@ -148,7 +147,7 @@ def _measured(table: Tracklets, row: int, modalities: set[Modality]) -> Quality:
         rows_F = np.array([mask.rows for mask in masks])
         values |= _mask_values(masks, "frames" in modalities)
     if "skeletons" in modalities:
-        skeletons_FV4 = np.stack([skeleton_of(table.path(row, frame, "skeletons")) for frame in frames])
+        skeletons_FV4 = read_skeletons(table, row, frames, strict=False).astype(np.float64)
         values |= skeleton_values(skeletons_FV4)
         if rows_F is not None:
             values["height"] = heights(skeletons_FV4, rows_F)
@@ -165,29 +164,14 @@ class _Mask(NamedTuple):
 
     @classmethod
     def read(cls, table: Tracklets, row: int, frame: int, compare: bool) -> "_Mask":
-        mask_HW = _read(read_mask, table.path(row, frame, "masks"))
+        mask_HW = read_or_none(read_mask, *table.files(row, [frame], "masks"))
         if mask_HW is None:
             return cls(np.nan, np.nan, np.nan)
-        image = _read(read_frame, table.path(row, frame, "frames")) if compare else None
+        image = read_or_none(read_frame, *table.files(row, [frame], "frames")) if compare else None
         other = np.nan if image is None else float(image.shape[:2] != mask_HW.shape)
         filled = np.flatnonzero(mask_HW.any(axis=1))
         rows = (filled[-1] + 1 - filled[0]) / len(mask_HW) if len(filled) else np.nan
         return cls(float((mask_HW > 0).mean()), float(rows), other)
-
-
-def _read(read: Callable[[Path], NDArray[Any]], path: Path) -> NDArray[Any] | None:
-    """What is in a file, or None; asked first, because reading tries a missing file several times."""
-    try:
-        return read(path) if path.is_file() else None
-    except DataError:
-        return None
-
-
-def skeleton_of(path: Path) -> Floats:
-    """(14, 4), NaN throughout where nobody was found."""
-    skeleton_V4 = _read(read_skeleton, path)
-    usable = skeleton_V4 is not None and np.isfinite(skeleton_V4).all() and np.any(skeleton_V4[:, :3] != 0)
-    return np.asarray(skeleton_V4, np.float64) if usable else np.full(SKELETON_SHAPE, np.nan)
 
 
 def _mask_values(masks: Sequence[_Mask], compared: bool) -> dict[Measure, Floats]:

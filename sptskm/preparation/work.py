@@ -109,7 +109,7 @@ def note(root: Path, made: Made, shard: str, outcome: Outcome, settings: Mapping
 
 def home(root: Path, made: Made) -> Path:
     """Where a data set keeps what is known of its masks or skeletons."""
-    folder = root / HOME / made
+    folder = (root if root.is_dir() else root.parent) / HOME / made
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -200,7 +200,7 @@ class _Grid:
         """Who, where, how far and, where known, in which outfit."""
         box, clothes = self._box(place), int(self._table.clothes_N[row])
         x, y = box.middle[0], box.y + box.height + 11
-        words = f"{self._table.pids_N[row]} · cam {self._table.camids_N[row]}{distance}"
+        words = f"{self._table.pid_name(row)} · cam {self._table.camera_name(row)}{distance}"
         canvas.text(x, y, words, 11, INK, "center")
         if clothes >= 0:
             canvas.text(x, y + 14, f"outfit {clothes}", 10.5, SOFT, "center")

@@ -4,15 +4,13 @@ Every function gives an RGB picture (H, W, 3) in uint8. Positions and sizes are 
 Shapes: F frames of a tracklet, K skeletons, V = 14 joints, 4 = x, y, z, confidence.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sptskm.data import DataError, Tracklets
-from sptskm.data.files import read_frame, read_mask, read_skeleton
+from sptskm.data import Tracklets
+from sptskm.data.files import read_frame, read_mask, read_or_none, read_skeletons
 from sptskm.data.skeletons import EDGES, normalise
 from sptskm.report import strips
 from sptskm.report.strips import INK, LEFT_LIMBS, LINE, OUTLINE, PALE, RIGHT_LIMBS, SOFT, WHITE, Box, Canvas, Floats
@@ -45,9 +43,8 @@ def sheet(table: Tracklets, worst: Mapping[str, Sequence[tuple[int, int, float]]
         for column, (row, frame, value) in enumerate(frames[:FRAMES_SHOWN]):
             x = _x(column)
             _draw_frame(canvas, Box(x, y, *_CELL), table, row, frame)
-            skeleton_V4 = _read(read_skeleton, table.path(row, frame, "skeletons"))
             below = Box(x, y + _CELL[1], *_SKELETON)
-            _draw_skeletons(canvas, [below], np.full((1, 14, 4), np.nan) if skeleton_V4 is None else skeleton_V4[None])
+            _draw_skeletons(canvas, [below], read_skeletons(table, row, [frame], strict=False))
             middle, bottom = below.middle[0], below.y + below.height
             canvas.text(middle, bottom + 10, table.stems(row)[frame], 11, INK, "center")
             canvas.text(middle, bottom + 24, f"{100 * value:.0f} %", 11, SOFT, "center")
@@ -92,8 +89,8 @@ def _x(column: int) -> int:
 
 def _draw_frame(canvas: Canvas, box: Box, table: Tracklets, row: int, frame: int) -> None:
     """The frame in full height with its mask's outline; without a frame the mask in white on black."""
-    image = _read(read_frame, table.path(row, frame, "frames"))
-    mask_HW = _read(read_mask, table.path(row, frame, "masks"))
+    image = read_or_none(read_frame, *table.files(row, [frame], "frames"))
+    mask_HW = read_or_none(read_mask, *table.files(row, [frame], "masks"))
     shown = image if image is not None else mask_HW
     canvas.fill(box, PALE)
     canvas.frame(box, LINE)
@@ -130,11 +127,3 @@ def _bones(skeletons_FV4: Floats) -> float:
     points = skeletons_FV4[~np.isnan(skeletons_FV4).any(axis=(1, 2)), :, :3]
     sums = np.linalg.norm(points[:, ends[:, 0]] - points[:, ends[:, 1]], axis=2).sum(axis=1)
     return float(np.median(sums)) if len(sums) else np.nan
-
-
-def _read(read: Callable[[Path], NDArray[Any]], path: Path) -> NDArray[Any] | None:
-    """What is in a file, or None; asked first, because reading tries a missing file several times."""
-    try:
-        return read(path) if path.is_file() else None
-    except DataError:
-        return None

@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sptskm.data import DataError, Tracklets
-from sptskm.data.files import read_frame, read_skeleton
+from sptskm.data import Tracklets
+from sptskm.data.files import read_frame, read_or_none, read_skeletons
 from sptskm.data.skeletons import EDGES, JOINTS
 
 Image = NDArray[np.uint8]
@@ -219,21 +219,12 @@ def read_footage(table: Tracklets, row: int) -> Footage:
 
 
 def _frame(table: Tracklets, row: int, frame: int) -> Image | None:
-    path = table.path(row, frame, "frames")
-    try:
-        # asked first, because reading tries a missing file several times
-        return read_frame(path) if path.is_file() else None
-    except DataError:
-        return None
+    return read_or_none(read_frame, *table.files(row, [frame], "frames"))
 
 
 def _skeleton(table: Tracklets, row: int, frame: int) -> Floats | None:
-    path = table.path(row, frame, "skeletons")
-    try:
-        skeleton_V4 = read_skeleton(path) if path.is_file() else None
-    except DataError:
-        return None
-    return skeleton_V4 if skeleton_V4 is not None and usable(skeleton_V4) else None
+    (skeleton_V4,) = read_skeletons(table, row, [frame], strict=False)
+    return skeleton_V4 if usable(skeleton_V4) else None
 
 
 def draw_footage(canvas: Canvas, box: Box, footage: Footage, skeleton_height: int) -> None:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.data import bilevel
 from sptskm.data.skeletons import normalise
 from sptskm.synthetic.drawing import Image, Outfit, figures
 from sptskm.synthetic.scenes import (
@@ -177,14 +178,14 @@ def _develop(
         lit = cv2.GaussianBlur(picture, (0, 0), blur) * light
         y, x = rng.integers(0, 32, 2)
         lit += grain[y : y + HEIGHT, x : x + WIDTH]
-        frames.append(_encoded(".jpg", lit, [cv2.IMWRITE_JPEG_QUALITY, quality]))
-        masks.append(_encoded(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1]))
+        frames.append(_jpeg(lit, quality))
+        masks.append(bilevel.encode(mask))
     return frames, masks
 
 
-def _encoded(kind: str, picture: NDArray[np.generic], options: list[int]) -> bytes:
+def _jpeg(picture: NDArray[np.generic], quality: int) -> bytes:
     clipped = np.clip(picture, 0, 255).astype(np.uint8)
-    return bytes(cv2.imencode(kind, clipped, options)[1])
+    return bytes(cv2.imencode(".jpg", clipped, [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
 
 
 def _estimated(joints_FV3: Floats, unseen_FV: NDArray[np.bool_], camera: Camera, rng: np.random.Generator) -> Floats:

@@ -4,7 +4,6 @@ Shapes: N tracklets, Q queries. Ids of train and test are disjoint; -1 is junk, 
 """
 
 import csv
-import io
 import logging
 import multiprocessing
 import os
@@ -17,18 +16,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from sptskm.data.files import mat_bytes
 from sptskm.synthetic.casting import Role, Sizes, cast
 from sptskm.synthetic.filming import Footage, film
 from sptskm.synthetic.scenes import build_camera
 
 _LOG = logging.getLogger(__name__)
 
-# MATLAB files begin with free text; scipy puts the date there, which would change every run.
-_MAT_TEXT = b"MATLAB 5.0 MAT-file, written by sptskm".ljust(116)
 _SKELETON_BYTES = 14 * 4 * 8
 
 DEMO = Sizes(
@@ -132,7 +129,7 @@ def _film_one(job: _Job) -> int:
 
 def _write_footage(folder: Path, role: Role, footage: Footage) -> None:
     place, stems = f"bbox_{role.split}", role.stems()
-    blank = _mat_bytes("new_joint", np.zeros((14, 4)))[:-_SKELETON_BYTES]
+    blank = mat_bytes("new_joint", np.zeros((14, 4)))[:-_SKELETON_BYTES]
     for row, stem in enumerate(stems):
         inside = Path(role.label) / stem
         skeleton = blank + footage.skeletons[row].astype("<f8").tobytes(order="F")
@@ -141,23 +138,16 @@ def _write_footage(folder: Path, role: Role, footage: Footage) -> None:
         (folder / f"{place}_joint3d" / inside).with_suffix(".mat").write_bytes(skeleton)
 
 
-def _mat_bytes(name: str, array: NDArray[np.generic]) -> bytes:
-    """A level 5 .mat file with one array and always the same header."""
-    buffer = io.BytesIO()
-    scipy.io.savemat(buffer, {name: array})
-    return _MAT_TEXT + buffer.getvalue()[len(_MAT_TEXT) :]
-
-
 def _write_tables(folder: Path, train: list[Role], test: list[Role]) -> None:
     info = folder / "info"
     info.mkdir()
     for name, roles in (("train", train), ("test", test)):
         lines = "".join(f"{stem}.jpg\r\n" for role in roles for stem in role.stems())
         (info / f"{name}_name.txt").write_bytes(lines.encode("ascii"))
-        table = _mat_bytes(f"track_{name}_info", _table(roles))
+        table = mat_bytes(f"track_{name}_info", _table(roles))
         (info / f"tracks_{name}_info.mat").write_bytes(table)
     rows = [[row for row, role in enumerate(test, start=1) if role.query]]
-    query = _mat_bytes("query_IDX", np.array(rows, dtype=np.uint16))
+    query = mat_bytes("query_IDX", np.array(rows, dtype=np.uint16))
     (info / "query_IDX.mat").write_bytes(query)
     with (folder / "clothes.csv").open("w", newline="", encoding="ascii") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sptskm.config import Config
-from sptskm.data.clips import AllClips, Piece, PieceItem, Source
+from sptskm.data.clips import AllClips, Piece, PieceItem
+from sptskm.data.skeleton_clips import SkeletonSource
 from sptskm.data.tracklets import IntArray
 from sptskm.report.console import progress
 from sptskm.training.endings import Stopped
 from sptskm.training.precision import Precision
 from sptskm.training.signals import StopFlag, ignore_in_worker
-from sptskm.training.streams import Stream
+from sptskm.training.streams import Source, Stream
 from sptskm.training.world import World
 
 _T = TypeVar("_T")
@@ -92,13 +93,14 @@ def _in_step(batches: Iterable[_T], rounds: int, world: World, stop: StopFlag) -
 
 
 def _loader(clips: AllClips, pieces: list[Piece], config: Config, world: World) -> DataLoader[PieceItem]:
+    in_memory = isinstance(clips.source, SkeletonSource)  # and on the device
     return DataLoader(
         clips,
         batch_size=config.extract.batch,
         sampler=pieces,  # type: ignore[arg-type]  # a sampler is any sequence of what the data set is indexed by
-        num_workers=config.data.workers,
+        num_workers=0 if in_memory else config.data.workers,
         collate_fn=list,
-        pin_memory=world.device.type == "cuda",
+        pin_memory=world.device.type == "cuda" and not in_memory,
         worker_init_fn=ignore_in_worker,
     )
 

@@ -4,6 +4,7 @@ import hashlib
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -14,13 +15,16 @@ from torch.utils.data import DataLoader
 from sptskm import __version__
 from sptskm.config import Config
 from sptskm.configfile import flat, to_dict
-from sptskm.data import Split, Tracklets, hold_out, read_mars
-from sptskm.data.clips import Source, TrainClips, TrainItem
+from sptskm.data import Split, Tracklets, hold_out, read_dataset
+from sptskm.data.clips import FrameSource, TrainClips, TrainItem
 from sptskm.data.sampler import Schedule
+from sptskm.data.skeleton_clips import SkeletonSource
+from sptskm.data.staging import stage
 from sptskm.data.tracklets import IntArray
 from sptskm.evaluation import Rows
+from sptskm.training.precision import Precision
 from sptskm.training.signals import ignore_in_worker
-from sptskm.training.streams import Stream, stream_of
+from sptskm.training.streams import Source, Stream, stream_of
 from sptskm.training.world import World
 
 
@@ -38,10 +42,11 @@ class Setup:
     @classmethod
     def of(cls, config: Config, world: World, training: bool = True) -> "Setup":
         """Read the data to train on, or to evaluate on; RuntimeError when the ranks do not see the same."""
-        table = read_mars(config.data.root, config.data.test)
+        table = read_dataset(config.data.root, config.data.test)
         split = hold_out(table, config.data.held_out, config.data.split_seed, config.data.min_length)
         stream = stream_of(config)
-        source = stream.source(table, np.concatenate([split.train if training else table.test, split.held_out]))
+        wanted = np.concatenate([split.train if training else table.test, split.held_out])
+        source = stream.source(table, wanted, Precision.of(config.train.precision, world.device))
         rows = stream.usable(source, split.train) if training else split.train
         schedule = Schedule(
             config.sampling, rows, table.pids_N[rows], config.train.epochs, config.train.seed, world.rank, world.size
@@ -65,14 +70,24 @@ class Setup:
 
     def batches(self, step: int, pinned: bool) -> Iterator[TrainItem]:
         """This rank's batches from global step `step` to the end, over all epochs without a pause."""
+        if isinstance(self.source, SkeletonSource):  # cut faster from memory than a process could hand them over
+            return self.source.batches(self.schedule, step)
+        coming = [batch.rows_G for batch in islice(self.schedule.batches(step), self.schedule.per_epoch)]
+        self.stage(np.concatenate([*coming, self.schedule.rows, self.split.held_out]))
         loader: DataLoader[TrainItem] = DataLoader(
             TrainClips(self.source, self.config.train.seed),
-            batch_sampler=self.schedule.from_step(step),  # type: ignore[arg-type]  # lists of Draws, not of ints
+            batch_size=None,  # it makes batches itself
+            sampler=self.schedule.from_step(step),  # type: ignore[arg-type]  # any iterable will do
             num_workers=self.config.data.workers,
             pin_memory=pinned,
             worker_init_fn=start_worker,
         )
         return iter(loader)
+
+    def stage(self, rows: IntArray) -> None:
+        """Let this node have copies of the files of `rows` that are read over and over, in this order."""
+        if isinstance(self.source, FrameSource):
+            stage(self.table, self.config.data.stage, rows)
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sptskm.config import Config, SminClips, SminLoss, SminModel, SsinClips, SsinLoss, SsinModel
-from sptskm.data.clips import FrameSource, Inputs, SkeletonSource, Source
+from sptskm.data.augment import show_together
+from sptskm.data.clips import FrameSource, Inputs
+from sptskm.data.skeleton_clips import SkeletonSource
 from sptskm.data.skeleton_store import load_skeletons
 from sptskm.data.tracklets import IntArray, Tracklets
 from sptskm.models import SMIN, SSIN, load_resnet, read_state_dict
@@ -20,15 +22,17 @@ from sptskm.models.smin import SMINOutput
 from sptskm.models.ssin import SSINOutput
 from sptskm.report.figures import clip_sheet, skeleton_sheet
 from sptskm.training.losses import Gather, batch_hard_triplet, identity_loss
+from sptskm.training.precision import Precision
 
+Source = FrameSource | SkeletonSource
 Terms = dict[str, Tensor]  # named loss terms of one rank, "total" among them
 
 
 class Stream(Protocol):
     """One of the two streams."""
 
-    def source(self, table: Tracklets, rows: IntArray) -> Source:
-        """Where the clips of `rows` come from; SMIN reads its skeletons here."""
+    def source(self, table: Tracklets, rows: IntArray, precision: Precision) -> Source:
+        """Where the clips of `rows` come from; SMIN reads its skeletons here, and keeps them on the device."""
 
     def usable(self, source: Source, rows: IntArray) -> IntArray:
         """Those of `rows` that this stream has any input for."""
@@ -37,7 +41,7 @@ class Stream(Protocol):
         """The network, with pretrained weights where the configuration names a file."""
 
     def prepare(self, inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
-        """Inputs as the loader made them to what the network takes, on the device."""
+        """Inputs as they were cut to what the network takes, on the device."""
 
     def picture(self, inputs: Inputs) -> NDArray[np.uint8]:
         """Prepared training clips as an RGB picture (H, W, 3)."""
@@ -52,8 +56,8 @@ class SsinStream:
     def __init__(self, clips: SsinClips, model: SsinModel, loss: SsinLoss) -> None:
         self.clips, self.model_config, self.weights = clips, model, loss
 
-    def source(self, table: Tracklets, rows: IntArray) -> Source:  # noqa: ARG002 - reads nothing yet
-        return FrameSource(table, self.clips)
+    def source(self, table: Tracklets, rows: IntArray, precision: Precision) -> Source:  # noqa: ARG002 - no reading yet
+        return FrameSource(table, self.clips, on_device=precision.device.type == "cuda")
 
     def usable(self, source: Source, rows: IntArray) -> IntArray:  # noqa: ARG002
         return rows
@@ -75,8 +79,14 @@ class SsinStream:
         return model
 
     def prepare(self, inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
-        """uint8 to [0, 1] on the device: a quarter of the bytes to move."""
-        return tuple(x.to(device, non_blocking=True).to(dtype).div_(255) for x in inputs)
+        """uint8 to [0, 1] on the device: a quarter of the bytes to move, and there the channels can stay innermost."""
+        frames, masks, *views = (x.to(device, non_blocking=True) for x in inputs)
+        if views:
+            frames, masks = show_together(frames, *views), show_together(masks[..., None], *views)[..., 0]
+        frames = frames.movedim(-1, 2)
+        if device.type != "cuda":
+            frames = frames.contiguous()  # processors are slower with innermost channels, GPUs faster
+        return frames.to(dtype).div_(255), masks.to(dtype).div_(255)
 
     def picture(self, inputs: Inputs) -> NDArray[np.uint8]:
         frames, masks = (x.float().cpu().numpy() for x in inputs)
@@ -97,9 +107,9 @@ class SminStream:
     def __init__(self, clips: SminClips, model: SminModel, loss: SminLoss) -> None:
         self.clips, self.model_config, self.weights = clips, model, loss
 
-    def source(self, table: Tracklets, rows: IntArray) -> Source:
+    def source(self, table: Tracklets, rows: IntArray, precision: Precision) -> Source:
         store = load_skeletons(table, rows, self.clips.normalise, self.clips.first_frames)
-        return SkeletonSource(store, self.clips)
+        return SkeletonSource(store.to(precision.device, precision.dtype), self.clips)
 
     def usable(self, source: Source, rows: IntArray) -> IntArray:
         assert isinstance(source, SkeletonSource)

@@ -9,8 +9,9 @@ import pytest
 import scipy.io
 from handmade import TEST, TRAIN, write_files, write_tables
 
-from sptskm.data import DataError, read_mars
+from sptskm.data import DataError, read_dataset, read_mars
 from sptskm.data.check import KEPT, Report, check
+from sptskm.data.manifest import Entry, write_entries
 
 FRAMES = {"train": sum(walk.frames for walk in TRAIN), "test": sum(walk.frames for walk in TEST)}
 
@@ -216,3 +217,93 @@ def test_unusable_tables_stop_the_check(tmp_path: Path) -> None:
     root = write_tables(tmp_path, query=[99])
     with pytest.raises(DataError, match="query_IDX"):
         check(root)
+
+
+LENGTHS = {"anna-1": 3, "anna-2": 2, "berta-1": 4}
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Three tracklets with frames, masks and skeletons: of two in one array each, of the last in a file a frame."""
+    for name, length in LENGTHS.items():
+        skeletons = np.random.default_rng(length).normal(size=(length, 14, 4))
+        for kind, ending in (("frames", ".png"), ("masks", ".png"), ("skeletons", ".mat")):
+            folder = tmp_path / kind / name
+            folder.mkdir(parents=True)
+            for frame in range(length):
+                path = folder / f"{frame}{ending}"
+                if kind == "skeletons" and name == "berta-1":
+                    scipy.io.savemat(path, {"new_joint": skeletons[frame]})
+                elif kind != "skeletons":
+                    cv2.imwrite(str(path), np.zeros((6, 4), np.uint8))
+        np.save(tmp_path / "skeletons" / f"{name}.npy", skeletons)
+    entries = [
+        Entry(
+            name,
+            name.split("-")[0],
+            name,
+            "query" if name == "berta-1" else "train",
+            f"frames/{name}",
+            f"masks/{name}",
+            f"skeletons/{name}" + ("" if name == "berta-1" else ".npy"),
+        )
+        for name in LENGTHS
+    ]
+    write_entries(tmp_path / "m.csv", entries)
+    return tmp_path / "m.csv"
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_a_complete_manifest_is_ok_also_with_skeletons_in_one_array(manifest: Path, decode: bool) -> None:
+    report = look(manifest, decode)
+    assert report.ok
+    assert found(report) == {
+        (split, modality): (count, 0)
+        for split, count in (("train", 5), ("test", 4))
+        for modality in ("frames", "masks", "skeletons")
+    }
+    assert (report.tracklets, report.mislabelled, report.tracklets_without_skeleton) == (3, 0, 0)
+
+
+def test_what_is_missing_or_broken_of_a_manifest_is_named(manifest: Path) -> None:
+    table = read_dataset(manifest)
+    frame, mask, skeletons = table.path(0, 2, "frames"), table.path(2, 0, "masks"), table.path(2, 1, "skeletons")
+    frame.write_bytes(b"x")
+    mask.unlink()
+    skeletons.unlink()
+    report = look(manifest)
+    assert [problem.path for problem in report.problems] == [frame, mask, skeletons]
+    assert found(report)["train", "frames"] == (5, 1)
+    assert found(report)["test", "masks"] == (3, 0)
+    assert found(report)["test", "skeletons"] == (3, 0)
+
+
+def test_arrays_of_skeletons_that_are_missing_or_of_another_length_are_named(manifest: Path) -> None:
+    missing, short = (manifest.parent / "skeletons" / f"anna-{number}.npy" for number in (1, 2))
+    missing.unlink()
+    np.save(short, np.ones((1, 14, 4)))
+    report = look(manifest)
+    assert [problem.sentence for problem in report.problems] == [
+        f"skeletons {missing}: no such file",
+        f"skeletons {short}: is float64 (1, 14, 4), wanted (2, 14, 4) numbers",
+    ]
+    assert found(report)["train", "skeletons"] == (2, 2)
+    assert report.tracklets_without_skeleton == 2
+
+
+def test_frames_of_an_array_in_which_nobody_was_found_are_counted(manifest: Path) -> None:
+    path = manifest.parent / "skeletons" / "anna-1.npy"
+    skeletons = np.load(path)
+    skeletons[0], skeletons[2, :, :3] = np.nan, 0
+    np.save(path, skeletons)
+    report = look(manifest)
+    assert report.ok
+    assert (report.frames_without_skeleton, report.tracklets_without_skeleton) == (2, 0)
+
+
+def test_a_manifest_without_masks_and_skeletons_is_ok(manifest: Path) -> None:
+    for kind in ("masks", "skeletons"):
+        shutil.rmtree(manifest.parent / kind)
+    report = look(manifest)
+    assert report.ok
+    assert {count.modality for count in report.counts if count.absent} == {"masks", "skeletons"}

@@ -57,6 +57,30 @@ def test_masks_are_0_or_255_from_any_grey_or_coloured_image(tmp_path: Path) -> N
     assert read_mask(written(tmp_path / "b.png", coloured)).tolist() == [[0, 255, 0]]
 
 
+@pytest.mark.parametrize(
+    ("ending", "channels", "scale"),
+    [
+        (".png", 1, 1),
+        (".png", 3, 1),
+        (".png", 4, 1),
+        (".png", 1, 256),
+        (".png", 3, 256),
+        (".jpg", 1, 1),
+        (".jpg", 3, 1),
+    ],
+)
+def test_a_mask_is_where_its_colour_image_made_grey_is_above_30(
+    ending: str, channels: int, scale: int, tmp_path: Path
+) -> None:
+    values = np.random.default_rng(0).integers(0, 60, (40, 24, channels)) * scale
+    path = written(tmp_path / f"a{ending}", values.astype(np.uint8 if scale == 1 else np.uint16))
+    grey = cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2GRAY)
+    mask = read_mask(path)
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, np.where(grey > 30, 255, 0))
+    assert 0.3 < (mask > 0).mean() < 0.7
+
+
 def test_skeletons_come_as_float32_with_their_nans(tmp_path: Path) -> None:
     joints = np.random.default_rng(0).normal(size=(14, 4))
     joints[3, 1] = np.nan
@@ -106,14 +130,14 @@ def test_a_file_system_that_fails_for_a_moment_is_asked_again(
     kind: str, tmp_path: Path, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, name = READERS[kind]
-    path, real, failures = whole(kind, tmp_path / name), Path.read_bytes, [OSError(116, "Stale file handle")] * 2
+    path, failures = whole(kind, tmp_path / name), [OSError(116, "Stale file handle")] * 2
 
-    def unsteady(self: Path) -> bytes:
+    def unsteady(path: Path) -> bytes:
         if failures:
             raise failures.pop()
-        return real(self)
+        return path.read_bytes()
 
-    monkeypatch.setattr(Path, "read_bytes", unsteady)
+    monkeypatch.setattr("sptskm.data.files._content", unsteady)
     assert read(path).size > 0
     assert len(pauses) == 2
     failures += [OSError(116, "Stale file handle")] * 5

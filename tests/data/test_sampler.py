@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sptskm.config import ConfigError, Sampling
-from sptskm.data.sampler import Draw, Schedule, epoch_batches, num_batches, shard
+from sptskm.data.sampler import Batch, Draw, Schedule, epoch_batches, num_batches, shard
 
 # identities 10..20, of which identity 10 + i has i + 1 tracklets; rows are not 0, 1, 2, ...
 PIDS = np.repeat(np.arange(10, 21), np.arange(1, 12))
@@ -128,6 +128,15 @@ def test_every_draw_has_its_own_repeatable_randomness() -> None:
     assert value == draw.generator(0).random()
     others = [draw._replace(epoch=3), draw._replace(position=4)]
     assert len({value, draw.generator(1).random(), *(other.generator(0).random() for other in others)}) == 4
+
+
+def test_every_batch_has_its_own_repeatable_randomness_and_not_that_of_the_order_of_its_epoch() -> None:
+    batch = Batch(ROWS, np.arange(4), epoch=2, number=0)
+    value = batch.generator(1).random()
+    assert value == batch._replace(slots_B=np.arange(2)).generator(1).random()
+    others = [batch.generator(0), batch._replace(epoch=3).generator(1), batch._replace(number=1).generator(1)]
+    order = np.random.default_rng([1, 2])  # as in epoch_batches
+    assert len({value, *(rng.random() for rng in [*others, order])}) == 5
 
 
 def test_too_few_identities_or_tracklets_name_the_setting() -> None:

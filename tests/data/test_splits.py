@@ -1,5 +1,7 @@
-"""Identities held out of training."""
+"""Identities held out of training, and of manifests that have no split."""
 
+import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 from handmade import Walk, write_tables
 
 from sptskm.data import DataError, Tracklets, hold_out, read_mars
+from sptskm.data.manifest import Entry
+from sptskm.data.splits import split_by_identity
 
 SHARE = 0.3
 
@@ -102,3 +106,64 @@ def test_too_small_a_share_and_too_long_a_minimum_are_one_sentence(table: Trackl
     one_camera = read_mars(write_tables(tmp_path, train=[Walk(pid, 1, 9) for pid in range(1, 9)]))
     with pytest.raises(DataError, match="keeps 0 seen by two cameras"):
         hold_out(one_camera, 0.5, seed=0)
+
+
+ENTRIES = [
+    Entry(f"{pid}-{camera}-{number}", f"p{pid}", camera, "", "x")
+    for pid in range(1, 23)
+    for camera in (("a", "b", "c") if pid <= 20 else ("a",))
+    for number in (1, 2)
+]
+
+
+def test_a_share_of_the_identities_is_tested_and_the_others_train() -> None:
+    entries = split_by_identity(ENTRIES, SHARE, seed=0)
+    assert [replace(entry, split="") for entry in entries] == ENTRIES, "nothing else changes, and no place"
+    train = {entry.pid for entry in entries if entry.split == "train"}
+    tested = {entry.pid for entry in entries if entry.split != "train"}
+    assert not train & tested
+    assert len(tested) == round(SHARE * 22)
+    assert train >= {"p21", "p22"}, "seen by one camera"
+
+
+def test_one_query_for_every_identity_and_camera_is_drawn_and_the_rest_is_gallery() -> None:
+    entries = split_by_identity(ENTRIES, SHARE, seed=0)
+    queries = [(entry.pid, entry.camera) for entry in entries if entry.split == "query"]
+    gallery = [(entry.pid, entry.camera) for entry in entries if entry.split == "gallery"]
+    assert len(queries) == len(set(queries)) == 3 * round(SHARE * 22)
+    assert sorted(queries) == sorted(gallery), "of two tracklets each"
+    drawn = {e.tracklet[-1] for seed in range(5) for e in split_by_identity(ENTRIES, SHARE, seed) if e.split == "query"}
+    assert drawn == {"1", "2"}
+
+
+def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_the_lines() -> None:
+    mixed = random.Random(0).sample(ENTRIES, len(ENTRIES))
+    splits = [{e.tracklet: e.split for e in split_by_identity(lines, SHARE, 4)} for lines in (ENTRIES, mixed)]
+    assert splits[0] == splits[1]
+    other = {e.tracklet: e.split for e in split_by_identity(ENTRIES, SHARE, 5)}
+    assert {key for key in other if other[key] == "train"} != {key for key in other if splits[0][key] == "train"}
+
+
+def test_a_former_split_is_forgotten_but_distractors_and_junk_stay() -> None:
+    entries = [replace(entry, split="gallery") for entry in ENTRIES]
+    nobody = [Entry("d", "p1", "a", "distractor", "x"), Entry("j", "", "b", "junk", "x")]
+    found = split_by_identity([*entries, *nobody], SHARE, 0)
+    assert found == [*split_by_identity(ENTRIES, SHARE, 0), *nobody]
+
+
+def test_nothing_or_everything_can_be_tested() -> None:
+    assert {entry.split for entry in split_by_identity(ENTRIES, 0, 0)} == {"train"}
+    everything = split_by_identity(ENTRIES, 1, 0)
+    assert {entry.pid for entry in everything if entry.split == "train"} == {"p21", "p22"}
+
+
+def test_a_share_that_cannot_be_tested_on_is_one_sentence() -> None:
+    with pytest.raises(
+        DataError, match=r"a test share of 0\.05 of 22 identities keeps 1 seen by two cameras, wanted at l"
+    ):
+        split_by_identity(ENTRIES, 0.05, 0)
+    with pytest.raises(DataError, match="keeps 0 seen by two cameras"):
+        split_by_identity([replace(entry, camera="a") for entry in ENTRIES], 0.5, 0)
+    for share in (-0.1, 50, float("nan")):
+        with pytest.raises(DataError, match=r"the test share is .*, wanted 0 to 1"):
+            split_by_identity(ENTRIES, share, 0)

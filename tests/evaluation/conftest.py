@@ -14,7 +14,7 @@ from sptskm.evaluation import Rows, Scores
 SHARED = Path(os.environ.get("SPTSKM_SHARED", Path(__file__).parents[3] / "shared"))
 
 
-# Whether the query's own camera is left out, and whether AP is the official trapezoid.
+# Whether the query's own camera is left out, and whether AP is the official trapezoid. CCVID: test_clothes.py.
 RULES = {
     "mars-official": (True, True),
     "mars-standard": (True, False),
@@ -88,7 +88,7 @@ def assert_as_walked() -> Callable[..., None]:
 
 @pytest.fixture(params=list(RULES))
 def name(request: pytest.FixtureRequest) -> str:
-    """Every protocol in turn."""
+    """Every protocol in turn but those of CCVID."""
     return str(request.param)
 
 

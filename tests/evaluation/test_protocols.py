@@ -42,7 +42,7 @@ def test_the_sizes_on_mars_are_those_of_record(mars, name, queries, gallery):
 
 
 def test_every_protocol_is_found_under_its_own_name():
-    assert len(PROTOCOLS) == 5
+    assert len(PROTOCOLS) == 8
     assert all(protocol(name).name == name for name in PROTOCOLS)
 
 

@@ -132,7 +132,7 @@ def test_zero_held_out_is_accepted_with_a_given_weight(configs):
 def test_a_missing_modality_folder_is_named_for_the_stream_that_needs_it(configs, walkers, tmp_path):
     root = no_skeletons(walkers, tmp_path)
     assert plan(configs, f"data.root={root}", stream="ssin")
-    with pytest.raises(ValueError, match=r"^smin: needs skeletons, but none of 8 files exist, such as .*joint3d"):
+    with pytest.raises(ValueError, match=r"^smin: needs skeletons, but none of 8 tracklets has any, as in .*joint3d"):
         plan(configs, f"data.root={root}")
 
 
@@ -200,3 +200,10 @@ def test_a_checkpointed_job_is_submitted_again_as_it_is(configs):
 def test_the_request_of_a_job_is_its_complete_configuration(configs, tmp_path):
     config = plan(configs, "train.epochs=7").configs[0]
     assert Path(local.request(config, tmp_path / "run")).read_text() == to_yaml(config)
+
+
+def test_a_protocol_that_asks_for_clothes_is_refused_for_data_without(configs, walkers, tmp_path):
+    root = Path(shutil.copytree(walkers, tmp_path / "plain", ignore=shutil.ignore_patterns("clothes.csv")))
+    check(plan(configs, f"data.root={walkers}", "final.protocol=ccvid-clothes-changing"), RANKS)
+    with pytest.raises(ValueError, match=r"^protocol ccvid-clothes-changing asks who wears what, and the data set has no"):
+        check(plan(configs, f"data.root={root}", "final.protocol=ccvid-clothes-changing"), RANKS)

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -18,6 +18,8 @@ import scipy.io
 from numpy.typing import NDArray
 
 from sptskm.data import Tracklets
+from sptskm.data.mars import MarsFolders
+from sptskm.data.tracklets import Modality
 from sptskm.report.figures import (
     BLUE,
     GREEN,
@@ -198,6 +200,7 @@ def table(tmp_path: Path) -> Tracklets:
         scipy.io.savemat(f"{skeleton}.mat", {"new_joint": joints})
     starts = np.arange(0, 20, 4)
     return Tracklets(
+        keys_N=np.array(stems)[starts],
         stems_M=np.array(stems, np.bytes_),
         starts_N=starts,
         stops_N=starts + 4,
@@ -206,7 +209,7 @@ def table(tmp_path: Path) -> Tracklets:
         clothes_N=np.full(5, -1),
         num_train=0,
         query=np.array([0]),
-        folders={("test", kind): tmp_path / kind for kind in ("frames", "masks", "skeletons")},
+        place=MarsFolders({("test", kind): tmp_path / kind for kind in get_args(Modality)}, num_train=0),
     )
 
 

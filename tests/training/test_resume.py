@@ -18,7 +18,7 @@ from sptskm.training.rundir import RunDir
 from sptskm.training.trainer import train
 
 EPOCHS = 3
-STREAM_OPTIONS = {"ssin": ["model.dropout=0.5"], "smin": ["model.dropout=0.5", "data.workers=1"]}
+STREAM_OPTIONS = {"ssin": ["model.dropout=0.5", "data.workers=1"], "smin": ["model.dropout=0.5"]}
 
 
 def config_of(stream: str, walkers: Path, run: Path, *overrides: str) -> Config:

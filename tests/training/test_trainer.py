@@ -1,6 +1,7 @@
 """A run learns, says what it does, and stops with a reason when it cannot go on."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,17 @@ def test_a_run_leaves_its_configuration_checkpoints_result_and_board(finished, s
         "speed/data wait share", "validation/mAP", "validation/rank-1",
     } <= scalars  # fmt: skip
     assert pictures == ["training clips"]
+
+
+def test_skeletons_are_trained_on_and_embedded_without_loader_processes(walkers, tmp_path, monkeypatch):
+    def start(*_: object) -> None:
+        raise AssertionError("a loader process was started")
+
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter", start)
+    for stream in ("smin", "ssin"):
+        config = small_config(stream, walkers, tmp_path / stream, "data.workers=1")
+        with nullcontext() if stream == "smin" else pytest.raises(AssertionError, match="loader process"):
+            assert train(config).finished
 
 
 def test_smin_overfits_a_few_walkers(walkers, tmp_path):

@@ -1,0 +1,14 @@
+"""From the layouts of public data sets, and from plain folders, to the entries of a manifest.
+
+One function a layout: it takes the root of the data set and returns entries whose paths count from there. Only lists
+and folders are read, no image.
+"""
+
+from sptskm.data.importers.ccvid import ccvid
+from sptskm.data.importers.cvid import cvid
+from sptskm.data.importers.folder import folder
+from sptskm.data.importers.lsvid import lsvid
+from sptskm.data.importers.mars import mars
+from sptskm.data.importers.two_cameras import ilidsvid, prid2011
+
+__all__ = ["ccvid", "cvid", "folder", "ilidsvid", "lsvid", "mars", "prid2011"]

@@ -1,0 +1,84 @@
+"""CVID-reID (of SpTSkM itself), which is not public: the layout is what the published code reads.
+
+    info/train_050.csv info/test_040.csv   identities, in the column pid
+    img/<pid, 4 digits>/<record>/*.png     frames; a record is one occasion and may hold several tracklets
+    mask/<pid>/<record>/*.png              masks of the same names
+
+A frame's name has the number of its tracklet in the four letters behind its first T. Skeletons are expected as
+joint3d/<pid>/<record>/*.mat. There are no cameras: as in the published code, the record stands where a camera would.
+"""
+
+import csv
+import glob
+import logging
+from itertools import groupby
+from pathlib import Path
+
+from sptskm.data.errors import DataError
+from sptskm.data.importers.reading import subfolders
+from sptskm.data.manifest import Entry, images
+
+log = logging.getLogger(__name__)
+
+GALLERY_RECORDS = 4  # of each test identity, the first by name; published for SSIN
+MIN_FRAMES = 8
+
+
+def cvid(root: Path) -> list[Entry]:
+    """All records of the training identities; of a test identity the first four are gallery, the others queries.
+
+    Tracklets of fewer than 8 frames are left out, as published, and counted in the log. Raises FileNotFoundError,
+    DataError naming the file or folder at fault.
+    """
+    entries: list[Entry] = []
+    short = 0
+    for part, name in (("train", "train_050.csv"), ("test", "test_040.csv")):
+        for pid in _identities(root / "info" / name):
+            home = root / "img" / pid
+            records = subfolders(home)
+            if part == "test" and len(records) <= GALLERY_RECORDS:
+                raise DataError(
+                    f"{home}: holds {len(records)} records, wanted {GALLERY_RECORDS} for the gallery and more"
+                )
+            for number, record in enumerate(records):
+                split = "train" if part == "train" else "gallery" if number < GALLERY_RECORDS else "query"
+                for beginning, length in _tracklets(home / record):
+                    short += length < MIN_FRAMES
+                    if length >= MIN_FRAMES:
+                        entries.append(_entry(pid, record, beginning, split))
+    if short:
+        log.info("%d tracklets of fewer than %d frames left out", short, MIN_FRAMES)
+    return entries
+
+
+def _identities(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, wanted a table with the column pid")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if "pid" not in (reader.fieldnames or ()):
+            raise DataError(f"{path}: columns are {reader.fieldnames}, wanted pid among them")
+        pids = {line["pid"].strip() for line in reader}
+    if other := next((pid for pid in pids if not pid.isdecimal()), None):
+        raise DataError(f"{path}: has the pid {other!r}, wanted numbers")
+    return [f"{pid:04d}" for pid in sorted(map(int, pids))]
+
+
+def _tracklets(folder: Path) -> list[tuple[str, int]]:
+    """What the names of a tracklet's frames begin with, and how many there are."""
+    names = images(folder)
+    if other := next((name for name in names if len(name.partition("T")[2]) < 4), None):
+        raise DataError(f"{folder / other}: names no tracklet, wanted its number in the four letters behind a T")
+    return [(start, len(list(own))) for start, own in groupby(names, lambda name: name[: name.index("T") + 5])]
+
+
+def _entry(pid: str, record: str, beginning: str, split: str) -> Entry:
+    return Entry(
+        tracklet=f"{pid}/{record}/{beginning}",
+        pid=pid,
+        camera=record,
+        split=split,
+        frames=f"img/{pid}/{record}/{glob.escape(beginning)}*",
+        masks=f"mask/{pid}/{record}",
+        skeleton=f"joint3d/{pid}/{record}",
+    )

@@ -1,0 +1,64 @@
+"""A folder of frames for each tracklet, whose path says who walks where: `<pid>/<camera>/<tracklet>`."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from sptskm.config import ConfigError
+from sptskm.data.errors import DataError
+from sptskm.data.importers.reading import of_folder, subfolders
+from sptskm.data.manifest import Entry, images
+
+PATTERN = "{pid}/{camera}/{tracklet}"
+PARTS = ("pid", "camera", "tracklet", "clothes", "time")
+
+
+def folder(root: Path, pattern: str = PATTERN) -> list[Entry]:
+    """Every folder of the depth that `pattern` has, without a split.
+
+    Of a folder's name a part takes what stands before the sign that follows it in the pattern, the last one the rest:
+    with `{pid}_{camera}_{tracklet}`, anna_door_2_b is tracklet 2_b of anna at the door. The entries are named by their
+    paths. Raises ConfigError for a pattern that cannot be read, DataError for a folder that does not match or has no
+    images, FileNotFoundError.
+    """
+    levels = [_expression(level) for level in pattern.split("/")]
+    if missing := [part for part in ("pid", "camera") if f"{{{part}}}" not in pattern]:
+        raise ConfigError(f"--pattern {pattern}: lacks {{{missing[0]}}}, wanted {{pid}} and {{camera}} at least")
+    if repeated := [part for part in PARTS if pattern.count(f"{{{part}}}") > 1]:
+        raise ConfigError(f"--pattern {pattern}: has {{{repeated[0]}}} twice, wanted it once")
+    entries = []
+    for path, parts in _walk(root, "", pattern, levels):
+        if not images(root / path):
+            raise DataError(f"{root / path}: holds no images, wanted a folder of frames as {pattern} says")
+        entries.append(Entry(**{"split": "", **parts, "tracklet": path, "frames": of_folder(path)}))
+    if not entries:
+        raise DataError(f"{root}: holds no folder as {pattern} says")
+    return entries
+
+
+def _walk(root: Path, above: str, pattern: str, levels: list[re.Pattern[str]]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Paths below `root` with what their names say."""
+    for name in subfolders(root / above):
+        path = f"{above}/{name}" if above else name
+        found = levels[0].fullmatch(name)
+        if found is None:
+            raise DataError(f"{root / path}: is not called as {pattern} says; set --pattern, or move it away")
+        if len(levels) == 1:
+            yield path, found.groupdict()
+        else:
+            yield from (
+                (below, {**found.groupdict(), **parts}) for below, parts in _walk(root, path, pattern, levels[1:])
+            )
+
+
+def _expression(level: str) -> re.Pattern[str]:
+    """What the name of a folder of one level must be."""
+    pieces = re.split(r"\{(\w*)\}", level)  # signs, part, signs, part, ..., signs
+    expression = re.escape(pieces[0])
+    for part, signs, is_last in zip(pieces[1::2], pieces[2::2], [*[False] * (len(pieces) // 2 - 1), True], strict=True):
+        if part not in PARTS:
+            raise ConfigError(f"--pattern: knows no {{{part}}}, wanted some of {', '.join(PARTS)}")
+        if not signs and not is_last:
+            raise ConfigError(f"--pattern: {level} has nothing behind {{{part}}}, wanted a sign that ends it")
+        expression += f"(?P<{part}>{'.+' if is_last else f'[^{re.escape(signs[0])}]+'}){re.escape(signs)}"
+    return re.compile(expression)

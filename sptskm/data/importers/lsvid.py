@@ -1,0 +1,82 @@
+"""LS-VID (Li et al., ICCV 2019): lists of `path pid`, and a MATLAB file of query numbers."""
+
+import glob
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import scipy.io
+
+from sptskm.data.errors import DataError
+from sptskm.data.importers.reading import lines_of_words
+from sptskm.data.manifest import Entry, images, matching
+
+JUNK = "-1"
+
+
+def lsvid(root: Path) -> list[Entry]:
+    """Tracklets of info/list_sequence/list_seq_{train,test}.txt; queries of info/data/info_test.mat.
+
+    A path of a list is a folder or what the paths of its frames begin with; the camera is the third part between the
+    `_` of a frame's name. Raises FileNotFoundError, DataError naming the line at fault.
+    """
+    entries = []
+    listed = cache(images)  # hundreds of tracklets share a folder
+    for part in ("train", "test"):
+        own = list(lines_of_words(root / "info" / "list_sequence" / f"list_seq_{part}.txt", "path pid"))
+        queries = _queries(root / "info" / "data" / "info_test.mat", len(own)) if part == "test" else set()
+        for number, (place, (path, pid)) in enumerate(own, 1):
+            pattern = PurePosixPath(path, "*") if (root / path).is_dir() else _beginning(PurePosixPath(path))
+            names = matching(listed(root / pattern.parent), pattern.name)
+            if not names:
+                raise DataError(f"{place}: there are no images {root / path}*")
+            cut = names[0].split("_")
+            if len(cut) < 3 or not cut[2].isdecimal():
+                raise DataError(f"{place}: the frame {names[0]} names no camera, wanted it behind the second _")
+            split = "train" if part == "train" else "query" if number in queries else "gallery"
+            if pid == JUNK:
+                split, pid = "junk", ""
+            entries.append(Entry(path, pid, str(int(cut[2])), split, frames=str(pattern)))
+    return entries
+
+
+def _beginning(path: PurePosixPath) -> PurePosixPath:
+    return path.parent / f"{glob.escape(path.name)}*"
+
+
+def _queries(path: Path, num_test: int) -> set[int]:
+    """Line numbers of the test list, from 1."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, wanted LS-VID's own with the variable query")
+    with path.open("rb") as file:
+        read = _mat if file.read(8) == b"MATLAB 5" else _hdf5()
+    try:
+        found = set(np.asarray(read(path)).astype(np.int64).ravel().tolist())
+    except Exception as error:
+        raise DataError(f"{path}: not a readable .mat file with the variable query ({error})") from error
+    if not found or not 1 <= min(found) <= max(found) <= num_test:
+        span = f"spans {min(found)} to {max(found)}" if found else "is empty"
+        raise DataError(f"{path}: query {span}, wanted 1 to {num_test} (lines of the test list)")
+    return found
+
+
+def _mat(path: Path) -> Any:
+    return scipy.io.loadmat(path)["query"]
+
+
+def _hdf5() -> Callable[[Path], Any]:
+    """Reads the published form, with a package that nothing else needs."""
+    try:
+        import h5py  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    except ImportError:
+        raise DataError(
+            "LS-VID's info_test.mat is an HDF5 file, which needs one more package: pip install h5py"
+        ) from None
+
+    def read(path: Path) -> Any:
+        with h5py.File(path, "r") as file:
+            return file["query"][()]
+
+    return read

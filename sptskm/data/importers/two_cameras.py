@@ -1,0 +1,87 @@
+"""iLIDS-VID (Wang et al., ECCV 2014) and PRID 2011 (Hirzer et al., SCIA 2011): one tracklet a person and camera.
+
+Both are split in ten ways, half of the persons each, and results are means over the ten; a manifest holds one.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+
+from sptskm.data.errors import DataError
+from sptskm.data.importers.reading import of_folder, subfolders
+from sptskm.data.manifest import Entry
+
+
+def ilidsvid(root: Path, split: int = 1) -> list[Entry]:
+    """`i-LIDS-VID/sequences/cam{1,2}/<person>` with split 1 to 10 of `train-test people splits`.
+
+    A row of ls_set numbers the persons in the order of their folders, from 1: the first half tests, the other trains.
+    Queries are of cam1, the gallery is cam2. Raises FileNotFoundError, DataError naming the file at fault.
+    """
+    home = root / "i-LIDS-VID" / "sequences"
+    persons = subfolders(home / "cam1")
+    if persons != subfolders(home / "cam2"):
+        raise DataError(f"{home}: cam1 and cam2 hold folders of other names, wanted one a person in both")
+    path = root / "train-test people splits" / "train_test_splits_ilidsvid.mat"
+    order_SP = _ls_set(path, len(persons))
+    order_P = order_SP[_checked(split, len(order_SP), path)] - 1
+    half = len(persons) // 2
+    test, train = ([persons[place] for place in sorted(part)] for part in (order_P[:half], order_P[half:]))
+    return _entries("i-LIDS-VID/sequences", ("cam1", "cam2"), train, test)
+
+
+def prid2011(root: Path, split: int = 1) -> list[Entry]:
+    """`prid_2011/multi_shot/cam_{a,b}/<person>` with split 1 to 10 of splits_prid2011.json (lists train and test).
+
+    The splits name the 178 persons whose tracklets are long enough. Queries are of cam_a, the gallery is cam_b. Raises
+    FileNotFoundError, DataError naming the file at fault.
+    """
+    path = root / "splits_prid2011.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, wanted a list of splits, each with train and test")
+    try:
+        splits = json.loads(path.read_text())
+        chosen = splits[_checked(split, len(splits), path)]
+        train, test = ([str(person) for person in chosen[part]] for part in ("train", "test"))
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: is no list of splits, each with train and test ({error})") from None
+    return _entries("prid_2011/multi_shot", ("cam_a", "cam_b"), train, test)
+
+
+def _ls_set(path: Path, num_persons: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """(splits, persons) numbers from 1."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, wanted iLIDS-VID's own with the variable ls_set")
+    try:
+        order_SP = np.asarray(scipy.io.loadmat(path)["ls_set"]).astype(np.int64)
+    except Exception as error:
+        raise DataError(f"{path}: not a readable .mat file with the variable ls_set ({error})") from None
+    wanted = np.arange(1, num_persons + 1)
+    if order_SP.ndim != 2 or order_SP.shape[1] != num_persons or (np.sort(order_SP) != wanted).any():
+        raise DataError(
+            f"{path}: ls_set has shape {order_SP.shape}, wanted each of the {num_persons} persons once in each row"
+        )
+    return order_SP
+
+
+def _checked(split: int, total: int, path: Path) -> int:
+    """A split from 0."""
+    if not 1 <= split <= total:
+        raise DataError(f"{path}: has no split {split}, wanted 1 to {total}")
+    return split - 1
+
+
+def _entries(home: str, cameras: tuple[str, str], train: Sequence[str], test: Sequence[str]) -> list[Entry]:
+    """Training persons in both cameras, then queries in the first and gallery in the second."""
+    rows = [(camera, person, "train") for person in train for camera in cameras]
+    rows += [
+        (camera, person, part) for camera, part in zip(cameras, ("query", "gallery"), strict=True) for person in test
+    ]
+    return [
+        Entry(f"{camera}/{person}", person, camera, split, frames=of_folder(f"{home}/{camera}/{person}"))
+        for camera, person, split in rows
+    ]

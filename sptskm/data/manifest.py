@@ -1,0 +1,317 @@
+"""One's own data: a table with a line for each tracklet, as CSV, JSONL or Parquet.
+
+    tracklet,pid,camera,split,frames,masks,skeleton,clothes,time
+    anna-1,anna,door,train,walks/anna-1,walks/anna-1_mask,walks/anna-1.npy,red coat,
+
+`frames` is a folder, a pattern such as `0001/0001C1T0001F*.jpg`, or (JSONL, Parquet) a list of files of one folder;
+`masks` a folder with PNGs named like the frames; `skeleton` a folder with .mat files named like the frames, or one .npy
+(frames, 14, 4). Left out, they are `<folder>_mask` and `<folder>_joint3d`. Paths count from the manifest's folder.
+Identities, cameras and outfits are any strings. `split` is train, query, gallery, distractor or junk.
+`sptskm import` writes manifests of public data sets and of folders, and splits those that have no `split`.
+"""
+
+import fnmatch
+import glob
+import os
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from datetime import date
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from sptskm.data.errors import DataError
+from sptskm.data.files import SKELETON_SHAPE
+from sptskm.data.forms import FORMS, IMAGES, read_lines, write_lines
+from sptskm.data.tracklets import DISTRACTOR_PID, ENDINGS, JUNK_PID, Modality, Tracklets
+
+SPLITS = ("train", "query", "gallery", "distractor", "junk")
+NAMELESS = {"distractor": DISTRACTOR_PID, "junk": JUNK_PID}
+ENDINGS_OF_MANIFESTS = FORMS
+READERS = 16  # threads that list folders: a network file system answers many at once
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a manifest; empty means not given."""
+
+    tracklet: str
+    pid: str
+    camera: str
+    split: str
+    frames: str | tuple[str, ...]
+    masks: str = ""
+    skeleton: str = ""
+    clothes: str = ""
+    time: str = ""
+    """When it was taken; carried along, nothing reads it yet."""
+
+
+FIELDS = tuple(field.name for field in fields(Entry))
+REQUIRED = ("tracklet", "camera", "split", "frames")  # and pid, but for distractors and junk
+NO_SPLIT = (
+    "wanted train, query, ... in each line; `sptskm import manifest FILE OUT --test-share 0.5` splits by identity"
+)
+
+
+def read_entries(path: Path, split: bool = True) -> list[Entry]:
+    """The lines of a manifest, checked one by one; without `split` they need not say theirs.
+
+    DataError names the line at fault.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, wanted a manifest ({', '.join(FORMS)})")
+    check = partial(_check_columns, split=split)
+    named = [(place, _entry(line, f"{path}: {place}")) for place, line in read_lines(path, check)]
+    _check_entries(path, named, split)
+    return [entry for _, entry in named]
+
+
+def write_entries(path: Path, entries: Iterable[Entry]) -> None:
+    """A manifest in the form that the ending of `path` says; the file is there as a whole or not at all.
+
+    Raises DataError for what `read_entries` would not read.
+    """
+    entries = list(entries)
+    _check_entries(path, [(f"tracklet {entry.tracklet}", entry) for entry in entries])
+    write_lines(path, [dict(vars(entry)) for entry in entries])
+
+
+def _check_columns(found: Sequence[str], place: str, split: bool) -> None:
+    if unknown := [name for name in found if name not in FIELDS]:
+        raise DataError(f"{place} has the column {unknown[0]!r}, wanted some of {', '.join(FIELDS)}")
+    if len(set(found)) < len(found):
+        raise DataError(f"{place} has the columns {', '.join(found)}, wanted each once")
+    wanted = [name for name in REQUIRED if split or name != "split"]
+    if missing := [name for name in wanted if name not in found]:
+        raise DataError(
+            f"{place} lacks the column {missing[0]}, "
+            + (NO_SPLIT if missing == ["split"] else f"wanted {', '.join(wanted)} at least")
+        )
+
+
+def _check_entries(path: Path, named: Iterable[tuple[str, Entry]], split: bool = True) -> None:
+    """Everything that can be said of entries without a look at their files; `named` says where each comes from."""
+    seen: dict[str, str] = {}
+    for place, entry in named:
+        _check_entry(entry, f"{path}: {place}", split)
+        if entry.tracklet in seen:
+            raise DataError(f"{path}: {place} repeats tracklet {entry.tracklet} of {seen[entry.tracklet]}")
+        seen[entry.tracklet] = place
+    if not seen:
+        raise DataError(f"{path}: is empty, wanted a line for each tracklet")
+
+
+def _check_entry(entry: Entry, place: str, split: bool) -> None:
+    for name in REQUIRED:
+        if not getattr(entry, name) and (name != "split" or split):
+            raise DataError(f"{place} has no {name}" + (f", {NO_SPLIT}" if name == "split" else ""))
+    if entry.split and entry.split not in SPLITS:
+        raise DataError(f"{place} has split {entry.split}, wanted {', '.join(SPLITS)}")
+    if not entry.pid and entry.split not in NAMELESS:
+        raise DataError(f"{place} has no pid, wanted one unless split is {' or '.join(NAMELESS)}")
+    if entry.tracklet.startswith("/"):
+        raise DataError(f"{place} has the tracklet {entry.tracklet}, wanted a name that does not begin with /")
+    listed = entry.frames if isinstance(entry.frames, tuple) else ()
+    if others := [frame for frame in listed if not frame.lower().endswith(IMAGES)]:
+        raise DataError(f"{place} lists the frame {others[0]!r}, wanted {', '.join(IMAGES)}")
+    for text in (entry.tracklet, *(listed or (str(entry.frames),)), entry.masks, entry.skeleton):
+        if ".." in text and ".." in text.split("/"):
+            raise DataError(f"{place} has the path {text}, wanted one without ..")
+
+
+def _entry(line: Mapping[str, Any], place: str) -> Entry:
+    values = dict.fromkeys((*REQUIRED, "pid"), "")
+    return Entry(**(values | {name: _value(name, value, place) for name, value in line.items()}))
+
+
+def _value(name: str, value: object, place: str) -> Any:
+    """As text; a list of images stays one, and None or NaN is not given."""
+    if value is None or value != value:
+        return ""
+    if name == "frames" and isinstance(value, list):
+        if others := [item for item in value if not isinstance(item, str)]:
+            raise DataError(f"{place}: frames lists {others[0]!r}, wanted names of files")
+        return tuple(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of integers with gaps comes as floats
+    if isinstance(value, str | int | float | date) and not isinstance(value, bool):
+        return str(value).strip()
+    raise DataError(f"{place}: {name} is {value!r}, wanted text or a number")
+
+
+def read_manifest(path: Path, test: bool = True) -> Tracklets:
+    """The table of a manifest; folders of frames are listed, nothing else is opened.
+
+    Without `test` only training lines are looked at, and the table ends with them. Raises DataError or
+    FileNotFoundError naming the file and the line or tracklet at fault.
+    """
+    return as_table(path, read_entries(path), test)
+
+
+def as_table(path: Path, entries: Sequence[Entry], test: bool = True) -> Tracklets:
+    """The table of these lines as of a manifest at `path`, which is not opened. Raises as `read_manifest`."""
+    train = [entry for entry in entries if entry.split == "train"]
+    tested = [entry for entry in entries if entry.split != "train"] if test else []
+    if not train and not tested:
+        raise DataError(f"{path}: has no line of split train, wanted some to train on")
+    ordered = train + tested
+    names, place = _listed(path, ordered)
+    stops_N = np.cumsum([len(own) for own in names])
+    pid_numbers = {pid: number for number, pid in enumerate(_in_order(ordered, "pid", len(train)), 1)}
+    camera_numbers = {camera: number for number, camera in enumerate(_in_order(ordered, "camera", len(train)), 1)}
+    outfits = {clothes: number for number, clothes in enumerate(_in_order(ordered, "clothes", len(train)))}
+    return Tracklets(
+        keys_N=np.array([entry.tracklet for entry in ordered]),
+        stems_M=np.array([name.encode() for own in names for name in own], np.bytes_),
+        starts_N=np.concatenate([[0], stops_N[:-1]]).astype(np.int64),
+        stops_N=stops_N.astype(np.int64),
+        pids_N=np.array([NAMELESS.get(entry.split, pid_numbers.get(entry.pid, 0)) for entry in ordered], np.int64),
+        camids_N=np.array([camera_numbers[entry.camera] for entry in ordered], np.int64),
+        clothes_N=np.array([outfits.get(entry.clothes, -1) for entry in ordered], np.int64),
+        num_train=len(train),
+        query=np.flatnonzero([entry.split == "query" for entry in tested]).astype(np.int64),
+        place=place,
+        pid_names={number: pid for pid, number in pid_numbers.items()},
+        camera_names={number: camera for camera, number in camera_numbers.items()},
+    )
+
+
+def _in_order(entries: Sequence[Entry], name: str, num_train: int) -> list[str]:
+    """Distinct values in natural order, those of training first: numbers do not depend on whether test is read."""
+    parts = ([e for e in part if e.split not in NAMELESS or name != "pid"] for part in _halves(entries, num_train))
+    ordered = (value for part in parts for value in sorted({getattr(e, name) for e in part} - {""}, key=natural))
+    return list(dict.fromkeys(ordered))
+
+
+def _halves(entries: Sequence[Entry], cut: int) -> tuple[Sequence[Entry], Sequence[Entry]]:
+    return entries[:cut], entries[cut:]
+
+
+def natural(text: str) -> tuple[list[tuple[int, str]], str]:
+    """A key that sorts 2 before 10; no two texts have the same."""
+    parts = re.split(r"([0-9]+)", text)
+    return [(-1, part) if place % 2 == 0 else (int(part), "") for place, part in enumerate(parts)], text
+
+
+@dataclass(frozen=True, eq=False)
+class ManifestFolders:
+    """Where a manifest's tracklets lie, by row."""
+
+    folders: Mapping[Modality, Sequence[Path]]
+    """For skeletons also a .npy file."""
+    endings: Sequence[str]
+    """Of the frames."""
+    lengths: Sequence[int]
+    """Frames of each tracklet."""
+
+    def files(self, row: int, frames: Sequence[int], stems: Sequence[str], modality: Modality) -> Sequence[Path]:  # noqa: ARG002
+        """One file a frame, named like it."""
+        folder = self.folder(row, modality)
+        if folder.suffix == ".npy":
+            raise DataError(f"{folder}: holds the skeletons of a whole tracklet, wanted a folder to write to")
+        ending = self.endings[row] if modality == "frames" else ENDINGS[modality]
+        return [folder / (stem + ending) for stem in stems]
+
+    def whole(self, row: int) -> NDArray[np.float32] | None:
+        """What is in the tracklet's .npy file, as it is; a missing file is a tracklet without skeletons."""
+        path = self.folder(row, "skeletons")
+        if path.suffix != ".npy":
+            return None
+        try:
+            skeletons_FV4 = np.load(path, allow_pickle=False)
+        except FileNotFoundError:
+            return np.full((self.lengths[row], *SKELETON_SHAPE), np.nan, np.float32)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"skeletons {path}: corrupt, not a readable .npy file ({error})") from None
+        wanted = (self.lengths[row], *SKELETON_SHAPE)
+        if not isinstance(skeletons_FV4, np.ndarray):
+            raise DataError(f"skeletons {path}: holds several arrays, wanted one of {wanted}")
+        if skeletons_FV4.shape != wanted or skeletons_FV4.dtype.kind not in "fiu":
+            raise DataError(
+                f"skeletons {path}: is {skeletons_FV4.dtype} {skeletons_FV4.shape}, wanted {wanted} numbers"
+            )
+        return np.asarray(skeletons_FV4, np.float32)
+
+    def folder(self, row: int, modality: Modality) -> Path:
+        """What the line says, or what follows from its frames."""
+        return self.folders[modality][row]
+
+
+def _listed(path: Path, entries: Sequence[Entry]) -> tuple[list[list[str]], ManifestFolders]:
+    """Frame names without ending of every tracklet, and where its files lie."""
+    homes = [_folder(entry.frames) for entry in entries]
+    shown = dict.fromkeys(home for entry, home in zip(entries, homes, strict=True) if isinstance(entry.frames, str))
+    with ThreadPoolExecutor(READERS) as pool:
+        lists = pool.map(lambda folder: images(path.parent / folder), shown)
+        found = dict(zip(shown, tqdm(lists, "frames", len(shown), disable=None), strict=True))
+    stems, endings = [], []
+    for entry, home in zip(entries, homes, strict=True):
+        names = [os.path.splitext(name) for name in _frames(path, entry, found.get(home, []))]  # noqa: PTH122 - fast
+        kinds = Counter(ending for _, ending in names)
+        if len(kinds) != 1:
+            held = " and ".join(f"{count} {ending}" for ending, count in kinds.items()) or "no images"
+            what = entry.frames if isinstance(entry.frames, str) else "its list"
+            raise DataError(f"{path}: tracklet {entry.tracklet} has {held} in {what}, wanted images of one kind")
+        stems.append([stem for stem, _ in names])
+        endings.append(names[0][1])
+    folders: dict[Modality, list[Path]] = {
+        "frames": [path.parent / home for home in homes],
+        "masks": [path.parent / (e.masks or f"{home}_mask") for e, home in zip(entries, homes, strict=True)],
+        "skeletons": [path.parent / (e.skeleton or f"{home}_joint3d") for e, home in zip(entries, homes, strict=True)],
+    }
+    assert set(folders) == set(get_args(Modality))
+    return stems, ManifestFolders(folders, endings, [len(own) for own in stems])
+
+
+def _folder(frames: str | tuple[str, ...]) -> str:
+    """The folder of a tracklet's frames, relative to the manifest."""
+    named = PurePosixPath(frames if isinstance(frames, str) else frames[0])
+    return str(named.parent if isinstance(frames, tuple) or is_pattern(frames) else named)
+
+
+def is_pattern(frames: str) -> bool:
+    """Whether it names files rather than a folder; `<folder>/*` names those of a folder that is called like one."""
+    last = PurePosixPath(frames).name
+    return glob.has_magic(last) or last.lower().endswith(IMAGES)
+
+
+def images(folder: Path) -> list[str]:
+    """Names of the images in a folder, sorted plainly; none where there is no such folder."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - no Path for each of a million files
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(name for name in names if name.lower().endswith(IMAGES) and not name.startswith("."))
+
+
+def matching(names: Sequence[str], pattern: str) -> list[str]:
+    """Those of plainly sorted names that match; only names that begin like the pattern are looked at.
+
+    A folder may hold thousands of tracklets.
+    """
+    start = re.split(r"[*?[]", pattern)[0]
+    first, last = bisect_left(names, start), bisect_left(names, start + "\U0010ffff")
+    return fnmatch.filter(names[first:last], pattern)
+
+
+def _frames(path: Path, entry: Entry, inside: Sequence[str]) -> Sequence[str]:
+    """The names of a tracklet's frames, in order; `inside` are the images in its folder."""
+    if isinstance(entry.frames, str):
+        chosen = matching(inside, PurePosixPath(entry.frames).name) if is_pattern(entry.frames) else inside
+        return sorted(chosen, key=natural)
+    parts = [frame.rpartition("/") for frame in entry.frames]
+    if other := next((part for part in parts if part[0] != parts[0][0]), None):
+        raise DataError(
+            f"{path}: tracklet {entry.tracklet} lists {''.join(other)}, which is not in {parts[0][0] or '.'}, "
+            "wanted frames of one folder"
+        )
+    return [name for _, _, name in parts]

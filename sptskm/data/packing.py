@@ -1,0 +1,313 @@
+"""Writing and verifying a pack; `sptskm.data.pack` says what one is.
+
+Every zip file is made by one process under a temporary name and noted when it is whole, so that a kill at any moment
+costs at most the zip files in work, and the same command goes on. Packs of the same data have the same bytes.
+Legend: N tracklets of a shard or part, M their frames.
+"""
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from sptskm.atomic import partial_of, write_text
+from sptskm.config import ConfigError
+from sptskm.data.errors import DataError
+from sptskm.data.files import read_skeletons
+from sptskm.data.pack import MASK_ENDING, PARTS, PLACES, SUMMARY, VERSION, Part, member, read_summary
+from sptskm.data.tracklets import Modality, Readable, Tracklets
+
+WORK = "unfinished"  # folder in a pack in which finished zip files are noted until all are there
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The tracklets first..last-1 of the table, and the zip file they go to."""
+
+    name: str
+    first: int
+    last: int
+
+
+def plan_shards(table: Tracklets, frames: int) -> list[Shard]:
+    """Consecutive tracklets of one part, cut so that no shard has more than `frames` frames (but for one tracklet)."""
+    shards: list[Shard] = []
+    for part, rows in zip(PARTS, (table.train, table.test), strict=True):
+        number, count = 0, 0
+        first = int(rows[0]) if len(rows) else 0
+        for row in rows.tolist():
+            if count and count + table.lengths[row] > frames:
+                shards.append(Shard(f"{part}-{number:04d}.zip", first, row))
+                first, number, count = row, number + 1, 0
+            count += int(table.lengths[row])
+        if len(rows):
+            shards.append(Shard(f"{part}-{number:04d}.zip", first, int(rows[-1]) + 1))
+    return shards
+
+
+def pack(table: Tracklets, out: Path, frames: int = 20_000, workers: int | None = None) -> str:
+    """Write the pack of a data set to `out`, or what is missing of it; says in a line what it is.
+
+    `frames` is how many go into a zip file (a tracklet is never cut).
+
+    Missing skeletons are NaN in the pack; a missing frame or mask is a DataError, unless the data set has no masks at
+    all. Raises DataError also when `out` holds something else.
+    """
+    if frames < 1:
+        raise ConfigError(f"frames is {frames}, wanted at least 1 in a zip file")
+    shards = plan_shards(table, frames)
+    holds = [kind for kind in ("frames", "masks", "skeletons") if _has(table, kind)]
+    _claim(out, {"fingerprint": table.fingerprint, "holds": holds, "frames": frames})
+    if (out / SUMMARY).is_file():
+        return _told(out)
+    missing = [shard for shard in shards if not _is_done(out, shard)]
+    lengths = {shard: int(table.lengths[shard.first : shard.last].sum()) for shard in shards}
+    with tqdm(total=sum(lengths.values()), desc="pack", unit=" frames", unit_scale=True, disable=None) as bar:
+        bar.update(sum(lengths.values()) - sum(lengths[shard] for shard in missing))
+        for shard in _in_parallel(_Writer(table, out, "masks" in holds), missing, workers):
+            bar.update(lengths[shard])
+    _complete(table, out, shards, holds)
+    return _told(out)
+
+
+def _told(out: Path) -> str:
+    files = list(out.iterdir())
+    summary, size = read_summary(out), sum(file.stat().st_size for file in files)
+    return (
+        f"{out}: {summary['tracklets']:,} tracklets, {summary['frames']:,} frames "
+        f"({', '.join(summary['modalities'])}) in {len(files)} files, {size / 1e9:.2f} GB"
+    )
+
+
+def _has(table: Tracklets, modality: Modality) -> bool:
+    folders = dict.fromkeys(table.folder(row, modality) for row in range(len(table)))
+    return any(folder.exists() for folder in folders)
+
+
+def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
+    """Make the folder, or see that it holds the beginnings of this very pack."""
+    note = out / WORK / "pack.json"
+    if (out / SUMMARY).is_file():
+        found = read_summary(out)["of"]
+    elif note.is_file():
+        found = json.loads(note.read_text())
+    elif out.exists() and any(out.iterdir()):
+        raise DataError(f"{out}: is not empty and no pack, wanted a new folder")
+    else:
+        note.parent.mkdir(parents=True)
+        write_text(note, json.dumps(wanted))
+        return
+    if found != wanted:
+        told = "; ".join(f"{key} {found[key]} -> {value}" for key, value in wanted.items() if found[key] != value)
+        raise DataError(f"{out}: holds another pack ({told}), wanted a new folder")
+
+
+def _is_done(out: Path, shard: Shard) -> bool:
+    return (out / WORK / f"{shard.name}.npz").is_file()
+
+
+@dataclass(frozen=True, eq=False)
+class _Writer:
+    """Writes zip files, in as many processes as are wanted."""
+
+    table: Tracklets
+    out: Path
+    with_masks: bool
+
+    def __call__(self, shard: Shard) -> None:
+        """Make the zip file of a shard, then note where its members lie."""
+        frames: list[tuple[int, int]] = []
+        masks: list[tuple[int, int]] = []
+        endings: list[str] = []
+        skeletons: list[NDArray[np.float32]] = []
+        with partial_of(self.out / shard.name) as unfinished, unfinished.open("wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                for row in range(shard.first, shard.last):
+                    endings.append(self._add(archive, row, frames, masks))
+                    skeletons.append(read_skeletons(self.table, row, range(self.table.lengths[row])))
+            file.flush()
+            os.fsync(file.fileno())
+            found = checksum(unfinished)
+        note = {
+            "endings_N": np.array(endings),
+            "frames_M2": np.array(frames, np.int64),
+            "masks_M2": np.array(masks, np.int64).reshape(-1, 2),
+            "skeletons_MV4": np.concatenate(skeletons),
+            "sha256": np.array(found),
+        }
+        with partial_of(self.out / WORK / f"{shard.name}.npz") as unfinished, unfinished.open("wb") as noted:
+            np.savez(noted, **note)  # type: ignore[arg-type]
+
+    def _add(
+        self, archive: zipfile.ZipFile, row: int, frames: list[tuple[int, int]], masks: list[tuple[int, int]]
+    ) -> str:
+        """The frames and masks of a tracklet, turn by turn, and their places; the ending of the frames' names."""
+        key, stems, every = str(self.table.keys_N[row]), self.table.stems(row), range(self.table.lengths[row])
+        files = self.table.files(row, every, "frames")
+        mask_files = self.table.files(row, every, "masks") if self.with_masks else ()
+        ending = "." + files[0].name.rpartition(".")[2]
+        for number, (stem, file) in enumerate(zip(stems, files, strict=True)):
+            frames.append(_put(archive, member(key, stem, ending), _content(file, "frames")))
+            if self.with_masks:
+                masks.append(_put(archive, member(key, stem, MASK_ENDING), _content(mask_files[number], "masks")))
+        return ending
+
+
+def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> tuple[int, int]:
+    """Where the content lies in the file, and its size."""
+    info = zipfile.ZipInfo(name)  # of 1980, so that equal data are equal files
+    archive.writestr(info, content)
+    return info.header_offset + len(info.FileHeader(zip64=False)), len(content)
+
+
+def _content(file: Readable, modality: Modality) -> bytes:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error
+        raise DataError(f"{modality.removesuffix('s')} {file}: {reason}; `sptskm check` lists all of them") from error
+    if not content:
+        raise DataError(f"{modality.removesuffix('s')} {file}: empty file; `sptskm check` lists all of them")
+    return content
+
+
+_task: list[Callable[[Any], None]] = []  # what a worker process was started for
+
+
+def _start_worker(task: Callable[[Any], None]) -> None:
+    _task.append(task)
+
+
+def _run_in_worker(item: Any) -> None:
+    _task[-1](item)
+
+
+def _in_parallel(task: Callable[[Any], None], items: Sequence[Any], workers: int | None) -> Iterator[Any]:
+    """Items as they are done; the first error ends all."""
+    workers = min(workers or os.cpu_count() or 1, len(items))
+    if workers <= 1:
+        for item in items:
+            task(item)
+            yield item
+        return
+    # Spawned, because forking a process in which torch has started threads can hang.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (task,)) as pool:
+        left: dict[Future[None], Any] = {pool.submit(_run_in_worker, item): item for item in items}
+        try:
+            while left:
+                for future in wait(left, return_when=FIRST_COMPLETED).done:
+                    future.result()
+                    yield left.pop(future)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Sequence[str]) -> None:
+    """Join the notes to the tables of the pack, and say that it is complete."""
+    files: dict[str, tuple[int, str]] = {}
+    heads: dict[Part, int] = {}
+    for part in PARTS:
+        own = [shard for shard in shards if shard.name.startswith(part)]
+        notes = [dict(np.load(out / WORK / f"{shard.name}.npz", allow_pickle=False)) for shard in own]
+        for shard, note in zip(own, notes, strict=True):
+            files[shard.name] = (out / shard.name).stat().st_size, str(note["sha256"])
+        content = _part_of(table, part) | _places_of(own, notes)
+        files[f"{part}.npz"] = _write(out / f"{part}.npz", partial(np.savez, **content))  # type: ignore[arg-type]
+        if "skeletons" in holds:
+            found = np.concatenate([np.empty((0, 14, 4), np.float32), *(note["skeletons_MV4"] for note in notes)])
+            path = out / f"{part}-skeletons.npy"
+            files[path.name] = _write(path, partial(np.save, arr=found, allow_pickle=False))
+            heads[part] = files[path.name][0] - found.nbytes
+    summary = {
+        "version": VERSION,
+        "of": json.loads((out / WORK / "pack.json").read_text()),
+        "fingerprint": table.fingerprint,
+        "training_fingerprint": table.training_fingerprint,
+        "modalities": holds,
+        "layout": "mars" if not table.pid_names else "manifest",
+        "tracklets": len(table),
+        "frames": int(table.lengths.sum()),
+        "pid_names": dict(table.pid_names),
+        "camera_names": dict(table.camera_names),
+        "heads": {part: heads.get(part, 0) for part in PARTS},
+        "files": files,
+    }
+    write_text(out / SUMMARY, json.dumps(summary, indent=1))
+    for killed in out.glob("*.partial"):
+        killed.unlink(missing_ok=True)
+    shutil.rmtree(out / WORK)
+
+
+def _part_of(table: Tracklets, part: Part) -> dict[str, NDArray[Any]]:
+    """What a table says of one part, counted within it."""
+    rows = slice(0, table.num_train) if part == "train" else slice(table.num_train, None)
+    starts_N, stops_N = table.starts_N[rows], table.stops_N[rows]
+    first, last = (int(starts_N.min()), int(stops_N.max())) if len(starts_N) else (0, 0)
+    values = {name: getattr(table, name)[rows] for name in ("keys_N", "pids_N", "camids_N", "clothes_N")}
+    query = table.query if part == "test" else table.query[:0]
+    return values | {
+        "stems_M": table.stems_M[first:last],
+        "starts_N": starts_N - first,
+        "stops_N": stops_N - first,
+        "query": query,
+    }
+
+
+def _places_of(shards: Sequence[Shard], notes: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Where the members of a part lie, in the order of its frames."""
+    names = [shard.name for shard in shards for _ in range(shard.first, shard.last)]
+    joined: dict[str, NDArray[Any]] = {"shard_N": np.array(names, np.str_)}
+    empty = {"endings_N": np.empty(0, np.str_), "frames_M2": np.empty((0, 2), np.int64)}
+    empty["masks_M2"] = empty["frames_M2"]
+    for name, nothing in empty.items():
+        joined[name] = np.concatenate([nothing, *(note[name] for note in notes)])
+    assert set(joined) == set(PLACES)
+    return joined
+
+
+def _write(path: Path, write: Callable[[Any], None]) -> tuple[int, str]:
+    """A file by way of memory, whole or not at all; its size and checksum."""
+    content = io.BytesIO()
+    write(content)
+    with partial_of(path) as unfinished:
+        unfinished.write_bytes(content.getbuffer())
+    return len(content.getbuffer()), hashlib.sha256(content.getbuffer()).hexdigest()
+
+
+def verify_pack(folder: Path, workers: int | None = None) -> list[str]:
+    """What is wrong with the files of a pack, a sentence each; nothing when every checksum is right."""
+    wanted = {name: digest for name, (_, digest) in read_summary(folder)["files"].items()}
+    said: list[str] = []
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:  # reading and hashing do not hold the interpreter
+        sums = pool.map(lambda name: checksum(folder / name), wanted)
+        for name, found in tqdm(zip(wanted, sums, strict=True), "verify", len(wanted), unit=" files", disable=None):
+            if found != wanted[name]:
+                said.append(f"{folder / name}: has the checksum {found or 'of no file'}, wanted {wanted[name]}")
+    return said
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file; empty where there is none."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    except FileNotFoundError:
+        return ""
+    return digest.hexdigest()

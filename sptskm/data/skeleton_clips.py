@@ -1,0 +1,131 @@
+"""SMIN's clips: a whole batch is cut from skeletons in memory, and moved as published, at once.
+
+The host works out which frames are wanted; the device that holds the skeletons gathers and moves them. No
+operation mixes clips, so that a clip has the same bits in every batch. A cut batch is changed in place: on a CPU
+fresh memory costs as much as the arithmetic.
+Legend: G clips of the global batch, B of them of one rank, c clips, T frames, V joints.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sptskm.config import SminClips
+from sptskm.data import windows
+from sptskm.data.clips import Inputs, TrainItem
+from sptskm.data.sampler import Batch, Schedule
+from sptskm.data.skeleton_store import SkeletonStore
+from sptskm.data.tracklets import IntArray
+
+ANGLES_DEG = (-10.0, -5.0, 0.0, 5.0, 10.0)
+SCALES = (0.9, 1.0, 1.1)
+SHIFTS = (-0.2, -0.1, 0.0, 0.1, 0.2)
+
+
+@dataclass(frozen=True, eq=False)
+class SkeletonSource:
+    """SMIN's clips."""
+
+    store: SkeletonStore
+    clips: SminClips
+
+    def batches(self, schedule: Schedule, step: int) -> Iterator[TrainItem]:
+        """This rank's batches from global step `step` to the end of the last epoch."""
+        return (self.draw(batch, batch.generator(schedule.seed)) for batch in schedule.batches(step))
+
+    def draw(self, batch: Batch, rng: np.random.Generator) -> TrainItem:
+        """One augmented clip of each row of this rank: skeletons (B, 4, T, 14) and valid frames (B, T) bool.
+
+        Everything is drawn for all G clips, so that a rank's are the same whatever the number of ranks. Skeletons
+        are on the device, and of the type, of the store; frames that are not valid are exactly zero. ValueError
+        for a tracklet without any valid frame.
+        """
+        starts_G = self._starts(batch.rows_G, rng)
+        rows_B, frames_BT = batch.rows_G[batch.slots_B], starts_G[batch.slots_B, None] + np.arange(self.clips.frames)
+        skeletons, valid = self._cut(rows_B, frames_BT)
+        if self.clips.random_move:
+            draws_G72 = draw_moves(len(starts_G), rng)
+            move_(skeletons, torch.from_numpy(draws_G72[batch.slots_B]).to(skeletons))
+        return TrainItem(_blank_(skeletons, valid), torch.from_numpy(rows_B))
+
+    def all_clips(self, row: int) -> IntArray:
+        """Frame numbers (c, T) of a tracklet's test clips; none without a single valid skeleton."""
+        _, lengths = self.store.spans(np.array([row]))
+        clips_cT = windows.covering_clips(int(lengths[0]), self.clips.test_frames)
+        return clips_cT[self._places(np.full(len(clips_cT), row), clips_cT)[1].any(axis=1)]
+
+    def read(self, row: int, clips_cT: IntArray) -> Inputs:
+        """Test clips: skeletons (c, 4, T, 14) and valid frames (c, T) bool."""
+        return _blank_(*self._cut(np.full(len(clips_cT), row), clips_cT))
+
+    def _starts(self, rows_G: IntArray, rng: np.random.Generator) -> IntArray:
+        """First frames of random windows that hold a valid frame; tracklets shorter than a window start at 0."""
+        T, store = self.clips.frames, self.store
+        begins_G, lengths_G = store.spans(rows_G)
+        highest_G = np.maximum(lengths_G - T, 0)
+        starts_G = rng.integers(highest_G + 1)
+        first_G, stop_G = store.among_valid(begins_G + starts_G, np.minimum(lengths_G, T))
+        middles_G = store.valid_frames[rng.integers(*store.among_valid(begins_G, lengths_G))] - begins_G
+        return np.where(first_G < stop_G, starts_G, np.clip(middles_G - T // 2, 0, highest_G))
+
+    def _cut(self, rows_c: IntArray, frames_cT: IntArray) -> tuple[Tensor, NDArray[np.bool_]]:
+        """(c, 4, T, 14) and (c, T); what frames hold that are not valid is left open."""
+        values_MV4 = self.store.values_MV4
+        places_cT, valid_cT = self._places(rows_c, frames_cT)
+        index = torch.from_numpy(places_cT.ravel()).to(values_MV4.device)
+        gathered_cTV4 = values_MV4.index_select(0, index).unflatten(0, frames_cT.shape)
+        return gathered_cTV4.permute(0, 3, 1, 2).contiguous(), valid_cT
+
+    def _places(self, rows_c: IntArray, frames_cT: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
+        """Where in the store each frame lies and whether it is valid; one behind the end lies anywhere and is not."""
+        begins_c, lengths_c = self.store.spans(rows_c)
+        inside_cT = frames_cT < lengths_c[:, None]
+        places_cT = begins_c[:, None] + np.where(inside_cT, frames_cT, 0)
+        return places_cT, self.store.valid_M[places_cT] & inside_cT
+
+
+def _blank_(skeletons_c4TV: Tensor, valid_cT: NDArray[np.bool_]) -> Inputs:
+    """Frames that are not valid become exactly zero; which are stays on the host, where it is asked without waiting."""
+    valid = torch.from_numpy(valid_cT)
+    if not valid_cT.all():
+        skeletons_c4TV *= valid.to(skeletons_c4TV.device)[:, None, :, None]
+    return skeletons_c4TV, valid
+
+
+def draw_moves(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """What `move_` takes for each clip (count, 7, 2): published values, all as likely; first and last frame apart."""
+    choices = (ANGLES_DEG,) * 3 + (SCALES,) + (SHIFTS,) * 3
+    return np.stack([rng.choice(values, (count, 2)) for values in choices], axis=1)
+
+
+def move_(skeletons_B4TV: Tensor, draws_B72: Tensor) -> Tensor:
+    """xyz := Rx Ry Rz (s xyz) + t per frame; a clip's seven values run linearly from its first to its last frame.
+
+    `draws_B72` are the angles about x, y, z in degrees, the scale, and the shift along x, y, z, each in the first
+    and the last frame. Confidence is untouched. In place. (SMIN's random_move.)
+    """
+    first_B71, last_B71 = draws_B72.split(1, dim=2)
+    way_T = torch.linspace(0, 1, skeletons_B4TV.shape[2], dtype=draws_B72.dtype, device=draws_B72.device)
+    values_B7T = first_B71 + way_T * (last_B71 - first_B71)
+    turn_B33T1 = (_rotations(torch.deg2rad(values_B7T[:, :3])) * values_B7T[:, None, 3:4])[..., None]
+    x, y, z = (skeletons_B4TV[:, None, axis] for axis in range(3))
+    turned_B3TV = turn_B33T1[:, :, 0] * x
+    turned_B3TV += turn_B33T1[:, :, 1] * y
+    turned_B3TV += turn_B33T1[:, :, 2] * z
+    torch.add(turned_B3TV, values_B7T[:, 4:, :, None], out=skeletons_B4TV[:, :3])
+    return skeletons_B4TV
+
+
+def _rotations(angles_B3T: Tensor) -> Tensor:
+    """Rx Ry Rz for every frame: radians to (B, 3, 3, T)."""
+    (cx, cy, cz), (sx, sy, sz) = angles_B3T.cos().unbind(1), angles_B3T.sin().unbind(1)
+    rows = (
+        (cy * cz, -cy * sz, sy),
+        (cx * sz + sx * sy * cz, cx * cz - sx * sy * sz, -sx * cy),
+        (sx * sz - cx * sy * cz, sx * cz + cx * sy * sz, cx * cy),
+    )
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)

@@ -1,0 +1,99 @@
+"""From a pack back to files: in the MARS layout where it came from there, else a folder a tracklet and a manifest.
+
+Frames and masks have the bytes they had; skeletons the same numbers as float32.
+"""
+
+import io
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from tqdm import tqdm
+
+from sptskm.atomic import write_bytes
+from sptskm.data.errors import DataError
+from sptskm.data.files import SKELETON_KEY, mat_bytes
+from sptskm.data.importers.reading import of_folder
+from sptskm.data.manifest import NAMELESS, Entry, ManifestFolders, write_entries
+from sptskm.data.mars import MarsFolders, mars_folders, write_mars_tables
+from sptskm.data.pack import PackFiles, read_pack, read_summary
+from sptskm.data.tracklets import Modality, Tracklets
+
+MANIFEST = "manifest.csv"
+
+
+def unpack(folder: Path, out: Path) -> Path:
+    """Write all files of a pack to `out`, or what is missing of them; returns what to name as `data.root` then.
+
+    The tables come last. Raises DataError or FileNotFoundError as `read_pack`.
+    """
+    summary, table = read_summary(folder), read_pack(folder)
+    _check_names(folder, table)
+    is_mars = summary["layout"] == "mars"
+    target = mars_folders(out, table.num_train) if is_mars else _folders(table, out)
+    for row in tqdm(range(len(table)), "unpack", unit=" tracklets", disable=None):
+        for modality in summary["modalities"]:
+            for path, content in _contents(table, row, modality, target):
+                if not path.is_file() or path.stat().st_size != len(content):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_bytes(path, content)
+    if is_mars:
+        write_mars_tables(out, table)
+        return out
+    write_entries(out / MANIFEST, [_entry(table, row) for row in range(len(table))])
+    return out / MANIFEST
+
+
+def _check_names(folder: Path, table: Tracklets) -> None:
+    """A pack from elsewhere must not write to places of its own choice."""
+    names = [*table.keys_N.tolist(), *(stem.decode() for stem in np.unique(table.stems_M).tolist())]
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise DataError(f"{folder}: holds the name {name}, wanted one without .. and without a leading /")
+
+
+def _folders(table: Tracklets, out: Path) -> ManifestFolders:
+    assert isinstance(table.place, PackFiles)
+    keys, endings = table.keys_N.tolist(), table.place.endings_N.tolist()
+    folders: dict[Modality, list[Path]] = {
+        "frames": [out / "frames" / key for key in keys],
+        "masks": [out / "masks" / key for key in keys],
+        "skeletons": [out / "skeletons" / f"{key}.npy" for key in keys],
+    }
+    return ManifestFolders(folders, endings, table.lengths.tolist())
+
+
+def _contents(
+    table: Tracklets, row: int, modality: Modality, target: MarsFolders | ManifestFolders
+) -> list[tuple[Path, bytes]]:
+    """The files of one modality of a tracklet, and what belongs into them."""
+    frames, stems = range(table.lengths[row]), table.stems(row)
+    if modality != "skeletons":
+        paths = target.files(row, frames, stems, modality)
+        return [(path, file.read_bytes()) for path, file in zip(paths, table.files(row, frames, modality), strict=True)]
+    skeletons_FV4 = table.place.whole(row)
+    assert skeletons_FV4 is not None
+    if isinstance(target, MarsFolders):
+        paths = target.files(row, frames, stems, modality)
+        pairs = zip(paths, skeletons_FV4, strict=True)
+        return [(path, mat_bytes(SKELETON_KEY, skeleton_V4)) for path, skeleton_V4 in pairs]
+    content = io.BytesIO()
+    np.save(content, skeletons_FV4, allow_pickle=False)
+    return [(target.folder(row, modality), content.getvalue())]
+
+
+def _entry(table: Tracklets, row: int) -> Entry:
+    key, pid, clothes = str(table.keys_N[row]), int(table.pids_N[row]), int(table.clothes_N[row])
+    nameless = {number: split for split, number in NAMELESS.items()}
+    is_query = row - table.num_train in table.query
+    split = "train" if row < table.num_train else nameless.get(pid, "query" if is_query else "gallery")
+    return Entry(
+        tracklet=key,
+        pid="" if pid in nameless else table.pid_name(row),
+        camera=table.camera_name(row),
+        split=split,
+        frames=of_folder(f"frames/{key}"),
+        masks=f"masks/{key}",
+        skeleton=f"skeletons/{key}.npy",
+        clothes="" if clothes < 0 else str(clothes),
+    )

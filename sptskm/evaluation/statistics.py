@@ -1,0 +1,80 @@
+"""How sure a number is: intervals over queries, and whether two rankings of the same queries really differ.
+
+Shape suffixes: Q queries that count, S samples.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+SAMPLES: Final = 10_000
+BLOCK: Final = 500  # samples drawn at once, to bound memory
+LEVEL: Final = 0.95
+
+
+def bootstrap_interval(values_Q: Floats, seed: int = 0, samples: int = SAMPLES) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean over queries drawn with replacement (Efron and Tibshirani, 1993).
+
+    It says how much the mean depends on which queries there happen to be; not how much on the seed of a training.
+    Raises ValueError without queries and for NaN.
+    """
+    values = _checked(values_Q)
+    rng = np.random.default_rng([seed, 0xB0075])
+    means = [
+        values[rng.integers(len(values), size=(min(BLOCK, samples - done), len(values)))].mean(axis=1)
+        for done in range(0, samples, BLOCK)
+    ]
+    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better b is than a over the same queries."""
+
+    mean: float
+    """Of b minus a."""
+    low: float
+    """Ends of its 95 % interval over queries."""
+    high: float
+    p: float
+    """Two-sided, by the paired permutation test: how often a difference as large comes from chance alone."""
+    better: int
+    """Queries for which b is better."""
+    worse: int
+    same: int
+
+
+def paired_difference(a_Q: Floats, b_Q: Floats, seed: int = 0, samples: int = SAMPLES) -> Difference:
+    """Compares two results of the same queries (average precisions, or 1 and 0 for a hit at some rank).
+
+    The test exchanges a and b of random queries, as it may be done when neither is better (Smucker et al., CIKM 2007).
+    Raises ValueError for different lengths, without queries and for NaN.
+    """
+    a, b = _checked(a_Q), _checked(b_Q)
+    if a.shape != b.shape:
+        raise ValueError(f"the results are of {len(a)} and {len(b)} queries, wanted the same")
+    change_Q = b - a
+    rng = np.random.default_rng([seed, 0x7E57])
+    as_large, mean = 0, abs(change_Q.mean())
+    for done in range(0, samples, BLOCK):
+        signs_SQ = rng.choice([-1.0, 1.0], size=(min(BLOCK, samples - done), len(change_Q)))
+        # what is equal but for rounding counts as equal
+        as_large += int(np.count_nonzero(np.abs(signs_SQ @ change_Q) / len(change_Q) >= mean - 1e-12))
+    low, high = bootstrap_interval(change_Q, seed, samples)
+    better, worse = int((change_Q > 0).sum()), int((change_Q < 0).sum())
+    p = (as_large + 1) / (samples + 1)
+    return Difference(float(change_Q.mean()), low, high, p, better, worse, len(change_Q) - better - worse)
+
+
+def _checked(values_Q: Floats) -> Floats:
+    values = np.asarray(values_Q, np.float64)
+    if values.ndim != 1 or not len(values) or np.isnan(values).any():
+        raise ValueError(
+            f"wanted one number for each query, found {values.dtype} {values.shape} with NaN or without any"
+        )
+    return values

@@ -1,0 +1,445 @@
+"""One's own data as a manifest: its three forms, what is refused with which line, and the table."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
+
+import cv2
+import numpy as np
+import pytest
+
+from sptskm.data import DataError, read_dataset
+from sptskm.data import manifest as manifest_module
+from sptskm.data.files import is_there, read_frame, read_skeletons
+from sptskm.data.manifest import FIELDS, Entry, images, natural, read_entries, read_manifest, write_entries
+
+ENTRIES = [
+    Entry("anna-1", "anna", "door", "train", "walks/anna-1", "masks/anna-1", "anna-1.npy", 'red, or "crimson"', "May"),
+    Entry("anna-2", "anna", "gate", "train", "walks/anna-2", clothes="blé\u2028coat"),
+    Entry("berta/1", "berta", "door", "query", "walks/berta_*.jpg"),
+    Entry("berta/2", "berta", "gate", "gallery", "walks/berta 2"),
+    Entry("nobody", "", "gate", "junk", "walks/nobody"),
+]
+LISTED = [
+    *ENTRIES,
+    Entry("carl-1", "carl", "door", "distractor", ("carl/1.jpg", "carl/2.jpg")),
+    Entry("carl-2", "carl", "door", "distractor", ("carl/2[b].jpg",)),
+    Entry("carl-3", "carl", "door", "distractor", ("carl/3.jpg",)),
+    Entry("carl-4", "carl", "door", "distractor", "carl/4*.jpg"),
+]
+HEADER = "tracklet,pid,camera,split,frames"
+
+
+def draw(*paths: Path) -> None:
+    for number, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.full((4, 2, 3), number, np.uint8))
+
+
+def frames(folder: Path, count: int, ending: str = ".jpg") -> None:
+    draw(*(folder / f"{number}{ending}" for number in range(1, count + 1)))
+
+
+def csv(path: Path, *lines: str, header: str = HEADER) -> Path:
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_what_is_written_is_what_is_read(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "new" / f"m{ending}"
+    write_entries(path, ENTRIES)
+    assert read_entries(path) == ENTRIES
+    assert [item.name for item in path.parent.iterdir()] == [path.name], "nothing else stays behind"
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_lists_of_frames_stay_lists_beside_folders_and_patterns(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"m{ending}"
+    write_entries(path, LISTED)
+    found = read_entries(path)
+    if ending == ".parquet":  # the only file of a list has become a pattern that is it alone
+        assert found[6].frames == "carl/2[[]b].jpg"
+        found[6] = LISTED[6]
+    assert found == LISTED
+
+
+def test_a_list_does_not_fit_into_csv(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"m\.csv: line 6 has a list of frames, which CSV cannot hold; wanted \.jsonl"):
+        write_entries(tmp_path / "m.csv", LISTED)
+    assert not list(tmp_path.iterdir())
+
+
+def test_parquet_of_other_programs_may_hold_numbers_dates_and_gaps(tmp_path: Path) -> None:
+    import datetime
+
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = {
+        "tracklet": ["a", "b"],
+        "pid": [7.0, 12.0],
+        "camera": [1, 2],
+        "split": ["train", "train"],
+        "frames": ["a", "b"],
+        "clothes": [float("nan"), 3.0],
+        "time": [datetime.date(2024, 5, 1), None],
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "m.parquet")
+    assert read_entries(tmp_path / "m.parquet") == [
+        Entry("a", "7", "1", "train", "a", time="2024-05-01"),
+        Entry("b", "12", "2", "train", "b", clothes="3"),
+    ]
+
+
+def test_csv_of_a_spreadsheet_may_begin_with_a_mark_and_hold_spaces_and_blank_lines(tmp_path: Path) -> None:
+    path = csv(tmp_path / "m.csv", "", "a, anna ,door,train,x", ",,,,", "", header=HEADER.replace(",", ", "))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(DataError, match="line 4 has no tracklet"):
+        read_entries(path)
+    path.write_bytes(path.read_bytes().replace(b",,,,", b""))
+    assert read_entries(path) == [Entry("a", "anna", "door", "train", "x")]
+    jsonl = tmp_path / "m.jsonl"
+    jsonl.write_bytes(b"\xef\xbb\xbf" + json.dumps(dict(zip(HEADER.split(","), "abc", strict=False))).encode())
+    with pytest.raises(DataError, match="line 1 lacks the column split"):
+        read_entries(jsonl)
+
+
+GOOD = "a,anna,door,train,x"
+
+
+@pytest.mark.parametrize(
+    ("lines", "header", "sentence"),
+    [
+        ([], HEADER, "is empty, wanted a line for each tracklet"),
+        ([GOOD], f"{HEADER},colour", "line 1 has the column 'colour', wanted some of tracklet, pid"),
+        ([GOOD], HEADER.replace(",camera", ""), "line 1 lacks the column camera, wanted tracklet, camera"),
+        ([GOOD + ",x"], f"{HEADER},frames", "line 1 has the columns .* wanted each once"),
+        ([GOOD], "tracklet;pid;camera;split;frames", "has the column 'tracklet;pid;camera;split;frames'"),
+        ([GOOD, "b,anna,door,train,x,red"], HEADER, "line 3 has 1 more values than columns"),
+        ([GOOD, "b,anna,,train,x"], HEADER, "line 3 has no camera"),
+        ([GOOD, "b,anna,door,train"], HEADER, "line 3 has no frames"),
+        ([GOOD, "b,,door,train,x"], HEADER, "line 3 has no pid, wanted one unless split is distractor or junk"),
+        ([GOOD, "b,anna,door,test,x"], HEADER, "line 3 has split test, wanted train, query, gallery, distractor, junk"),
+        ([GOOD, "b,anna,door,train,x", "a,anna,door,train,x"], HEADER, "line 4 repeats tracklet a of line 2"),
+        ([GOOD, "b,anna,door,train,x/../../y"], HEADER, r"line 3 has the path x/\.\./\.\./y, wanted one without \.\."),
+        ([GOOD, "../b,anna,door,train,x"], HEADER, r"line 3 has the path \.\./b, wanted one without \.\."),
+        (
+            [GOOD, "/b,anna,door,train,x"],
+            HEADER,
+            "line 3 has the tracklet /b, wanted a name that does not begin with /",
+        ),
+        ([GOOD, 'b,"anna'], HEADER, "is not CSV"),
+        (
+            [GOOD, "b,anna,door,,x"],
+            HEADER,
+            "line 3 has no split, wanted train, .*`sptskm import manifest FILE OUT --test-s",
+        ),
+        (
+            ["a,anna,door,x"],
+            HEADER.replace(",split", ""),
+            "line 1 lacks the column split, .*`sptskm import manifest FILE",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_with_the_line(
+    tmp_path: Path, lines: list[str], header: str, sentence: str
+) -> None:
+    path = csv(tmp_path / "m.csv", *lines, header=header)
+    with pytest.raises(DataError, match=sentence) as caught:
+        read_entries(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("{", "line 3 is not JSON"),
+        ("[1]", r"line 3 is \[1\], wanted an object"),
+        ({"colour": "red"}, "line 3 has the column 'colour'"),
+        ({"pid": True}, "line 3: pid is True, wanted text or a number"),
+        ({"camera": ["door"]}, r"line 3: camera is \['door'\], wanted text"),
+        ({"frames": []}, "line 3 has no frames"),
+        ({"frames": ["a.jpg", 0]}, "line 3: frames lists 0, wanted names of files"),
+        ({"frames": ["a.jpg", "b.gif"]}, r"line 3 lists the frame 'b\.gif', wanted \.jpg"),
+        ({"frames": ["a.jpg", ""]}, r"line 3 lists the frame '', wanted \.jpg"),
+        ({"frames": ["x/a.jpg", "../b.jpg"]}, r"line 3 has the path \.\./b\.jpg"),
+        ({"masks": "../m"}, r"line 3 has the path \.\./m"),
+        ({"skeleton": "../s.npy"}, r"line 3 has the path \.\./s\.npy"),
+    ],
+)
+def test_lines_of_json_are_checked_alike(tmp_path: Path, change: object, sentence: str) -> None:
+    good = {"tracklet": "a", "pid": 3, "camera": 1, "split": "train", "frames": "x"}
+    third = json.dumps(good | {"tracklet": "b"} | change) if isinstance(change, dict) else change
+    path = tmp_path / "m.jsonl"
+    path.write_text(f"{json.dumps(good)}\n\n{third}\n")
+    with pytest.raises(DataError, match=sentence):
+        read_entries(path)
+
+
+def test_files_that_are_no_manifest_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file"):
+        read_entries(tmp_path / "none.csv")
+    other = tmp_path / "m.xlsx"
+    other.write_bytes(b"PK")
+    for act in (lambda: read_entries(other), lambda: write_entries(other, ENTRIES)):
+        with pytest.raises(DataError, match=r"m\.xlsx: ends in \.xlsx, wanted \.csv, \.jsonl, \.parquet"):
+            act()
+    for name in ("m.csv", "m.jsonl"):
+        (tmp_path / name).write_bytes(f"{HEADER}\nJ\xfcrgen".encode("latin-1"))
+        with pytest.raises(DataError, match="is not UTF-8 text"):
+            read_entries(tmp_path / name)
+    (tmp_path / "m.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        read_entries(tmp_path / "m.parquet")
+
+
+def test_nothing_is_written_that_would_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    for entries, sentence in (
+        ([], "is empty"),
+        ([ENTRIES[0], ENTRIES[0]], "tracklet anna-1 repeats tracklet anna-1"),
+        ([replace(ENTRIES[0], split="")], "tracklet anna-1 has no split"),
+        ([replace(ENTRIES[0], frames="../x")], r"tracklet anna-1 has the path \.\./x"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            write_entries(path, entries)
+    assert not path.exists()
+
+
+def test_a_split_may_be_missing_where_one_is_about_to_be_made(tmp_path: Path) -> None:
+    path = csv(tmp_path / "m.csv", "a,anna,door,x", header=HEADER.replace(",split", ""))
+    assert read_entries(path, split=False) == [Entry("a", "anna", "door", "", "x")]
+    csv(path, "a,,door,,x")
+    with pytest.raises(DataError, match="line 2 has no pid"):
+        read_entries(path, split=False)
+
+
+@pytest.fixture
+def walks(tmp_path: Path) -> Path:
+    """Two training identities, two test identities, distractors and junk, in folders of 1 to 3 frames."""
+    lines = [
+        "q,p2,cam10,query,q",
+        "t10,p10,cam2,train,t10,blue",
+        "g,p2,cam9,gallery,g,red",
+        "j,,cam9,junk,j",
+        "t9,p9,cam10,train,t9,red",
+        "d,whoever,cam9,distractor,d",
+    ]
+    for number, line in enumerate(lines):
+        frames(tmp_path / line.split(",")[0], number % 3 + 1)
+    return csv(tmp_path / "m.csv", *lines, header=f"{HEADER},clothes")
+
+
+def test_the_table_has_training_rows_first_and_then_the_others_in_order(walks: Path) -> None:
+    table = read_dataset(walks)
+    assert table.keys_N.tolist() == ["t10", "t9", "q", "g", "j", "d"]
+    assert table.num_train == 2
+    assert table.test[table.query].tolist() == [2]
+    assert table.lengths.tolist() == [2, 2, 1, 3, 1, 3]
+    assert table.stems(3) == ["1", "2", "3"]
+    assert [table.pid_name(row) for row in range(6)] == ["p10", "p9", "p2", "p2", "-1", "0"]
+    assert [table.camera_name(row) for row in range(6)] == ["cam2", "cam10", "cam10", "cam9", "cam9", "cam9"]
+    assert read_frame(table.path(3, 2, "frames")).shape == (4, 2, 3)
+
+
+def test_names_are_numbered_in_natural_order_those_of_training_first(walks: Path) -> None:
+    table = read_manifest(walks)
+    assert table.pids_N.tolist() == [2, 1, 3, 3, -1, 0]
+    assert table.camids_N.tolist() == [1, 2, 2, 3, 3, 3]
+    assert table.clothes_N.tolist() == [0, 1, -1, 1, -1, -1]
+    assert table.has_clothes
+
+
+def test_numbers_do_not_depend_on_whether_the_test_part_is_read(walks: Path) -> None:
+    whole = read_manifest(walks)
+    for place in ("q", "g", "j", "d"):
+        (walks.parent / place).rename(walks.parent / f"gone-{place}")
+    part = read_manifest(walks, test=False)
+    cut = len(part)
+    assert cut == whole.num_train == part.num_train
+    for name in ("keys_N", "pids_N", "camids_N", "clothes_N", "lengths"):
+        assert getattr(part, name).tolist() == getattr(whole, name)[:cut].tolist()
+    assert part.training_fingerprint == whole.training_fingerprint
+    assert len(part.query) == 0
+
+
+def test_names_that_differ_in_zeros_only_have_an_order_of_their_own() -> None:
+    names = ["01", "1", "001", "p1", "p01", "²", "1²2", "x", "10", "9", ""]
+    assert len({str(natural(name)) for name in names}) == len(names)
+    backwards = names[::-1]
+    assert sorted(names, key=natural) == sorted(backwards, key=natural)
+    assert sorted(["f10", "f9", "f1"], key=natural) == ["f1", "f9", "f10"]
+
+
+def test_without_training_lines_a_table_can_only_be_tested_on(tmp_path: Path) -> None:
+    frames(tmp_path / "x", 1)
+    path = csv(tmp_path / "m.csv", "a,anna,door,query,x")
+    assert len(read_manifest(path)) == 1
+    with pytest.raises(DataError, match="has no line of split train, wanted some to train on"):
+        read_manifest(path, test=False)
+
+
+def one(tmp_path: Path, **values: object) -> Path:
+    line = {"tracklet": "a", "pid": "anna", "camera": "door", "split": "train"} | values
+    path = tmp_path / "m.jsonl"
+    path.write_text(json.dumps(line))
+    return path
+
+
+def test_frames_of_a_folder_come_in_natural_order_without_other_files(tmp_path: Path) -> None:
+    draw(*(tmp_path / "x" / name for name in ("f10.PNG", "f9.PNG", "f1.PNG")))
+    for other in ("._f1.PNG", "notes.txt", "Thumbs.db"):
+        (tmp_path / "x" / other).write_bytes(b"x")
+    table = read_manifest(one(tmp_path, frames="x/"))
+    assert table.stems(0) == ["f1", "f9", "f10"]
+    assert table.path(0, 2, "frames") == tmp_path / "x" / "f10.PNG"
+    assert read_frame(table.path(0, 2, "frames")).shape == (4, 2, 3)
+
+
+def test_a_pattern_takes_its_frames_from_a_folder_of_several_tracklets(tmp_path: Path) -> None:
+    draw(*(tmp_path / "x" / name for name in ("a1.jpg", "a2.jpg", "a10.jpg", "b1.jpg", "A1.jpg", "ba1.jpg")))
+    assert read_manifest(one(tmp_path, frames="x/a*.jpg")).stems(0) == ["a1", "a2", "a10"]
+    assert read_manifest(one(tmp_path, frames="x/a[12].jpg")).stems(0) == ["a1", "a2"]
+    assert read_manifest(one(tmp_path, frames="x/?1.jpg")).stems(0) == ["A1", "a1", "b1"]
+    assert read_manifest(one(tmp_path, frames="x/b1.jpg")).stems(0) == ["b1"]
+
+
+def test_a_folder_that_is_called_like_a_pattern_is_named_with_a_star(tmp_path: Path) -> None:
+    frames(tmp_path / "walk [1].jpg", 2)
+    with pytest.raises(DataError, match=r"tracklet a has no images in walk \[1\]\.jpg"):
+        read_manifest(one(tmp_path, frames="walk [1].jpg"))
+    assert read_manifest(one(tmp_path, frames="walk [1].jpg/*")).stems(0) == ["1", "2"]
+
+
+def test_a_list_is_taken_as_it_is_and_no_folder_is_looked_at(tmp_path: Path) -> None:
+    path = one(tmp_path, frames=["x/10.jpg", "x/9.jpg", "x/9.jpg"])
+    table = read_manifest(path)
+    assert table.stems(0) == ["10", "9", "9"]
+    assert table.path(0, 0, "frames") == tmp_path / "x" / "10.jpg"
+    assert read_manifest(one(tmp_path, frames=["only.jpg"])).path(0, 0, "frames") == tmp_path / "only.jpg"
+    with pytest.raises(
+        DataError, match=r"m\.jsonl: tracklet a lists y/2\.jpg, which is not in x, wanted frames of one"
+    ):
+        read_manifest(one(tmp_path, frames=["x/1.jpg", "y/2.jpg"]))
+
+
+@pytest.mark.parametrize(
+    ("made", "named", "sentence"),
+    [
+        ([], "x", "tracklet a has no images in x, wanted images of one kind"),
+        (["x/notes.txt"], "x", "tracklet a has no images in x"),
+        (["x/1.jpg"], "x/2*.jpg", r"tracklet a has no images in x/2\*\.jpg"),
+        (["x/1.jpg", "x/2.png", "x/3.png"], "x", r"tracklet a has 1 \.jpg and 2 \.png in x, wanted images of one kind"),
+        ([], ["x/1.jpg", "x/2.png"], r"tracklet a has 1 \.jpg and 1 \.png in its list"),
+    ],
+)
+def test_a_tracklet_has_frames_and_all_of_one_kind(
+    tmp_path: Path, made: list[str], named: object, sentence: str
+) -> None:
+    for name in made:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=sentence):
+        read_manifest(one(tmp_path, frames=named))
+
+
+def test_paths_may_be_absolute(tmp_path: Path) -> None:
+    frames(tmp_path / "far" / "x", 2)
+    (tmp_path / "near").mkdir()
+    table = read_manifest(one(tmp_path / "near", frames=str(tmp_path / "far" / "x")))
+    assert table.path(0, 1, "frames") == tmp_path / "far" / "x" / "2.jpg"
+    assert table.folder(0, "masks") == tmp_path / "far" / "x_mask"
+
+
+def test_masks_and_skeletons_lie_beside_the_frames_unless_they_are_named(tmp_path: Path) -> None:
+    frames(tmp_path / "x", 1, ".png")
+    table = read_manifest(one(tmp_path, frames="x"))
+    assert table.path(0, 0, "frames") == tmp_path / "x" / "1.png"
+    assert table.path(0, 0, "masks") == tmp_path / "x_mask" / "1.png"
+    assert table.path(0, 0, "skeletons") == tmp_path / "x_joint3d" / "1.mat"
+    for pattern in ("x/1*.png", "x/*", ["x/1.png"]):
+        assert read_manifest(one(tmp_path, frames=pattern)).folder(0, "masks") == tmp_path / "x_mask"
+    table = read_manifest(one(tmp_path, frames="x", masks="m", skeleton="s"))
+    assert table.path(0, 0, "masks") == tmp_path / "m" / "1.png"
+    assert table.path(0, 0, "skeletons") == tmp_path / "s" / "1.mat"
+
+
+@pytest.fixture
+def npy(tmp_path: Path) -> Path:
+    """A manifest of a tracklet of two frames; its s.npy is for the test to write."""
+    frames(tmp_path / "x", 2)
+    return one(tmp_path, frames="x", skeleton="s.npy")
+
+
+def test_skeletons_may_lie_together_in_one_array(npy: Path) -> None:
+    skeletons = np.random.default_rng(0).normal(size=(2, 14, 4))
+    skeletons[1, 3, 0] = np.nan
+    table = read_manifest(npy)
+    assert not is_there(table, 0, "skeletons")
+    assert np.isnan(read_skeletons(table, 0, [0, 1])).all(), "a tracklet without skeletons"
+    np.save(npy.parent / "s.npy", skeletons)
+    assert is_there(table, 0, "skeletons")
+    found = read_skeletons(table, 0, [1, 0])
+    assert np.isnan(found[0]).all()
+    np.testing.assert_array_equal(found[1], skeletons[0].astype(np.float32))
+    with pytest.raises(
+        DataError, match=r"s\.npy: holds the skeletons of a whole tracklet, wanted a folder to write to"
+    ):
+        table.path(0, 0, "skeletons")
+
+
+@pytest.mark.parametrize(
+    ("write", "sentence"),
+    [
+        (lambda path: path.write_bytes(b"no array"), "corrupt, not a readable .npy file"),
+        (lambda path: path.write_bytes(b""), "corrupt, not a readable .npy file"),
+        (lambda path: np.save(path, np.zeros((3, 14, 4))), r"is float64 \(3, 14, 4\), wanted \(2, 14, 4\) numbers"),
+        (lambda path: np.save(path, np.full((2, 14, 4), "x")), r"wanted \(2, 14, 4\) numbers"),
+        (lambda path: np.save(path, np.array([{}] * 2), allow_pickle=True), "corrupt, not a readable .npy file"),
+        (lambda path: np.savez(path.open("wb"), a=np.zeros(1)), r"holds several arrays, wanted one of \(2, 14, 4\)"),
+    ],
+)
+def test_an_array_of_other_things_is_refused(npy: Path, write: Callable[[Path], object], sentence: str) -> None:
+    write(npy.parent / "s.npy")
+    with pytest.raises(DataError, match=sentence):
+        read_skeletons(read_manifest(npy), 0, [0])
+
+
+def test_a_folder_of_thousands_of_tracklets_is_listed_once_and_not_searched_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, length = 2000, 3
+    names = [f"{tracklet:04d}T{frame}.jpg" for tracklet in range(count) for frame in range(length)]
+    listings, looked_at = [], []
+    monkeypatch.setattr(manifest_module.os, "listdir", lambda folder: listings.append(folder) or names[::-1])
+    match = manifest_module.fnmatch.filter
+    monkeypatch.setattr(
+        manifest_module.fnmatch,
+        "filter",
+        lambda inside, pattern: looked_at.append(len(inside)) or match(inside, pattern),
+    )
+    path = csv(tmp_path / "m.csv", *(f"{n},{n},1,train,all/{n:04d}T*.jpg" for n in range(count)))
+    table = read_manifest(path)
+    assert table.lengths.tolist() == [length] * count
+    assert listings == [tmp_path / "all"]
+    assert sum(looked_at) == len(names)
+
+
+def test_a_folder_that_cannot_be_listed_is_not_one_without_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert images(tmp_path / "none") == []
+    (tmp_path / "file").write_bytes(b"")
+    assert images(tmp_path / "file") == []
+    monkeypatch.setattr(manifest_module.os, "listdir", Mock(side_effect=PermissionError))
+    with pytest.raises(PermissionError):
+        images(tmp_path)
+
+
+def test_every_column_has_a_name_in_the_text() -> None:
+    text = manifest_module.__doc__ or ""
+    assert ",".join(FIELDS) in text

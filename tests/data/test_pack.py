@@ -1,0 +1,287 @@
+"""A pack holds what the files held, and survives what happens to jobs."""
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from handmade import write_files, write_frame_of, write_tables
+
+from sptskm.cli import main
+from sptskm.data import DataError, Tracklets, read_dataset, read_mars
+from sptskm.data.check import check
+from sptskm.data.files import read_skeletons
+from sptskm.data.pack import SUMMARY
+from sptskm.data.packing import WORK, pack, plan_shards, verify_pack
+from sptskm.data.unpacking import unpack
+
+KINDS = ("frames", "masks")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_files(tmp_path / "files")
+
+
+def packed(root: Path, frames: int = 4) -> Path:
+    out = root.parent / "pack"
+    pack(read_dataset(root), out, frames, workers=1)
+    return out
+
+
+def contents(table: Tracklets) -> dict[str, list[bytes]]:
+    """Bytes of all frames and masks, and the numbers of all skeletons."""
+    found: dict[str, list[bytes]] = {}
+    for row, key in enumerate(table.keys_N.tolist()):
+        every = range(table.lengths[row])
+        files = [file.read_bytes() for kind in KINDS for file in table.files(row, every, kind)]  # type: ignore[arg-type]
+        found[key] = [*files, read_skeletons(table, row, every).tobytes()]
+    return found
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*.*")}
+
+
+def test_a_pack_is_the_same_table_with_the_same_bytes(root: Path) -> None:
+    files, from_pack = read_mars(root), read_dataset(packed(root))
+    assert from_pack.fingerprint == files.fingerprint
+    assert from_pack.keys_N.tolist() == files.keys_N.tolist()
+    assert from_pack.query.tolist() == files.query.tolist()
+    assert contents(from_pack) == contents(files)
+
+
+def test_frames_come_in_the_order_asked_for(root: Path) -> None:
+    files, from_pack = read_mars(root), read_dataset(packed(root))
+    for kind in KINDS:
+        wanted, found = ([f.read_bytes() for f in t.files(2, [3, 0, 2], kind)] for t in (files, from_pack))  # type: ignore[arg-type]
+        assert found == wanted
+
+
+def test_no_zip_file_has_more_frames_than_wanted_but_for_one_tracklet(root: Path) -> None:
+    table = read_mars(root)
+    for frames in (1, 4, 5, 100):
+        shards = plan_shards(table, frames)
+        assert [row for shard in shards for row in range(shard.first, shard.last)] == list(range(len(table)))
+        for shard in shards:
+            rows = range(shard.first, shard.last)
+            assert len(rows) == 1 or table.lengths[rows].sum() <= frames
+            assert all((row < table.num_train) == shard.name.startswith("train") for row in rows)
+
+
+def test_without_the_test_part_no_file_of_it_is_opened(root: Path) -> None:
+    out = packed(root)
+    for path in out.glob("test*"):
+        path.unlink()
+    table = read_dataset(out, test=False)
+    assert table.training_fingerprint == read_mars(root).training_fingerprint
+    assert len(table) == table.num_train
+    assert contents(table) == {key: contents(read_mars(root))[key] for key in table.keys_N.tolist()}
+    with pytest.raises(FileNotFoundError, match=r"test.npz: no such file, though pack.json beside it says so"):
+        read_dataset(out)
+
+
+def test_a_pack_is_checked_like_files(root: Path) -> None:
+    report = check(packed(root), workers=1)
+    assert report == check(root, workers=1)
+    assert report.ok
+
+
+def test_any_tool_reads_the_zip_files_in_which_masks_follow_their_frames(root: Path) -> None:
+    table, out = read_mars(root), packed(root)
+    with zipfile.ZipFile(out / "train-0000.zip") as archive:
+        names = archive.namelist()
+        assert archive.testzip() is None
+        assert archive.read(names[0]) == table.files(0, [0], "frames")[0].read_bytes()
+    assert names[:4] == [f"0003C1T0001F001/0003C1T0001F00{n}{e}" for n in (1, 2) for e in (".jpg", ".mask.png")]
+
+
+def test_the_frames_and_masks_of_a_clip_are_read_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, reads = read_dataset(packed(root)), []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda *place: reads.append(place) or pread(*place))
+    for kind in KINDS:
+        table.files(2, [1, 2, 3], kind)  # type: ignore[arg-type]
+    assert len(reads) == 1
+
+
+def test_packs_of_the_same_data_have_the_same_bytes_however_often_they_were_killed(root: Path) -> None:
+    wanted = bytes_of(packed(root, 2))
+    table, again = read_mars(root), root.parent / "again"
+    lost = table.files(6, [0], "frames")[0]
+    content = lost.read_bytes()
+    assert isinstance(lost, Path)
+    lost.unlink()
+    with pytest.raises(DataError, match=rf"^frame {lost}: no such file; `sptskm check` lists all of them$"):
+        pack(table, again, 2, workers=1)
+    done = sorted((again / WORK).glob("*.npz"))
+    assert len(done) == len(plan_shards(table, 2)) - 2, "all before the one that failed, none after"
+    assert not list(again.glob("*.partial"))
+    assert not (again / SUMMARY).exists()
+    lost.write_bytes(content)
+    pack(table, again, 2, workers=2)
+    assert bytes_of(again) == wanted
+    assert not (again / WORK).exists()
+
+
+def test_a_killed_pack_is_not_taken_for_a_complete_one_and_goes_on(walkers: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    pack(read_dataset(walkers), whole, 30, workers=1)
+    command = [sys.executable, "-m", "sptskm.cli", "pack", str(walkers), str(out), "--frames", "30", "--workers", "1"]
+    process = subprocess.Popen(command, start_new_session=True)
+    while not list((out / WORK).glob("*.npz")):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / SUMMARY).exists(), "killed too late to show anything"
+    with pytest.raises(FileNotFoundError):
+        read_dataset(out)
+    assert main(command[3:]) == 0
+    assert bytes_of(out) == bytes_of(whole)
+
+
+def test_a_folder_of_something_else_is_refused(root: Path) -> None:
+    with pytest.raises(DataError, match=rf"^{root}: is not empty and no pack, wanted a new folder$"):
+        pack(read_mars(root), root, workers=1)
+    out = packed(root)
+    with pytest.raises(DataError, match=r"holds another pack \(frames 4 -> 5\), wanted a new folder"):
+        pack(read_mars(root), out, 5, workers=1)
+
+
+def test_packing_a_complete_pack_again_changes_nothing(root: Path) -> None:
+    out = packed(root)
+    stamps = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert packed(root) == out
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == stamps
+
+
+def test_a_changed_byte_is_found_and_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = packed(root)
+    assert verify_pack(out) == []
+    assert main(["pack", str(out), "--verify"]) == 0
+    for name in ("train-0001.zip", "test-skeletons.npy"):
+        path = out / name
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    (out / "test.npz").unlink()
+    said = verify_pack(out)
+    assert [line.split(":")[0] for line in said] == [
+        str(out / name) for name in ("train-0001.zip", "test.npz", "test-skeletons.npy")
+    ]
+    assert "of no file" in said[1]
+    assert main(["pack", str(out), "--verify"]) == 2
+    assert str(out / "train-0001.zip") in capsys.readouterr().out
+
+
+def test_a_zip_file_cut_short_is_a_sentence(root: Path) -> None:
+    out = packed(root)
+    path = out / "train-0000.zip"
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=rf"{path}: has {size - 1} bytes, wanted {size} as pack.json says"):
+        read_dataset(out).files(0, [1], "frames")
+
+
+def test_tables_that_are_not_those_of_the_summary_are_refused(root: Path) -> None:
+    out = packed(root)
+    summary = json.loads((out / SUMMARY).read_text())
+    (out / SUMMARY).write_text(json.dumps(summary | {"training_fingerprint": "0" * 16}))
+    with pytest.raises(DataError, match=r"fingerprint \w+, wanted 0{16}"):
+        read_dataset(out)
+    (out / SUMMARY).write_text(json.dumps(summary | {"version": 99}))
+    with pytest.raises(DataError, match=r"pack.json: is of version 99, wanted 1"):
+        read_dataset(out)
+
+
+def test_a_pickle_in_a_pack_is_not_executed(root: Path) -> None:
+    out = packed(root)
+    np.savez(out / "train.npz", keys_N=np.array([Trap(out / "executed")], dtype=object))
+    with pytest.raises(DataError, match=r"train.npz: not readable"):
+        read_dataset(out)
+    assert not (out / "executed").exists()
+
+
+class Trap:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_data_without_masks_or_skeletons_are_packed_without(root: Path) -> None:
+    for split in ("train", "test"):
+        shutil.rmtree(root / f"bbox_{split}_mask")
+        shutil.rmtree(root / f"bbox_{split}_joint3d")
+    table = read_dataset(packed(root))
+    assert not table.files(0, [0], "masks")[0].is_file()
+    with pytest.raises(FileNotFoundError):
+        table.files(0, [0], "masks")[0].read_bytes()
+    assert np.isnan(read_skeletons(table, 0, [0, 1])).all()
+    counts = check(root.parent / "pack", workers=1).counts
+    assert {c.modality for c in counts if c.absent} == {"masks", "skeletons"}
+
+
+def test_frames_without_a_skeleton_stay_so(root: Path) -> None:
+    read_mars(root).path(2, 1, "skeletons").unlink()
+    found = read_skeletons(read_dataset(packed(root)), 2, range(4))
+    assert np.isnan(found).all(axis=(1, 2)).tolist() == [False, True, False, False]
+
+
+def test_a_pack_goes_to_other_processes_without_its_open_files(root: Path) -> None:
+    table = read_dataset(packed(root))
+    wanted = contents(table)
+    assert contents(pickle.loads(pickle.dumps(table))) == wanted  # noqa: S301 - our own
+
+
+def test_files_of_a_pack_cannot_be_written_to(root: Path) -> None:
+    with pytest.raises(DataError, match=r"lies in a pack, which is only read; `sptskm unpack` it first"):
+        read_dataset(packed(root)).path(0, 0, "masks")
+
+
+def test_unpacking_gives_the_files_in_the_layout_of_mars(root: Path, tmp_path: Path) -> None:
+    (root / "clothes.csv").write_text("tracklet,clothes\n0003C1T0001F001,0\n0005C1T0001F001,1\n")
+    out = tmp_path / "unpacked"
+    assert main(["unpack", str(packed(root)), str(out)]) == 0
+    files, again = read_mars(root), read_dataset(out)
+    assert again.fingerprint == files.fingerprint
+    assert again.clothes_N.tolist() == files.clothes_N.tolist()
+    for folder in ("bbox_train", "bbox_test", "bbox_train_mask", "bbox_test_mask"):
+        assert bytes_of(out / folder) == bytes_of(root / folder)
+    assert contents(again) == contents(files)
+
+
+def test_unpacking_goes_on_where_it_was_killed(root: Path, tmp_path: Path) -> None:
+    out, source = tmp_path / "unpacked", packed(root)
+    unpack(source, out)
+    wanted = bytes_of(out)
+    table = read_mars(out)
+    table.path(1, 1, "frames").write_bytes(b"half")
+    table.path(2, 1, "masks").unlink()
+    unpack(source, out)
+    assert bytes_of(out) == wanted
+
+
+def test_many_small_tracklets_need_few_files(tmp_path: Path) -> None:
+    root = write_tables(tmp_path / "files")
+    for split in ("train", "test"):
+        for index, name in enumerate((root / "info" / f"{split}_name.txt").read_text().split()):
+            write_frame_of(root, split, name.partition(".")[0], index, (16, 8))
+    out = packed(root, 1000)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "pack.json", "test-0000.zip", "test-skeletons.npy", "test.npz", "train-0000.zip", "train-skeletons.npy",
+        "train.npz",
+    ]  # fmt: skip

@@ -1,0 +1,150 @@
+"""Footage and boxes of tracked people become tracklets that can be prepared and read."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from networks import write_posehg3d
+
+from sptskm.cli import main
+from sptskm.data import read_dataset
+from sptskm.data.check import check
+from sptskm.data.files import read_frame
+
+SIZE = (120, 160)  # rows, columns
+FRAMES = 12
+
+
+def place(track: int, frame: int) -> tuple[int, int]:
+    """Left and top of a walker's box in a frame, from 1."""
+    return 10 + 4 * frame + 60 * track, 30
+
+
+def write_video(path: Path, frames: int = FRAMES, tracks: tuple[int, ...] = (0, 1)) -> Path:
+    """Grey with a bright box a walker, whose brightness tells the walker."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, SIZE[::-1])
+    for frame in range(1, frames + 1):
+        picture = np.full((*SIZE, 3), 40, np.uint8)
+        for track in tracks:
+            left, top = place(track, frame)
+            picture[top : top + 64, left : left + 32] = 120 + 80 * track
+        writer.write(picture)
+    writer.release()
+    return path
+
+
+def write_boxes(path: Path, tracks: tuple[int, ...] = (0, 1), frames: int = FRAMES) -> Path:
+    """In MOT's order: track by track, with what a tracker adds."""
+    lines = [
+        f"{frame},{track},{place(track, frame)[0]},{place(track, frame)[1]},32,64,0.9,-1,-1,-1\n"
+        for track in tracks
+        for frame in range(1, frames + 1)
+    ]
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    write_boxes(tmp_path / "door.txt")
+    return write_video(tmp_path / "door.avi")
+
+
+def prepare(*arguments: object) -> int:
+    return main(["prepare", "video", *map(str, arguments)])
+
+
+def test_every_track_becomes_a_tracklet_of_its_own_pictures(video: Path, tmp_path: Path) -> None:
+    assert prepare(video, "--out", tmp_path / "out") == 0
+    table = read_dataset(tmp_path / "out" / "manifest.csv")
+    assert table.keys_N.tolist() == ["door-0", "door-1"]
+    assert table.lengths.tolist() == [FRAMES, FRAMES]
+    assert [table.camera_name(row) for row in (0, 1)] == ["door", "door"]
+    assert len(set(table.pids_N.tolist())) == 2, "who is who is not known"
+    for row, brightness in ((0, 120), (1, 200)):
+        for file in table.files(row, range(FRAMES), "frames"):
+            frame = read_frame(file)
+            assert frame.shape == (64, 32, 3)
+            assert abs(float(frame.mean()) - brightness) < 4
+
+
+def test_each_third_frame_of_tracks_that_are_long_enough(video: Path, tmp_path: Path) -> None:
+    write_boxes(tmp_path / "door.txt", tracks=(0,))
+    with (tmp_path / "door.txt").open("a") as file:
+        file.write("1,5,10,30,32,64\n2,5,10,30,32,64\n")
+    assert prepare(video, "--out", tmp_path / "out", "--every", 3, "--min-frames", 2) == 0
+    table = read_dataset(tmp_path / "out" / "manifest.csv")
+    assert table.keys_N.tolist() == ["door-0"]
+    assert table.stems(0) == ["000001", "000004", "000007", "000010"]
+
+
+def test_the_same_command_cuts_nothing_again_and_another_does(video: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert prepare(video, "--out", out) == 0
+    first = {path: path.stat().st_mtime_ns for path in (out / "frames").rglob("*.jpg")}
+    assert prepare(video, "--out", out) == 0
+    assert {path: path.stat().st_mtime_ns for path in (out / "frames").rglob("*.jpg")} == first
+    assert prepare(video, "--out", out, "--every", 2, "--min-frames", 1) == 0
+    assert len(list((out / "frames").rglob("*.jpg"))) == len(first) // 2
+
+
+def test_boxes_outside_the_picture_are_cut_or_left_out_and_counted(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "door.txt").write_text("1,0,-16,30,32,64\n2,0,-40,30,32,64\n3,0,150,100,32,64\n")
+    assert prepare(video, "--out", tmp_path / "out", "--min-frames", 1) == 0
+    table = read_dataset(tmp_path / "out" / "manifest.csv")
+    assert [read_frame(file).shape for file in table.files(0, [0, 1], "frames")] == [(64, 16, 3), (20, 10, 3)]
+    assert "1 tracklets of 1 videos, 1 boxes outside the picture" in capsys.readouterr().out
+
+
+def test_masks_and_skeletons_are_made_in_the_same_breath(video: Path, tmp_path: Path) -> None:
+    weights = write_posehg3d(tmp_path)
+    out = tmp_path / "out"
+    assert prepare(video, "--out", out, "--grabcut", "--skeleton-weights", weights, "--device", "cpu") == 0
+    report = check(out / "manifest.csv", workers=1)
+    assert report.ok, report.text()
+    assert {(count.modality, count.found) for count in report.counts if count.split == "test"} == {
+        ("frames", 2 * FRAMES),
+        ("masks", 2 * FRAMES),
+        ("skeletons", 2 * FRAMES),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("1,0,10,30,32,64\n1,0,10\n", "line 2 is 1,0,10, wanted frame,track,left,top,width,height"),
+        ("1,0,10,30,thirty,64\n", "line 1 is 1,0,10,30,thirty,64, wanted"),
+        ("1,-1,10,30,32,64\n", "line 1 has track -1, as detections have that no tracker has joined"),
+        ("0,1,10,30,32,64\n", "line 1 has a frame below 1"),
+        ("1,1,10,30,0,64\n", "line 1 has a box of 0 x 64 pixels"),
+        ("", "is empty, wanted lines such as"),
+        ("40,0,10,30,32,64\n", "ends after frame 12, but its boxes go to frame 40"),
+    ],
+)
+def test_what_is_wrong_with_boxes_is_one_sentence(
+    text: str, sentence: str, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "door.txt").write_text(text)
+    assert prepare(video, "--out", tmp_path / "out") == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_what_is_no_video_or_has_no_boxes_is_one_sentence(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = tmp_path / "door.txt"
+    noise = tmp_path / "noise.avi"
+    noise.write_bytes(b"no video" * 100)
+    assert prepare(noise, "--boxes", boxes, "--out", tmp_path / "out") == 2
+    assert f"{noise}: cannot be read as a video" in capsys.readouterr().err
+    assert prepare(noise, "--out", tmp_path / "out") == 2
+    assert f"{tmp_path / 'noise.txt'}: no such file, wanted boxes in MOT's text format" in capsys.readouterr().err
+    assert prepare(video, noise, "--boxes", boxes, "--out", tmp_path / "out") == 2
+    assert "--boxes is one file for 2 videos" in capsys.readouterr().err
+    assert prepare(video, video, "--out", tmp_path / "out") == 2
+    assert "two videos are called door" in capsys.readouterr().err
+    assert prepare(video, "--min-frames", 13, "--out", tmp_path / "out") == 2
+    assert "no track has 13 frames; lower --min-frames" in capsys.readouterr().err

@@ -1,0 +1,68 @@
+"""What a table of results says of its protocol, and which rows its pictures show."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sptskm.config import Final
+from sptskm.evaluation import PROTOCOLS, Rows
+from sptskm.report import results as module
+from sptskm.report.results import Ranking, Results
+
+
+def made(protocol: str, has_clothes: bool = True) -> Results:
+    """One query; gallery of its camera, of its clothes elsewhere, of others, of another person, of junk."""
+    query = Rows([1], [1], [5])
+    gallery = Rows([1, 1, 1, 2, -1], [1, 2, 2, 2, 2], [6, 5, 6, 5, 5])
+    table: Any = SimpleNamespace(has_clothes=has_clothes)
+    return Results(
+        table=table,
+        query_rows=np.array([0]),
+        gallery_rows=np.arange(5),
+        query=query,
+        gallery=gallery,
+        rankings=[],
+        fusion=None,
+        features=[],
+        configs=[],
+        settings=Final(protocol=protocol),
+        provenance={},
+    )
+
+
+@pytest.mark.parametrize(
+    ("protocol", "left_out"),
+    [
+        ("mars-official", "AP by the trapezoid rule, same camera ignored"),
+        ("sptskm-smin", "AP by mean precision, cameras not looked at"),
+        ("ccvid-general", "AP by mean precision, same camera ignored"),
+        ("ccvid-clothes-changing", "AP by mean precision, same camera ignored, same clothes ignored"),
+        ("ccvid-same-clothes", "AP by mean precision, same camera ignored, other clothes ignored"),
+    ],
+)
+def test_a_protocol_is_told_in_a_sentence(protocol: str, left_out: str) -> None:
+    sentence = made(protocol).caption()
+    assert sentence == f"protocol {protocol}: gallery of 5 tracklets (1 junk, 0 distractors), {left_out}"
+
+
+def test_queries_in_changed_clothes_are_a_part_of_their_own_unless_the_protocol_asks_for_clothes() -> None:
+    for name, rules in PROTOCOLS.items():
+        parts = set(made(name).subsets)
+        assert parts == ({"all", "clothes changed"} if rules.clothes == "any" else {"all"})
+    assert set(made("mars-official", has_clothes=False).subsets) == {"all"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "shown"),
+    [
+        ("mars-official", [3, 2, 1]),
+        ("sptskm-smin", [3, 2, 1, 0]),
+        ("ccvid-clothes-changing", [3, 2]),
+        ("ccvid-same-clothes", [3, 1]),
+    ],
+)
+def test_pictures_show_the_rows_that_are_ranked(protocol: str, shown: list[int]) -> None:
+    ranking = Ranking("ssin", np.array([[5.0, 4.0, 3.0, 2.0, 1.0]]), None)  # type: ignore[arg-type]
+    assert module._first_results(made(protocol), ranking, 0).tolist() == shown
