@@ -57,9 +57,8 @@ def main() -> None:
                 read_dataset(root)
         disk.mkdir()
         for what, root, stage in (("files", files, "none"), ("pack", packed, "none"), ("copies", packed, disk)):
-            with step(f"train an epoch from {what}"):
-                opened, clips = trained(folder, root, str(stage))
-            print(f"    {clips:,} clips; opened below the data: {opened}")
+            opened, clips = trained(folder, root, str(stage))
+            print(f"an epoch of {clips:,} clips from {what}, {WORKERS} loader processes; opened: {opened}", flush=True)
 
 
 @contextmanager
@@ -99,17 +98,20 @@ def sptskm(*arguments: object) -> None:
 
 def trained(folder: Path, root: Path, stage: str) -> tuple[dict[str, int], int]:
     """One epoch under strace: files opened by their folder, and clips drawn."""
-    run, trace = folder / "run", folder / "trace"
-    shutil.rmtree(run, ignore_errors=True)
-    command = ["strace", "-f", "-qq", "-e", "trace=openat,open", "-o", str(trace), sys.executable, "-m", "sptskm.cli"]
+    run, traces = folder / "run", folder / "traces"
+    for old in (run, traces):
+        shutil.rmtree(old, ignore_errors=True)
+    traces.mkdir()
+    # a file a process (-ff): in a common one, calls that another process interrupts lose their results
+    command = ["strace", "-ff", "-qq", "-e", "trace=openat,open", "-o", str(traces / "of")]
+    command += [sys.executable, "-m", "sptskm.cli"]
     command += ["train", *TRAINED, f"data.root={root}", f"data.stage={stage}", f"run={run}"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
-    # a call that another process interrupts is on two lines, of which the first has the name
-    found = re.findall(rf'"{folder}/(files|pack|disk)/([^"]*)"(.*)', trace.read_text())
+    text = "".join(path.read_text() for path in traces.iterdir())
     opened: dict[str, int] = {}
-    for place, name, _ in (call for call in found if " = -1" not in call[2]):
+    for place, name in re.findall(rf'"{folder}/(files|pack|disk)/([^"]*)".* = \d', text):
         kind = f"{place}/{Path(name).suffix}"
         opened[kind] = opened.get(kind, 0) + 1
     steps = int(next(run.glob("checkpoint-*.pt")).stem.partition("-")[2])

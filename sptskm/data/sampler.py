@@ -24,7 +24,7 @@ class Draw(NamedTuple):
 
     def generator(self, seed: int) -> np.random.Generator:
         """The generator of this clip's window and augmentation."""
-        return np.random.default_rng([seed, self.epoch, self.position])
+        return np.random.default_rng([seed, self.epoch, 1 + self.position])
 
 
 class Batch(NamedTuple):
