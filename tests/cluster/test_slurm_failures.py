@@ -8,11 +8,17 @@ from pathlib import Path
 from conftest import CLUSTER, Slurm
 from runs import assert_same_end, ended, options, rank_of, until, until_training
 
+from sptskm.data import read_dataset
+from sptskm.data.packing import pack
+
 
 def test_a_killed_rank_ends_its_job_which_is_queued_again_and_ends_with_the_same_bits_before_the_final_job(
-    slurm: Slurm, configs: Path, cluster_file: Path, tmp_path: Path, finished: Path
+    slurm: Slurm, walkers: Path, configs: Path, cluster_file: Path, tmp_path: Path, finished: Path
 ) -> None:
-    jobs = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "ssin"))
+    packed, disk = tmp_path / "pack", tmp_path / "disk"
+    pack(read_dataset(walkers), packed, 100, workers=1)
+    from_copies = [f"data.root={packed}", f"data.stage={disk}"]  # which gives the same bits as from files, too
+    jobs = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "ssin"), *from_copies)
     until_training(tmp_path / "run" / "ssin")
     other = rank_of(jobs["ssin"], 0)
     os.kill(rank_of(jobs["ssin"], 1), signal.SIGKILL)
@@ -22,6 +28,7 @@ def test_a_killed_rank_ends_its_job_which_is_queued_again_and_ends_with_the_same
     slurm.wait(jobs["final"], "COMPLETED")
     alone, both = (json.loads((run / "final" / "results.json").read_text()) for run in (tmp_path / "run", finished))
     assert alone["results"][0] == both["results"][0]
+    assert sorted(path.name for path in disk.rglob("*.zip*")) == sorted(path.name for path in packed.glob("*.zip"))
 
 
 def test_a_job_that_loses_a_rank_too_often_fails_and_the_same_command_continues_it(
