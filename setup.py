@@ -12,7 +12,7 @@ setup(
         "torch>=2.4",
         "numpy>=1.26",
         "scipy>=1.11",
-        "opencv-python>=4.8",
+        "opencv-python>=4.11",
         "pyyaml>=6.0",
         "tensorboard>=2.15",
         "matplotlib>=3.8",
@@ -22,7 +22,10 @@ setup(
     ],
     extras_require={
         "optuna": ["optuna>=4.0"],
-        "dev": ["optuna>=4.0", "pytest>=8.0", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"],
+        "fast": ["simplejpeg>=1.8"],
+        "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"],
+        "search": ["faiss-cpu>=1.9"],
+        "dev": ["sptskm[onnx,search]", "optuna>=4.0", "simplejpeg>=1.8", "pytest>=8.0", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["sptskm = sptskm.cli:main"]},
 )

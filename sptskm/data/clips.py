@@ -5,6 +5,7 @@ what is cut from skeletons in `skeleton_clips`.
 Legend: c clips, T frames, H rows, W columns.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -35,11 +36,17 @@ class TrainItem(NamedTuple):
     row: Tensor
 
 
-class Pixels(NamedTuple):
-    """Frames and masks of clips."""
+class Memory(NamedTuple):
+    """Room for B clips, all of it in one piece, which is handed from process to process as one."""
 
     frames: Tensor
+    """(B, T, H, W, 3) uint8."""
     masks: Tensor
+    """(B, T, H, W) uint8."""
+    views: Tensor
+    """(B, 4) int32, see `augment.View`."""
+    rows: Tensor
+    """(B,) int64."""
 
 
 class Piece(NamedTuple):
@@ -76,18 +83,25 @@ class FrameSource:
     on_device: bool = False
     """Whether training clips are augmented on the device they go to, which is left to `augment.show_together`."""
 
-    def memory(self, *count: int) -> Pixels:
-        """Room for so many clips: frames (..., T, H, W, 3) and masks (..., T, H, W) uint8."""
-        shape = (*count, self.clips.frames, self.clips.height, self.clips.width)
-        return Pixels(torch.empty((*shape, 3), dtype=torch.uint8), torch.empty(shape, dtype=torch.uint8))
+    def memory(self, count: int, shared: bool = False) -> Memory:
+        """Room for so many clips, in memory that processes share or in this one's."""
+        shape = count, self.clips.frames, self.clips.height, self.clips.width
+        pixels = math.prod(shape)
+        whole = torch.empty(24 * count + 4 * pixels, dtype=torch.uint8)
+        rows, views, frames, masks = (whole.share_memory_() if shared else whole).split(
+            [8 * count, 16 * count, 3 * pixels, pixels]
+        )
+        return Memory(
+            frames.view(*shape, 3), masks.view(shape), views.view(torch.int32).view(count, 4), rows.view(torch.int64)
+        )
 
-    def draw(self, row: int, rng: np.random.Generator, out: Pixels) -> augment.View:
-        """A random training clip, written to `out`, and what of it is left to be shown by the device."""
+    def draw(self, row: int, rng: np.random.Generator, frames_THW3: Tensor, masks_THW: Tensor) -> augment.View:
+        """A random training clip, written to these places, and what of it is left to be shown by the device."""
         window = windows.random_window(int(self.table.lengths[row]), self.clips.frames, rng, self.clips.last_window)
+        view = augment.draw_view(self.clips.height, self.clips.width, rng)
         images = read_images(self.table, row, window)
-        view, size = augment.draw_view(self.clips.height, self.clips.width, rng), out.masks.shape[1:]
-        later = self.on_device and all(mask.shape == size for _, mask in images)
-        _write(images, augment.PLAIN if later else view, out)
+        later = self.on_device and all(mask.shape == masks_THW.shape[1:] for _, mask in images)
+        _write(images, augment.PLAIN if later else view, frames_THW3, masks_THW)
         return view if later else augment.PLAIN
 
     def all_clips(self, row: int) -> IntArray:
@@ -96,10 +110,10 @@ class FrameSource:
 
     def read(self, row: int, clips_cT: IntArray) -> Inputs:
         """Test clips: frames (c, T, H, W, 3) and masks (c, T, H, W) uint8."""
-        out = self.memory(len(clips_cT))
         images = read_images(self.table, row, clips_cT.ravel())
-        _write(images, augment.PLAIN, Pixels(*(x.flatten(0, 1) for x in out)))
-        return tuple(out)
+        frames, masks, *_ = self.memory(len(clips_cT))
+        _write(images, augment.PLAIN, frames.flatten(0, 1), masks.flatten(0, 1))
+        return frames, masks
 
 
 def read_images(table: Tracklets, row: int, frames: IntArray) -> list[Images]:
@@ -120,10 +134,10 @@ def _read(file: Readable, mask_file: Readable) -> Images:
     return image, mask
 
 
-def _write(images: list[Images], view: augment.View, out: Pixels) -> None:
-    for pair, frame, mask in zip(images, out.frames.numpy(), out.masks.numpy(), strict=True):
-        augment.show(pair[0], view, frame)
-        augment.show(pair[1], view, mask)
+def _write(images: list[Images], view: augment.View, frames_FHW3: Tensor, masks_FHW: Tensor) -> None:
+    for (image, mask), frame_HW3, mask_HW in zip(images, frames_FHW3.numpy(), masks_FHW.numpy(), strict=True):
+        augment.show(image, view, frame_HW3)
+        augment.show(mask, view, mask_HW)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,30 +145,26 @@ class TrainClips(Dataset[TrainItem]):
     """Batches of random, augmented clips, one per Draw; the same clip for the same draw on any rank or worker.
 
     A loader process writes its batches to the same RING places again and again: fresh memory costs as much as what is
-    written there, also where it is shared. A batch is what it was until the next one is asked for.
+    written there, the more where it is shared. So a batch is what it was only until the next one is asked for.
     """
 
     source: FrameSource
     seed: int
-    _ring: deque[Pixels] = field(default_factory=deque, init=False)
+    _ring: deque[Memory] = field(default_factory=deque, init=False)
 
     def __getitem__(self, draws: list[Draw]) -> TrainItem:
-        out = self._memory(len(draws))
-        views = [
-            self.source.draw(draw.row, draw.generator(self.seed), Pixels(*clip))
-            for draw, clip in zip(draws, zip(*out, strict=True), strict=True)
-        ]
-        inputs = (*out, torch.tensor(views, dtype=torch.int32)) if self.source.on_device else tuple(out)
-        return TrainItem(inputs, torch.tensor([draw.row for draw in draws]))
+        frames, masks, views, rows = self._memory(len(draws))
+        for draw, *places, view, row in zip(draws, frames, masks, views, rows, strict=True):
+            view[:] = torch.tensor(self.source.draw(draw.row, draw.generator(self.seed), *places))
+            row.fill_(draw.row)
+        return TrainItem((frames, masks, views) if self.source.on_device else (frames, masks), rows)
 
-    def _memory(self, count: int) -> Pixels:
+    def _memory(self, count: int) -> Memory:
         if get_worker_info() is None:
             return self.source.memory(count)
-        if not self._ring or len(self._ring[0].frames) != count:
+        if not self._ring or len(self._ring[0].rows) != count:
             self._ring.clear()
-            for _ in range(RING):
-                frames, masks = self.source.memory(count)
-                self._ring.append(Pixels(frames.share_memory_(), masks.share_memory_()))
+            self._ring.extend(self.source.memory(count, shared=True) for _ in range(RING))
         self._ring.rotate()
         return self._ring[0]
 

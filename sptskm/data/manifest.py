@@ -18,7 +18,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -69,7 +69,7 @@ def read_entries(path: Path, split: bool = True) -> list[Entry]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted a manifest ({', '.join(FORMS)})")
-    check = partial(_check_columns, split=split)
+    check = partial(_check_columns, wanted=[name for name in REQUIRED if split or name != "split"])
     named = [(place, _entry(line, f"{path}: {place}")) for place, line in read_lines(path, check)]
     _check_entries(path, named, split)
     return [entry for _, entry in named]
@@ -85,12 +85,11 @@ def write_entries(path: Path, entries: Iterable[Entry]) -> None:
     write_lines(path, [dict(vars(entry)) for entry in entries])
 
 
-def _check_columns(found: Sequence[str], place: str, split: bool) -> None:
+def _check_columns(found: Sequence[str], place: str, wanted: Sequence[str]) -> None:
     if unknown := [name for name in found if name not in FIELDS]:
         raise DataError(f"{place} has the column {unknown[0]!r}, wanted some of {', '.join(FIELDS)}")
     if len(set(found)) < len(found):
         raise DataError(f"{place} has the columns {', '.join(found)}, wanted each once")
-    wanted = [name for name in REQUIRED if split or name != "split"]
     if missing := [name for name in wanted if name not in found]:
         raise DataError(
             f"{place} lacks the column {missing[0]}, "
@@ -155,6 +154,25 @@ def read_manifest(path: Path, test: bool = True) -> Tracklets:
     FileNotFoundError naming the file and the line or tracklet at fault.
     """
     return as_table(path, read_entries(path), test)
+
+
+def read_unlabelled(path: Path) -> Tracklets:
+    """The table of a manifest whose lines need no more than tracklet and frames; raises as `read_manifest`.
+
+    A line without a pid is junk, one without a split in the gallery; all cameras that are not said are one.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, wanted a manifest ({', '.join(FORMS)})")
+    lines = read_lines(path, partial(_check_columns, wanted=("tracklet", "frames")))
+    named = [(place, _completed(_entry(line, f"{path}: {place}"))) for place, line in lines]
+    _check_entries(path, named)
+    return as_table(path, [entry for _, entry in named])
+
+
+def _completed(entry: Entry) -> Entry:
+    split = entry.split or "gallery"
+    nameless = not entry.pid and split not in NAMELESS
+    return replace(entry, camera=entry.camera or "-", split="junk" if nameless else split)
 
 
 def as_table(path: Path, entries: Sequence[Entry], test: bool = True) -> Tracklets:

@@ -37,11 +37,11 @@ def table(root: Path) -> Tracklets:
     return read_mars(root)
 
 
-def drawn(source: clips.FrameSource, row: int, seed: int = 0) -> clips.Pixels:
+def drawn(source: clips.FrameSource, row: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """A training clip: frames (T, H, W, 3) and masks (T, H, W)."""
-    (out,) = (clips.Pixels(*clip) for clip in zip(*source.memory(1), strict=True))
-    source.draw(row, np.random.default_rng(seed), out)
-    return out
+    (frames,), (masks,), *_ = source.memory(1)
+    source.draw(row, np.random.default_rng(seed), frames, masks)
+    return frames, masks
 
 
 def test_a_batch_is_uint8_frames_and_masks_of_the_wanted_size_and_their_rows(table: Tracklets) -> None:
@@ -71,7 +71,7 @@ def test_frames_arrive_red_green_blue(table: Tracklets) -> None:
 def test_the_last_frame_is_drawn_unless_the_published_sampling_is_chosen(table: Tracklets) -> None:
     for last_window in (True, False):
         source = clips.FrameSource(table, replace(SSIN, last_window=last_window))
-        seen = {round(drawn(source, 2, seed).frames[-1].float().mean().item()) for seed in range(30)}
+        seen = {round(drawn(source, 2, seed)[0][-1].float().mean().item()) for seed in range(30)}
         assert (80 in seen) is last_window, "row 2 has frames of brightness 50 to 80"
 
 
@@ -99,6 +99,19 @@ def test_what_is_left_to_the_device_gives_the_same_clips(walkers: Path, size: tu
     shown_frames, shown_masks = show_together(raw_frames, views), show_together(raw_masks[..., None], views)[..., 0]
     for found, wanted in ((shown_frames, frames), (shown_masks, masks)):
         assert (found.int() - wanted.int()).abs().max() <= 1  # not 0, see test_augment
+
+
+def test_a_clip_whose_frames_differ_in_size_is_not_left_to_the_device(table: Tracklets) -> None:
+    for modality, channels in (("frames", 3), ("masks", 1)):
+        image = np.random.default_rng(0).integers(0, 256, (30, 20, channels), dtype=np.uint8)
+        table.path(0, 1, modality).write_bytes(cv2.imencode(".png", image)[1].tobytes())  # type: ignore[arg-type]
+    here = clips.FrameSource(table, SSIN)
+    draws = [Draw(0, 0, position) for position in range(8)]
+    wanted = clips.TrainClips(here, seed=0)[draws].inputs
+    frames, masks, views = clips.TrainClips(replace(here, on_device=True), seed=0)[draws].inputs
+    assert torch.equal(frames, wanted[0])
+    assert torch.equal(masks, wanted[1])
+    assert not views.any()
 
 
 def test_loader_processes_give_the_same_batches_from_a_pack_and_leave_the_one_in_use_alone(

@@ -9,6 +9,7 @@ import pytest
 import scipy.io
 from numpy.typing import NDArray
 
+from sptskm.data import files
 from sptskm.data.errors import DataError
 from sptskm.data.files import ATTEMPTS, read_frame, read_mask, read_skeleton
 
@@ -162,3 +163,64 @@ def test_a_mat_file_with_other_content_says_what_it_holds(
     scipy.io.savemat(path, content)
     with pytest.raises(DataError, match=rf"^skeleton {path}: .*{message}"):
         read_skeleton(path)
+
+
+def photo(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Something with edges, gradients and noise."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (9, 5, 3), dtype=np.uint8)
+    smooth = cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC).astype(int)
+    return (smooth + rng.integers(-20, 20, (*shape, 3))).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(256, 128), (37, 53), (64, 32)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        [cv2.IMWRITE_JPEG_QUALITY, 95],
+        [cv2.IMWRITE_JPEG_QUALITY, 50, cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+        [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444],
+        [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422],
+    ],
+)
+def test_the_faster_decoder_gives_the_pixels_of_opencv(
+    shape: tuple[int, int], options: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("simplejpeg")
+    for number, image in enumerate((photo(shape), photo(shape)[..., 0])):
+        path = tmp_path / f"{number}.jpg"
+        path.write_bytes(cv2.imencode(".jpg", image, options)[1].tobytes())
+        fast = read_frame(path)
+        with monkeypatch.context() as context:
+            context.setattr(files, "simplejpeg", None)
+            np.testing.assert_array_equal(fast, read_frame(path))
+
+
+def test_a_frame_that_says_how_it_is_turned_is_turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turned = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    plain = cv2.imencode(".jpg", photo((64, 32)))[1].tobytes()
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(plain[:2] + b"\xff\xe1" + (len(turned) + 2).to_bytes(2, "big") + turned + plain[2:])
+    found = read_frame(path)
+    assert found.shape == (32, 64, 3)
+    monkeypatch.setattr(files, "simplejpeg", None)
+    np.testing.assert_array_equal(found, read_frame(path))
+
+
+def test_a_frame_cut_short_is_read_or_refused_as_by_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = cv2.imencode(".jpg", photo((64, 32)))[1].tobytes()
+    for length in (100, len(content) // 2, len(content) - 2):
+        path = tmp_path / f"{length}.jpg"
+        path.write_bytes(content[:length])
+        found = [outcome_of(path)]
+        with monkeypatch.context() as context:
+            context.setattr(files, "simplejpeg", None)
+            found.append(outcome_of(path))
+        assert found[0] == found[1]
+
+
+def outcome_of(path: Path) -> bytes | str:
+    try:
+        return read_frame(path).tobytes()
+    except DataError as error:
+        return str(error)
