@@ -102,12 +102,16 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(command=_train)
 
     evaluate = commands.add_parser("evaluate", help="extract, fuse and report one or two trained runs")
-    evaluate.add_argument("runs", nargs="+", type=Path, metavar="run")
-    evaluate.add_argument("--out", type=Path, required=True, help="folder for the results")
+    evaluate.add_argument("runs", nargs="*", type=Path, metavar="run")
+    evaluate.add_argument("--out", type=Path, help="folder for the results")
+    evaluate.add_argument("--explain", type=Path, metavar="DATA", help="only say what a protocol counts on a data set")
+    evaluate.add_argument("--protocol", help="name, or a .yaml file with rules of one's own (as --set protocol=...)")
     evaluate.add_argument("--final", type=Path, help="file with settings of the final job (default: the defaults)")
     evaluate.add_argument("--set", nargs="*", default=[], metavar="key=value", dest="settings")
     evaluate.add_argument("--overrides", nargs="*", default=[], metavar="section.key=value")
     evaluate.set_defaults(command=_evaluate)
+
+    _feature_options(commands)
 
     compare = commands.add_parser("compare", help="two evaluations of the same queries: which is better, and how sure")
     compare.add_argument("a", metavar="FOLDER[:STREAM]", help="folder of an evaluation; ssin, smin or fused")
@@ -118,6 +122,36 @@ def _parser() -> argparse.ArgumentParser:
     summary.add_argument("folders", nargs="+", type=Path, metavar="folder")
     summary.set_defaults(command=_summary)
     return parser
+
+
+def _feature_options(commands: Any) -> None:
+    extract = commands.add_parser("extract", help="embed all tracklets of any data set by a trained run")
+    extract.add_argument("run", type=Path)
+    extract.add_argument(
+        "--data", type=Path, required=True, help="MARS layout, pack or manifest; labels are not needed"
+    )
+    extract.add_argument("--out", type=Path, required=True, metavar="FEATURES.npz")
+    extract.add_argument("--overrides", nargs="*", default=[], metavar="section.key=value")
+    extract.set_defaults(command=_extract)
+
+    search = commands.add_parser("search", help="the nearest tracklets of a gallery of features")
+    search.add_argument("--gallery", type=Path, required=True, metavar="FEATURES.npz")
+    search.add_argument("--gallery-smin", type=Path, metavar="FEATURES.npz", help="fuse with these, of the same data")
+    search.add_argument("--query", required=True, help="a tracklet of the gallery, or a .npz file of features")
+    search.add_argument("--query-smin", type=Path, metavar="FEATURES.npz", help="beside a file as --query")
+    search.add_argument("--weight", type=float, default=0.5, help="of SMIN where both are fused (default: 0.5)")
+    search.add_argument("--top", type=int, default=10)
+    search.add_argument("--index", action="store_true", help="approximate, by an index that is kept beside the gallery")
+    search.add_argument("--data", type=Path, help="the gallery's data set, for names and the picture")
+    search.add_argument("--out", type=Path, metavar="PICTURE.png", help="draw the results, with --data")
+    search.set_defaults(command=_search)
+
+    export = commands.add_parser("export", help="write a trained run, or both streams, as ONNX")
+    export.add_argument("run", type=Path)
+    export.add_argument("--smin", type=Path, metavar="RUN")
+    export.add_argument("--results", type=Path, help="of `evaluate`: write the fused distance as well")
+    export.add_argument("--out", type=Path, required=True, metavar="MODEL.onnx")
+    export.set_defaults(command=_export)
 
 
 def _synth_options(synth: argparse.ArgumentParser) -> None:
@@ -227,6 +261,45 @@ def _train(options: argparse.Namespace) -> int:
     return 0 if train(load(options.file, options.overrides)).finished else EXIT_STOPPED
 
 
+def _extract(options: argparse.Namespace) -> None:
+    from sptskm.extraction import extract_run
+
+    enter_step()
+    with stop_flag() as stop:
+        features = extract_run(options.run, options.data, options.out, options.overrides, stop)
+    if features is not None:
+        without = int((~features.valid_N).sum())
+        print(
+            f"{options.out}: {len(features)} tracklets" + (f", {without} of them without any input" if without else "")
+        )
+
+
+def _search(options: argparse.Namespace) -> None:
+    from sptskm.nearest import Pair, index_beside, search, write_picture
+    from sptskm.report.features import read_features
+
+    if options.out is not None and options.data is None:
+        raise ConfigError("a picture was asked for by --out, wanted the data set by --data as well")
+
+    def pair(first: Path, smin: Path | None) -> Pair:
+        return Pair(read_features(first), None if smin is None else read_features(smin))
+
+    gallery = pair(options.gallery, options.gallery_smin)
+    query = pair(Path(options.query), options.query_smin) if options.query.endswith(".npz") else options.query
+    index = index_beside(options.gallery, options.gallery_smin, options.weight) if options.index else None
+    found = search(gallery, query, options.top, options.weight, index)
+    names = None if options.data is None else read_dataset(options.data)
+    print(found.text(names))
+    if options.out is not None and names is not None:
+        write_picture(options.out, found.picture(names))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from sptskm.export import export
+
+    print("\n".join(map(str, export(options.run, options.out, options.smin, options.results))))
+
+
 def _compare(options: argparse.Namespace) -> None:
     from sptskm.report.comparison import compare
 
@@ -239,15 +312,35 @@ def _summary(options: argparse.Namespace) -> None:
     print(summary(options.folders))
 
 
+def _final_settings(options: argparse.Namespace) -> Final:
+    changes = [*options.settings, *([] if options.protocol is None else [f"protocol={options.protocol}"])]
+    if options.final is None:
+        return apply_overrides(Final(), changes)
+    if options.final.is_file():
+        return load_final(options.final, changes)
+    raise FileNotFoundError(f"configuration {options.final}: no such file")
+
+
+def _explained(data: Path, name: str) -> str:
+    from sptskm.evaluation import Rows, explain, protocol
+    from sptskm.report.console import table as text_table
+
+    rules, table = protocol(name), read_dataset(data)
+    test = table.test
+    labels = Rows(table.pids_N[test], table.camids_N[test], table.clothes_N[test] if table.has_clothes else None)
+    found = explain(rules, labels, table.lengths[test], table.query)
+    return f"{text_table(*found.counts())}\n\n{text_table(*found.cameras())}"
+
+
 def _evaluate(options: argparse.Namespace) -> None:
+    settings = _final_settings(options)
+    if (options.explain is None) != bool(options.runs) or (options.explain is None) != bool(options.out):
+        raise ConfigError("evaluate wants runs and --out, or --explain with a data set")
+    if options.explain is not None:
+        print(_explained(options.explain, settings.protocol))
+        return
     from sptskm.final import final
 
-    if options.final is None:
-        settings = apply_overrides(Final(), options.settings)
-    elif options.final.is_file():
-        settings = load_final(options.final, options.settings)
-    else:
-        raise FileNotFoundError(f"configuration {options.final}: no such file")
     enter_step()
     with stop_flag() as stop:
         results = final(options.runs, options.out, settings, options.overrides, stop)

@@ -204,8 +204,9 @@ class Final:
     """The final job: extract, fuse, report."""
 
     protocol: str = "mars-official"
-    normalisation: Literal["zscore", "minmax"] = "zscore"
-    """How the two streams' distances are made comparable."""
+    """Name of a protocol, or the path of a .yaml file with rules of one's own."""
+    normalisation: Literal["zscore", "minmax", "rank", "concat", "auto"] = "zscore"
+    """How the two streams' distances are made comparable; auto = chosen on the held-out identities, with the weight."""
     weight: float | None = None
     """Share of SMIN in the fused distance; empty = chosen on the held-out identities."""
     weight_step: float = 0.05
@@ -214,6 +215,8 @@ class Final:
     def __post_init__(self) -> None:
         if self.weight is not None and not 0 <= self.weight <= 1:
             raise ConfigError(f"weight is {self.weight}, wanted 0 (SSIN alone) to 1 (SMIN alone)")
+        if self.weight is not None and self.normalisation == "auto":
+            raise ConfigError("normalisation is auto with a weight, wanted both chosen or both given")
         if not 0 < self.weight_step <= 1:
             raise ConfigError(f"weight_step is {self.weight_step}, wanted more than 0 and at most 1")
 

@@ -6,7 +6,7 @@ Legend: N tracklets, Q queries, G gallery rows.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,10 @@ from sptskm.evaluation import (
     select,
     stream_distances,
 )
-from sptskm.report.results import Fusion, Ranking, Results, write
+from sptskm.report.insight import Insight
+from sptskm.report.results import Fusion, Ranking, Results
+from sptskm.report.writing import write
+from sptskm.training.explain import explain
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir, read_state
@@ -47,6 +50,7 @@ class Trained:
     held_out: Features
     test: Features
     provenance: Mapping[str, Any]
+    insight: Insight
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +68,19 @@ class Part:
         valid = (features.valid_N[rows] for rows in (self.query_rows, self.gallery_rows))
         return stream_distances(query, gallery, *valid)
 
-    def fusable(self, ssin: Features, smin: Features) -> StreamDistances:
-        """Distances of both streams, and which tracklets have a skeleton."""
+    def fusable(self, ssin: Features, smin: Features, kind: Normalisation) -> StreamDistances:
+        """Distances of both streams, of unit features where these are to be concatenated, and who has a skeleton."""
+        if kind == "concat":
+            ssin, smin = _unit(ssin), _unit(smin)
         return StreamDistances(
             self.alone(ssin), self.alone(smin), smin.valid_N[self.query_rows], smin.valid_N[self.gallery_rows]
         )
+
+
+def _unit(features: Features) -> Features:
+    length_N1 = np.linalg.norm(features.features_ND, axis=1, keepdims=True)
+    unit_ND = (features.features_ND / np.where(length_N1 > 0, length_N1, 1)).astype(np.float32)
+    return replace(features, features_ND=unit_ND)
 
 
 @dataclass(frozen=True)
@@ -121,11 +133,8 @@ def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | 
         stream.config.stream: evaluate(part.alone(stream.held_out), part.query, part.gallery, settings.protocol).mAP
         for stream in (ssin, smin)
     }
-    found = []
-    for kind in get_args(Normalisation):
-        weight, curve_W2 = _weigh(ssin, smin, part, replace(open_to_choice, normalisation=kind))
-        found.append(HeldOut(kind, weight, {**alone, "fused": float(curve_W2[:, 1].max())}))
-    return max(found, key=lambda one: one.mAP["fused"])
+    kind, weight, curve_W2 = _best(ssin, smin, part, replace(open_to_choice, normalisation="auto"))
+    return HeldOut(kind, weight, {**alone, "fused": float(curve_W2[:, 1].max())})
 
 
 def _trained(
@@ -133,7 +142,10 @@ def _trained(
 ) -> list[Trained] | None:
     """The runs with their features, SSIN first, on rank 0; every rank calls it alike."""
     states = [_weights(RunDir(run)) for run in runs]
-    configs = [apply_overrides(from_dict(state["config"]), overrides) for state in states]
+    configs = [
+        replace(apply_overrides(from_dict(state["config"]), overrides), run=str(run))  # it may have been moved
+        for state, run in zip(states, runs, strict=True)
+    ]
     _check(configs, states, settings)
     with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
         pairs = zip(configs, states, strict=True)
@@ -184,7 +196,8 @@ def _extract(config: Config, state: Mapping[str, Any], world: World, stop: StopF
         for part in (slice(None, cut), slice(cut, None))
     )
     origin = {"step": state["step"], "held_out_mAP": state["best_mAP"], "version": state["version"]}
-    return Trained(config, setup.table, setup.split, held_out, test, {**state["provenance"], **origin})
+    insight = explain(model, setup, test, world) if world.is_main else Insight()
+    return Trained(config, setup.table, setup.split, held_out, test, {**state["provenance"], **origin}, insight)
 
 
 def _part(table: Tracklets, rows: NDArray[np.int64], query: NDArray[np.int64], name: str) -> Part:
@@ -211,10 +224,9 @@ def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
     if len(streams) == 2:
         ssin, smin = streams
         fusion = _choose(ssin, smin, settings)
-        both = test.fusable(ssin.test, align(ssin.test, smin.test))
-        fused_QG = fuse(
-            both.ssin_QG, both.smin_QG, both.valid_query_Q, both.valid_gallery_G, fusion.weight, settings.normalisation
-        )
+        kind = cast(Normalisation, fusion.normalisation)
+        both = test.fusable(ssin.test, align(ssin.test, smin.test), kind)
+        fused_QG = fuse(both.ssin_QG, both.smin_QG, both.valid_query_Q, both.valid_gallery_G, fusion.weight, kind)
         scores = evaluate(fused_QG, test.query, test.gallery, settings.protocol)
         rankings.append(Ranking("fused", fused_QG, scores))
     return Results(
@@ -229,6 +241,10 @@ def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
         configs=[stream.config for stream in streams],
         settings=settings,
         provenance={stream.config.stream: stream.provenance for stream in streams},
+        insight=Insight(
+            [attention for stream in streams for attention in stream.insight.attention],
+            next((stream.insight.joints for stream in streams if stream.insight.joints is not None), None),
+        ),
     )
 
 
@@ -237,12 +253,20 @@ def _choose(ssin: Trained, smin: Trained, settings: Final) -> Fusion:
     if settings.weight is not None:
         return Fusion(settings.weight, settings.normalisation, None)
     held_out = _part(ssin.table, ssin.split.held_out, ssin.split.query, settings.protocol)
-    weight, curve_W2 = _weigh(ssin, smin, held_out, settings)
-    return Fusion(weight, settings.normalisation, curve_W2)
+    kind, weight, curve_W2 = _best(ssin, smin, held_out, settings)
+    return Fusion(weight, kind, curve_W2)
 
 
-def _weigh(ssin: Trained, smin: Trained, held_out: Part, settings: Final) -> tuple[float, NDArray[np.float64]]:
-    """The best weight on the held-out identities, and the mAP of every weight (W, 2)."""
-    both = held_out.fusable(ssin.held_out, align(ssin.held_out, smin.held_out))
+def _best(
+    ssin: Trained, smin: Trained, held_out: Part, settings: Final
+) -> tuple[Normalisation, float, NDArray[np.float64]]:
+    """The normalisation, given or the best on the held-out identities, its best weight, and the mAP of all (W, 2)."""
     grid = np.linspace(0, 1, round(1 / settings.weight_step) + 1).tolist()
-    return choose_weight(both, held_out.query, held_out.gallery, settings.protocol, grid, settings.normalisation)
+    aligned = align(ssin.held_out, smin.held_out)
+    kinds = get_args(Normalisation) if settings.normalisation == "auto" else (settings.normalisation,)
+    found: list[tuple[Normalisation, float, NDArray[np.float64]]] = []
+    for kind in kinds:
+        both = held_out.fusable(ssin.held_out, aligned, kind)
+        chosen = choose_weight(both, held_out.query, held_out.gallery, settings.protocol, grid, kind)
+        found.append((kind, *chosen))
+    return max(found, key=lambda one: one[2][:, 1].max())  # the first of equal ones

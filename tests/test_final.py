@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sptskm.config import ConfigError, Final
 from sptskm.data import read_mars
+from sptskm.evaluation import protocol
 from sptskm.final import final, fuse_held_out
 from sptskm.report.comparison import compare, read_judged
 from sptskm.training.endings import Stopped
@@ -26,6 +27,13 @@ def runs(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     for stream in ("ssin", "smin"):
         train(small_config(stream, walkers, folder / stream))
     return {stream: folder / stream for stream in ("ssin", "smin")}
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are drawn once, for `results`, which is made before this; the others are about numbers."""
+    monkeypatch.setattr("sptskm.report.writing.pictures", lambda _: [])
+    monkeypatch.setattr("sptskm.report.writing.write_projector", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +97,24 @@ def test_features_load_without_pickle_and_carry_their_keys(results, walkers):
 def test_the_board_has_metrics_curves_and_pictures(results):
     out, _ = results
     events = EventAccumulator(str(out)).Reload()
-    assert events.Tags()["images"] == ["CMC", "fusion weight", "ranked results"]
-    assert (out / "ranked-results.png").is_file()
+    assert set(events.Tags()["images"]) >= {"CMC", "fusion weight", "ranked results best", "attention", "joints"}
+    assert (out / "ranked-results-best.png").is_file()
     for name in ("SSIN", "SMIN", "fused"):
         events = EventAccumulator(str(out / name)).Reload()
         assert [event.step for event in events.Scalars("CMC over rank")] == list(range(1, 51))
         assert {"all queries/mAP", "clothes changed queries/rank-1"} <= set(events.Tags()["scalars"])
+
+
+def test_the_report_shows_everything_that_the_runs_know(results, runs):
+    out, _ = results
+    content = (out / "report.html").read_text()
+    for part in ("results", "ranked", "cameras", "distances", "insight", "training", "provenance", "glossary"):
+        assert f'<section id="{part}">' in content
+    for run in runs.values():
+        assert f"As logged in {run}" in content
+    saved = json.loads((out / "results.json").read_text())
+    assert saved["provenance"]["ssin"]["split"] in content
+    assert (out / "projector" / "projector_config.pbtxt").is_file()
 
 
 def test_doing_it_again_gives_the_same_numbers_and_counts_the_look_at_test(runs, results, tmp_path):
@@ -232,3 +252,20 @@ def test_the_rankings_of_an_evaluation_can_be_compared_query_by_query(results, w
     assert f"{judged['fused'].ap_Q.size} queries" in compare(f"{out}:ssin", str(out))
     line = json.loads((out / "results.json").read_text())["results"][0]
     assert line["mAP_interval"][0] < line["mAP"] < line["mAP_interval"][1]
+
+
+def test_the_normalisation_too_can_be_chosen_on_the_held_out_identities(runs, tmp_path):
+    both = [runs["ssin"], runs["smin"]]
+    found = final(both, tmp_path / "auto", Final(normalisation="auto"))
+    chosen = fuse_held_out(both, Final())
+    assert (found.fusion.normalisation, found.fusion.weight) == (chosen.normalisation, chosen.weight)
+    again = final(both, tmp_path / "named", Final(normalisation=chosen.normalisation, weight=chosen.weight))
+    assert again.lines() == found.lines()
+
+
+def test_a_protocol_in_a_file_gives_its_own_name_to_every_line(runs, tmp_path):
+    rules = {**vars(protocol("mars-standard")), "name": "mine"}
+    (tmp_path / "rules.yaml").write_text("\n".join(f"{key}: {value}" for key, value in rules.items()))
+    found = final([runs["smin"]], tmp_path / "final", Final(protocol=str(tmp_path / "rules.yaml")))
+    assert {line["protocol"] for line in found.lines()} == {"mine"}
+    assert "protocol mine" in found.text()

@@ -2,6 +2,7 @@
 
 from sptskm.evaluation.cameras import CameraPairs, camera_pairs
 from sptskm.evaluation.distances import squared_distances, stream_distances
+from sptskm.evaluation.explain import Explained, explain
 from sptskm.evaluation.fusion import Features, Normalisation, StreamDistances, align, choose_weight, fuse
 from sptskm.evaluation.metrics import (
     Rows,
@@ -12,13 +13,16 @@ from sptskm.evaluation.metrics import (
     not_ranked,
 )
 from sptskm.evaluation.protocols import PROTOCOLS, Protocol, check_labels, protocol, select
+from sptskm.evaluation.reranking import Reranking, rerank
 
 __all__ = [
     "PROTOCOLS",
     "CameraPairs",
+    "Explained",
     "Features",
     "Normalisation",
     "Protocol",
+    "Reranking",
     "Rows",
     "Scores",
     "StreamDistances",
@@ -29,9 +33,11 @@ __all__ = [
     "clothes_changed",
     "evaluate",
     "evaluate_features",
+    "explain",
     "fuse",
     "not_ranked",
     "protocol",
+    "rerank",
     "select",
     "squared_distances",
     "stream_distances",

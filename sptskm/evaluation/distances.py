@@ -1,30 +1,35 @@
 """Squared Euclidean distances in float64, with exact ties for identical rows.
 
-Shape suffixes: Q queries, G gallery rows, D feature length.
+Shape suffixes: Q queries, G gallery rows, D feature length, T queries of a tile, S gallery rows of a strip, C copies
+of other gallery rows.
 """
 
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
 
+TILE: Final = 64
+STRIP: Final = 2048
+
 
 class SquaredDistances:
     """A gallery prepared once, to be compared with blocks of queries.
 
-    A matrix product may give identical gallery rows results that differ in the last bit, by their
-    place in the matrix. Every copy therefore takes the result of its first twin, so that ties stay
-    ties, whatever the block size or the number of threads.
+    A matrix product may give the same pair results that differ in the last bit, by the shape of the matrices and the
+    place in them. Products are therefore of one shape, TILE queries by STRIP gallery rows, filled up with zeros, and
+    every copy of a gallery row takes the result of its first twin: ties stay ties, and distances are the same
+    whatever the block of queries, if blocks start at multiples of TILE. Only a strip is held in float64.
     """
 
     def __init__(self, gallery_GD: Floats) -> None:
         self._features_GD = _matrix("gallery", gallery_GD)
-        self._squares_G = np.einsum("gd,gd->g", self._features_GD, self._features_GD)
         twin_G = _first_twins(self._features_GD)
-        self._twin_G = None if np.array_equal(twin_G, np.arange(len(twin_G))) else twin_G
+        self._copies_C = np.flatnonzero(twin_G != np.arange(len(twin_G)))
+        self._twins_C = twin_G[self._copies_C]
 
     def to(self, query_QD: Floats) -> NDArray[np.float64]:
         """Squared Euclidean distances (Q, G), never below 0.
@@ -36,12 +41,29 @@ class SquaredDistances:
             raise ValueError(
                 f"query features have {query.shape[1]} values, gallery features {self._features_GD.shape[1]}"
             )
-        distance_QG = query @ self._features_GD.T
-        distance_QG *= -2.0
-        distance_QG += np.einsum("qd,qd->q", query, query)[:, None]
-        distance_QG += self._squares_G
-        np.maximum(distance_QG, 0.0, out=distance_QG)
-        return distance_QG if self._twin_G is None else distance_QG[:, self._twin_G]
+        distance_QG = np.empty((len(query), len(self._features_GD)))
+        for first in range(0, len(self._features_GD), STRIP):
+            strip_DS = np.ascontiguousarray(_filled(self._features_GD[first : first + STRIP], STRIP).T)
+            squares_S = np.einsum("ds,ds->s", strip_DS, strip_DS)
+            for start in range(0, len(query), TILE):
+                place_TS = distance_QG[start : start + TILE, first : first + STRIP]
+                tile_TD = _filled(query[start : start + TILE], TILE)
+                product_TS = tile_TD @ strip_DS
+                product_TS *= -2.0
+                product_TS += np.einsum("td,td->t", tile_TD, tile_TD)[:, None]
+                product_TS += squares_S
+                np.maximum(product_TS[: place_TS.shape[0], : place_TS.shape[1]], 0.0, out=place_TS)
+        if self._copies_C.size:
+            for row_G in distance_QG:
+                row_G[self._copies_C] = row_G[self._twins_C]
+        return distance_QG
+
+
+def _filled(rows: NDArray[Any], count: int) -> NDArray[np.float64]:
+    """Rows in float64, with rows of zeros up to a count."""
+    filled = np.zeros((count, rows.shape[1]))
+    filled[: len(rows)] = rows
+    return filled
 
 
 def squared_distances(query_QD: Floats, gallery_GD: Floats) -> NDArray[np.float64]:
@@ -53,14 +75,14 @@ def squared_distances(query_QD: Floats, gallery_GD: Floats) -> NDArray[np.float6
     return SquaredDistances(gallery_GD).to(query_QD)
 
 
-def _matrix(side: str, features: Floats) -> NDArray[np.float64]:
+def _matrix(side: str, features: Floats) -> NDArray[Any]:
     matrix = np.asarray(features)
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
         raise ValueError(f"{side} features must be a real (rows, length) matrix, found {matrix.dtype} {matrix.shape}")
-    return matrix.astype(np.float64, copy=False)
+    return matrix
 
 
-def _first_twins(features_GD: NDArray[np.float64]) -> NDArray[np.int64]:
+def _first_twins(features_GD: NDArray[Any]) -> NDArray[np.int64]:
     first: dict[bytes, int] = {}
     # Adding 0 turns -0.0 into 0.0: equal numbers, other bytes.
     digests = (blake2b((row + 0.0).tobytes(), digest_size=16).digest() for row in features_GD)

@@ -8,7 +8,7 @@ Shape suffixes: N tracklets, Q queries, G gallery rows, D feature length, W weig
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sptskm.evaluation.distances import Floats
 from sptskm.evaluation.metrics import Rows, evaluate
 
-Normalisation = Literal["zscore", "minmax"]
+Normalisation = Literal["zscore", "minmax", "rank", "concat"]
 
 SHOWN_KEYS: Final = 3
 WEIGHTS: Final = tuple(step / 20 for step in range(21))
@@ -147,7 +147,10 @@ def fuse(
     """Fused distances (Q, G): (1 - weight) * n(ssin) + weight * n(smin), only good for ranking.
 
     n is the z-score, or min-max scaling to 0..1, with constants over the pairs whose query and
-    gallery tracklet both have a skeleton. Every other pair falls back to SSIN alone, given the
+    gallery tracklet both have a skeleton; "rank": the place among the query's distances to gallery
+    tracklets with skeletons, 0 to 1; "concat": the distance as it is. If the distances are squared
+    ones of features of length 1, "concat" is the squared distance of their concatenations, with
+    weights whose squares are 1 - weight and weight. Every other pair falls back to SSIN alone, given the
     mean and standard deviation that the fused distances have over the pairs with skeletons.
     Raises ValueError for a weight outside 0..1, an unknown normalisation, and as StreamDistances.
     """
@@ -184,8 +187,8 @@ class _Fusion:
     """Both streams normalised once, to be combined at any weight."""
 
     def __init__(self, streams: StreamDistances, normalisation: Normalisation) -> None:
-        if normalisation not in ("zscore", "minmax"):
-            raise ValueError(f"normalisation must be zscore or minmax, found {normalisation!r}")
+        if normalisation not in (legal := get_args(Normalisation)):
+            raise ValueError(f"normalisation must be one of {', '.join(legal)}, found {normalisation!r}")
         self._streams = streams
         self._both_QG = streams.valid_query_Q[:, None] & streams.valid_gallery_G
         self._ssin_QG = self._normalised(streams.ssin_QG, normalisation)
@@ -194,6 +197,10 @@ class _Fusion:
 
     def _normalised(self, distance_QG: Floats, normalisation: str) -> NDArray[np.float64]:
         distance = distance_QG.astype(np.float64)
+        if normalisation == "concat":
+            return distance
+        if normalisation == "rank":
+            return np.stack([_places(row_G, row_G[self._streams.valid_gallery_G]) for row_G in distance])
         valid = self._streams.where_valid(distance)
         if normalisation == "zscore":
             shift, scale = valid.mean(), valid.std()
@@ -218,3 +225,17 @@ class _Fusion:
         ssin = self._streams.where_valid(self._ssin_QG)
         fallback_QG = (self._ssin_QG - ssin.mean()) * (fused.std() / ssin.std()) + fused.mean()
         return np.where(self._both_QG, fused_QG, fallback_QG)
+
+
+def _places(row_G: NDArray[np.float64], among_G: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where distances (G,) stand among others of the same query, from 0, the nearest, to 1; equal ones share a place.
+
+    Those between two places are interpolated, and those outside go on with the slope of the whole, so that what is
+    nearer stays nearer also where it is not among them.
+    """
+    values, counts = np.unique(among_G, return_counts=True)
+    places = (np.cumsum(counts) - (counts + 1) / 2) / max(len(among_G) - 1, 1)
+    low, high = values[0], values[-1]
+    beyond_G = np.minimum(row_G - low, 0) + np.maximum(row_G - high, 0)
+    found_G: NDArray[np.float64] = np.interp(row_G, values, places) + beyond_G / ((high - low) or 1.0)
+    return found_G

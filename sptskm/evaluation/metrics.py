@@ -3,8 +3,8 @@
 Ties are broken by gallery row order, as a stable sort does: of two rows at the same distance the
 one with the lower row number ranks first.
 
-Shape suffixes: N rows, Q queries, G gallery rows, K gallery rows without junk, P rows of interest
-of one query, D feature length.
+Shape suffixes: N rows, Q queries, B queries of a block, G gallery rows, P rows of interest of one query, J rows
+that are not ranked, D feature length.
 """
 
 from dataclasses import dataclass, replace
@@ -14,13 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.evaluation import protocols
-from sptskm.evaluation.distances import Floats, SquaredDistances
+from sptskm.evaluation.distances import TILE, Floats, SquaredDistances
 from sptskm.evaluation.protocols import JUNK, Integers, Protocol
 
 CMC_RANKS: Final = 50
-QUERY_BLOCK: Final = 256
+QUERY_BLOCK: Final = 1024  # a longer block gains nothing
+GIGABYTES: Final = 1.0
 # Up to here counting once per positive is cheaper than sorting a row of MARS length.
-COUNTED_POSITIVES: Final = 200
+COUNTED_POSITIVES: Final = 100
+# Where the farthest positive is among the nearest 1 / FEW of a row, the rest is not looked at again.
+FEW: Final = 3
+NOTHING: Final = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +52,17 @@ class Rows:
     def __len__(self) -> int:
         return len(self.pids)
 
+    def part(self, rows: NDArray[Any]) -> "Rows":
+        """Some rows, by number or mask, in that order."""
+        return Rows(self.pids[rows], self.camids[rows], None if self.clothes is None else self.clothes[rows])
+
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The outcome of an evaluation, per query and averaged over the queries with a positive.
+    """The outcome of an evaluation, per query and averaged over those that the protocol counts.
 
     ap_Q: average precision, NaN for a skipped query.
-    first_hit_Q: 1-based rank of the first correct row, junk not counted; 0 for a skipped query.
+    first_hit_Q: 1-based rank of the first correct row, junk not counted; 0 without a positive.
     num_gallery: rows the gallery had, junk included.
     protocol: name of the protocol.
     """
@@ -65,19 +73,24 @@ class Scores:
     protocol: str
 
     @property
+    def counted_Q(self) -> NDArray[np.bool_]:
+        """Which queries (Q,) are averaged over: all with a positive, or all where the protocol says so."""
+        return ~np.isnan(self.ap_Q)
+
+    @property
     def num_queries(self) -> int:
-        """Queries averaged over: those with at least one positive."""
-        return int(np.count_nonzero(self.first_hit_Q))
+        """Queries averaged over."""
+        return int(np.count_nonzero(self.counted_Q))
 
     @property
     def num_skipped(self) -> int:
         """Queries left out because the gallery holds no positive for them."""
-        return len(self.first_hit_Q) - self.num_queries
+        return len(self.ap_Q) - self.num_queries
 
     @property
     def mAP(self) -> float:
-        """Mean average precision in 0..1; NaN when no query has a positive."""
-        return float(self.ap_Q[self.first_hit_Q > 0].mean()) if self.num_queries else float("nan")
+        """Mean average precision in 0..1; NaN when no query counts."""
+        return float(self.ap_Q[self.counted_Q].mean()) if self.num_queries else float("nan")
 
     @property
     def cmc(self) -> NDArray[np.float64]:
@@ -130,21 +143,35 @@ def evaluate_features(
     query: Rows,
     gallery: Rows,
     protocol: str = "mars-official",
+    gigabytes: float = GIGABYTES,
 ) -> Scores:
     """Scores of features under squared Euclidean distance, without the (Q, G) matrix.
 
-    Computed in float64 over blocks of queries; needs the gallery features in float64 and one block
-    of distances. Raises ValueError as `evaluate` does, and for features of another length.
+    Computed in float64 over blocks of queries whose distances take at most `gigabytes` (2^30 bytes) beside the
+    features; the least is 64 queries. The result is that of the whole matrix, bit for bit, whatever the block.
+    Raises ValueError as `evaluate` does, for features of another length, and where 64 queries take more than allowed.
     """
     rules = protocols.protocol(protocol)
     query_features = _features("query", query_features_QD, len(query))
     distances = SquaredDistances(_features("gallery", gallery_features_GD, len(gallery)))
     judge = _Judge(query, gallery, rules)
+    block = _block(len(gallery), gigabytes)
     outcomes = []
-    for start in range(0, len(query), QUERY_BLOCK):
-        block_BG = distances.to(query_features[start : start + QUERY_BLOCK])
+    for start in range(0, len(query), block):
+        block_BG = distances.to(query_features[start : start + block])
         outcomes += [judge.outcome(start + place, row_G) for place, row_G in enumerate(block_BG)]
+        del block_BG  # before there is the next one
     return _scores(outcomes, len(gallery), rules)
+
+
+def _block(num_gallery: int, gigabytes: float) -> int:
+    """Queries whose distances to the gallery, in float64, take that much: a multiple of TILE, at most QUERY_BLOCK."""
+    tile = TILE * num_gallery * 8 / 2**30
+    if gigabytes < tile:
+        raise ValueError(
+            f"gigabytes is {gigabytes:g}, wanted at least {tile:.3g}: {TILE} queries by {num_gallery} gallery rows"
+        )
+    return min(QUERY_BLOCK, int(gigabytes // tile) * TILE) if num_gallery else QUERY_BLOCK
 
 
 def clothes_changed(query: Rows, gallery: Rows) -> NDArray[np.bool_]:
@@ -168,9 +195,9 @@ def clothes_changed(query: Rows, gallery: Rows) -> NDArray[np.bool_]:
 
 def not_ranked(query: Rows, number: int, gallery: Rows, protocol: str) -> NDArray[np.bool_]:
     """Which gallery rows (G,) a protocol leaves out of the ranking of one query. Raises as `evaluate`."""
-    judge = _Judge(query, gallery, protocols.protocol(protocol))
+    judged = JudgedRows(query, gallery, protocols.protocol(protocol))
     left_out_G: NDArray[np.bool_] = gallery.pids == JUNK
-    left_out_G[judge.ignored(number)] = True
+    left_out_G[judged.relevant(number)[1]] = True
     return left_out_G
 
 
@@ -178,80 +205,87 @@ class _ByIdentity:
     """Finds the rows of an identity without a pass over the table."""
 
     def __init__(self, pids_N: Integers) -> None:
-        self._order_N = np.argsort(pids_N, kind="stable")
-        self._sorted_N = pids_N[self._order_N]
+        order_N = np.argsort(pids_N, kind="stable")
+        pids, first = np.unique(pids_N[order_N], return_index=True)
+        self._rows = dict(zip(pids.tolist(), np.split(order_N, first[1:]), strict=True)) if len(pids) else {}
 
     def rows(self, pid: int) -> NDArray[np.int64]:
         """Ascending row numbers."""
-        first = np.searchsorted(self._sorted_N, pid, side="left")
-        last = np.searchsorted(self._sorted_N, pid, side="right")
-        return self._order_N[first:last]
+        return self._rows.get(int(pid), NOTHING)
 
 
-class _Judge:
-    """Judges one row of distances at a time."""
+class JudgedRows:
+    """Which gallery rows a protocol ranks for a query; row numbers are those of the gallery.
+
+    Raises ValueError when the protocol asks for clothes labels that either side lacks.
+    """
 
     def __init__(self, query: Rows, gallery: Rows, rules: Protocol) -> None:
-        self._query, self._rules = query, rules
-        self._kept_K = np.flatnonzero(gallery.pids != JUNK)
-        self._camids_K = gallery.camids[self._kept_K]
         protocols.check_labels(rules, query.clothes is not None and gallery.clothes is not None)
-        if query.clothes is not None and gallery.clothes is not None:
-            self._own_Q, self._worn_K = query.clothes, gallery.clothes[self._kept_K]
-        self._by_pid = _ByIdentity(gallery.pids[self._kept_K])
+        self._query, self._gallery, self.rules = query, gallery, rules
+        self._by_pid = _ByIdentity(gallery.pids)
+        self.junk = self._by_pid.rows(JUNK)
 
-    def outcome(self, number: int, row_G: Floats) -> tuple[float, int]:
-        """Average precision and rank of the first correct row; (NaN, 0) without a positive."""
-        if np.isnan(row_G).any():
-            column = int(np.flatnonzero(np.isnan(row_G))[0])
-            raise ValueError(f"the distance of query {number} to gallery row {column} is NaN")
-        good_P, ignored = self._relevant(number)
-        if not good_P.size:
-            return float("nan"), 0
-        row_K = row_G[self._kept_K]
-        ranks_P = np.sort(_places(row_K, good_P) - _nearer(row_K, ignored, good_P))
-        return average_precision(ranks_P, self._rules.ap), int(ranks_P[0])
-
-    def ignored(self, number: int) -> NDArray[np.int64]:
-        """Gallery rows of the query's identity that are not ranked."""
-        return self._kept_K[self._relevant(number)[1]]
-
-    def _relevant(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows (of K) of the query's identity: the positives and those that are not ranked."""
-        same = self._by_pid.rows(self._query.pids[number])
-        if self._rules.ignore_same_camera:
-            ranked = self._camids_K[same] != self._query.camids[number]
-        elif self._rules.clothes == "any":
+    def relevant(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of the query's identity, ascending: the positives and those that are not ranked."""
+        pid, gallery = int(self._query.pids[number]), self._gallery
+        if pid == JUNK:
+            return self.junk[:0], self.junk[:0]  # of no identity
+        same = self._by_pid.rows(pid)
+        if self.rules.ignore_same_camera:
+            ranked = gallery.camids[same] != self._query.camids[number]
+        elif self.rules.clothes == "any":
             return same, same[:0]
         else:
             ranked = np.ones(len(same), np.bool_)
-        if self._rules.clothes != "any":
-            own, worn_P = self._own_Q[number], self._worn_K[same]
-            ranked &= (own >= 0) & (worn_P >= 0) & ((worn_P == own) == (self._rules.clothes == "same"))
+        if self.rules.clothes != "any":
+            assert self._query.clothes is not None
+            assert gallery.clothes is not None
+            own, worn_P = self._query.clothes[number], gallery.clothes[same]
+            ranked &= (own >= 0) & (worn_P >= 0) & ((worn_P == own) == (self.rules.clothes == "same"))
         return same[ranked], same[~ranked]
 
 
-def _places(row_K: Floats, at_P: NDArray[np.int64]) -> NDArray[np.int64]:
-    """1-based places of some entries of a row in its stable ascending order."""
+class _Judge:
+    """Judges one row of distances at a time; what it finds does not depend on the other rows."""
+
+    def __init__(self, query: Rows, gallery: Rows, rules: Protocol) -> None:
+        self._rows = JudgedRows(query, gallery, rules)
+        self._rules = rules
+        self._before_G = np.empty(len(gallery), np.bool_)
+
+    def outcome(self, number: int, row_G: Floats) -> tuple[float, int]:
+        """Average precision and rank of the first correct row; without a positive NaN or what it counts as, and 0."""
+        if row_G.size and np.isnan(row_G.min()):
+            column = int(np.flatnonzero(np.isnan(row_G))[0])
+            raise ValueError(f"the distance of query {number} to gallery row {column} is NaN")
+        good_P, ignored_J = self._rows.relevant(number)
+        if not good_P.size:
+            return (0.0 if self._rules.average == "all" else float("nan")), 0
+        ranked_G = row_G.astype(row_G.dtype if row_G.dtype.kind == "f" else np.float64)
+        for left_out in (self._rows.junk, ignored_J):
+            ranked_G[left_out] = np.nan  # stands before nothing
+        ranks_P = np.sort(_places(ranked_G, good_P, self._before_G))
+        return average_precision(ranks_P, self._rules.ap), int(ranks_P[0])
+
+
+def _places(row_G: Floats, at_P: NDArray[np.int64], before_G: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """1-based places of some entries of a row in its stable ascending order; `before_G` is room to work in."""
+    near_G = np.less_equal(row_G, row_G[at_P].max(), out=before_G)  # nothing farther stands before any of them
+    if FEW * np.count_nonzero(near_G) < row_G.size:
+        near_N = np.flatnonzero(near_G)
+        row_G, at_P, before_G = row_G[near_N], np.searchsorted(near_N, at_P), before_G[: near_N.size]
     if at_P.size > COUNTED_POSITIVES:
-        places_K = np.empty(row_K.size, np.int64)
-        places_K[np.argsort(row_K, kind="stable")] = np.arange(1, row_K.size + 1)
-        return places_K[at_P]
-    return np.array([_place(row_K, at) for at in at_P], np.int64)
-
-
-def _place(row_K: Floats, at: int) -> int:
-    # Equal entries count only when they stand earlier in the row: the order of a stable sort.
-    own = row_K[at]
-    return int(np.count_nonzero(row_K[: at + 1] <= own) + np.count_nonzero(row_K[at + 1 :] < own))
-
-
-def _nearer(row_K: Floats, ignored_J: NDArray[np.int64], at_P: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many ignored entries stand before each entry of at_P in the stable order."""
-    ignored, own = row_K[ignored_J], row_K[at_P][:, None]
-    before_PJ = (ignored < own) | ((ignored == own) & (ignored_J < at_P[:, None]))
-    nearer_P: NDArray[np.int64] = np.count_nonzero(before_PJ, axis=1)
-    return nearer_P
+        places_G = np.empty(row_G.size, np.int64)
+        places_G[np.argsort(row_G, kind="stable")] = np.arange(1, row_G.size + 1)
+        return places_G[at_P]
+    places = []
+    for at, own in zip(at_P.tolist(), row_G[at_P], strict=True):
+        # Equal entries count only when they stand earlier in the row: the order of a stable sort.
+        np.less_equal(row_G[:at], own, out=before_G[:at])
+        np.less(row_G[at:], own, out=before_G[at:])
+        places.append(np.count_nonzero(before_G) + 1)
+    return np.array(places, np.int64)
 
 
 def average_precision(ranks_P: NDArray[np.int64], rule: Literal["trapezoid", "precision"]) -> float:
@@ -263,7 +297,7 @@ def average_precision(ranks_P: NDArray[np.int64], rule: Literal["trapezoid", "pr
         before_P = (hits_P - 1) / np.maximum(ranks_P - 1, 1)
         before_P[0] = float(ranks_P[0] == 1)
         precision_P = (before_P + precision_P) / 2
-    return float(precision_P.mean())
+    return float(np.add.reduce(precision_P) / precision_P.size)
 
 
 def _scores(outcomes: list[tuple[float, int]], num_gallery: int, rules: Protocol) -> Scores:
@@ -285,7 +319,9 @@ def _features(side: str, features: Floats, rows: int) -> NDArray[Any]:
     matrix = np.asarray(features)
     if matrix.ndim != 2 or len(matrix) != rows:
         raise ValueError(f"{side} features must be ({rows} rows, length), found {matrix.dtype} {matrix.shape}")
-    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    # a part at a time: the flags of all values of a big gallery would be a matrix themselves
+    finite = [np.isfinite(matrix[at : at + 4096]).all(axis=1) for at in range(0, rows, 4096)]
+    bad = np.flatnonzero(~np.concatenate(finite)) if finite else np.empty(0, np.int64)
     if bad.size:
         raise ValueError(f"{side} features of {bad.size} rows are not finite, first row {bad[0]}")
     return matrix

@@ -1,19 +1,26 @@
 """Evaluation protocols by name: who is in the gallery, what is ignored, how AP is computed.
 
 The same features give numbers many points apart under these rules, so a result always carries the
-name of its protocol.
+name of its protocol. A protocol of one's own is a YAML file that states every rule and its name; its
+path stands wherever a name may stand.
 
 Shape suffixes: N test rows, Q queries.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.config import ConfigError
+from sptskm.configfile import named, read_yaml
+
 Integers = NDArray[np.integer[Any]]
+
+ENDINGS: Final = (".yaml", ".yml")
 
 JUNK: Final = -1
 """The pid of tracklets that are neither right nor wrong (bad detections): never ranked."""
@@ -30,6 +37,8 @@ class Protocol:
     ap: "trapezoid" as in the official MARS code, "precision" for the mean of precisions at hits.
     clothes: which rows of the query's own identity are ranked: in "any" clothes, only in "other" ones than the
         query's, or only in the "same"; where either label is unknown, neither other nor the same.
+    average: over the "found", queries with a positive in the gallery, or over "all", where those without have an
+        average precision of 0 and no hit.
     """
 
     name: str
@@ -39,6 +48,7 @@ class Protocol:
     ignore_same_camera: bool
     ap: Literal["trapezoid", "precision"]
     clothes: Literal["any", "other", "same"] = "any"
+    average: Literal["found", "all"] = "found"
 
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {
@@ -59,13 +69,33 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
 
 
 def protocol(name: str) -> Protocol:
-    """The protocol of this name.
+    """The protocol of this name, or in the file of this path where it ends in .yaml or .yml.
 
-    Raises ValueError with the legal names for any other name.
+    Raises ValueError with the legal names for any other name, and as `read_protocol`.
     """
+    if name.endswith(ENDINGS):
+        return read_protocol(Path(name))
     if name not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {name!r}; legal names are {', '.join(PROTOCOLS)}")
+        raise ValueError(f"unknown protocol {name!r}; legal names are {', '.join(PROTOCOLS)}, or a path to a .yaml")
     return PROTOCOLS[name]
+
+
+def read_protocol(path: Path) -> Protocol:
+    """A protocol of one's own: a YAML file with a value for every field of `Protocol`, its name among them.
+
+    Raises FileNotFoundError, or ConfigError for a field that is missing or unknown, for a value of another kind, and
+    for a name that is empty or that of another protocol.
+    """
+    values = read_yaml(path)
+    # None of these is a default: what a file leaves out is refused.
+    rules = named(path, Protocol("", False, False, 0, False, "precision"), values)
+    if missing := [field.name for field in fields(Protocol) if field.name not in values]:
+        raise ConfigError(f"{path}: lacks {', '.join(missing)}; a protocol states every rule, and its name")
+    if not rules.name.strip() or rules.name in PROTOCOLS or rules.name.endswith(ENDINGS):
+        raise ConfigError(f"{path}: name is {rules.name!r}, wanted a name that no other protocol has")
+    if rules.min_length < 0:
+        raise ConfigError(f"{path}: min_length is {rules.min_length}, wanted at least 0")
+    return rules
 
 
 def check_labels(protocol: Protocol, has_clothes: bool) -> None:

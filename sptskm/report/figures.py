@@ -1,7 +1,7 @@
-"""Pictures for TensorBoard and the README: what goes into the networks, and what comes out.
+"""Pictures for TensorBoard and the report: what goes into the networks, and curves of what comes out.
 
 Every function gives an RGB picture (H, W, 3) in uint8, without a display and without pyplot's global state.
-Shapes: B clips, T frames, V = 14 joints, W weights, k queries, R results.
+Shapes: B clips, T frames, V = 14 joints, W weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sptskm.data import Tracklets
 from sptskm.report import strips
 from sptskm.report.strips import (
     DPI,
@@ -34,15 +33,11 @@ CLIPS_SHOWN: Final = 8
 SEQUENCES_SHOWN: Final = 6
 MOMENTS_SHOWN: Final = 8
 RANKS_SHOWN: Final = 20
-RESULTS_SHOWN: Final = 10
 
 BLUE: Final[Colour] = (31, 100, 190)
 ORANGE: Final[Colour] = (226, 122, 24)
 GREEN: Final[Colour] = (38, 140, 84)
 STREAMS: Final[Mapping[str, Colour]] = {"ssin": BLUE, "smin": ORANGE, "fused": GREEN}
-QUERY: Final[Colour] = BLUE
-HIT: Final[Colour] = (40, 160, 75)
-MISS: Final[Colour] = (210, 52, 52)
 
 _HEAD = 70  # title, legend and column captions
 _LEFT_MARGIN = 62
@@ -50,9 +45,6 @@ _GAP = 6
 _CLIP_HEIGHT = 160
 _CELL = (152, 168)  # width, height
 _TITLE_WIDTH = 260
-_BORDER = 4
-_STRIP = (112, 112)  # two frames side by side
-_SKELETON_HEIGHT = 60
 
 
 def clip_sheet(frames_BT3HW: Floats, masks_BTHW: Floats) -> Image:
@@ -61,7 +53,7 @@ def clip_sheet(frames_BT3HW: Floats, masks_BTHW: Floats) -> Image:
     rows, moments, _, tall, wide = frames.shape
     size = (max(24, round(_CLIP_HEIGHT * wide / tall)), _CLIP_HEIGHT)
     canvas = _sheet("Clips as the network sees them", rows, moments, size)
-    _legend(canvas, [("mask outline", OUTLINE)])
+    legend(canvas, [("mask outline", OUTLINE)])
     for row, column in np.ndindex(rows, moments):
         box = _cell(row, column, size)
         image = (np.clip(np.moveaxis(frames[row, column], 0, 2), 0, 1) * 255 + 0.5).astype(np.uint8)
@@ -84,7 +76,7 @@ def skeleton_sheet(skeletons_B4TV: Floats, valid_BT: NDArray[np.bool_] | None) -
     drawn = drawn if valid_BT is None else drawn & np.asarray(valid_BT[:SEQUENCES_SHOWN], bool)
     canvas = _sheet("Skeletons as the network sees them", rows, max(len(moments), 3), _CELL)
     remark = "front and, fainter, side view; joint size: confidence"
-    _legend(canvas, [("left", LEFT_LIMBS), ("right", RIGHT_LIMBS)], remark)
+    legend(canvas, [("left", LEFT_LIMBS), ("right", RIGHT_LIMBS)], remark)
     for row in range(rows):
         _skeleton_row(canvas, row, skeletons_BTV4[row, moments], drawn[row, moments])
     _captions(canvas, rows, moments.tolist(), _CELL)
@@ -115,7 +107,8 @@ def _cell(row: int, column: int, size: tuple[int, int]) -> Box:
     return Box(_LEFT_MARGIN + column * (width + _GAP), _HEAD + row * (height + _GAP), width, height)
 
 
-def _legend(canvas: Canvas, entries: Sequence[tuple[str, Colour]], remark: str = "") -> None:
+def legend(canvas: Canvas, entries: Sequence[tuple[str, Colour]], remark: str = "") -> None:
+    """What the colours of a sheet mean, below its title."""
     x = 14
     for words, colour in entries:
         canvas.fill(Box(x, 35, 14, 5), colour)
@@ -131,81 +124,6 @@ def _captions(canvas: Canvas, rows: int, moments: Sequence[int], size: tuple[int
         canvas.text(14, _cell(row, 0, size).middle[1], f"clip {row + 1}", 12, SOFT)
 
 
-def ranked_grid(
-    table: Tracklets,
-    query_rows_k: NDArray[np.int64],
-    gallery_rows_kR: NDArray[np.int64],
-    right_kR: NDArray[np.bool_],
-    distances_kR: Floats,
-    title: str,
-) -> Image:
-    """One query per row and its first ten results, framed green where right and red where wrong.
-
-    Rows are those of the table; results come in ranked order, without junk. A tracklet is two of its frames
-    above the skeleton of its middle frame, or the skeleton alone where no frame can be read.
-    """
-    ranked_kR = np.asarray(gallery_rows_kR, np.int64)[:, :RESULTS_SHOWN]
-    rows_kC = np.concatenate([np.asarray(query_rows_k, np.int64)[:, None], ranked_kR], axis=1)
-    footage = {int(row): strips.read_footage(table, int(row)) for row in np.unique(rows_kC)}
-    grid = _Grid(table, footage)
-    canvas = grid.canvas(rows_kC.shape, title)
-    farthest = np.abs(distances_kR).max(initial=0)
-    decimals = 3 if farthest < 1 else 2 if farthest < 100 else 0
-    for place, row in np.ndenumerate(rows_kC):
-        k, column = place
-        right = bool(column and right_kR[k, column - 1])
-        grid.draw(canvas, place, int(row), HIT if right else MISS if column else QUERY)
-        distance = f" · {distances_kR[k, column - 1]:.{decimals}f}" if column else ""
-        grid.caption(canvas, place, int(row), distance)
-    return canvas.picture()
-
-
-class _Grid:
-    """Where the tracklets of a ranked grid lie."""
-
-    def __init__(self, table: Tracklets, footage: Mapping[int, strips.Footage]) -> None:
-        self._table, self._footage = table, footage
-        images = any(f.images for f in footage.values())
-        skeletons = any(f.skeleton_V4 is not None for f in footage.values())
-        self._skeleton_height = _SKELETON_HEIGHT if images and skeletons else 0
-        self._caption_height = 34 if table.has_clothes else 20
-
-    def _box(self, place: tuple[int, ...]) -> Box:
-        k, column = place
-        width, height = _STRIP[0] + 2 * _BORDER, _STRIP[1] + 2 * _BORDER + self._skeleton_height
-        left = 14 if column == 0 else 32
-        return Box(left + column * (width + _GAP), _HEAD + k * (height + self._caption_height + _GAP), width, height)
-
-    def canvas(self, shape: tuple[int, ...], title: str) -> Canvas:
-        """With title, legend and the ranks; a thin line sets the queries apart."""
-        queries, columns = shape
-        end = self._box((queries, max(columns, 4)))
-        canvas = Canvas(end.y, end.x + 8)
-        canvas.text(14, 18, title, 15)
-        remark = "pid · camera · distance (pid 0: distractor)"
-        _legend(canvas, [("query", QUERY), ("right", HIT), ("wrong", MISS)], remark)
-        for column in range(columns):
-            words = f"rank {column}" if column else "query"
-            canvas.text(self._box((0, column)).middle[0], _HEAD - 9, words, 11, SOFT, "center")
-        canvas.fill(Box(self._box((0, 1)).x - 13, _HEAD, 1, end.y - _HEAD - _GAP), LINE)
-        return canvas
-
-    def draw(self, canvas: Canvas, place: tuple[int, ...], row: int, colour: Colour) -> None:
-        """A tracklet in its frame."""
-        box = self._box(place)
-        strips.draw_footage(canvas, box.within(_BORDER), self._footage[row], self._skeleton_height)
-        canvas.frame(box, colour, _BORDER)
-
-    def caption(self, canvas: Canvas, place: tuple[int, ...], row: int, distance: str) -> None:
-        """Who, where, how far and, where known, in which outfit."""
-        box, clothes = self._box(place), int(self._table.clothes_N[row])
-        x, y = box.middle[0], box.y + box.height + 11
-        words = f"{self._table.pid_name(row)} · cam {self._table.camera_name(row)}{distance}"
-        canvas.text(x, y, words, 11, INK, "center")
-        if clothes >= 0:
-            canvas.text(x, y + 14, f"outfit {clothes}", 10.5, SOFT, "center")
-
-
 def cmc_figure(curves: Mapping[str, Floats], title: str) -> Image:
     """CMC of every stream, rank 1 to 20, in percent; curves are in 0..1 and start with rank-1."""
     figure, axes = axes_of(title, "rank k", "queries found within rank k (%)")
@@ -219,7 +137,7 @@ def cmc_figure(curves: Mapping[str, Floats], title: str) -> Image:
     axes.set_xlim(0.6, RANKS_SHOWN + 0.4)
     axes.set_xticks([1, 5, 10, 15, 20])
     axes.set_ylim(max(0, 10 * np.floor((lowest - 4) / 10)), 101)
-    _legend_row(figure)
+    legend_row(figure)
     return strips.rendered(figure)
 
 
@@ -262,6 +180,12 @@ def axes_of(title: str, xlabel: str, ylabel: str, top: float = 0.86) -> tuple[Fi
     figure = Figure((7.5, 4.7), dpi=DPI)
     axes = figure.add_axes((0.1, 0.12, 0.87, top - 0.12))
     figure.text(0.02, 0.955, title, fontsize=11, color=hexadecimal(INK), va="center", parse_math=False)
+    plain_axes(axes, xlabel, ylabel)
+    return figure, axes
+
+
+def plain_axes(axes: Any, xlabel: str, ylabel: str) -> None:
+    """Axes in the style of the house."""
     axes.set_xlabel(xlabel, fontsize=9, color=hexadecimal(SOFT))
     axes.set_ylabel(ylabel, fontsize=9, color=hexadecimal(SOFT))
     axes.tick_params(labelsize=9, labelcolor=hexadecimal(SOFT), color=hexadecimal(LINE))
@@ -270,9 +194,9 @@ def axes_of(title: str, xlabel: str, ylabel: str, top: float = 0.86) -> tuple[Fi
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(hexadecimal(LINE))
-    return figure, axes
 
 
-def _legend_row(figure: Figure) -> None:
+def legend_row(figure: Figure) -> None:
+    """The names of what is drawn, below the title."""
     shade = hexadecimal(INK)
     figure.legend(loc="center left", bbox_to_anchor=(0.01, 0.9), ncols=4, frameon=False, fontsize=9, labelcolor=shade)

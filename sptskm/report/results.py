@@ -6,9 +6,8 @@ Legend: Q queries, G gallery rows, W weights.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
 from sptskm.evaluation import Features, Protocol, Rows, Scores, clothes_changed, protocol
 from sptskm.evaluation.statistics import bootstrap_interval
 from sptskm.report.console import table as text_table
-from sptskm.report.insight import Insight
+from sptskm.report.insight import NOTHING, Insight
 
 RESULTS, QUERIES = "results.json", "queries.csv"
 RANKS = (1, 5, 10, 20)
@@ -60,9 +59,7 @@ class Results:
     configs: Sequence[Config]
     settings: Final
     provenance: Mapping[str, Any]
-    runs: Mapping[str, Path] = field(default_factory=dict)
-    """The folder in which each stream was trained."""
-    insight: Insight = Insight()
+    insight: Insight = NOTHING
 
     @cached_property
     def subsets(self) -> dict[str, NDArray[np.bool_]]:

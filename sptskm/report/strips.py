@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sptskm.data import Tracklets
-from sptskm.data.files import read_frame, read_or_none, read_skeletons
+from sptskm.data.files import read_frame, read_mask, read_or_none, read_skeletons
 from sptskm.data.skeletons import EDGES, JOINTS
 
 Image = NDArray[np.uint8]
@@ -30,6 +30,9 @@ OUTLINE: Final[Colour] = (255, 214, 10)
 LEFT_LIMBS: Final[Colour] = (20, 150, 160)
 RIGHT_LIMBS: Final[Colour] = (176, 48, 140)
 TRUNK: Final[Colour] = (84, 96, 104)
+
+FRAMES_SHOWN: Final = 3  # of a tracklet in a strip
+FRAME: Final = (48, 96)  # width and height in which they are shown there
 
 DPI: Final = 128  # a power of two, so that a size in pixels survives the way through inches
 _FINER = 4  # skeletons are drawn so many times larger and shrunk, since cv2's small circles are diamonds
@@ -203,26 +206,48 @@ def _faded(colour: Colour, fade: float) -> Colour:
     return red, green, blue
 
 
+def shortened(name: str, length: int) -> str:
+    """A name on one line, its middle left out where it is longer than that."""
+    words = " ".join(name.split())
+    kept = length - 1
+    return words if len(words) <= length else f"{words[: kept - kept // 2]}…{words[len(words) - kept // 2 :]}"
+
+
+def spread(length: int, count: int) -> list[int]:
+    """Up to `count` different places in 0..length-1, evenly apart and as far from the ends."""
+    places = (np.arange(count) + 0.5) / count * length
+    return sorted({int(place) for place in places})
+
+
 @dataclass(frozen=True, eq=False)
 class Footage:
-    """What can be shown of a tracklet: two frames (or none), and the skeleton (V, 4) of its middle frame."""
+    """What can be shown of a tracklet: frames with the outlines of their masks, and a skeleton (V, 4) of its middle."""
 
     images: list[Image]
     skeleton_V4: Floats | None
 
 
 def read_footage(table: Tracklets, row: int) -> Footage:
-    """Frames at a quarter and three quarters of a tracklet, the skeleton of its middle; without what cannot be read."""
+    """Three frames spread over a tracklet, and the skeleton of its middle; without what cannot be read."""
     length = int(table.lengths[row])
-    images = [_frame(table, row, frame) for frame in (length // 4, 3 * length // 4)]
-    return Footage([image for image in images if image is not None], _skeleton(table, row, length // 2))
+    images = [frame_of(table, row, frame) for frame in spread(length, FRAMES_SHOWN)]
+    return Footage([image for image in images if image is not None], skeleton_of(table, row, length // 2))
 
 
-def _frame(table: Tracklets, row: int, frame: int) -> Image | None:
-    return read_or_none(read_frame, *table.files(row, [frame], "frames"))
+def frame_of(table: Tracklets, row: int, frame: int) -> Image | None:
+    """A frame (H, W, 3) as large as strips show it, with its mask's outline; None without a frame."""
+    image = read_or_none(read_frame, *table.files(row, [frame], "frames"))
+    mask_HW = read_or_none(read_mask, *table.files(row, [frame], "masks"))
+    if image is None:
+        return None
+    # outlines are drawn at the size in which they are seen, or they would vanish or blur
+    scale = min(FRAME[0] / image.shape[1], FRAME[1] / image.shape[0])
+    image = fitted(image, *(max(1, round(edge * scale)) for edge in image.shape[:2]))
+    return image if mask_HW is None else outlined(image, mask_HW / 255)
 
 
-def _skeleton(table: Tracklets, row: int, frame: int) -> Floats | None:
+def skeleton_of(table: Tracklets, row: int, frame: int) -> Floats | None:
+    """The skeleton (V, 4) of a frame; None without one that can be drawn."""
     (skeleton_V4,) = read_skeletons(table, row, [frame], strict=False)
     return skeleton_V4 if usable(skeleton_V4) else None
 
@@ -232,12 +257,13 @@ def draw_footage(canvas: Canvas, box: Box, footage: Footage, skeleton_height: in
     canvas.fill(box, WHITE if footage.images or footage.skeleton_V4 is not None else LINE)
     floor = box.height - skeleton_height if footage.images else 0
     below = Box(box.x, box.y + floor, box.width, box.height - floor)
-    width = box.width // 2
+    width = box.width // FRAMES_SHOWN
+    left = (box.width - width * len(footage.images)) // 2
     for place, image in enumerate(footage.images):
         scale = min(floor / image.shape[0], width / image.shape[1])
         tall, wide = (max(1, int(edge * scale)) for edge in image.shape[:2])
-        shift = (width - wide) // 2 if len(footage.images) > 1 else (box.width - wide) // 2
-        canvas.paste(fitted(image, tall, wide), box.x + place * width + shift, box.y + (floor - tall) // 2)
+        x = box.x + left + place * width + (width - wide) // 2
+        canvas.paste(fitted(image, tall, wide), x, box.y + (floor - tall) // 2)
     if footage.skeleton_V4 is not None:
         Views(footage.skeleton_V4[None], below.width, below.height, 7).draw(canvas, below, footage.skeleton_V4)
     elif below.height or not footage.images:

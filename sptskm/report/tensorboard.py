@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -31,10 +33,30 @@ class Board:
         if self._writer is not None:
             self._writer.add_image(tag, image_HW3, step, dataformats="HWC")
 
+    def encoded(self, tag: str, png: bytes, size: tuple[int, ...]) -> None:
+        """An RGB picture of a size (H, W) that is a PNG already."""
+        if self._writer is not None:
+            image = Summary.Image(height=size[0], width=size[1], colorspace=3, encoded_image_string=png)
+            summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+            self._writer._get_file_writer().add_summary(summary, 0)
+
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
         """A page of text."""
         if self._writer is not None:
             self._writer.add_text(tag, markdown, step)
+
+    def embedding(
+        self,
+        tag: str,
+        features_ND: NDArray[np.float32],
+        lines: Sequence[Sequence[str]],
+        thumbnails_N3EE: NDArray[np.float32] | None,
+    ) -> None:
+        """Points for the projector: features, a header and a line of metadata for each, square thumbnails in 0..1."""
+        if self._writer is not None:
+            plain = [[" ".join(cell.split()) for cell in line] for line in lines]
+            images = None if thumbnails_N3EE is None else torch.from_numpy(thumbnails_N3EE)
+            self._writer.add_embedding(features_ND, plain[1:], images, tag=tag, metadata_header=plain[0])
 
     def hyperparameters(self, settings: Mapping[str, Any]) -> None:
         """This run's line in HParams."""
@@ -53,6 +75,12 @@ class Board:
         """Flush to disk."""
         if self._writer is not None:
             self._writer.close()
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier evaluation has left for TensorBoard in a folder: one page, however often it is done."""
+    for old in (*folder.glob("events.out.tfevents.*"), *folder.glob("projector_config.pbtxt")):
+        old.unlink()
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,22 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 
-from sptskm.evaluation import Features, Rows, StreamDistances, align, choose_weight, evaluate, fuse
+from sptskm.evaluation import (
+    Features,
+    Normalisation,
+    Rows,
+    StreamDistances,
+    align,
+    choose_weight,
+    evaluate,
+    fuse,
+    squared_distances,
+)
 
 ALL2, ALL4 = np.ones(2, bool), np.ones(4, bool)
+KINDS = get_args(Normalisation)
 
 
 def features(keys: str, stream: str = "smin", fingerprint: str = "f00d") -> Features:
@@ -87,7 +100,30 @@ def test_minmax_scales_both_streams_to_zero_and_one():
     np.testing.assert_allclose(fused, [[0.25, 0.75], [0.375, 0.3125]])
 
 
-@pytest.mark.parametrize("normalisation", ["zscore", "minmax"])
+def test_ranks_are_places_among_the_distances_of_a_query():
+    ssin, smin = np.array([[0.1, 0.2, 9.0], [5, 4, 3]]), np.array([[7.0, 7, 8], [1, 3, 2]])
+    fused = fuse(ssin, smin, ALL2, np.ones(3, bool), 0.25, "rank")
+    ranks = np.array([[0, 1, 2], [2, 1, 0]]) / 2, np.array([[0.5, 0.5, 2], [0, 2, 1]]) / 2
+    np.testing.assert_allclose(fused, 0.75 * ranks[0] + 0.25 * ranks[1])
+
+
+def test_ranks_do_not_look_at_how_far_apart_distances_are():
+    ssin, smin = two_streams(np.random.default_rng(12))
+    flags = np.ones(5, bool), np.ones(40, bool)
+    np.testing.assert_allclose(fuse(ssin, smin, *flags, 0.4, "rank"), fuse(ssin**3, smin, *flags, 0.4, "rank"))
+
+
+def test_concat_is_the_distance_of_weighted_concatenated_features():
+    rng = np.random.default_rng(13)
+    ssin, smin = (rng.standard_normal((30, size)) for size in (8, 5))
+    ssin, smin = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (ssin, smin))
+    both = np.concatenate([np.sqrt(0.7) * ssin, np.sqrt(0.3) * smin], axis=1)
+    distances = (squared_distances(one[:4], one[4:]) for one in (ssin, smin))
+    fused = fuse(*distances, np.ones(4, bool), np.ones(26, bool), 0.3, "concat")
+    np.testing.assert_allclose(fused, squared_distances(both[:4], both[4:]), atol=1e-12)
+
+
+@pytest.mark.parametrize("normalisation", KINDS)
 def test_pairs_without_skeletons_do_not_move_those_with(normalisation):
     ssin, smin = two_streams(np.random.default_rng(1))
     query, gallery = np.arange(5) > 0, np.arange(40) % 3 > 0
@@ -98,17 +134,18 @@ def test_pairs_without_skeletons_do_not_move_those_with(normalisation):
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("normalisation", KINDS)
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
-def test_pairs_without_skeletons_do_not_look_at_smin(weight):
+def test_pairs_without_skeletons_do_not_look_at_smin(weight, normalisation):
     ssin, smin = two_streams(np.random.default_rng(2))
     query, gallery = np.arange(5) > 0, np.arange(40) % 3 > 0
-    clean = fuse(ssin, smin, query, gallery, weight)
+    clean = fuse(ssin, smin, query, gallery, weight, normalisation)
     smin[0], smin[:, ~gallery] = np.nan, np.inf
-    np.testing.assert_array_equal(fuse(ssin, smin, query, gallery, weight), clean)
+    np.testing.assert_array_equal(fuse(ssin, smin, query, gallery, weight, normalisation), clean)
     assert np.isfinite(clean).all()
 
 
-@pytest.mark.parametrize("normalisation", ["zscore", "minmax"])
+@pytest.mark.parametrize("normalisation", ["zscore", "minmax", "concat"])
 @pytest.mark.parametrize("weight", [0.0, 0.5, 0.9])
 def test_pairs_without_skeletons_spread_as_the_fused_pairs_do(normalisation, weight):
     ssin, smin = two_streams(np.random.default_rng(3))
@@ -121,18 +158,20 @@ def test_pairs_without_skeletons_spread_as_the_fused_pairs_do(normalisation, wei
     np.testing.assert_allclose(z(without, without), z(ssin[:, :40], ssin[:, :40]), atol=1e-9)
 
 
-def test_a_query_without_a_skeleton_is_ranked_by_ssin():
+@pytest.mark.parametrize("normalisation", KINDS)
+def test_a_query_without_a_skeleton_is_ranked_by_ssin(normalisation):
     ssin, smin = two_streams(np.random.default_rng(4))
-    fused = fuse(ssin, smin, np.arange(5) > 0, np.arange(40) % 3 > 0, 0.8)
+    fused = fuse(ssin, smin, np.arange(5) > 0, np.arange(40) % 3 > 0, 0.8, normalisation)
     assert (np.argsort(fused[0]) == np.argsort(ssin[0])).all()
     assert not (np.argsort(fused[1]) == np.argsort(ssin[1])).all()
 
 
-def test_weight_zero_ranks_as_ssin_and_weight_one_as_smin():
+@pytest.mark.parametrize("normalisation", KINDS)
+def test_weight_zero_ranks_as_ssin_and_weight_one_as_smin(normalisation):
     ssin, smin = two_streams(np.random.default_rng(5))
     query = np.ones(5, bool)
-    only_ssin = fuse(ssin, smin, query, np.arange(40) % 3 > 0, 0.0)
-    only_smin = fuse(ssin, smin, query, np.ones(40, bool), 1.0)
+    only_ssin = fuse(ssin, smin, query, np.arange(40) % 3 > 0, 0.0, normalisation)
+    only_smin = fuse(ssin, smin, query, np.ones(40, bool), 1.0, normalisation)
     assert (np.argsort(only_ssin) == np.argsort(ssin)).all()
     assert (np.argsort(only_smin) == np.argsort(smin)).all()
 
@@ -144,8 +183,8 @@ def test_a_weight_outside_zero_to_one_is_refused(weight):
 
 
 def test_an_unknown_normalisation_is_refused():
-    with pytest.raises(ValueError, match="must be zscore or minmax, found 'rank'"):
-        fuse(np.eye(2), np.eye(2), ALL2, ALL2, 0.5, "rank")
+    with pytest.raises(ValueError, match="must be one of zscore, minmax, rank, concat, found 'softmax'"):
+        fuse(np.eye(2), np.eye(2), ALL2, ALL2, 0.5, "softmax")
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,9 @@ def test_counting_and_sorting_give_the_same_places():
     rng = np.random.default_rng(5)
     row, at = np.floor(rng.random(900) * 90), rng.permutation(900)
     assert len(at) > metrics.COUNTED_POSITIVES
-    by_count = [metrics._places(row, at[i : i + 1])[0] for i in range(900)]
-    assert metrics._places(row, at).tolist() == by_count
+    room = np.empty(900, bool)
+    by_count = [metrics._places(row, at[i : i + 1], room)[0] for i in range(900)]
+    assert metrics._places(row, at, room).tolist() == by_count
     assert by_count == (1 + np.argsort(np.argsort(row, kind="stable")))[at].tolist()
 
 
@@ -126,7 +127,7 @@ def test_a_subset_scores_its_queries_alone():
         subset.subset(np.array([0, 1]))
 
 
-def test_features_score_as_their_distances_whatever_the_block(name, monkeypatch):
+def test_features_score_as_their_distances(name):
     rng = np.random.default_rng(8)
     query = Rows(rng.integers(1, 9, 40), rng.integers(0, 3, 40))
     gallery = Rows(rng.integers(-1, 9, 211), rng.integers(0, 3, 211))
@@ -135,11 +136,34 @@ def test_features_score_as_their_distances_whatever_the_block(name, monkeypatch)
     exact = ((queries.astype(np.float64)[:, None] - features) ** 2).sum(axis=2)
     expected = evaluate(exact, query, gallery, name)
     assert expected.num_queries > 20
-    for block in (1, 7, 256):
-        monkeypatch.setattr(metrics, "QUERY_BLOCK", block)
-        scores = evaluate_features(queries, features, query, gallery, name)
+    scores = evaluate_features(queries, features, query, gallery, name)
+    np.testing.assert_array_equal(scores.ap_Q, expected.ap_Q)
+    np.testing.assert_array_equal(scores.first_hit_Q, expected.first_hit_Q)
+
+
+@pytest.mark.parametrize("length", [5, 77, 256])
+def test_distances_and_scores_are_bit_equal_however_blocks_are_cut(length):
+    rng = np.random.default_rng(9)
+    query = Rows(rng.integers(1, 9, 200), rng.integers(0, 3, 200))
+    gallery = Rows(rng.integers(-1, 9, 2500), rng.integers(0, 3, 2500))
+    queries, features = (rng.standard_normal((n, length)).astype(np.float32) for n in (200, 2500))
+    whole = squared_distances(queries, features)
+    assert (
+        np.concatenate([squared_distances(queries[at : at + 64], features) for at in range(0, 200, 64)]) == whole
+    ).all()
+    expected = evaluate(whole, query, gallery)
+    for tiles in (1, 2, 100):
+        gigabytes = 1.01 * tiles * 64 * 2500 * 8 / 2**30
+        scores = evaluate_features(queries, features, query, gallery, gigabytes=gigabytes)
         np.testing.assert_array_equal(scores.ap_Q, expected.ap_Q)
-        np.testing.assert_array_equal(scores.first_hit_Q, expected.first_hit_Q)
+
+
+def test_a_budget_bounds_the_block_and_one_too_small_is_refused():
+    assert metrics._block(519_732, 1.0) == 256
+    assert metrics._block(12_180, 1.0) == metrics.QUERY_BLOCK
+    assert metrics._block(519_732, 0.25) * 519_732 * 8 <= 2**28
+    with pytest.raises(ValueError, match=r"gigabytes is 0.1, wanted at least 0.248: 64 queries by 519732 gallery rows"):
+        metrics._block(519_732, 0.1)
 
 
 def test_identical_gallery_rows_are_equally_far():

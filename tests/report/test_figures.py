@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,21 +21,11 @@ from numpy.typing import NDArray
 from sptskm.data import Tracklets
 from sptskm.data.mars import MarsFolders
 from sptskm.data.tracklets import Modality
-from sptskm.report.figures import (
-    BLUE,
-    GREEN,
-    HIT,
-    MISS,
-    ORANGE,
-    QUERY,
-    clip_sheet,
-    cmc_figure,
-    ranked_grid,
-    skeleton_sheet,
-    weight_figure,
-)
+from sptskm.report.figures import BLUE, GREEN, ORANGE, clip_sheet, cmc_figure, skeleton_sheet, weight_figure
+from sptskm.report.ranked import COLOURS, QUERY, Outcome, Ranked, Result, ranked_grid
 from sptskm.report.strips import LEFT_LIMBS, LINE, RIGHT_LIMBS, Colour, Image
 
+HIT, MISS, JUNK = (COLOURS[outcome] for outcome in get_args(Outcome))
 LEGEND = 50  # rows above this one hold title and legend
 PERSON = np.array(
     [
@@ -213,11 +204,17 @@ def table(tmp_path: Path) -> Tracklets:
     )
 
 
-def _grid(table: Tracklets, right_kR: Any, gallery_rows_kR: Any = None) -> Image:
-    right = np.array(right_kR, bool)
-    rows = np.resize([1, 2, 3], right.shape) if gallery_rows_kR is None else np.array(gallery_rows_kR)
-    distances = np.sort(np.linspace(0.1, 2, right.size)).reshape(right.shape)
-    return ranked_grid(table, np.arange(len(right)), rows, right, distances, "fused, $ queries $ from best to worst")
+def _grid(table: Tracklets, right_kR: Any, rows: Any = (1, 2, 3), title: str = "fused, $ queries $ from best") -> Image:
+    """Queries whose results are right (1), wrong (0) or not ranked (-1)."""
+    outcomes: dict[int, Outcome] = {1: "right", 0: "wrong", -1: "junk"}
+    queries = []
+    for k, line in enumerate(right_kR):
+        results = [
+            Result(rows[n % len(rows)], outcomes[right], n + 1 if right >= 0 else 0, {"fused": 0.1 * n, "SSIN": 1.0})
+            for n, right in enumerate(line)
+        ]
+        queries.append(Ranked(k, ["AP 50 %"], results))
+    return ranked_grid(table, queries, title)
 
 
 def _forget(table: Tracklets, *kinds: str) -> None:
@@ -243,20 +240,58 @@ def test_right_results_are_framed_green_and_wrong_ones_red_in_ranked_order(table
     assert query[1, 0] < miss[1, 0] < miss[2, 0] < hit[2, 0]
 
 
-def test_the_query_and_at_most_ten_results_are_shown(table: Tracklets) -> None:
+def test_the_query_and_at_most_eight_results_are_shown(table: Tracklets) -> None:
     picture = _grid(table, [[1] * 13])
     assert len(_places(picture, QUERY)) == 1
-    assert len(_places(picture, HIT)) == 10
+    assert len(_places(picture, HIT)) == 8
+
+
+def test_what_is_not_ranked_is_framed_grey(table: Tracklets) -> None:
+    picture = _grid(table, [[-1, 1, 0]])
+    junk, hit = _places(picture, JUNK), _places(picture, HIT)
+    assert len(junk) == len(hit) == len(_places(picture, MISS)) == 1
+    assert junk[0, 0] < hit[0, 0]
+
+
+def test_queries_may_have_different_numbers_of_results(table: Tracklets) -> None:
+    picture = _grid(table, [[1, 0, 0], [1], []])
+    assert len(_places(picture, QUERY)) == 3
+    assert len(_places(picture, HIT)) == len(_places(picture, MISS)) == 2
 
 
 def test_no_query_is_an_empty_grid(table: Tracklets) -> None:
-    assert _is_picture(_grid(table, np.zeros((0, 10))))
+    assert _is_picture(_grid(table, []))
+
+
+def test_masks_are_outlined_in_the_strips(table: Tracklets) -> None:
+    plain = _grid(table, [[1, 0]])
+    image = np.zeros((64, 32), np.uint8)
+    image[16:48, 8:24] = 255
+    for frame in range(4):
+        mask = table.path(1, frame, "masks")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(mask), image)
+    outlined = _grid(table, [[1, 0]])
+    yellow = [(picture[LEGEND:, :, 0].astype(int) - picture[LEGEND:, :, 2] > 60).sum() for picture in (plain, outlined)]
+    assert yellow[1] > yellow[0] + 3 * 100
+
+
+def test_distances_are_told(table: Tracklets) -> None:
+    """Text is judged by that it changes with the numbers, and where."""
+    result = Result(1, "right", 1, {"fused": 0.123, "SSIN": 1.0})
+    pictures = [
+        ranked_grid(table, [Ranked(0, [], [replace(result, distances=distances)])], "title")
+        for distances in ({"fused": 0.123, "SSIN": 1.0}, {"fused": 0.123, "SSIN": 2.0}, {"fused": np.inf, "SSIN": 1.0})
+    ]
+    changed = [np.nonzero((picture != pictures[0]).any(axis=2))[0] for picture in pictures[1:]]
+    assert changed[0].size > 5
+    assert changed[1].max() < changed[0].min()
 
 
 def test_a_tracklet_shows_frames_and_its_middle_skeleton(table: Tracklets) -> None:
     whole = _grid(table, [[1]])
-    without = _grid(table, [[1]], [[4]])
-    assert _dark(whole) == _dark(without) > 2 * 5000
+    without = _grid(table, [[1]], [4])
+    assert _dark(whole) == _dark(without) > 2 * 3 * 3000
     assert _like(whole[LEGEND:], LEFT_LIMBS, 20).sum() > 1.5 * _like(without[LEGEND:], LEFT_LIMBS, 20).sum() > 0
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from sptskm.config import Final
 from sptskm.evaluation import PROTOCOLS, Rows
-from sptskm.report import results as module
 from sptskm.report.results import Ranking, Results
+from sptskm.report.selection import first_results
 
 
 def made(protocol: str, has_clothes: bool = True) -> Results:
@@ -65,4 +65,6 @@ def test_queries_in_changed_clothes_are_a_part_of_their_own_unless_the_protocol_
 )
 def test_pictures_show_the_rows_that_are_ranked(protocol: str, shown: list[int]) -> None:
     ranking = Ranking("ssin", np.array([[5.0, 4.0, 3.0, 2.0, 1.0]]), None)  # type: ignore[arg-type]
-    assert module._first_results(made(protocol), ranking, 0).tolist() == shown
+    results = made(protocol)
+    object.__setattr__(results, "rankings", [ranking])
+    assert [found.row for found in first_results(results, ranking, 0) if found.rank] == shown

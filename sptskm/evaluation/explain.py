@@ -1,0 +1,110 @@
+"""What a protocol counts on a data set, from the labels alone: nothing is trained, no distance is needed.
+
+Shape suffixes: N test rows, Q queries, P rows of a query's identity.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.evaluation.metrics import JudgedRows, Rows
+from sptskm.evaluation.protocols import JUNK, Integers, Protocol, select
+
+DISTRACTOR: Final = 0
+FOUND: Final = ""
+
+Table = tuple[Sequence[str], Sequence[Sequence[object]]]
+"""Header and rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """The queries and the gallery of a protocol."""
+
+    protocol: Protocol
+    query: Rows
+    gallery: Rows
+    too_short: int
+    """Queries that the protocol's shortest length leaves out."""
+    positives_Q: NDArray[np.int64]
+    """Ranked gallery rows of the identity of each query."""
+    why_Q: Sequence[str]
+    """Why a query has no positive; empty for one that has some."""
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """How many queries have no positive, by the reason."""
+        return Counter(why for why in self.why_Q if why != FOUND)
+
+    def counts(self) -> Table:
+        """Everything that is counted, one thing a line."""
+        pids, some = self.gallery.pids, self.positives_Q[self.positives_Q > 0]
+        without = "of these 0 for lack of a positive" if self.protocol.average == "all" else "skipped"
+        lines: list[tuple[str, object]] = [
+            ("queries", len(self.query)),
+            ("too short for the protocol", self.too_short),
+            ("averaged over", len(self.query) if self.protocol.average == "all" else len(some)),
+            (without, len(self.query) - len(some)),
+            *((f"  {why}", count) for why, count in self.skipped.most_common()),
+            ("gallery rows", len(pids)),
+            ("  junk, never ranked", np.count_nonzero(pids == JUNK)),
+            ("  distractors", np.count_nonzero(pids == DISTRACTOR)),
+            ("  identities", len(np.unique(pids[pids > DISTRACTOR]))),
+        ]
+        if some.size:
+            spread = {"least": some.min(), "median": np.median(some), "mean": some.mean(), "most": some.max()}
+            lines += [(f"positives per query, {which}", f"{value:.4g}") for which, value in spread.items()]
+        return (self.protocol.name, "count"), lines
+
+    def cameras(self) -> Table:
+        """The same by the camera of the query."""
+        rows = []
+        for camera in np.unique(np.concatenate([self.query.camids, self.gallery.camids])).tolist():
+            own_Q, here_G = self.query.camids == camera, self.gallery.camids == camera
+            found = self.positives_Q[own_Q & (self.positives_Q > 0)]
+            mean = f"{found.mean():.1f}" if found.size else "-"
+            junk = np.count_nonzero(here_G & (self.gallery.pids == JUNK))
+            distractors = np.count_nonzero(here_G & (self.gallery.pids == DISTRACTOR))
+            queries = int(own_Q.sum())
+            rows.append([camera, queries, queries - found.size, mean, int(here_G.sum()), junk, distractors])
+        return ("camera", "queries", "without positive", "positives", "gallery", "junk", "distractors"), rows
+
+
+def explain(protocol: Protocol, table: Rows, lengths_N: Integers, query_rows_Q: Integers) -> Explained:
+    """What a protocol makes of the test tracklets: labels (N,), frames (N,) and the rows that are queries (Q,).
+
+    Raises ValueError as `select`, and for a protocol that asks for clothes where there are no labels.
+    """
+    queries, rows = select(protocol, table.pids, lengths_N, query_rows_Q)
+    query, gallery = table.part(queries), table.part(rows)
+    judged = JudgedRows(query, gallery, protocol)
+    positives, reasons = [], []
+    for number, row in enumerate(queries.tolist()):
+        ranked_P, left_out_P = judged.relevant(number)
+        positives.append(len(ranked_P))
+        others_P = left_out_P[rows[left_out_P] != row]
+        reasons.append(FOUND if len(ranked_P) else _why(protocol, query, gallery, number, others_P))
+    too_short = len(query_rows_Q) - len(queries)
+    return Explained(protocol, query, gallery, too_short, np.array(positives, np.int64), reasons)
+
+
+def _why(protocol: Protocol, query: Rows, gallery: Rows, number: int, others_P: NDArray[np.int64]) -> str:
+    """Why none of the gallery's other tracklets of the query's identity is ranked."""
+    if query.pids[number] == JUNK:
+        return "the query is junk itself"
+    if protocol.ignore_same_camera and others_P.size:
+        others_P = others_P[gallery.camids[others_P] != query.camids[number]]
+        if not others_P.size:
+            return "its identity only in its own camera"
+    if not others_P.size:
+        return "its identity not in the gallery"
+    assert query.clothes is not None, "what else could leave them out"
+    assert gallery.clothes is not None
+    worn = gallery.clothes[others_P]
+    if query.clothes[number] < 0 or (worn < 0).any():
+        return "clothes unknown"
+    return f"its identity only in {'the same' if protocol.clothes == 'other' else 'other'} clothes"

@@ -1,0 +1,96 @@
+"""Embeddings of all tracklets of any data set by a trained stream; nothing of what it was trained on is opened.
+
+Legend: N tracklets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from sptskm.config import Config, ConfigError
+from sptskm.configfile import apply_overrides, flat, from_dict, to_dict
+from sptskm.data import Tracklets, read_dataset
+from sptskm.data.clips import FrameSource
+from sptskm.data.manifest import ENDINGS_OF_MANIFESTS, read_unlabelled
+from sptskm.data.staging import stage
+from sptskm.evaluation import Features
+from sptskm.report.features import write_features
+from sptskm.training.extract import extract
+from sptskm.training.precision import Precision
+from sptskm.training.rundir import RunDir, read_state
+from sptskm.training.setup import rows_of, versions
+from sptskm.training.signals import StopFlag
+from sptskm.training.streams import stream_of
+from sptskm.training.world import World, join
+
+CLASSIFIERS = {"ssin": "conv_cls.weight", "smin": "cls.weight"}
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A trained network on the processor, with the configuration of its run."""
+
+    config: Config
+    model: nn.Module
+    step: int
+
+
+def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
+    """The network of a run: its best checkpoint, or the newest where nothing was held out.
+
+    Raises FileNotFoundError for a folder without a readable checkpoint.
+    """
+    folder = RunDir(run)
+    state = read_state(folder.best) if folder.best.is_file() else None
+    if state is None:
+        found = folder.newest()
+        if found is None:
+            raise FileNotFoundError(f"{run}: no readable checkpoint, wanted a folder in which training has run")
+        state = found[1]
+    config = apply_overrides(from_dict(state["config"]), overrides)
+    # the pretrained weights that training began with may be long gone
+    blank = apply_overrides(config, ['model.pretrained=""']) if config.stream == "ssin" else config
+    model = stream_of(blank).model(len(state["model"][CLASSIFIERS[config.stream]]))
+    model.load_state_dict(state["model"])
+    return Network(config, model.eval(), int(state["step"]))
+
+
+def extract_run(
+    run: Path, data: Path, out: Path, overrides: Sequence[str] = (), stop: StopFlag | None = None
+) -> Features | None:
+    """Embed every tracklet of `data` (MARS layout, pack or manifest) and write the file `out`; rank 0 returns it.
+
+    Every rank calls it alike. Lines of a manifest need neither pid, camera nor split; without a pid they are junk of
+    pid -1. `overrides` apply to the run's configuration. Raises FileNotFoundError for a run without weights, DataError
+    for data that cannot be read, Stopped when a rank's `stop` was set before all features were there.
+    """
+    if out.suffix != ".npz":
+        raise ConfigError(f"{out}: wanted a file that ends in .npz")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"{out.parent}: no such folder, wanted one for {out.name}")
+    network = load_network(run, [*overrides, f"data.root={data}"])
+    with join(network.config.train.threads, network.config.train.timeout_minutes) as world:
+        table, features = _embed(network, data, world, stop)
+        if not world.is_main:
+            return None
+        write_features(out, features, rows_of(table, np.arange(len(table))))
+    return features
+
+
+def _embed(network: Network, data: Path, world: World, stop: StopFlag | None) -> tuple[Tracklets, Features]:
+    config = network.config
+    table = read_unlabelled(data) if data.suffix in ENDINGS_OF_MANIFESTS else read_dataset(data)
+    settings: dict[str, Any] = {"table": table.fingerprint, "step": network.step}
+    world.agree({**versions(), **settings, **flat(to_dict(config))})
+    rows = np.arange(len(table))
+    stream, precision = stream_of(config), Precision.of(config.train.precision, world.device)
+    source = stream.source(table, rows, precision)
+    if isinstance(source, FrameSource):
+        stage(table, config.data.stage, rows)
+    model = network.model.to(world.device, precision.dtype)
+    found = extract(model, stream, source, rows, config, world, stop)
+    return table, Features(found.features_ND, table.keys_N, found.valid_N, table.fingerprint, config.stream)

@@ -1,0 +1,83 @@
+"""Features of tracklets as a file: plain arrays with keys and labels, one form for the final job and for extraction.
+
+Legend: N tracklets, D embedding.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.atomic import partial_of
+from sptskm.data import DataError
+from sptskm.evaluation import Features, Rows
+
+ARRAYS = ("features", "keys", "valid", "pids", "camids", "clothes", "fingerprint", "stream")
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Features (N, D) with the labels of their tracklets, row by row; where nobody is known every pid is -1."""
+
+    features: Features
+    labels: Rows
+
+
+def write_features(path: Path, features: Features, labels: Rows) -> None:
+    """A .npz file that loads without pickle; it is there as a whole or not at all."""
+    clothes = np.full(len(labels), -1) if labels.clothes is None else labels.clothes
+    with partial_of(path) as partial, partial.open("wb") as file:
+        np.savez(
+            file,
+            features=features.features_ND,
+            keys=features.keys_N,
+            valid=features.valid_N,
+            pids=labels.pids,
+            camids=labels.camids,
+            clothes=clothes,
+            fingerprint=np.array(features.fingerprint),
+            stream=np.array(features.stream),
+        )
+
+
+def read_features(path: Path) -> Labelled:
+    """What `sptskm extract` or `sptskm evaluate` has written; clothes are None where no outfit is known.
+
+    Raises FileNotFoundError, and DataError for a file that is not of that form or holds a valid row that is not finite.
+    """
+    wanted = "wanted one that `sptskm extract` or `sptskm evaluate` wrote"
+    if not path.is_file():
+        raise FileNotFoundError(f"features {path}: no such file, {wanted}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if missing := [name for name in ARRAYS if name not in getattr(file, "files", ())]:
+                raise DataError(f"features {path}: lacks the array {missing[0]}, {wanted}")
+            found = {name: file[name] for name in ARRAYS}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"features {path}: not a readable .npz file ({error}), {wanted}") from None
+    return _labelled(path, found)
+
+
+def _labelled(path: Path, found: dict[str, NDArray[Any]]) -> Labelled:
+    names = {name: found[name] for name in ("fingerprint", "stream")}
+    if other := [name for name, array in names.items() if array.shape or array.dtype.kind != "U"]:
+        raise DataError(f"features {path}: {other[0]} is {names[other[0]]!r}, wanted one text")
+    try:
+        features = Features(
+            found["features"], found["keys"], found["valid"], str(found["fingerprint"]), str(found["stream"])
+        )
+        known = bool((np.asarray(found["clothes"]) >= 0).any())
+        labels = Rows(found["pids"], found["camids"], found["clothes"] if known else None)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"features {path}: {error}") from None
+    if len(labels) != len(features):
+        raise DataError(f"features {path}: has {len(labels)} labels, wanted {len(features)}, one for each tracklet")
+    broken_N = features.valid_N & ~np.isfinite(features.features_ND).all(axis=1)
+    if broken_N.any():
+        raise DataError(f"features {path}: not finite for {features.keys_N[broken_N][0]}, wanted numbers")
+    return Labelled(features, labels)

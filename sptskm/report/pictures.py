@@ -1,0 +1,165 @@
+"""The pictures of a report, each with the sentence that says how to read it.
+
+Legend: Q queries, G gallery rows, N pairs of one kind.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+
+from sptskm.evaluation import camera_pairs, not_ranked
+from sptskm.report import charts
+from sptskm.report.figures import cmc_figure, weight_figure
+from sptskm.report.insight import attention_sheet, joint_figure
+from sptskm.report.ranked import ranked_grid
+from sptskm.report.results import NAMES, Ranking, Results
+from sptskm.report.selection import disputed, ranked, typical
+from sptskm.report.strips import Floats, Image
+
+OFFICIAL: Final = "mars-official"  # the only protocol for which camera pairs are defined
+QUERIES_MEASURED: Final = 400  # whose distances a histogram counts, chosen evenly
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture under its name in TensorBoard, the section of the report it belongs to, and how to read it."""
+
+    name: str
+    section: str
+    image: Image
+    caption: str
+
+    @cached_property
+    def png(self) -> bytes:
+        """The picture as a file; it is wanted three times."""
+        return cv2.imencode(".png", self.image[..., ::-1])[1].tobytes()
+
+
+def pictures(results: Results) -> list[Picture]:
+    """All that can be drawn of these results."""
+    makers = (_curves, _ranked, _disputed, _cameras, _distances, _insight, _training)
+    return [picture for maker in makers for picture in maker(results)]
+
+
+def _curves(results: Results) -> Iterator[Picture]:
+    title = f"{results.settings.protocol}, {results.rankings[-1].scores.num_queries} queries"
+    image = cmc_figure({NAMES[r.name]: r.scores.cmc for r in results.rankings}, title)
+    yield Picture("CMC", "results", image, "How many queries have a right tracklet among their first k results.")
+    if results.fusion is not None and results.fusion.curve_W2 is not None:
+        heading = "mAP over the fusion weight, identities held out of training"
+        image = weight_figure(results.fusion.curve_W2, results.fusion.weight, heading)
+        caption = (
+            "The weight is the share of SMIN in the fused distance. It was chosen where the curve is highest; the "
+            "curve is of identities held out of training, not of the test set."
+        )
+        yield Picture("fusion weight", "results", image, caption)
+
+
+def _ranked(results: Results) -> Iterator[Picture]:
+    ranking = results.rankings[-1]
+    captions = {
+        "best": "Queries with the highest average precision.",
+        "median": "Queries from the middle of the list: what to expect of a typical one.",
+        "worst": "Queries with the lowest average precision: look here for wrong labels, bad masks and bad skeletons.",
+    }
+    for kind, chosen in typical(ranking).items():
+        rows = [ranked(results, ranking, q) for q in chosen]
+        title = f"{NAMES[ranking.name]}, {results.settings.protocol}: {kind} queries"
+        yield Picture(f"ranked results {kind}", "ranked", ranked_grid(results.table, rows, title), captions[kind])
+
+
+def _disputed(results: Results) -> Iterator[Picture]:
+    """Where the two streams alone do not agree."""
+    if len(results.features) != 2:
+        return
+    one, other = results.rankings[:2]
+    for right, wrong in ((one, other), (other, one)):
+        names = NAMES[right.name], NAMES[wrong.name]
+        chosen = disputed(right, wrong)
+        rows = [ranked(results, ranking, q) for q in chosen for ranking in (right, wrong)]
+        if rows:
+            image = ranked_grid(results.table, rows, f"Queries that {names[0]} gets right and {names[1]} does not")
+            caption = f"Each query twice: as {names[0]} ranks (its first result is right), and as {names[1]} does."
+            yield Picture(f"ranked results {names[0]} not {names[1]}", "disputed", image, caption)
+
+
+def _cameras(results: Results) -> Iterator[Picture]:
+    if results.settings.protocol != OFFICIAL or len(np.unique(results.gallery.camids)) < 2:
+        return
+    names = {int(results.table.camids_N[row]): results.table.camera_name(row) for row in results.gallery_rows}
+    names |= {int(results.table.camids_N[row]): results.table.camera_name(row) for row in results.query_rows}
+    for ranking in reversed(results.rankings):
+        pairs = camera_pairs(ranking.distance_QG, results.query, results.gallery)
+        mAP, rank1 = pairs.summary()
+        title = f"{NAMES[ranking.name]}: from camera to camera"
+        image = charts.camera_figure(pairs, [names[camera] for camera in pairs.cameras_C.tolist()], title)
+        caption = (
+            f"As the official MARS code counts them, which is stricter than the table above: mean over pairs of two "
+            f"different cameras mAP {100 * mAP:.1f} %, rank-1 {100 * rank1:.1f} %. A dash: no query has such a pair."
+        )
+        yield Picture(f"camera pairs {NAMES[ranking.name]}", "cameras", image, caption)
+
+
+def _distances(results: Results) -> Iterator[Picture]:
+    for ranking in reversed(results.rankings):
+        same, different = pair_distances(results, ranking)
+        if not same.size or not different.size:
+            continue
+        image = charts.distance_figure(same, different, f"{NAMES[ranking.name]}: distances of pairs")
+        nearer = float((different < np.median(same)).mean())
+        caption = (
+            f"{len(same)} pairs of the same person (other cameras or, by the protocol, other clothes) and "
+            f"{len(different)} of different persons. Of the latter {100 * nearer:.1f} % are nearer than half of the "
+            "former. The less the two overlap, the better."
+        )
+        yield Picture(f"distances {NAMES[ranking.name]}", "distances", image, caption)
+
+
+def pair_distances(results: Results, ranking: Ranking) -> tuple[Floats, Floats]:
+    """Distances (N,) of ranked pairs of the same identity, and of different ones; of evenly chosen queries."""
+    same, different = [], []
+    total = len(results.query)
+    for q in np.unique(np.linspace(0, total - 1, min(total, QUERIES_MEASURED)).round().astype(int)).tolist():
+        counted_G = ~not_ranked(results.query, q, results.gallery, results.settings.protocol)
+        counted_G &= np.isfinite(ranking.distance_QG[q])
+        own_G = results.gallery.pids == results.query.pids[q]
+        same.append(ranking.distance_QG[q, counted_G & own_G])
+        different.append(ranking.distance_QG[q, counted_G & ~own_G])
+    return np.concatenate(same or [np.zeros(0)]), np.concatenate(different or [np.zeros(0)])
+
+
+def _insight(results: Results) -> Iterator[Picture]:
+    found = results.insight
+    if found.attention:
+        one = found.attention[0]
+        rows, columns = one.attention_Thw.shape[1:]
+        caption = (
+            "Frames of test tracklets as SSIN sees them, and where the first of its three attentions, the finest, lies "
+            f"over each: averaged over channels, bright where it is strong, from a map of {rows} x {columns}. What is "
+            f"attended to joins the image features with the factor {one.strength:.2g}, which was learnt: the nearer to "
+            "0, the less it counts."
+        )
+        yield Picture("attention", "insight", attention_sheet(found.attention), caption)
+    if found.joints is not None:
+        caption = (
+            f"By occlusion: in {found.joints.tracklets} test tracklets one joint after the other is put to the "
+            "origin of the coordinates in all frames, and it is measured how much farther the other tracklets of the "
+            "same person become. Lines: standard error."
+        )
+        yield Picture("joints", "insight", joint_figure(found.joints), caption)
+
+
+def _training(results: Results) -> Iterator[Picture]:
+    for config in results.configs:
+        curves, stream = charts.read_curves(Path(config.run)), config.stream
+        if any(tag.startswith("loss/") for tag in curves):
+            caption = (
+                f"As logged in {config.run}. The scores are of identities held out of training, by which the best "
+                "epoch was chosen; they are not comparable with those of the test set."
+            )
+            yield Picture(f"training {NAMES[stream]}", "training", charts.training_figure(curves, stream), caption)

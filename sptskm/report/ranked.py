@@ -1,0 +1,123 @@
+"""Ranked results as strips of tracklets: one query a row, its nearest tracklets beside it.
+
+Positions and sizes are in pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isinf
+from typing import Final, Literal
+
+from sptskm.data import Tracklets
+from sptskm.report import strips
+from sptskm.report.figures import BLUE, legend
+from sptskm.report.strips import INK, LINE, OUTLINE, SOFT, Box, Canvas, Colour, Image
+
+Outcome = Literal["right", "wrong", "junk"]
+RESULTS_SHOWN: Final = 8
+QUERY: Final[Colour] = BLUE
+COLOURS: Final[Mapping[Outcome, Colour]] = {"right": (40, 160, 75), "wrong": (210, 52, 52), "junk": (140, 150, 156)}
+SIGNS: Final[Mapping[Outcome, str]] = {"right": "✓", "wrong": "✗", "junk": "not ranked"}
+
+_HEAD = 56  # title and legend
+_GAP = 6
+_BORDER = 4
+_STRIP = (strips.FRAMES_SHOWN * strips.FRAME[0], strips.FRAME[1])
+_SKELETON_HEIGHT = 60
+_LINE = 14
+_LINES = 3  # of text below every tracklet, and one more where outfits are known
+_LONGEST = 12  # name of an identity or camera
+
+
+@dataclass(frozen=True)
+class Result:
+    """A tracklet in a ranking; junk (and what else a protocol leaves out) has the rank 0."""
+
+    row: int
+    """Of the table."""
+    outcome: Outcome
+    rank: int
+    distances: Mapping[str, float]
+    """By the name of what compares; that which ranks comes first."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A query with its nearest tracklets, nearest first."""
+
+    row: int
+    """Of the query in the table."""
+    remarks: Sequence[str]
+    """Up to two short lines below the query."""
+    results: Sequence[Result]
+
+
+def ranked_grid(table: Tracklets, queries: Sequence[Ranked], title: str) -> Image:
+    """One query per row and its first eight results, framed green where right, red where wrong, grey where not ranked.
+
+    A tracklet is three of its frames with the outlines of their masks above the skeleton of its middle frame, or the
+    skeleton alone where no frame can be read.
+    """
+    rows = {row for query in queries for row in (query.row, *(r.row for r in query.results[:RESULTS_SHOWN]))}
+    grid = _Grid(table, {row: strips.read_footage(table, row) for row in sorted(rows)})
+    columns = max((min(len(query.results), RESULTS_SHOWN) for query in queries), default=0)
+    canvas = grid.canvas(len(queries), columns, title)
+    for line, query in enumerate(queries):
+        grid.draw(canvas, (line, 0), query.row, QUERY, ["query", *query.remarks])
+        for column, result in enumerate(query.results[:RESULTS_SHOWN], start=1):
+            place = f"{SIGNS[result.outcome]} {result.rank or ''}".strip()
+            words = [place, *_distances(result.distances)]
+            grid.draw(canvas, (line, column), result.row, COLOURS[result.outcome], words)
+    return canvas.picture()
+
+
+def _distances(distances: Mapping[str, float]) -> list[str]:
+    """The one that ranks, and the others together."""
+    told = [f"{name} {_short(value)}" for name, value in distances.items()]
+    return [told[0], " · ".join(told[1:])] if told else []
+
+
+def _short(distance: float) -> str:
+    if isinf(distance):
+        return "-"
+    return f"{distance:.{3 if abs(distance) < 1 else 2 if abs(distance) < 100 else 0}f}"
+
+
+class _Grid:
+    """Where the tracklets of a ranked grid lie."""
+
+    def __init__(self, table: Tracklets, footage: Mapping[int, strips.Footage]) -> None:
+        self._table, self._footage = table, footage
+        images = any(f.images for f in footage.values())
+        skeletons = any(f.skeleton_V4 is not None for f in footage.values())
+        self._skeleton_height = _SKELETON_HEIGHT if images and skeletons else 0
+        self._caption_height = _LINE * (_LINES + table.has_clothes) + 8
+
+    def _box(self, place: tuple[int, int]) -> Box:
+        line, column = place
+        width, height = _STRIP[0] + 2 * _BORDER, _STRIP[1] + 2 * _BORDER + self._skeleton_height
+        left = 14 if column == 0 else 28
+        return Box(left + column * (width + _GAP), _HEAD + line * (height + self._caption_height + _GAP), width, height)
+
+    def canvas(self, lines: int, columns: int, title: str) -> Canvas:
+        """With title and legend; a thin line sets the queries apart."""
+        end = self._box((lines, max(columns + 1, 4)))
+        canvas = Canvas(end.y, end.x + 2)
+        canvas.text(14, 18, title, 15)
+        entries = [("query", QUERY), *((name, COLOURS[name]) for name in ("right", "wrong"))]
+        remark = "below: identity · camera, rank, distance"
+        legend(canvas, [*entries, ("not ranked", COLOURS["junk"]), ("mask outline", OUTLINE)], remark)
+        canvas.fill(Box(self._box((0, 1)).x - 10, _HEAD, 1, end.y - _HEAD - _GAP), LINE)
+        return canvas
+
+    def draw(self, canvas: Canvas, place: tuple[int, int], row: int, colour: Colour, words: Sequence[str]) -> None:
+        """A tracklet in its frame; below it who and where, then the words, of which the first stands beside that."""
+        box, table = self._box(place), self._table
+        strips.draw_footage(canvas, box.within(_BORDER), self._footage[row], self._skeleton_height)
+        canvas.frame(box, colour, _BORDER)
+        who, where = (strips.shortened(name, _LONGEST) for name in (table.pid_name(row), table.camera_name(row)))
+        lines = [f"{words[0]}   {who} · cam {where}", *words[1:]]
+        lines += [f"outfit {int(table.clothes_N[row])}"] if table.clothes_N[row] >= 0 else []
+        for number, text in enumerate(lines):
+            y = box.y + box.height + 11 + number * _LINE
+            canvas.text(box.middle[0], y, text, 11 if number == 0 else 10.5, INK if number == 0 else SOFT, "center")

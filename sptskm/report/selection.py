@@ -1,0 +1,64 @@
+"""Which queries a report shows, and what stands in their rankings.
+
+Legend: Q queries, G gallery rows.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.evaluation import not_ranked
+from sptskm.report.ranked import RESULTS_SHOWN, Outcome, Ranked, Result
+from sptskm.report.results import NAMES, Ranking, Results
+
+EACH: Final = 3  # queries of each kind
+DISPUTED: Final = 2  # queries of each way to disagree
+ASIDE: Final = 2  # results of a query that are shown though they are not ranked
+
+
+def first_results(results: Results, ranking: Ranking, q: int) -> list[Result]:
+    """A query's nearest tracklets, itself left out; of those that the protocol does not rank only the nearest two."""
+    left_out_G = not_ranked(results.query, q, results.gallery, results.settings.protocol)
+    itself_G = left_out_G & (results.gallery_rows == results.query_rows[q])
+    others = [one for one in results.rankings if one is not ranking]
+    found: list[Result] = []
+    rank = aside = 0
+    for g in np.argsort(ranking.distance_QG[q], kind="stable").tolist():
+        if itself_G[g] or (left_out_G[g] and aside == ASIDE):
+            continue
+        rank, aside = (rank, aside + 1) if left_out_G[g] else (rank + 1, aside)
+        right = results.gallery.pids[g] == results.query.pids[q]
+        distances = {NAMES[one.name]: float(one.distance_QG[q, g]) for one in (ranking, *others)}
+        outcome: Outcome = "junk" if left_out_G[g] else "right" if right else "wrong"
+        found.append(Result(int(results.gallery_rows[g]), outcome, 0 if left_out_G[g] else rank, distances))
+        if len(found) == RESULTS_SHOWN:
+            break
+    return found
+
+
+def ranked(results: Results, ranking: Ranking, q: int) -> Ranked:
+    """A query as a row of a picture."""
+    ap, first = float(ranking.scores.ap_Q[q]), int(ranking.scores.first_hit_Q[q])
+    remarks = [f"by {NAMES[ranking.name]}: AP {100 * ap:.0f} %", f"first right: rank {first}"]
+    return Ranked(int(results.query_rows[q]), remarks, first_results(results, ranking, q))
+
+
+def typical(ranking: Ranking) -> dict[str, list[int]]:
+    """The queries with the highest, middling and lowest average precision, up to three of each and none twice."""
+    used = np.flatnonzero(ranking.scores.first_hit_Q > 0)
+    by_ap = used[np.argsort(-ranking.scores.ap_Q[used], kind="stable")]
+    each = min(EACH, -(-len(by_ap) // 3))
+    best, rest = by_ap[:each], by_ap[each:]
+    worst, rest = rest[max(0, len(rest) - each) :], rest[: max(0, len(rest) - each)]
+    begin = max(0, (len(rest) - each) // 2)
+    kinds = {"best": best, "median": rest[begin : begin + each], "worst": worst}
+    return {kind: chosen.tolist() for kind, chosen in kinds.items() if len(chosen)}
+
+
+def disputed(right: Ranking, wrong: Ranking) -> list[int]:
+    """Up to two queries that one ranking gets right at rank 1 and the other does not, largest gap first."""
+    hits: list[NDArray[np.int64]] = [ranking.scores.first_hit_Q for ranking in (right, wrong)]
+    apart = np.flatnonzero((hits[0] == 1) & (hits[1] > 1))
+    gap = right.scores.ap_Q[apart] - wrong.scores.ap_Q[apart]
+    return apart[np.argsort(-gap, kind="stable")][:DISPUTED].tolist()  # type: ignore[no-any-return]

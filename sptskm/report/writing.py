@@ -1,0 +1,130 @@
+"""What an evaluation leaves behind: results.json, a line for each query, features, a report and TensorBoard pages."""
+
+import csv
+import io
+import json
+import logging
+import math
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.atomic import write_bytes, write_text
+from sptskm.configfile import to_dict
+from sptskm.data import Tracklets
+from sptskm.evaluation import Features
+from sptskm.report.page import REPORT, page
+from sptskm.report.pictures import Picture, pictures
+from sptskm.report.projector import write_projector
+from sptskm.report.provenance import code_state, versions
+from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, Ranking, Results, number
+from sptskm.report.tensorboard import Board, clear
+
+log = logging.getLogger(__name__)
+
+
+def write(results: Results, out: Path) -> None:
+    """results.json, features, the report and TensorBoard pages below `out`; the test set counts one more look."""
+    out.mkdir(parents=True, exist_ok=True)
+    looks = _count_look(out / "test_evaluations.json")
+    for features, rows in ((f, results.table.test) for f in results.features):
+        _save_features(out / f"features-{features.stream}.npz", features, results.table, rows)
+    saved = _json(results, looks)
+    write_text(out / RESULTS, json.dumps(saved, indent=1))
+    write_text(out / QUERIES, _queries(results))
+    drawn = pictures(results)
+    for picture in drawn:
+        write_bytes(out / f"{picture.name.replace(' ', '-')}.png", picture.png)
+    write_text(out / REPORT, page(results, saved, drawn))
+    _write_board(results, drawn, out)
+    log.info("report: %s", out / REPORT)
+
+
+def _json(results: Results, looks: int) -> dict[str, Any]:
+    fusion = results.fusion
+    return {
+        "protocol": results.settings.protocol,
+        "results": results.lines(),
+        "cmc": {ranking.name: list(map(number, ranking.scores.cmc)) for ranking in results.rankings},
+        "fusion": fusion
+        and {
+            "weight": fusion.weight,
+            "normalisation": fusion.normalisation,
+            "held_out_curve": None if fusion.curve_W2 is None else fusion.curve_W2.tolist(),
+        },
+        "test_evaluations": looks,
+        "provenance": results.provenance,
+        "configs": {config.stream: to_dict(config) for config in results.configs},
+        "versions": versions(),
+        "code": code_state(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _queries(results: Results) -> str:
+    """A line for each query: average precision, and rank of the first correct result (0: there is none to be found)."""
+    table, changed_Q = results.table, results.subsets.get("clothes changed")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    judged = [f"{ranking.name}_{what}" for ranking in results.rankings for what in ("ap", "first_hit")]
+    writer.writerow(["tracklet", "pid", "camera", "clothes_changed", *judged])
+    for q, row in enumerate(results.query_rows.tolist()):
+        scores = [(r.scores.ap_Q[q], int(r.scores.first_hit_Q[q])) for r in results.rankings]
+        cells = [cell for ap, first in scores for cell in ("" if math.isnan(ap) else repr(float(ap)), first)]
+        changed = "" if changed_Q is None else int(changed_Q[q])
+        writer.writerow([table.keys_N[row], table.pid_name(row), table.camera_name(row), changed, *cells])
+    return text.getvalue()
+
+
+def _count_look(path: Path) -> int:
+    """How often the test set was evaluated into this folder, this time included."""
+    dates = json.loads(path.read_text()) if path.is_file() else []
+    dates.append(datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    write_text(path, json.dumps(dates, indent=1))
+    return len(dates)
+
+
+def _save_features(path: Path, features: Features, table: Tracklets, rows: NDArray[np.int64]) -> None:
+    """Features of the test tracklets with keys and labels, as plain arrays that load without pickle."""
+    partial = path.with_suffix(".partial.npz")
+    np.savez(
+        partial,
+        features=features.features_ND,
+        keys=features.keys_N,
+        valid=features.valid_N,
+        pids=table.pids_N[rows],
+        camids=table.camids_N[rows],
+        clothes=table.clothes_N[rows],
+        fingerprint=np.array(features.fingerprint),
+        stream=np.array(features.stream),
+    )
+    partial.replace(path)
+
+
+def _write_board(results: Results, drawn: Sequence[Picture], out: Path) -> None:
+    """Text and pictures in `out`, curves in a run per ranking, so that TensorBoard draws them over each other."""
+    for folder in (out, *(out / name for name in NAMES.values())):
+        clear(folder)
+    board = Board(out)
+    board.text("results", "```\n" + results.text() + "\n```")
+    for picture in drawn:
+        board.encoded(picture.name, picture.png, picture.image.shape[:2])
+    board.close()
+    for ranking in results.rankings:
+        _write_curves(Board(out / NAMES[ranking.name]), ranking, results)
+    write_projector(results, out / "projector")
+
+
+def _write_curves(board: Board, ranking: Ranking, results: Results) -> None:
+    """Metrics as points, the CMC as a curve over its rank."""
+    for line in results.lines():
+        if line["stream"] == ranking.name:
+            names = ("mAP", *(f"rank-{k}" for k in RANKS))
+            board.scalars({f"{line['queries']} queries/{n}": line[n] for n in names if line[n] is not None}, 0)
+    for k, share in enumerate(ranking.scores.cmc, start=1):
+        board.scalars({"CMC over rank": float(share)}, k)
+    board.close()

@@ -1,0 +1,71 @@
+"""Results of the tiny walkers without any training: features that know the identity a little.
+
+Shapes: N tracklets, D feature length.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small import small_config
+
+from sptskm.config import Final
+from sptskm.data import Tracklets, read_mars
+from sptskm.evaluation import Features, Rows, evaluate, stream_distances
+from sptskm.evaluation.protocols import protocol, select
+from sptskm.report.results import Fusion, Ranking, Results
+
+Make = Callable[..., Results]
+
+
+@pytest.fixture
+def make(walkers: Path, tmp_path: Path) -> Make:
+    """Makes results of these streams; other keywords are fields of the table."""
+
+    def made(streams: Sequence[str] = ("ssin", "smin"), settings: Final | None = None, **changed: Any) -> Results:
+        return _results(replace(read_mars(walkers), **changed), streams, settings or Final(), tmp_path)
+
+    return made
+
+
+def _results(table: Tracklets, streams: Sequence[str], settings: Final, folder: Path) -> Results:
+    rows = select(protocol(settings.protocol), table.pids_N[table.test], table.lengths[table.test], table.query)
+    query, gallery = (
+        Rows(table.pids_N[test], table.camids_N[test], table.clothes_N[test] if table.has_clothes else None)
+        for test in (table.test[rows[0]], table.test[rows[1]])
+    )
+    features = [_features(table, stream, seed) for seed, stream in enumerate(streams)]
+    rankings = []
+    for found in features:
+        parts = [(found.features_ND[own], found.valid_N[own]) for own in rows]
+        distance_QG = stream_distances(parts[0][0], parts[1][0], parts[0][1], parts[1][1])
+        rankings.append((found.stream, distance_QG))
+    if len(streams) == 2:
+        rankings.append(("fused", 0.5 * (rankings[0][1] + rankings[1][1])))
+    curve_W2 = np.array([[0.0, 0.3], [0.5, 0.6], [1.0, 0.4]])
+    return Results(
+        table=table,
+        query_rows=table.test[rows[0]],
+        gallery_rows=table.test[rows[1]],
+        query=query,
+        gallery=gallery,
+        rankings=[Ranking(name, d, evaluate(d, query, gallery, settings.protocol)) for name, d in rankings],
+        fusion=Fusion(0.5, "zscore", curve_W2) if len(streams) == 2 else None,
+        features=features,
+        configs=[small_config(stream, Path("data"), folder / stream) for stream in streams],
+        settings=settings,
+        provenance={stream: {"fingerprint": "f" * 16, "split": "s" * 16, "step": 12} for stream in streams},
+    )
+
+
+def _features(table: Tracklets, stream: str, seed: int) -> Features:
+    """The last tracklet has no input."""
+    rng = np.random.default_rng(seed)
+    pids_N = table.pids_N[table.test]
+    centres_ND = np.random.default_rng(seed + 10).normal(size=(pids_N.max() + 2, 6))[pids_N]
+    features_ND = (centres_ND + rng.normal(size=(len(pids_N), 6))).astype(np.float32)
+    valid_N = np.arange(len(pids_N)) < len(pids_N) - 1
+    return Features(features_ND, table.keys_N[table.test], valid_N, table.fingerprint, stream)

@@ -1,0 +1,123 @@
+"""The report is one file that is whole, needs no network and says what results.json says."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from sptskm.config import Final
+from sptskm.report.page import REPORT
+from sptskm.report.results import Results
+from sptskm.report.writing import write
+
+Make = Callable[..., Results]
+VOID = {"meta", "img", "br", "link", "hr", "input"}
+HOSTILE = '<script>alert("1 & 2")</script>\t$x$\nmore'
+
+
+class _Reader(HTMLParser):
+    """Which tags are open, what is linked to, and all text outside of style."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.add(str(value))
+            elif name in ("href", "src"):
+                self.links.append(str(value))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+
+def _read(results: Results, out: Path) -> _Reader:
+    write(results, out)
+    content = (out / REPORT).read_text()
+    assert content.startswith("<!DOCTYPE html>")
+    assert not re.search(r"https?://|url\(|@import|srcset", content)
+    reader = _Reader()
+    reader.feed(content)
+    reader.close()
+    assert not reader.open
+    assert "script" not in reader.seen
+    inner = {link.removeprefix("#") for link in reader.links if link.startswith("#")}
+    assert inner <= reader.ids
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in reader.links)
+    return reader
+
+
+def test_the_report_is_whole_and_carries_the_numbers_of_results_json(make: Make, tmp_path: Path) -> None:
+    reader = _read(make(), tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(saved["results"]) == 6
+    for line in saved["results"]:
+        assert f"{100 * line['mAP']:.1f}" in reader.text
+        assert f"{100 * line['rank-1']:.1f}" in reader.text
+    low, high = saved["results"][0]["mAP_interval"]
+    assert f"{100 * low:.1f} to {100 * high:.1f}" in reader.text
+    for words in ("mars-official", saved["code"]["modules"], saved["versions"]["torch"], "f" * 16, "s" * 16):
+        assert words in reader.text
+    assert reader.ids >= {"results", "ranked", "cameras", "distances", "provenance", "glossary"}
+    assert reader.seen.count("img") == len(list((tmp_path / "out").glob("*.png")))
+
+
+def test_nothing_that_users_have_named_becomes_markup(make: Make, tmp_path: Path) -> None:
+    results = make(pid_names=dict.fromkeys(range(-1, 100), HOSTILE), camera_names=dict.fromkeys(range(9), HOSTILE))
+    config = results.configs[0]
+    named = [replace(config, run=HOSTILE, data=replace(config.data, root=HOSTILE)), *results.configs[1:]]
+    reader = _read(replace(results, configs=named), tmp_path)
+    assert '<script>alert("1 & 2")' in reader.text
+    metadata = next((tmp_path / "projector").rglob("metadata.tsv")).read_text().splitlines()
+    assert {line.count("\t") for line in metadata} == {3}
+
+
+@pytest.mark.parametrize("stream", ["ssin", "smin"])
+def test_one_stream_alone_has_a_report_without_what_needs_two(make: Make, tmp_path: Path, stream: str) -> None:
+    reader = _read(make([stream]), tmp_path)
+    assert {"results", "ranked", "distances"} <= reader.ids
+    assert "disputed" not in reader.ids
+    assert not (tmp_path / "fusion-weight.png").exists()
+
+
+def test_camera_pairs_are_shown_for_the_official_protocol_only(make: Make, tmp_path: Path) -> None:
+    assert "cameras" not in _read(make(["ssin"], Final(protocol="mars-standard")), tmp_path).ids
+
+
+def test_with_a_single_camera_nobody_is_found_and_the_report_says_so(make: Make, tmp_path: Path) -> None:
+    camids_N = 0 * make().table.camids_N + 1
+    reader = _read(make(camids_N=camids_N), tmp_path)
+    assert "no query had anything to be found" in reader.text
+    assert not {"cameras", "ranked", "distances"} & reader.ids
+
+
+def test_a_report_without_clothes_speaks_of_all_queries_only(make: Make, tmp_path: Path) -> None:
+    _read(make(["ssin"], clothes_N=0 * make().table.clothes_N - 1), tmp_path)
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert [line["queries"] for line in saved["results"]] == ["all"]
+
+
+def test_a_second_report_replaces_the_first(make: Make, tmp_path: Path) -> None:
+    results = make(["ssin"])
+    _read(results, tmp_path)
+    assert "2 (evaluations into this folder" in _read(results, tmp_path).text
+    assert len(list((tmp_path / "projector").glob("events*"))) == 1
+    assert (tmp_path / "projector" / "projector_config.pbtxt").read_text().count("tensor_path") == 1
+    assert not list(tmp_path.rglob("*.partial"))
