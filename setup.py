@@ -25,7 +25,15 @@ setup(
         "fast": ["simplejpeg>=1.8"],
         "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"],
         "search": ["faiss-cpu>=1.9"],
-        "dev": ["sptskm[onnx,search]", "optuna>=4.0", "simplejpeg>=1.8", "pytest>=8.0", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"],
+        "dev": [
+            "sptskm[onnx,search]",
+            "optuna>=4.0",
+            "simplejpeg>=1.8",
+            "pytest>=8.0",
+            "ruff>=0.6",
+            "mypy>=1.11",
+            "types-PyYAML",
+        ],
     },
     entry_points={"console_scripts": ["sptskm = sptskm.cli:main"]},
 )

@@ -3,9 +3,11 @@
     python benchmarks/data.py [--data data/walkers --batch 32 --seconds 1.5 --rounds 3 --gpu 4700]
 
 A clip is 4 consecutive frames of 256 x 128 and their masks. Every line is a PyTorch loader whose processes and whose
-reader share the cores named, one process a core; the lines take turns, and the best of the rounds counts. Files are in
-the page cache. "on the device": enlarging, cropping and flipping are left to the GPU, as in training on one; else the
-loader does them. The bytes of a batch are handed over, not read: pinning and moving them is not in the numbers.
+reader share the cores named, one process a core; the lines take turns, and the best of the rounds counts. Ratios are of
+clips a second of processor time, so that other programs disturb them less. Files are in the page cache. "on the
+device": enlarging, cropping and flipping are left to the GPU, as in training on one; else the loader does them. The
+bytes of a batch are handed over, not read: pinning and moving them is not in the numbers. "JPEG decoding" is OpenCV's;
+our lines decode by simplejpeg where it is installed.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
@@ -48,16 +51,16 @@ from sptskm.synthetic.writer import write_dataset
 from sptskm.training.setup import start_worker
 
 SIZES = Sizes(train_ids=20, test_ids=1, cameras=3, tracklets_per_camera=(1, 2), frames=(24, 36), distractors=0, junk=0)
+ITSELF = [sys.executable, __file__, "--run"]
 CLIPS = SsinClips()
 T = CLIPS.frames
 WARM = 6  # batches of each process that do not count: all places of the ring, and more
-Decode = Callable[[Readable, Readable], object]
 
 
 class Bare(Dataset[int]):
     """Frames and masks of the same windows, decoded and thrown away."""
 
-    def __init__(self, table: Tracklets, decode: Decode) -> None:
+    def __init__(self, table: Tracklets, decode: Callable[[Readable, Readable], object]) -> None:
         self.table, self.decode = table, decode
 
     def __getitem__(self, draws: list[Draw]) -> int:
@@ -106,7 +109,7 @@ def opencv(content: bytes) -> object:
 
 
 def contents(table: Tracklets) -> dict[str, tuple[bytes, bytes]]:
-    """JPEG of every training frame, and its mask as other programs write it, 8 bits a pixel; by the frame's name."""
+    """JPEG of every training frame by its name, and its mask as other programs write it, 8 bits a pixel."""
     found = {}
     for row in table.train.tolist():
         files = (table.files(row, range(int(table.lengths[row])), kind) for kind in ("frames", "masks"))
@@ -136,29 +139,37 @@ def on_cores(cores: list[int]) -> Iterator[None]:
     os.sched_setaffinity(0, before)
 
 
-def clips_a_second(data: Dataset[Any], table: Tracklets, options: argparse.Namespace, cores: list[int]) -> float:
+def processor_seconds() -> float:
+    """Of this process and of its loader processes."""
+    stats = (Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split() for process in active_children())
+    return time.process_time() + sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
+
+
+def measured(data: Dataset[Any], table: Tracklets, options: argparse.Namespace, cores: list[int]) -> NDArray[Any]:
+    """Clips a second, and a second of processor time."""
     with on_cores(cores):
         coming = iter(loader_of(data, batches_of(table, options.batch), len(cores)))
         for _ in range(WARM * len(cores)):
             next(coming)
-        began, count = time.perf_counter(), 0
+        began, used, count = time.perf_counter(), processor_seconds(), 0
         while time.perf_counter() < began + options.seconds:
             next(coming)
             count += options.batch
-        return count / (time.perf_counter() - began)
+        return count / np.array([time.perf_counter() - began, processor_seconds() - used])
 
 
 def speeds(files: Tracklets, packed: Tracklets, options: argparse.Namespace) -> str:
     """Clips a second of every line on one core and on two."""
     source, later = FrameSource(files, CLIPS), FrameSource(files, CLIPS, on_device=True)
     memory = contents(files)
-    ours: Decode = lambda frame, mask: (read_frame(frame), read_mask(mask))  # noqa: E731
+
+    def ours(frame: Readable, mask: Readable) -> object:
+        return read_frame(frame), read_mask(mask)
+
     lines: dict[str, Dataset[Any]] = {
         "JPEG decoding, from memory": Bare(files, lambda frame, _: opencv(memory[frame.name][0])),
         "JPEG decoding, from files": Bare(files, lambda frame, _: opencv(frame.read_bytes())),
-        "JPEG and PNG decoding, from memory, masks of 8 bits": Bare(
-            files, lambda frame, _: [opencv(content) for content in memory[frame.name]]
-        ),
+        "JPEG and PNG (8 bits) decoding, from memory": Bare(files, lambda frame, _: [*map(opencv, memory[frame.name])]),
         "JPEG and PNG decoding, from files": Bare(files, lambda *pair: [opencv(file.read_bytes()) for file in pair]),
         "our frames alone, from files": Bare(files, lambda frame, _: read_frame(frame)),
         "our frames and masks, from files": Bare(files, ours),
@@ -171,31 +182,26 @@ def speeds(files: Tracklets, packed: Tracklets, options: argparse.Namespace) -> 
     }
     cores, rows = sorted(os.sched_getaffinity(0)), []
     counts = [count for count in (1, 2) if count <= len(cores)]
-    best = {(name, count): 0.0 for name in lines for count in counts}
+    best = {(name, count): np.zeros(2) for name in lines for count in counts}
     for name, count in list(best) * options.rounds:
-        found = clips_a_second(lines[name], files, options, cores[:count])
-        best[name, count] = max(best[name, count], found)
+        best[name, count] = np.maximum(best[name, count], measured(lines[name], files, options, cores[:count]))
     for name in lines:
         row: list[object] = [name]
         for count in counts:
-            speed, base, plain = (best[which, count] for which in (name, next(iter(lines)), next(reversed(lines))))
-            row += [f"{speed:.0f}", f"{speed / base:.2f}", f"{speed / plain:.1f}"]
-        rows.append([*row, f"{options.gpu / (T * best[name, 1]):.1f}"])
-    header = ["", *(text for count in counts for text in (f"clips/s on {count}", "x JPEG", "x plain")), "cores/GPU"]
-    return text_table(header, rows)
+            (speed, own), base, plain = (best[some, count] for some in (name, next(iter(lines)), next(reversed(lines))))
+            row += [f"{speed:.0f}", f"{own:.0f}", f"{own / base[1]:.2f}", f"{own / plain[1]:.1f}"]
+        rows.append([*row, f"{options.gpu / (T * best[name, 1][1]):.1f}"])
+    header = [text for count in counts for text in (f"clips/s on {count}", "/core-s", "x JPEG", "x plain")]
+    return text_table(["", *header, "cores/GPU"], rows)
 
 
 def masks_as_pngs(table: Tracklets) -> str:
     """What a bit a pixel is worth."""
-    rows = np.random.default_rng(0).choice(table.train, 200).tolist()
-    masks = [read_mask(*table.files(row, [0], "masks")) for row in rows]
+    masks = [read_mask(*table.files(row, [0], "masks")) for row in table.train.tolist()]
     eight, one = [cv2.imencode(".png", mask)[1].tobytes() for mask in masks], [bilevel.encode(mask) for mask in masks]
+    ways = ("8 bits, OpenCV", eight, opencv), ("1 bit, OpenCV", one, opencv), ("1 bit, ours", one, bilevel.decode)
     lines = []
-    for name, some, decode in (
-        ("8 bits, OpenCV", eight, opencv),
-        ("1 bit, OpenCV", one, opencv),
-        ("1 bit, ours", one, bilevel.decode),
-    ):
+    for name, some, decode in ways:
         took = min(timeit.repeat(lambda some=some, decode=decode: [*map(decode, some)], number=1, repeat=9)) / len(some)
         lines.append([name, f"{1e6 * took:.0f}", f"{np.mean([len(content) for content in some]):.0f}"])
     return text_table(["a mask as a PNG", "us to decode", "bytes"], lines)
@@ -214,22 +220,17 @@ def growth(table: Tracklets, workers: int = 8, epochs: int = 3, per_epoch: int =
     return f"{workers} loader processes after epochs 1 to {epochs} of {per_epoch} batches of 8 clips hold {told}"
 
 
-def itself(run: str, root: Path) -> list[str]:
-    return [sys.executable, __file__, "--run", run, "--data", str(root)]
-
-
 def opened_files(root: Path) -> str:
     """By all processes of one epoch."""
     with tempfile.NamedTemporaryFile("r") as log:
         strace = ["strace", "-f", "-qq", "-e", "trace=openat", "-e", "signal=none", "-o", log.name]
-        told = subprocess.run([*strace, *itself("epoch", root)], check=True, capture_output=True, text=True).stdout
+        told = subprocess.run([*strace, *ITSELF, "epoch", str(root)], check=True, capture_output=True, text=True).stdout
         opened = re.findall(rf'"{root}/[^"]*?(\.\w+)"', log.read())
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(opened).most_common())
     return f"opened in an epoch from {root.name} of {told.strip()}: {kinds}"
 
 
 def epoch(table: Tracklets) -> None:
-    """Every training tracklet once, in two loader processes."""
     batches = ([Draw(int(row), 0, int(row))] for row in table.train)
     count = sum(1 for _ in loader_of(TrainClips(FrameSource(table, CLIPS), 0), batches, 2))
     print(f"{count} clips ({T * count} frames, {T * count} masks)")
@@ -244,23 +245,20 @@ def forever(table: Tracklets) -> None:
 
 def left_after_kill(root: Path) -> str:
     """What is in /dev/shm after a run whose loader processes were at work got SIGKILL."""
-    before = shared_memory()
-    process = subprocess.Popen(itself("forever", root), stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stdout
-    process.stdout.readline()
-    amid = shared_memory()
-    process.kill()
-    process.wait()
+    before, command = shared_memory(), [*ITSELF, "forever", str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout
+        process.stdout.readline()
+        amid = shared_memory()
+        process.kill()
     began = time.monotonic()
     with suppress(ProcessLookupError):  # until none of its group is left
         while time.monotonic() < began + 30:
             os.killpg(process.pid, 0)
             time.sleep(0.1)
-    took, after = time.monotonic() - began, shared_memory()
-    return (
-        f"/dev/shm: {len(amid[0] - before[0])} names and {amid[1] - before[1]:.0f} MiB of a running loader of two "
-        f"processes; {len(after[0] - before[0])} and {after[1] - before[1]:.0f} {took:.0f} s after its SIGKILL"
-    )
+    after, took = shared_memory(), time.monotonic() - began
+    held, left = (f"{len(now[0] - before[0])} names and {now[1] - before[1]:.0f} MiB" for now in (amid, after))
+    return f"/dev/shm: {held} of a running loader of two processes, {left} {took:.0f} s after its SIGKILL"
 
 
 def shared_memory() -> tuple[set[str], float]:
@@ -272,15 +270,15 @@ def shared_memory() -> tuple[set[str], float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="files of 256 x 128 in the MARS layout (default: generated)")
-    parser.add_argument("--batch", type=int, default=32, help="clips of a batch (default: 32)")
+    parser.add_argument("--batch", type=int, default=32, help="clips (default: 32)")
     parser.add_argument("--seconds", type=float, default=1.5, help="of a measurement (default: 1.5)")
-    parser.add_argument("--rounds", type=int, default=3, help="of measurements (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--gpu", type=float, default=4700, help="frames/s that a GPU takes (default: 4700, an H200)")
-    parser.add_argument("--run", choices=["epoch", "forever"], help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)  # one of the two, and a data set
     options = parser.parse_args()
     warnings.filterwarnings("ignore", "This DataLoader will create")  # more processes than this machine has cores
     if options.run:
-        {"epoch": epoch, "forever": forever}[options.run](read_dataset(options.data))
+        {"epoch": epoch, "forever": forever}[options.run[0]](read_dataset(options.run[1]))
         return
     with tempfile.TemporaryDirectory() as scratch:
         files, packed = (options.data or Path(scratch) / "files").resolve(), Path(scratch).resolve() / "pack"
@@ -288,10 +286,11 @@ def main() -> None:
             write_dataset(files, SIZES, seed=0)
         table = read_dataset(files)
         pack(table, packed)
-        print(f"{len(table.train)} training tracklets, load {os.getloadavg()[0]:.1f} before", flush=True)
+        jpegs = "simplejpeg" if find_spec("simplejpeg") else "OpenCV"
+        print(f"{len(table.train)} training tracklets, our JPEGs by {jpegs}; load {os.getloadavg()[0]:.1f}", flush=True)
         print(masks_as_pngs(table), flush=True)
         print(speeds(table, read_dataset(packed), options), flush=True)
-        print(f"load {os.getloadavg()[0]:.1f} after", growth(table), left_after_kill(files), sep="\n", flush=True)
+        print(f"load {os.getloadavg()[0]:.1f}", growth(table), left_after_kill(files), sep="\n", flush=True)
         if shutil.which("strace"):
             print(opened_files(files), opened_files(packed), sep="\n")
 

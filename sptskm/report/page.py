@@ -242,7 +242,10 @@ def _streams(results: Results) -> str:
         "version": "sptskm that trained it",
     }
     for key, words in names.items():
-        rows.append([words, *(results.provenance[one.stream].get(key, "-") for one in results.configs)])
+        found = [results.provenance[one.stream].get(key, "-") for one in results.configs]
+        if key == "held_out_mAP":  # below 0 where nobody was held out
+            found = [f"{100 * value:.1f} %" if value != "-" and value >= 0 else "-" for value in found]
+        rows.append([words, *found])
     rows.append(["seed of the training", *(one.train.seed for one in results.configs)])
     rows.append(["seed of the split", *(one.data.split_seed for one in results.configs)])
     rows.append(["data set", *(one.data.root for one in results.configs)])

@@ -47,7 +47,7 @@ def pictures(results: Results) -> list[Picture]:
 
 
 def _curves(results: Results) -> Iterator[Picture]:
-    title = f"{results.settings.protocol}, {results.rankings[-1].scores.num_queries} queries"
+    title = f"{results.protocol}, {results.rankings[-1].scores.num_queries} queries"
     image = cmc_figure({NAMES[r.name]: r.scores.cmc for r in results.rankings}, title)
     yield Picture("CMC", "results", image, "How many queries have a right tracklet among their first k results.")
     if results.fusion is not None and results.fusion.curve_W2 is not None:
@@ -69,7 +69,7 @@ def _ranked(results: Results) -> Iterator[Picture]:
     }
     for kind, chosen in typical(ranking).items():
         rows = [ranked(results, ranking, q) for q in chosen]
-        title = f"{NAMES[ranking.name]}, {results.settings.protocol}: {kind} queries"
+        title = f"{NAMES[ranking.name]}, {results.protocol}: {kind} queries"
         yield Picture(f"ranked results {kind}", "ranked", ranked_grid(results.table, rows, title), captions[kind])
 
 
@@ -89,7 +89,7 @@ def _disputed(results: Results) -> Iterator[Picture]:
 
 
 def _cameras(results: Results) -> Iterator[Picture]:
-    if results.settings.protocol != OFFICIAL or len(np.unique(results.gallery.camids)) < 2:
+    if results.protocol != OFFICIAL or len(np.unique(results.gallery.camids)) < 2:
         return
     names = {int(results.table.camids_N[row]): results.table.camera_name(row) for row in results.gallery_rows}
     names |= {int(results.table.camids_N[row]): results.table.camera_name(row) for row in results.query_rows}

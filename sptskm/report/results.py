@@ -61,6 +61,11 @@ class Results:
     provenance: Mapping[str, Any]
     insight: Insight = NOTHING
 
+    @property
+    def protocol(self) -> str:
+        """Its name, also where the settings name the file that describes it."""
+        return protocol(self.settings.protocol).name
+
     @cached_property
     def subsets(self) -> dict[str, NDArray[np.bool_]]:
         """Which queries (Q,) each part of the table averages over."""
@@ -127,7 +132,7 @@ def _left_out(rules: Protocol) -> str:
 
 def _interval(scores: Scores) -> list[float] | None:
     """Of the mAP, over the queries that count."""
-    used_Q = scores.first_hit_Q > 0
+    used_Q = scores.counted_Q
     return list(bootstrap_interval(scores.ap_Q[used_Q])) if used_Q.any() else None
 
 

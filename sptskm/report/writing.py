@@ -47,7 +47,7 @@ def write(results: Results, out: Path) -> None:
 def _json(results: Results, looks: int) -> dict[str, Any]:
     fusion = results.fusion
     return {
-        "protocol": results.settings.protocol,
+        "protocol": results.protocol,
         "results": results.lines(),
         "cmc": {ranking.name: list(map(number, ranking.scores.cmc)) for ranking in results.rankings},
         "fusion": fusion

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sptskm.cli import main
 from sptskm.evaluation import Rows, evaluate, explain, protocol
 
 # 0: query, 1: in its camera, 2: in another; 3: query, alone; 4: query, 5: in its camera; 6: junk; 7: distractor
@@ -67,3 +68,13 @@ def test_on_the_labels_of_mars_the_counts_are_those_of_record(mars):
     skipped = explain(protocol("torchreid"), rows, mars.lengths, mars.query).skipped
     assert sum(skipped.values()) == 140
     assert set(skipped) == {"its identity not in the gallery", "its identity only in its own camera"}
+
+
+def test_the_command_says_it_of_a_data_set_without_any_run(walkers, tmp_path, capsys):
+    assert main(["evaluate", "--explain", str(walkers), "--protocol", "torchreid"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("torchreid")
+    assert "positives per query, median" in said
+    assert main(["evaluate", "--explain", str(walkers), "--out", str(tmp_path)]) == 2
+    assert main(["evaluate", "--out", str(tmp_path)]) == 2
+    assert "wants runs and --out, or --explain with a data set" in capsys.readouterr().err

@@ -73,8 +73,9 @@ def test_the_report_is_whole_and_carries_the_numbers_of_results_json(make: Make,
         assert f"{100 * line['rank-1']:.1f}" in reader.text
     low, high = saved["results"][0]["mAP_interval"]
     assert f"{100 * low:.1f} to {100 * high:.1f}" in reader.text
-    for words in ("mars-official", saved["code"]["modules"], saved["versions"]["torch"], "f" * 16, "s" * 16):
+    for words in ("mars-official", saved["code"]["modules"], saved["versions"]["torch"], "f" * 16, "s" * 16, "12.3 %"):
         assert words in reader.text
+    assert "-100.0 %" not in reader.text
     assert reader.ids >= {"results", "ranked", "cameras", "distances", "provenance", "glossary"}
     assert reader.seen.count("img") == len(list((tmp_path / "out").glob("*.png")))
 
