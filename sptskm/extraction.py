@@ -21,7 +21,7 @@ from sptskm.evaluation import Features
 from sptskm.report.features import write_features
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
-from sptskm.training.rundir import RunDir, read_state
+from sptskm.training.rundir import RunDir
 from sptskm.training.setup import rows_of, versions
 from sptskm.training.signals import StopFlag
 from sptskm.training.streams import stream_of
@@ -44,13 +44,7 @@ def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
 
     Raises FileNotFoundError for a folder without a readable checkpoint.
     """
-    folder = RunDir(run)
-    state = read_state(folder.best) if folder.best.is_file() else None
-    if state is None:
-        found = folder.newest()
-        if found is None:
-            raise FileNotFoundError(f"{run}: no readable checkpoint, wanted a folder in which training has run")
-        state = found[1]
+    state = RunDir(run).trained()
     config = apply_overrides(from_dict(state["config"]), overrides)
     # the pretrained weights that training began with may be long gone
     blank = apply_overrides(config, ['model.pretrained=""']) if config.stream == "ssin" else config

@@ -34,7 +34,7 @@ from sptskm.report.writing import write
 from sptskm.training.explain import explain
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
-from sptskm.training.rundir import RunDir, read_state
+from sptskm.training.rundir import RunDir
 from sptskm.training.setup import Setup, rows_of
 from sptskm.training.signals import StopFlag
 from sptskm.training.world import World, join
@@ -141,7 +141,7 @@ def _trained(
     runs: Sequence[str | Path], overrides: Sequence[str], settings: Final, stop: StopFlag | None
 ) -> list[Trained] | None:
     """The runs with their features, SSIN first, on rank 0; every rank calls it alike."""
-    states = [_weights(RunDir(run)) for run in runs]
+    states = [RunDir(run).trained() for run in runs]
     configs = [
         replace(apply_overrides(from_dict(state["config"]), overrides), run=str(run))  # it may have been moved
         for state, run in zip(states, runs, strict=True)
@@ -151,15 +151,6 @@ def _trained(
         pairs = zip(configs, states, strict=True)
         streams = [_extract(config, state, world, stop, settings.protocol) for config, state in pairs]
     return sorted(streams, key=lambda stream: stream.config.stream == "smin") if world.is_main else None
-
-
-def _weights(run: RunDir) -> dict[str, Any]:
-    """The best checkpoint, or the newest where nothing was held out."""
-    if run.best.is_file() and (state := read_state(run.best)):
-        return state
-    if found := run.newest():
-        return found[1]
-    raise FileNotFoundError(f"{run.path}: no readable checkpoint, wanted a folder in which training has run")
 
 
 def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], settings: Final) -> None:

@@ -10,13 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sptskm.atomic import write_bytes, write_text
 from sptskm.configfile import to_dict
-from sptskm.data import Tracklets
-from sptskm.evaluation import Features
+from sptskm.evaluation import Rows
+from sptskm.report.features import write_features
 from sptskm.report.page import REPORT, page
 from sptskm.report.pictures import Picture, pictures
 from sptskm.report.projector import write_projector
@@ -31,8 +28,10 @@ def write(results: Results, out: Path) -> None:
     """results.json, features, the report and TensorBoard pages below `out`; the test set counts one more look."""
     out.mkdir(parents=True, exist_ok=True)
     looks = _count_look(out / "test_evaluations.json")
-    for features, rows in ((f, results.table.test) for f in results.features):
-        _save_features(out / f"features-{features.stream}.npz", features, results.table, rows)
+    table, test = results.table, results.table.test
+    labels = Rows(table.pids_N[test], table.camids_N[test], table.clothes_N[test])
+    for features in results.features:
+        write_features(out / f"features-{features.stream}.npz", features, labels)
     saved = _json(results, looks)
     write_text(out / RESULTS, json.dumps(saved, indent=1))
     write_text(out / QUERIES, _queries(results))
@@ -86,23 +85,6 @@ def _count_look(path: Path) -> int:
     dates.append(datetime.now(timezone.utc).isoformat(timespec="seconds"))
     write_text(path, json.dumps(dates, indent=1))
     return len(dates)
-
-
-def _save_features(path: Path, features: Features, table: Tracklets, rows: NDArray[np.int64]) -> None:
-    """Features of the test tracklets with keys and labels, as plain arrays that load without pickle."""
-    partial = path.with_suffix(".partial.npz")
-    np.savez(
-        partial,
-        features=features.features_ND,
-        keys=features.keys_N,
-        valid=features.valid_N,
-        pids=table.pids_N[rows],
-        camids=table.camids_N[rows],
-        clothes=table.clothes_N[rows],
-        fingerprint=np.array(features.fingerprint),
-        stream=np.array(features.stream),
-    )
-    partial.replace(path)
 
 
 def _write_board(results: Results, drawn: Sequence[Picture], out: Path) -> None:

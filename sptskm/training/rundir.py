@@ -96,6 +96,14 @@ class RunDir:
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
 
+    def trained(self) -> State:
+        """The best weights, or the newest where nothing was held out. FileNotFoundError where there are none."""
+        if self.best.is_file() and (state := read_state(self.best)):
+            return state
+        if found := self.newest():
+            return found[1]
+        raise FileNotFoundError(f"{self.path}: no readable checkpoint, wanted a folder in which training has run")
+
     def newest(self) -> tuple[Path, State] | None:
         """The newest checkpoint that can be read; broken newer ones are passed over with a warning."""
         for path in self.checkpoints():
