@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -285,3 +286,13 @@ def test_many_small_tracklets_need_few_files(tmp_path: Path) -> None:
         "pack.json", "test-0000.zip", "test-skeletons.npy", "test.npz", "train-0000.zip", "train-skeletons.npy",
         "train.npz",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/escaped"])
+def test_a_pack_from_elsewhere_writes_nowhere_but_below_the_given_folder(root: Path, tmp_path: Path, name: str) -> None:
+    table = read_mars(root)
+    keys = np.where(np.arange(len(table)) == 2, name, table.keys_N)
+    pack(replace(table, keys_N=keys), tmp_path / "pack", workers=1)
+    with pytest.raises(DataError, match=r"holds the name .*escaped, wanted one without \.\. and without a leading /"):
+        unpack(tmp_path / "pack", tmp_path / "deep" / "out")
+    assert not list(tmp_path.rglob("*escaped*"))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from small import small_config
 
+from sptskm.cli import main
 from sptskm.config import Final
 from sptskm.data import read_dataset
 from sptskm.data.packing import pack
@@ -66,3 +67,15 @@ def test_the_final_job_finds_the_same_from_files_and_pack(walkers: Path, packed:
     ]
     scores = [results.rankings[0].scores.mAP for results in found if results is not None]
     assert scores[0] == scores[1] > 0
+
+
+@pytest.mark.parametrize("stream", ["ssin", "smin"])
+def test_a_manifest_of_the_same_data_gives_the_same_weights(stream: str, walkers: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "walkers.jsonl"
+    assert main(["import", "mars", str(walkers), str(manifest)]) == 0
+    from_files, from_manifest = (
+        trained(tmp_path / name, stream, root) for name, root in (("files", walkers), ("manifest", manifest))
+    )
+    assert from_files["best_mAP"] == from_manifest["best_mAP"]
+    for name, value in from_files["model"].items():
+        assert torch.equal(value, from_manifest["model"][name]), name
