@@ -7,7 +7,7 @@ reader share the cores named, one process a core; the lines take turns, and the 
 clips a second of processor time, so that other programs disturb them less. Files are in the page cache. "on the
 device": enlarging, cropping and flipping are left to the GPU, as in training on one; else the loader does them. The
 bytes of a batch are handed over, not read: pinning and moving them is not in the numbers. "JPEG decoding" is OpenCV's;
-our lines decode by simplejpeg where it is installed.
+our lines decode by simplejpeg where it is installed. Last comes skeletons.py: SMIN's clips.
 """
 
 import argparse
@@ -292,7 +292,8 @@ def main() -> None:
         print(speeds(table, read_dataset(packed), options), flush=True)
         print(f"load {os.getloadavg()[0]:.1f}", growth(table), left_after_kill(files), sep="\n", flush=True)
         if shutil.which("strace"):
-            print(opened_files(files), opened_files(packed), sep="\n")
+            print(opened_files(files), opened_files(packed), sep="\n", flush=True)
+    subprocess.run([sys.executable, Path(__file__).with_name("skeletons.py")], check=True)
 
 
 if __name__ == "__main__":
