@@ -95,7 +95,7 @@ def check(root: Path, decode: bool = True, workers: int | None = None) -> Report
     cores when None). Raises DataError or FileNotFoundError when the tables themselves cannot be used.
     """
     table = read_dataset(root)
-    present = {modality: _is_present(table, modality) for modality in READERS}
+    present = {modality: table.has(modality) for modality in READERS}
     problems = _mislabelled(table, Path(root)) if isinstance(table.place, MarsFolders) else []
     total = Counter({"mislabelled": len(problems), "problem": len(problems)})
     del problems[KEPT:]
@@ -106,11 +106,6 @@ def check(root: Path, decode: bool = True, workers: int | None = None) -> Report
         total["problem"] += 1
         problems.append(Problem(Path(root), f"{root}: holds no folder of frames, masks or skeletons"))
     return _report(table, present, total, tuple(problems))
-
-
-def _is_present(table: Tracklets, modality: Modality) -> bool:
-    """Whether there is a folder of it for any tracklet."""
-    return any(folder.exists() for folder in dict.fromkeys(table.folder(row, modality) for row in range(len(table))))
 
 
 def _mislabelled(table: Tracklets, root: Path) -> list[Problem]:

@@ -130,7 +130,7 @@ def _loadmat(file: Readable) -> dict[str, NDArray[np.generic]]:
 
 def _bytes(file: Readable, kind: str) -> bytes:
     try:
-        content = _read(file)
+        content = read_retrying(file)
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise DataError(f"{kind} {file}: {reason} (after {ATTEMPTS} attempts)") from error
@@ -139,7 +139,7 @@ def _bytes(file: Readable, kind: str) -> bytes:
     return content
 
 
-def _read(file: Readable) -> bytes:
+def read_retrying(file: Readable) -> bytes:
     """Network file systems fail for moments: try a few times, then let the last error out."""
     for attempt in range(ATTEMPTS):
         try:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from sptskm.atomic import partial_of, write_text
 from sptskm.config import ConfigError
 from sptskm.data.errors import DataError
-from sptskm.data.files import read_skeletons
+from sptskm.data.files import read_retrying, read_skeletons
 from sptskm.data.pack import MASK_ENDING, PARTS, PLACES, SUMMARY, VERSION, Part, member, read_summary
 from sptskm.data.tracklets import Modality, Readable, Tracklets
 
@@ -70,7 +70,7 @@ def pack(table: Tracklets, out: Path, frames: int = 20_000, workers: int | None 
     if frames < 1:
         raise ConfigError(f"frames is {frames}, wanted at least 1 in a zip file")
     shards = plan_shards(table, frames)
-    holds = [kind for kind in ("frames", "masks", "skeletons") if _has(table, kind)]
+    holds = [kind for kind in ("frames", "masks", "skeletons") if table.has(kind)]
     _claim(out, {"fingerprint": table.fingerprint, "holds": holds, "frames": frames})
     if (out / SUMMARY).is_file():
         return _told(out)
@@ -91,11 +91,6 @@ def _told(out: Path) -> str:
         f"{out}: {summary['tracklets']:,} tracklets, {summary['frames']:,} frames "
         f"({', '.join(summary['modalities'])}) in {len(files)} files, {size / 1e9:.2f} GB"
     )
-
-
-def _has(table: Tracklets, modality: Modality) -> bool:
-    folders = dict.fromkeys(table.folder(row, modality) for row in range(len(table)))
-    return any(folder.exists() for folder in folders)
 
 
 def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
@@ -176,7 +171,7 @@ def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> tuple[int, int]
 
 def _content(file: Readable, modality: Modality) -> bytes:
     try:
-        content = file.read_bytes()
+        content = read_retrying(file)
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error
         raise DataError(f"{modality.removesuffix('s')} {file}: {reason}; `sptskm check` lists all of them") from error

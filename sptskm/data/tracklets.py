@@ -152,6 +152,11 @@ class Tracklets:
         """Where the files of a tracklet are expected."""
         return self.place.folder(row, modality)
 
+    def has(self, modality: Modality) -> bool:
+        """Whether there is a folder (or file) of it for any tracklet."""
+        folders = dict.fromkeys(self.folder(row, modality) for row in range(len(self)))
+        return any(folder.exists() for folder in folders)
+
     def pid_name(self, row: int) -> str:
         """What the identity of a row is called."""
         pid = int(self.pids_N[row])
