@@ -140,10 +140,15 @@ def _bytes(file: Readable, kind: str) -> bytes:
 
 
 def read_retrying(file: Readable) -> bytes:
-    """Network file systems fail for moments: try a few times, then let the last error out."""
+    """All of a file. Raises OSError as `retried` does."""
+    return retried(lambda: _content(file) if isinstance(file, Path) else file.read_bytes())
+
+
+def retried(read: Callable[[], bytes]) -> bytes:
+    """Network file systems fail for moments: try a few times, then let the last OSError out."""
     for attempt in range(ATTEMPTS):
         try:
-            return _content(file) if isinstance(file, Path) else file.read_bytes()
+            return read()
         except OSError:
             if attempt == ATTEMPTS - 1:
                 raise

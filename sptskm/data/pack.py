@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.data.errors import DataError
-from sptskm.data.files import SKELETON_SHAPE
+from sptskm.data.files import ATTEMPTS, SKELETON_SHAPE, retried
 from sptskm.data.tracklets import IntArray, Modality, Tracklets
 
 Part = Literal["train", "test"]
@@ -76,14 +76,21 @@ class Shards:
         self._last = ("", 0, b"")
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """So many bytes of a file; those that were read last are kept. Raises OSError, DataError for a cut file."""
+        """So many bytes of a file; those that were read last are kept. Raises DataError."""
         last, start, content = self._last
         if last != name or not start <= offset <= offset + size <= start + len(content):
-            start, content = offset, os.pread(self._descriptor(name), size, offset)
+            start, content = offset, self._read(name, offset, size)
             if len(content) < size:
                 raise DataError(f"{self.folder / name}: cannot be read at byte {offset}")
             self._last = (name, offset, content)
         return content[offset - start : offset - start + size]
+
+    def _read(self, name: str, offset: int, size: int) -> bytes:
+        try:
+            return retried(lambda: os.pread(self._descriptor(name), size, offset))
+        except OSError as error:
+            reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+            raise DataError(f"{self.folder / name}: {reason} (after {ATTEMPTS} attempts)") from error
 
     def _descriptor(self, name: str) -> int:
         opened, is_copy = self._open.get(name, (-1, False))
@@ -134,7 +141,7 @@ class PackFiles:
     """Bytes before the first number in the arrays of skeletons of train and test."""
 
     def files(self, row: int, frames: Sequence[int], stems: Sequence[str], modality: Modality) -> Sequence[Member]:
-        """Some frames or masks of a tracklet, read at once where they lie together. Raises DataError, OSError."""
+        """Some frames or masks of a tracklet, read at once where they lie together. Raises DataError."""
         if modality == "skeletons":
             raise DataError(f"{self.folder(row, modality)}: holds skeletons of all frames, wanted files of single ones")
         if modality not in self.modalities:

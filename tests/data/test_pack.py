@@ -296,3 +296,22 @@ def test_a_pack_from_elsewhere_writes_nowhere_but_below_the_given_folder(root: P
     with pytest.raises(DataError, match=r"holds the name .*escaped, wanted one without \.\. and without a leading /"):
         unpack(tmp_path / "pack", tmp_path / "deep" / "out")
     assert not list(tmp_path.rglob("*escaped*"))
+
+
+def test_a_pack_on_a_file_system_that_fails_for_a_moment_is_read_all_the_same(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, pread, failures = read_dataset(packed(root)), os.pread, [OSError(5, "Input/output error")] * 2
+    wanted = read_mars(root).files(0, [0], "frames")[0].read_bytes()
+    monkeypatch.setattr("sptskm.data.files.time.sleep", lambda _: None)
+
+    def failing(*place: int) -> bytes:
+        if failures:
+            raise failures.pop()
+        return pread(*place)
+
+    monkeypatch.setattr(os, "pread", failing)
+    assert table.files(0, [0], "frames")[0].read_bytes() == wanted
+    failures += [OSError(5, "Input/output error")] * 3
+    with pytest.raises(DataError, match=r"train-0002.zip: Input/output error \(after 3 attempts\)$"):
+        table.files(2, [0], "frames")
