@@ -3,6 +3,7 @@
 from sptskm.evaluation.cameras import CameraPairs, camera_pairs
 from sptskm.evaluation.distances import squared_distances, stream_distances
 from sptskm.evaluation.explain import Explained, explain
+from sptskm.evaluation.fixed import FusedDistance
 from sptskm.evaluation.fusion import Features, Normalisation, StreamDistances, align, choose_weight, fuse
 from sptskm.evaluation.metrics import (
     Rows,
@@ -20,6 +21,7 @@ __all__ = [
     "CameraPairs",
     "Explained",
     "Features",
+    "FusedDistance",
     "Normalisation",
     "Protocol",
     "Reranking",
