@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.evaluation.distances import Floats
-from sptskm.evaluation.metrics import Rows, average_precision
+from sptskm.evaluation.metrics import Rows, average_precisions
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,4 +72,4 @@ def _cell(places_P: NDArray[np.int64], camids_P: NDArray[np.int64], camera: int,
         return 0.0, float("nan")
     good, ignored = places_P[good_P], places_P[ignored_P]
     ranks = good + 1 - np.searchsorted(ignored, good) - first_ignored
-    return average_precision(ranks, "trapezoid"), float(ranks[0] == 1)
+    return float(average_precisions([ranks], "trapezoid")[0]), float(ranks[0] == 1)

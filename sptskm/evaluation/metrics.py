@@ -7,6 +7,7 @@ Shape suffixes: N rows, Q queries, B queries of a block, G gallery rows, P rows 
 that are not ranked, D feature length.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -21,9 +22,8 @@ CMC_RANKS: Final = 50
 QUERY_BLOCK: Final = 1024  # a longer block gains nothing
 GIGABYTES: Final = 1.0
 # Up to here counting once per positive is cheaper than sorting a row of MARS length.
-COUNTED_POSITIVES: Final = 100
-# Where the farthest positive is among the nearest 1 / FEW of a row, the rest is not looked at again.
-FEW: Final = 3
+COUNTED_POSITIVES: Final = 200
+ROOM: Final = 16_384  # entries compared at a time: with all positives, what a core's cache holds
 NOTHING: Final = np.empty(0, np.int64)
 
 
@@ -132,9 +132,9 @@ def evaluate(distance_QG: Floats, query: Rows, gallery: Rows, protocol: str = "m
             f"distances must be real numbers ({len(query)} queries, {len(gallery)} gallery rows), "
             f"found {distance.dtype} {distance.shape}"
         )
-    judge = _Judge(query, gallery, rules)
-    outcomes = [judge.outcome(number, row_G) for number, row_G in enumerate(distance)]
-    return _scores(outcomes, len(gallery), rules)
+    judge = _Judge(query, gallery, rules, distance.dtype if distance.dtype.kind == "f" else np.float64)
+    ranks = [judge.ranks(number, row_G) for number, row_G in enumerate(distance)]
+    return _scores(ranks, len(gallery), rules)
 
 
 def evaluate_features(
@@ -156,12 +156,12 @@ def evaluate_features(
     distances = SquaredDistances(_features("gallery", gallery_features_GD, len(gallery)))
     judge = _Judge(query, gallery, rules)
     block = _block(len(gallery), gigabytes)
-    outcomes = []
+    ranks = []
     for start in range(0, len(query), block):
         block_BG = distances.to(query_features[start : start + block])
-        outcomes += [judge.outcome(start + place, row_G) for place, row_G in enumerate(block_BG)]
+        ranks += [judge.ranks(start + place, row_G) for place, row_G in enumerate(block_BG)]
         del block_BG  # before there is the next one
-    return _scores(outcomes, len(gallery), rules)
+    return _scores(ranks, len(gallery), rules)
 
 
 def _block(num_gallery: int, gigabytes: float) -> int:
@@ -249,60 +249,76 @@ class JudgedRows:
 class _Judge:
     """Judges one row of distances at a time; what it finds does not depend on the other rows."""
 
-    def __init__(self, query: Rows, gallery: Rows, rules: Protocol) -> None:
+    def __init__(self, query: Rows, gallery: Rows, rules: Protocol, dtype: Any = np.float64) -> None:
         self._rows = JudgedRows(query, gallery, rules)
-        self._rules = rules
-        self._before_G = np.empty(len(gallery), np.bool_)
+        self._room = np.empty((COUNTED_POSITIVES, min(ROOM, len(gallery))), np.bool_)
+        self._row_G = np.empty(len(gallery), dtype)
 
-    def outcome(self, number: int, row_G: Floats) -> tuple[float, int]:
-        """Average precision and rank of the first correct row; without a positive NaN or what it counts as, and 0."""
-        if row_G.size and np.isnan(row_G.min()):
-            column = int(np.flatnonzero(np.isnan(row_G))[0])
+    def ranks(self, number: int, row_G: Floats) -> NDArray[np.int64]:
+        """1-based ranks of the positives (P,) of a query, ascending, from its distances."""
+        ranked_G = self._row_G
+        ranked_G[:] = row_G  # to be written to; and all that follows is in the cache
+        if ranked_G.size and np.isnan(ranked_G.min()):
+            column = int(np.flatnonzero(np.isnan(ranked_G))[0])
             raise ValueError(f"the distance of query {number} to gallery row {column} is NaN")
         good_P, ignored_J = self._rows.relevant(number)
         if not good_P.size:
-            return (0.0 if self._rules.average == "all" else float("nan")), 0
-        ranked_G = row_G.astype(row_G.dtype if row_G.dtype.kind == "f" else np.float64)
+            return NOTHING
         for left_out in (self._rows.junk, ignored_J):
             ranked_G[left_out] = np.nan  # stands before nothing
-        ranks_P = np.sort(_places(ranked_G, good_P, self._before_G))
-        return average_precision(ranks_P, self._rules.ap), int(ranks_P[0])
+        ranks_P = _places(ranked_G, good_P, self._room)
+        ranks_P.sort()
+        return ranks_P
 
 
-def _places(row_G: Floats, at_P: NDArray[np.int64], before_G: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """1-based places of some entries of a row in its stable ascending order; `before_G` is room to work in."""
-    near_G = np.less_equal(row_G, row_G[at_P].max(), out=before_G)  # nothing farther stands before any of them
-    if FEW * np.count_nonzero(near_G) < row_G.size:
-        near_N = np.flatnonzero(near_G)
-        row_G, at_P, before_G = row_G[near_N], np.searchsorted(near_N, at_P), before_G[: near_N.size]
+def _places(row_G: Floats, at_P: NDArray[np.int64], room: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """1-based places of some entries of a row, ascending in it, in its stable ascending order; `room` to work in."""
     if at_P.size > COUNTED_POSITIVES:
         places_G = np.empty(row_G.size, np.int64)
         places_G[np.argsort(row_G, kind="stable")] = np.arange(1, row_G.size + 1)
         return places_G[at_P]
-    places = []
-    for at, own in zip(at_P.tolist(), row_G[at_P], strict=True):
-        # Equal entries count only when they stand earlier in the row: the order of a stable sort.
-        np.less_equal(row_G[:at], own, out=before_G[:at])
-        np.less(row_G[at:], own, out=before_G[at:])
-        places.append(np.count_nonzero(before_G) + 1)
-    return np.array(places, np.int64)
+    first, own_P1 = int(at_P[0]), row_G[at_P][:, None]
+    places_P = np.ones(at_P.size, np.int64)
+    for start in range(0, row_G.size, ROOM):
+        part_S = row_G[start : start + ROOM]
+        before_PS = room[: at_P.size, : part_S.size]
+        cut = min(max(first - start, 0), part_S.size)
+        # Equal entries stand before one only where they stand earlier in the row, as all do that precede the first.
+        np.less_equal(part_S[:cut], own_P1, out=before_PS[:, :cut])
+        np.less(part_S[cut:], own_P1, out=before_PS[:, cut:])
+        places_P += [np.count_nonzero(before_S) for before_S in before_PS]
+    equal_PM = row_G[first : at_P[-1] + 1] == own_P1
+    if np.count_nonzero(equal_PM) > at_P.size:  # others than itself
+        places_P += [np.count_nonzero(equal_M[: at - first]) for equal_M, at in zip(equal_PM, at_P, strict=True)]
+    return places_P
 
 
-def average_precision(ranks_P: NDArray[np.int64], rule: Literal["trapezoid", "precision"]) -> float:
-    """Of a query whose positives stand at these 1-based ranks, ascending."""
-    hits_P = np.arange(1, ranks_P.size + 1)
-    precision_P = hits_P / ranks_P
+def average_precisions(
+    ranks: Sequence[NDArray[np.int64]], rule: Literal["trapezoid", "precision"]
+) -> NDArray[np.float64]:
+    """Of queries (Q,) whose positives stand at these 1-based ranks, ascending; NaN for one without any."""
+    counts_Q = np.array([len(ranks_P) for ranks_P in ranks], np.int64)
+    ap_Q = np.full(len(ranks), np.nan)
+    if not counts_Q.any():
+        return ap_Q
+    first_Q = np.cumsum(counts_Q) - counts_Q
+    rank_R = np.concatenate(ranks)
+    hits_R = np.arange(1, len(rank_R) + 1) - np.repeat(first_Q, counts_Q)
+    precision_R = hits_R / rank_R
     if rule == "trapezoid":
-        # Recall moves at hits only, so each hit adds one trapezoid from the row just before it.
-        before_P = (hits_P - 1) / np.maximum(ranks_P - 1, 1)
-        before_P[0] = float(ranks_P[0] == 1)
-        precision_P = (before_P + precision_P) / 2
-    return float(np.add.reduce(precision_P) / precision_P.size)
+        # Recall moves at hits only, so each hit adds one trapezoid from the row just before it; at rank 1 that is 1.
+        before_R = np.where(rank_R == 1, 1.0, (hits_R - 1) / np.maximum(rank_R - 1, 1))
+        precision_R = (before_R + precision_R) / 2
+    some_Q = counts_Q > 0
+    ap_Q[some_Q] = np.add.reduceat(precision_R, first_Q[some_Q]) / counts_Q[some_Q]
+    return ap_Q
 
 
-def _scores(outcomes: list[tuple[float, int]], num_gallery: int, rules: Protocol) -> Scores:
-    ap_Q = np.array([ap for ap, _ in outcomes], np.float64)
-    first_hit_Q = np.array([first for _, first in outcomes], np.int64)
+def _scores(ranks: Sequence[NDArray[np.int64]], num_gallery: int, rules: Protocol) -> Scores:
+    ap_Q = average_precisions(ranks, rules.ap)
+    if rules.average == "all":
+        ap_Q[np.isnan(ap_Q)] = 0.0
+    first_hit_Q = np.array([ranks_P[0] if ranks_P.size else 0 for ranks_P in ranks], np.int64)
     return Scores(ap_Q, first_hit_Q, num_gallery, rules.name)
 
 

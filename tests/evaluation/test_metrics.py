@@ -49,14 +49,16 @@ def test_many_positives_are_ranked_as_exactly_as_few(name, assert_as_walked):
     assert_as_walked(scores, distance, query, gallery, name)
 
 
-def test_counting_and_sorting_give_the_same_places():
+def test_counting_and_sorting_give_the_same_places(monkeypatch):
     rng = np.random.default_rng(5)
-    row, at = np.floor(rng.random(900) * 90), rng.permutation(900)
-    assert len(at) > metrics.COUNTED_POSITIVES
-    room = np.empty(900, bool)
-    by_count = [metrics._places(row, at[i : i + 1], room)[0] for i in range(900)]
-    assert metrics._places(row, at, room).tolist() == by_count
-    assert by_count == (1 + np.argsort(np.argsort(row, kind="stable")))[at].tolist()
+    row, all_G = np.floor(rng.random(900) * 90), np.arange(900)
+    assert len(row) > metrics.COUNTED_POSITIVES
+    sorted_G = 1 + np.argsort(np.argsort(row, kind="stable"))
+    monkeypatch.setattr(metrics, "ROOM", room := 128)  # so that a row takes several
+    few = np.empty((metrics.COUNTED_POSITIVES, room), bool)
+    assert metrics._places(row, all_G, few).tolist() == sorted_G.tolist()
+    for at in (np.arange(100, 130), np.sort(rng.permutation(900)[:100]), np.array([0]), np.array([0, 899])):
+        assert metrics._places(row, at, few).tolist() == sorted_G[at].tolist()
 
 
 @pytest.mark.parametrize(("name", "ap"), [("mars-official", 0.79167), ("mars-standard", 0.83333)])
