@@ -4,6 +4,7 @@ Shape suffixes: Q queries, G gallery rows, D feature length, T queries of a tile
 of other gallery rows.
 """
 
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -16,6 +17,10 @@ TILE: Final = 64
 STRIP: Final = 2048
 
 
+Doubles = NDArray[np.float64]
+Multiplier = Callable[[Doubles], Callable[[Doubles], Doubles]]
+
+
 class SquaredDistances:
     """A gallery prepared once, to be compared with blocks of queries.
 
@@ -23,13 +28,18 @@ class SquaredDistances:
     place in them. Products are therefore of one shape, TILE queries by STRIP gallery rows, filled up with zeros, and
     every copy of a gallery row takes the result of its first twin: ties stay ties, and distances are the same
     whatever the block of queries, if blocks start at multiples of TILE. Only a strip is held in float64.
+    `multiplier` makes of a strip (D, S) what takes tiles (T, D) to their products (T, S); by default, here.
     """
 
-    def __init__(self, gallery_GD: Floats) -> None:
+    def __init__(self, gallery_GD: Floats, multiplier: Multiplier | None = None) -> None:
         self._features_GD = _matrix("gallery", gallery_GD)
+        self._multiplier = multiplier or _multiplier
         twin_G = _first_twins(self._features_GD)
         self._copies_C = np.flatnonzero(twin_G != np.arange(len(twin_G)))
         self._twins_C = twin_G[self._copies_C]
+
+    def __len__(self) -> int:
+        return len(self._features_GD)
 
     def to(self, query_QD: Floats) -> NDArray[np.float64]:
         """Squared Euclidean distances (Q, G), never below 0.
@@ -45,10 +55,11 @@ class SquaredDistances:
         for first in range(0, len(self._features_GD), STRIP):
             strip_DS = np.ascontiguousarray(_filled(self._features_GD[first : first + STRIP], STRIP).T)
             squares_S = np.einsum("ds,ds->s", strip_DS, strip_DS)
+            times_strip = self._multiplier(strip_DS)
             for start in range(0, len(query), TILE):
                 place_TS = distance_QG[start : start + TILE, first : first + STRIP]
                 tile_TD = _filled(query[start : start + TILE], TILE)
-                product_TS = tile_TD @ strip_DS
+                product_TS = times_strip(tile_TD)
                 product_TS *= -2.0
                 product_TS += np.einsum("td,td->t", tile_TD, tile_TD)[:, None]
                 product_TS += squares_S
@@ -57,6 +68,10 @@ class SquaredDistances:
             for row_G in distance_QG:
                 row_G[self._copies_C] = row_G[self._twins_C]
         return distance_QG
+
+
+def _multiplier(strip_DS: Doubles) -> Callable[[Doubles], Doubles]:
+    return lambda tile_TD: tile_TD @ strip_DS
 
 
 def _filled(rows: NDArray[Any], count: int) -> NDArray[np.float64]:

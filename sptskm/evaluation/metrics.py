@@ -139,7 +139,7 @@ def evaluate(distance_QG: Floats, query: Rows, gallery: Rows, protocol: str = "m
 
 def evaluate_features(
     query_features_QD: Floats,
-    gallery_features_GD: Floats,
+    gallery_features_GD: Floats | SquaredDistances,
     query: Rows,
     gallery: Rows,
     protocol: str = "mars-official",
@@ -149,11 +149,16 @@ def evaluate_features(
 
     Computed in float64 over blocks of queries whose distances take at most `gigabytes` (2^30 bytes) beside the
     features; the least is 64 queries. The result is that of the whole matrix, bit for bit, whatever the block.
+    A gallery may be given as SquaredDistances, so that several calls prepare it once or another device multiplies.
     Raises ValueError as `evaluate` does, for features of another length, and where 64 queries take more than allowed.
     """
     rules = protocols.protocol(protocol)
     query_features = _features("query", query_features_QD, len(query))
-    distances = SquaredDistances(_features("gallery", gallery_features_GD, len(gallery)))
+    distances = gallery_features_GD
+    if not isinstance(distances, SquaredDistances):
+        distances = SquaredDistances(_features("gallery", distances, len(gallery)))
+    elif len(distances) != len(gallery):
+        raise ValueError(f"the prepared gallery has {len(distances)} rows, wanted {len(gallery)}")
     judge = _Judge(query, gallery, rules)
     block = _block(len(gallery), gigabytes)
     ranks = []

@@ -9,6 +9,7 @@ from sptskm.evaluation import (
     metrics,
     squared_distances,
 )
+from sptskm.evaluation.distances import SquaredDistances
 
 
 def rows_of(*labels: tuple[int, int]) -> Rows:
@@ -158,6 +159,18 @@ def test_distances_and_scores_are_bit_equal_however_blocks_are_cut(length):
         gigabytes = 1.01 * tiles * 64 * 2500 * 8 / 2**30
         scores = evaluate_features(queries, features, query, gallery, gigabytes=gigabytes)
         np.testing.assert_array_equal(scores.ap_Q, expected.ap_Q)
+
+
+def test_a_gallery_prepared_once_serves_several_calls():
+    rng = np.random.default_rng(10)
+    query, gallery = (Rows(rng.integers(1, 9, n), rng.integers(0, 3, n)) for n in (70, 210))
+    queries, features = (rng.standard_normal((n, 32)).astype(np.float32) for n in (70, 210))
+    prepared = SquaredDistances(features)
+    for _ in range(2):
+        scores = evaluate_features(queries, prepared, query, gallery)
+        assert scores.ap_Q.tolist() == evaluate_features(queries, features, query, gallery).ap_Q.tolist()
+    with pytest.raises(ValueError, match="the prepared gallery has 210 rows, wanted 70"):
+        evaluate_features(queries, prepared, query, query)
 
 
 def test_a_budget_bounds_the_block_and_one_too_small_is_refused():

@@ -1,0 +1,43 @@
+"""Scores by several ranks are those of one process. Legend: Q queries."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from small import on_ranks
+
+from sptskm.evaluation import Rows, evaluate_features
+from sptskm.evaluation.distances import SquaredDistances
+from sptskm.training.scoring import multiply_on, score
+from sptskm.training.world import World, join
+
+
+def made_up(num_queries: int) -> tuple[np.ndarray, np.ndarray, Rows, Rows]:
+    rng = np.random.default_rng(11)
+    labels = [Rows(rng.integers(1, 9, count), np.arange(count) % 3) for count in (num_queries, 300)]
+    query, gallery = (rng.standard_normal((len(rows), 16)).astype(np.float32) for rows in labels)
+    return query, gallery, *labels
+
+
+def ranked(num_queries: int) -> tuple[np.ndarray, np.ndarray]:
+    with join(1, 1.0) as world:
+        scores = score(*made_up(num_queries), "torchreid", world)
+    return scores.ap_Q, scores.first_hit_Q
+
+
+def test_every_rank_gets_the_scores_of_all_queries_also_one_that_has_none_to_rank() -> None:
+    expected = {count: evaluate_features(*made_up(count), "torchreid") for count in (150, 40)}
+    for count, scores in expected.items():
+        for ap_Q, first_hit_Q in on_ranks(2, ranked, count):
+            np.testing.assert_array_equal(ap_Q, scores.ap_Q)
+            np.testing.assert_array_equal(first_hit_Q, scores.first_hit_Q)
+
+
+def test_one_process_needs_no_others() -> None:
+    assert score(*made_up(40), "torchreid", World()).mAP == evaluate_features(*made_up(40), "torchreid").mAP
+
+
+def test_products_of_another_device_come_back_as_distances() -> None:
+    query, gallery, *_ = made_up(70)
+    there = SquaredDistances(gallery, partial(multiply_on, torch.device("cpu"))).to(query)  # as on a GPU
+    np.testing.assert_allclose(there, SquaredDistances(gallery).to(query), rtol=1e-12)
