@@ -1,15 +1,13 @@
 """What TensorBoard makes of a search: asked over HTTP, as a browser does."""
 
 import json
-import re
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import tensorboard
 
 from sptskm.report.search import METRIC, begin_page, write_page
 from sptskm.report.tensorboard import Board
@@ -51,15 +49,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(searched: Path) -> Iterator[str]:
-    """A running TensorBoard."""
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(searched), "--port=0", "--load_fast=false"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert server.stderr is not None
-    try:
-        yield next(found[0] for line in server.stderr if (found := re.findall(r"http://localhost:\d+", line)))
-    finally:
-        server.terminate()
-        server.wait()
+    with tensorboard(searched) as found:
+        yield found
 
 
 def ask(address: str, what: str, question: dict[str, Any]) -> Any:
