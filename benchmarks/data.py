@@ -41,7 +41,7 @@ from sptskm.config import SsinClips
 from sptskm.data import Tracklets, bilevel, read_dataset
 from sptskm.data.clips import FrameSource, TrainClips
 from sptskm.data.files import read_frame, read_mask
-from sptskm.data.packing import pack
+from sptskm.data.packs.writing import pack
 from sptskm.data.sampler import Draw
 from sptskm.data.tracklets import Readable
 from sptskm.data.windows import random_window

@@ -201,7 +201,9 @@ def winner(plan: Plan, searched: Searches, best: Mapping[str, Trial], chosen: "H
     home.mkdir(parents=True, exist_ok=True)
     final = plan.final
     if chosen is not None:
-        final = replace(final, weight=chosen.weight, normalisation=chosen.normalisation)
+        final = replace(
+            final, weight=None if final.camera_weights else chosen.weight, normalisation=chosen.normalisation
+        )
     (home / "final.yaml").write_text(to_yaml(final))
     for config in plan.configs:
         found = configured(config, best[config.stream].settings)

@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("data", type=Path, help="folder in the MARS layout, or a manifest; with --verify a pack")
     pack.add_argument("out", type=Path, nargs="?", help="folder of the pack; the same command continues one")
     pack.add_argument("--frames", type=int, default=20_000, help="frames in a zip file (default: 20000)")
-    pack.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    pack.add_argument("--workers", type=int, help="processes (default: all cores)")
     pack.add_argument("--verify", action="store_true", help="compare the checksums of all files of a pack")
     pack.set_defaults(command=_pack)
 
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     _feature_options(commands)
 
     compare = commands.add_parser("compare", help="two evaluations of the same queries: which is better, and how sure")
-    compare.add_argument("a", metavar="FOLDER[:STREAM]", help="folder of an evaluation; ssin, smin or fused")
+    compare.add_argument("a", metavar="FOLDER[:STREAM]", help="folder of an evaluation; a ranking of it")
     compare.add_argument("b", metavar="FOLDER[:STREAM]")
     compare.set_defaults(command=_compare)
 
@@ -136,10 +136,10 @@ def _feature_options(commands: Any) -> None:
 
     search = commands.add_parser("search", help="the nearest tracklets of a gallery of features")
     search.add_argument("--gallery", type=Path, required=True, metavar="FEATURES.npz")
-    search.add_argument("--gallery-smin", type=Path, metavar="FEATURES.npz", help="fuse with these, of the same data")
+    search.add_argument("--gallery-smin", type=Path, metavar="FEATURES.npz", help="fuse with these, by --fusion")
     search.add_argument("--query", required=True, help="a tracklet of the gallery, or a .npz file of features")
     search.add_argument("--query-smin", type=Path, metavar="FEATURES.npz", help="beside a file as --query")
-    search.add_argument("--weight", type=float, default=0.5, help="of SMIN where both are fused (default: 0.5)")
+    search.add_argument("--fusion", type=Path, metavar="RESULTS", help="of `evaluate`: fuse as it did")
     search.add_argument("--top", type=int, default=10)
     search.add_argument("--index", action="store_true", help="approximate, by an index that is kept beside the gallery")
     search.add_argument("--data", type=Path, help="the gallery's data set, for names and the picture")
@@ -149,7 +149,9 @@ def _feature_options(commands: Any) -> None:
     export = commands.add_parser("export", help="write a trained run, or both streams, as ONNX")
     export.add_argument("run", type=Path)
     export.add_argument("--smin", type=Path, metavar="RUN")
-    export.add_argument("--results", type=Path, help="of `evaluate`: write the fused distance as well")
+    export.add_argument(
+        "--fusion", type=Path, metavar="RESULTS", help="of `evaluate`: write its fused distance as well"
+    )
     export.add_argument("--out", type=Path, required=True, metavar="MODEL.onnx")
     export.set_defaults(command=_export)
 
@@ -185,7 +187,7 @@ def _check_options(check: argparse.ArgumentParser) -> None:
     check.add_argument("folder", type=Path, nargs="?")
     check.add_argument("--dist", action="store_true", help="let the ranks of an allocation meet (below srun, torchrun)")
     check.add_argument("--quick", action="store_true", help="only look whether files exist")
-    check.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    check.add_argument("--workers", type=int, help="processes (default: all cores)")
     check.add_argument("--quality", action="store_true", help="measure masks and skeletons instead, show the worst")
     check.add_argument("--tracklets", type=int, default=0, help="so many, drawn at random (default: all)")
     check.add_argument("--out", type=Path, help="for the pictures of --quality (default: in the data set)")
@@ -226,7 +228,7 @@ def _check_ranks() -> int:
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from sptskm.data.packing import pack, verify_pack
+    from sptskm.data.packs.writing import pack, verify_pack
 
     if options.verify != (options.out is None):
         raise ConfigError("pack wants a data set and a folder to write to, or one pack and --verify")
@@ -239,7 +241,7 @@ def _pack(options: argparse.Namespace) -> int:
 
 
 def _unpack(options: argparse.Namespace) -> None:
-    from sptskm.data.unpacking import unpack
+    from sptskm.data.packs.unpacking import unpack
 
     print(f"unpacked; data.root is {unpack(options.pack, options.out)} now")
 
@@ -275,8 +277,10 @@ def _extract(options: argparse.Namespace) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    from sptskm.nearest import Pair, index_beside, search, write_picture
+    from sptskm.nearest import Pair, index_beside, search
     from sptskm.report.features import read_features
+    from sptskm.report.found import write_picture
+    from sptskm.report.fused import read_fused
 
     if options.out is not None and options.data is None:
         raise ConfigError("a picture was asked for by --out, wanted the data set by --data as well")
@@ -286,8 +290,9 @@ def _search(options: argparse.Namespace) -> None:
 
     gallery = pair(options.gallery, options.gallery_smin)
     query = pair(Path(options.query), options.query_smin) if options.query.endswith(".npz") else options.query
-    index = index_beside(options.gallery, options.gallery_smin, options.weight) if options.index else None
-    found = search(gallery, query, options.top, options.weight, index)
+    fused = None if options.fusion is None else read_fused(options.fusion)
+    index = index_beside(options.gallery, options.gallery_smin, fused) if options.index else None
+    found = search(gallery, query, options.top, fused, index)
     names = None if options.data is None else read_dataset(options.data)
     print(found.text(names))
     if options.out is not None and names is not None:
@@ -297,7 +302,7 @@ def _search(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from sptskm.export import export
 
-    print("\n".join(map(str, export(options.run, options.out, options.smin, options.results))))
+    print("\n".join(map(str, export(options.run, options.out, options.smin, options.fusion))))
 
 
 def _compare(options: argparse.Namespace) -> None:

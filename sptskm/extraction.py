@@ -16,7 +16,7 @@ from sptskm.configfile import apply_overrides, flat, from_dict, to_dict
 from sptskm.data import Tracklets, read_dataset
 from sptskm.data.clips import FrameSource
 from sptskm.data.manifest import ENDINGS_OF_MANIFESTS, read_unlabelled
-from sptskm.data.staging import stage
+from sptskm.data.packs.staging import stage
 from sptskm.evaluation import Features
 from sptskm.report.features import write_features
 from sptskm.training.extract import extract

@@ -16,18 +16,27 @@ from sptskm.configfile import apply_overrides, from_dict
 from sptskm.data import Split, Tracklets
 from sptskm.evaluation import (
     Features,
+    FusedDistance,
     Normalisation,
     Rows,
     StreamDistances,
     align,
     check_labels,
+    check_memory,
+    choose_camera_weights,
     choose_weight,
     evaluate,
+    feature_distances,
     fuse,
+    fuse_by_camera,
+    fused_distances,
+    precision_table,
     protocol,
+    rerank,
     select,
     stream_distances,
 )
+from sptskm.report.fused import unit_length
 from sptskm.report.insight import Insight
 from sptskm.report.results import Fusion, Ranking, Results
 from sptskm.report.writing import write
@@ -70,17 +79,25 @@ class Part:
 
     def fusable(self, ssin: Features, smin: Features, kind: Normalisation) -> StreamDistances:
         """Distances of both streams, of unit features where these are to be concatenated, and who has a skeleton."""
-        if kind == "concat":
-            ssin, smin = _unit(ssin), _unit(smin)
+        ssin, smin = _compared(ssin, kind), _compared(smin, kind)
         return StreamDistances(
             self.alone(ssin), self.alone(smin), smin.valid_N[self.query_rows], smin.valid_N[self.gallery_rows]
         )
 
 
-def _unit(features: Features) -> Features:
-    length_N1 = np.linalg.norm(features.features_ND, axis=1, keepdims=True)
-    unit_ND = (features.features_ND / np.where(length_N1 > 0, length_N1, 1)).astype(np.float32)
-    return replace(features, features_ND=unit_ND)
+def _compared(features: Features, kind: Normalisation) -> Features:
+    """As their distances are fused: of length 1 where features are concatenated."""
+    return unit_length(features) if kind == "concat" else features
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A normalisation and its best weight on held-out identities; all mAPs (W, 2) and average precisions (W, Q)."""
+
+    normalisation: Normalisation
+    weight: float
+    curve_W2: NDArray[np.float64]
+    precision_WQ: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -133,8 +150,8 @@ def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | 
         stream.config.stream: evaluate(part.alone(stream.held_out), part.query, part.gallery, settings.protocol).mAP
         for stream in (ssin, smin)
     }
-    kind, weight, curve_W2 = _best(ssin, smin, part, replace(open_to_choice, normalisation="auto"))
-    return HeldOut(kind, weight, {**alone, "fused": float(curve_W2[:, 1].max())})
+    found = _best(ssin, smin, part, replace(open_to_choice, normalisation="auto"))
+    return HeldOut(found.normalisation, found.weight, {**alone, "fused": float(found.curve_W2[:, 1].max())})
 
 
 def _trained(
@@ -149,7 +166,7 @@ def _trained(
     _check(configs, states, settings)
     with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
         pairs = zip(configs, states, strict=True)
-        streams = [_extract(config, state, world, stop, settings.protocol) for config, state in pairs]
+        streams = [_extract(config, state, world, stop, settings) for config, state in pairs]
     return sorted(streams, key=lambda stream: stream.config.stream == "smin") if world.is_main else None
 
 
@@ -167,9 +184,11 @@ def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], setti
         raise ConfigError("no identities were held out to choose the fusion weight on: set the final job's weight")
 
 
-def _extract(config: Config, state: Mapping[str, Any], world: World, stop: StopFlag | None, name: str) -> Trained:
+def _extract(config: Config, state: Mapping[str, Any], world: World, stop: StopFlag | None, settings: Final) -> Trained:
     setup = Setup.of(config, world, training=False)
-    check_labels(protocol(name), setup.table.has_clothes)
+    check_labels(protocol(settings.protocol), setup.table.has_clothes)
+    if settings.rerank:
+        check_memory(len(setup.table.test), len(setup.table.query), gigabytes=settings.rerank_gigabytes)
     if setup.provenance != state["provenance"]:
         raise ConfigError(
             f"{config.run}: was trained on other data ({state['provenance']}) than {config.data.root} holds now "
@@ -203,23 +222,20 @@ def _part(table: Tracklets, rows: NDArray[np.int64], query: NDArray[np.int64], n
 
 
 def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
-    """Scores of each stream alone and, with two, of their fusion."""
+    """Scores of each stream alone, with two of their fusion and, if wanted, of the last of these re-ranked."""
     table = streams[0].table
     test = _part(table, table.test, table.query, settings.protocol)
-    rankings = []
-    for stream in streams:
-        distance_QG = test.alone(stream.test)
-        scores = evaluate(distance_QG, test.query, test.gallery, settings.protocol)
-        rankings.append(Ranking(stream.config.stream, distance_QG, scores))
+
+    def judged(name: str, distance_QG: NDArray[np.float64]) -> Ranking:
+        return Ranking(name, distance_QG, evaluate(distance_QG, test.query, test.gallery, settings.protocol))
+
+    rankings = [judged(stream.config.stream, test.alone(stream.test)) for stream in streams]
     fusion = None
     if len(streams) == 2:
-        ssin, smin = streams
-        fusion = _choose(ssin, smin, settings)
-        kind = cast(Normalisation, fusion.normalisation)
-        both = test.fusable(ssin.test, align(ssin.test, smin.test), kind)
-        fused_QG = fuse(both.ssin_QG, both.smin_QG, both.valid_query_Q, both.valid_gallery_G, fusion.weight, kind)
-        scores = evaluate(fused_QG, test.query, test.gallery, settings.protocol)
-        rankings.append(Ranking("fused", fused_QG, scores))
+        fusion, fused_QG = _fuse(streams, test, settings)
+        rankings.append(judged("fused", fused_QG))
+    if settings.rerank:
+        rankings.append(judged("reranked", _reranked(streams, test, fusion, settings)))
     return Results(
         table=table,
         query_rows=table.test[test.query_rows],
@@ -239,25 +255,70 @@ def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
     )
 
 
+def _fuse(streams: Sequence[Trained], test: Part, settings: Final) -> tuple[Fusion, NDArray[np.float64]]:
+    """How both streams are fused, and the fused distances (Q, G)."""
+    ssin, smin = streams
+    fusion = _choose(ssin, smin, settings)
+    kind = cast(Normalisation, fusion.normalisation)
+    both = test.fusable(ssin.test, align(ssin.test, smin.test), kind)
+    if kind != "rank":
+        fusion = replace(fusion, distance=FusedDistance.fitted(both, fusion.weight, kind))
+    if fusion.cameras is not None and fusion.cameras.used:
+        return fusion, fuse_by_camera(both, test.query, fusion.cameras, kind)
+    flags = both.valid_query_Q, both.valid_gallery_G
+    return fusion, fuse(both.ssin_QG, both.smin_QG, *flags, fusion.weight, kind)
+
+
+def _reranked(streams: Sequence[Trained], test: Part, fusion: Fusion | None, settings: Final) -> NDArray[np.float64]:
+    """Re-ranked distances (Q, G) of one stream, or of both at one weight, by all that are queries or in the gallery.
+
+    A tracklet without input in the only stream is nobody's neighbour and infinitely far, as it is in the plain ranking.
+    """
+    rows = np.union1d(test.query_rows, test.gallery_rows)
+    if fusion is None or fusion.distance is None:
+        features = streams[0].test
+        rows = rows[features.valid_N[rows]]
+        distances = feature_distances(features.features_ND[rows])
+    else:
+        kind = cast(Normalisation, fusion.normalisation)
+        ssin, smin = (_compared(stream.test, kind) for stream in streams)
+        smin = align(ssin, smin)
+        parts = ssin.features_ND[rows], smin.features_ND[rows], smin.valid_N[rows]
+        distances = fused_distances(*parts, fusion.distance)
+    query, gallery = (np.flatnonzero(np.isin(side, rows)) for side in (test.query_rows, test.gallery_rows))
+    found_QG = np.full((len(test.query_rows), len(test.gallery_rows)), np.inf)
+    if len(query) and len(gallery):
+        at = np.searchsorted(rows, test.query_rows[query]), np.searchsorted(rows, test.gallery_rows[gallery])
+        found = rerank(distances, *at, len(rows), gigabytes=settings.rerank_gigabytes)
+        found_QG[np.ix_(query, gallery)] = found
+    return found_QG
+
+
 def _choose(ssin: Trained, smin: Trained, settings: Final) -> Fusion:
-    """The fusion weight: the given one, or the best on the held-out identities."""
+    """The fusion weight: the given one, or the best on the held-out identities; weights by camera, if wanted."""
     if settings.weight is not None:
         return Fusion(settings.weight, settings.normalisation, None)
     held_out = _part(ssin.table, ssin.split.held_out, ssin.split.query, settings.protocol)
-    kind, weight, curve_W2 = _best(ssin, smin, held_out, settings)
-    return Fusion(weight, kind, curve_W2)
+    found = _best(ssin, smin, held_out, settings)
+    by_camera = None
+    if settings.camera_weights:
+        by_camera = choose_camera_weights(found.precision_WQ, held_out.query, _grid(settings))
+    return Fusion(found.weight, found.normalisation, found.curve_W2, cameras=by_camera)
 
 
-def _best(
-    ssin: Trained, smin: Trained, held_out: Part, settings: Final
-) -> tuple[Normalisation, float, NDArray[np.float64]]:
-    """The normalisation, given or the best on the held-out identities, its best weight, and the mAP of all (W, 2)."""
-    grid = np.linspace(0, 1, round(1 / settings.weight_step) + 1).tolist()
-    aligned = align(ssin.held_out, smin.held_out)
+def _best(ssin: Trained, smin: Trained, held_out: Part, settings: Final) -> Chosen:
+    """The normalisation, given or the best on the held-out identities, and its best weight."""
+    grid, aligned = _grid(settings), align(ssin.held_out, smin.held_out)
     kinds = get_args(Normalisation) if settings.normalisation == "auto" else (settings.normalisation,)
-    found: list[tuple[Normalisation, float, NDArray[np.float64]]] = []
+    found = []
     for kind in kinds:
+        if kind == "rank" and settings.rerank:
+            continue  # it has no distance of a pair
         both = held_out.fusable(ssin.held_out, aligned, kind)
-        chosen = choose_weight(both, held_out.query, held_out.gallery, settings.protocol, grid, kind)
-        found.append((kind, *chosen))
-    return max(found, key=lambda one: one[2][:, 1].max())  # the first of equal ones
+        precision_WQ = precision_table(both, held_out.query, held_out.gallery, settings.protocol, grid, kind)
+        found.append(Chosen(kind, *choose_weight(precision_WQ, grid), precision_WQ))
+    return max(found, key=lambda one: one.curve_W2[:, 1].max())  # the first of equal ones
+
+
+def _grid(settings: Final) -> list[float]:
+    return np.linspace(0, 1, round(1 / settings.weight_step) + 1).tolist()  # type: ignore[no-any-return]

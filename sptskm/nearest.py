@@ -1,193 +1,236 @@
 """The tracklets of a gallery of features that are nearest to others, exactly or by an approximate index.
 
-Two streams are one space: squared distances in it are the weighted sum of those of both streams, each in units of its
-standard deviation over the gallery, which ranks a query's gallery as the z-score fusion does.
-Legend: Q queries, G gallery rows, N tracklets, D numbers, K nearest.
+Two streams are compared by the fused distance that a final job has kept; for the index its weighted sum of squared
+distances is one squared distance, that of both features one after the other, each times the root of its factor.
+Legend: Q queries, G gallery rows, N tracklets, D and E numbers of the two streams, K nearest.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.atomic import partial_of
 from sptskm.config import ConfigError
-from sptskm.data import DataError, Tracklets
-from sptskm.evaluation import Features, align, squared_distances
-from sptskm.report.console import table
+from sptskm.data import DataError
+from sptskm.evaluation import Features, FusedDistance, align
 from sptskm.report.features import Labelled
-from sptskm.report.ranked import Outcome, Ranked, Result, ranked_grid
-from sptskm.report.strips import Image
+from sptskm.report.found import Found
+from sptskm.report.fused import Fused
 
 GALLERY_BLOCK = 65_536
 QUERY_BLOCK = 64
 SPARE = 8  # candidates beyond those asked for, as float32 orders neighbours as near as its rounding anyhow
-SAMPLE = 512  # rows that tell how far distances spread
 RECALL_SAMPLE = 64
 WANTED_RECALL = 0.98
 POINTS_PER_CELL = 64
+EPSILON = float(np.finfo(np.float32).eps)
 
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
+ALONE = FusedDistance(1.0, 0.0, 1.0, 0.0)  # one stream as it is
+
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """The nearest gallery rows (Q, K) of each query, nearest first, and their squared distances; -1 where none is."""
+    """The nearest gallery rows (Q, K) of each query, nearest first, and their distances; -1 where none is."""
 
     rows_QK: Ints
     distances_QK: NDArray[np.float64]
 
 
-class Space:
-    """Where tracklets of one or two streams are compared, fixed by a gallery.
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Tracklets as they are compared: features of SSIN (N, D) and of SMIN (N, E), and who has a skeleton (N,).
 
-    In a joined space a row without a skeleton stands where it is as far from every query, in SMIN, as the gallery is
-    on average.
+    SMIN's features are finite for all. One stream alone stands as SSIN, beside an SMIN of no numbers that all have.
     """
 
-    def __init__(self, ssin: Features, smin: Features | None = None, weight: float = 0.5) -> None:
-        self._joined = smin is not None
-        if smin is None:
-            return
-        if not 0 <= weight <= 1:
-            raise ConfigError(f"the weight of SMIN is {weight}, wanted 0 to 1")
-        known_ND = smin.features_ND[smin.valid_N]
-        self._scales = [
-            np.float32(np.sqrt(part / _spread(stream))) for part, stream in ((1 - weight, ssin), (weight, smin))
-        ]
-        self._mean_D = known_ND.mean(0, dtype=np.float64).astype(np.float32)
-        self._radius = np.sqrt(np.square(known_ND - self._mean_D).sum(1).mean(dtype=np.float64))
+    ssin_ND: Floats32
+    smin_NE: Floats32
+    valid_N: NDArray[np.bool_]
 
-    def vectors(self, first: Features, smin: Features | None = None, query: bool = False) -> Floats32:
-        """Rows (N, D) of that space. Raises ValueError where the two do not belong together, as `align`."""
-        if (smin is not None) != self._joined:
-            raise ConfigError("the gallery and the queries are of one stream and of two, wanted the same of both")
-        if smin is None:
-            return first.features_ND
-        other = align(first, smin)
-        smin_ND = np.where(other.valid_N[:, None], other.features_ND, self._mean_D)
-        apart_N1 = np.where(other.valid_N[:, None] | query, 0, self._radius)
-        parts = (first.features_ND * self._scales[0], smin_ND * self._scales[1], apart_N1 * self._scales[1])
-        return np.concatenate(parts, axis=1, dtype=np.float32)
+    @classmethod
+    def alone(cls, features_ND: Floats32) -> "Compared":
+        """Of one stream."""
+        return cls(features_ND, np.empty((len(features_ND), 0), np.float32), np.ones(len(features_ND), np.bool_))
+
+    def __len__(self) -> int:
+        return len(self.valid_N)
+
+    def rows(self, chosen: slice | NDArray[Any]) -> "Compared":
+        """Some of them."""
+        return Compared(self.ssin_ND[chosen], self.smin_NE[chosen], self.valid_N[chosen])
+
+    def joined(self, distance: FusedDistance) -> Floats32:
+        """Rows (N, D + E) whose squared distances are the fused ones of tracklets with skeletons."""
+        factors = (np.float32(factor**0.5) for factor in (distance.ssin, distance.smin))
+        parts = (self.ssin_ND, self.smin_NE)
+        return np.concatenate([f * x for f, x in zip(factors, parts, strict=True)], axis=1, dtype=np.float32)
 
 
-def _spread(features: Features) -> float:
-    """Standard deviation of squared distances over pairs of a sample. Raises DataError for a constant stream."""
-    valid_ND = features.features_ND[features.valid_N]
-    chosen = np.random.default_rng(0).permutation(len(valid_ND))[:SAMPLE]
-    distances = squared_distances(valid_ND[chosen], valid_ND[chosen])[np.triu_indices(len(chosen), 1)]
-    if not distances.size or not distances.std() > 0:
-        raise DataError(f"{features.stream} features of the gallery are all equally far apart, wanted some that differ")
-    return float(distances.std())
+def exact(query: Compared, gallery: Compared, count: int, distance: FusedDistance = ALONE) -> Nearest:
+    """The nearest rows (Q, count), equally far ones in row order, over blocks: no (Q, G) matrix is held."""
+    return _best(query, gallery, _candidates(query, gallery, count, distance), count, distance)
 
 
-def exact(query_QD: Floats32, gallery_GD: Floats32, count: int) -> Nearest:
-    """The nearest rows by squared Euclidean distance, over blocks: no (Q, G) matrix is held."""
-    found = [_nearest_of(query_QD[at : at + QUERY_BLOCK], gallery_GD, count) for at in _steps(query_QD, QUERY_BLOCK)]
-    candidates_QK = np.concatenate(found) if found else np.empty((0, 0), np.int64)
-    return _refined(query_QD, gallery_GD, candidates_QK, count)
+def _candidates(query: Compared, gallery: Compared, count: int, distance: FusedDistance) -> list[Ints]:
+    """For each query the rows that may be among its nearest."""
+    blocks = (query.rows(slice(at, at + QUERY_BLOCK)) for at in range(0, len(query), QUERY_BLOCK))
+    return [rows_K for block in blocks for rows_K in _candidates_of(block, gallery, count, distance)]
 
 
-def _steps(rows: NDArray[Any], block: int) -> Iterator[int]:
-    yield from range(0, len(rows), block)
+def _candidates_of(query: Compared, gallery: Compared, count: int, distance: FusedDistance) -> list[Ints]:
+    """By float32: all rows not farther than the last one asked for, but for what rounding can do to both."""
+    rows = [np.empty(0, np.int64)] * len(query)
+    near = [np.empty(0, np.float32)] * len(query)
+    limits, slack = np.full(len(query), np.inf), 0.0
+    for at in range(0, len(gallery), GALLERY_BLOCK):
+        distance_QG, error = _rounded(query, gallery.rows(slice(at, at + GALLERY_BLOCK)), distance)
+        slack = max(slack, 2 * error)
+        for q, distance_G in enumerate(distance_QG):
+            (inside,) = np.nonzero(distance_G <= limits[q])
+            rows[q], near[q] = np.append(rows[q], inside + at), np.append(near[q], distance_G[inside])
+            if len(near[q]) > count:
+                limits[q] = np.partition(near[q], count - 1)[count - 1] + slack
+                kept = near[q] <= limits[q]
+                rows[q], near[q] = rows[q][kept], near[q][kept]
+    return rows
 
 
-def _nearest_of(query_QD: Floats32, gallery_GD: Floats32, count: int) -> Ints:
-    """Candidates (Q, K) in no order, some more than asked for."""
-    rows_QK = np.empty((len(query_QD), 0), np.int64)
-    near_QK = np.empty((len(query_QD), 0), np.float32)
-    for at in _steps(gallery_GD, GALLERY_BLOCK):
-        block_GD = gallery_GD[at : at + GALLERY_BLOCK]
-        distance_QG = np.einsum("gd,gd->g", block_GD, block_GD) - 2 * (query_QD @ block_GD.T)
-        own_QK = _smallest(distance_QG, count + SPARE)
-        rows_QK = np.concatenate([rows_QK, own_QK + at], axis=1)
-        near_QK = np.concatenate([near_QK, np.take_along_axis(distance_QG, own_QK, 1)], axis=1)
-        kept_QK = _smallest(near_QK, count + SPARE)
-        rows_QK, near_QK = np.take_along_axis(rows_QK, kept_QK, 1), np.take_along_axis(near_QK, kept_QK, 1)
-    return rows_QK
+def _rounded(query: Compared, gallery: Compared, distance: FusedDistance) -> tuple[Floats32, float]:
+    """Distances (Q, G) in float32 and how far off they are at most."""
+    ssin_QG, ssin_error = _squared(query.ssin_ND, gallery.ssin_ND)
+    smin_QG, smin_error = _squared(query.smin_NE, gallery.smin_NE)
+    fused_QG = distance.of(ssin_QG, smin_QG, query.valid_N[:, None] & gallery.valid_N).astype(np.float32, copy=False)
+    error = max(distance.ssin, distance.alone) * ssin_error + distance.smin * smin_error
+    return fused_QG, error + 4 * EPSILON * (float(np.abs(fused_QG).max(initial=0)) + abs(distance.offset))
 
 
-def _smallest(values_QG: NDArray[Any], count: int) -> Ints:
-    if values_QG.shape[1] <= count:
-        return np.broadcast_to(np.arange(values_QG.shape[1]), values_QG.shape)
-    return np.argpartition(values_QG, count - 1, axis=1)[:, :count]
+def _squared(query_QD: Floats32, gallery_GD: Floats32) -> tuple[Floats32, float]:
+    """Squared distances (Q, G) and the bound of their error: each sum of D products may be D roundings off."""
+    squares_Q, squares_G = (np.einsum("nd,nd->n", rows, rows) for rows in (query_QD, gallery_GD))
+    distance_QG = query_QD @ gallery_GD.T
+    distance_QG *= -2
+    distance_QG += squares_Q[:, None]
+    distance_QG += squares_G
+    longest = float(squares_Q.max(initial=0) + squares_G.max(initial=0))
+    return distance_QG, (query_QD.shape[1] + 4) * EPSILON * longest
 
 
-def _refined(query_QD: Floats32, gallery_GD: Floats32, candidates_QK: Ints, count: int) -> Nearest:
-    """The best of the candidates by distances in float64; equally far ones in row order."""
-    candidates_QK = np.sort(candidates_QK, axis=1)
-    distances_QK = np.empty(candidates_QK.shape)
-    for q, rows_K in enumerate(candidates_QK):
-        apart_KD = gallery_GD[rows_K].astype(np.float64) - query_QD[q]
-        distances_QK[q] = np.where(rows_K < 0, np.inf, np.einsum("kd,kd->k", apart_KD, apart_KD))
-    order_QK = np.argsort(distances_QK, axis=1, kind="stable")[:, :count]
-    return Nearest(np.take_along_axis(candidates_QK, order_QK, 1), np.take_along_axis(distances_QK, order_QK, 1))
+def _best(
+    query: Compared, gallery: Compared, candidates: Sequence[Ints], count: int, distance: FusedDistance
+) -> Nearest:
+    """The nearest of each query's candidates by distances in float64; equally far ones in row order."""
+    rows_QK = np.full((len(query), count), -1)
+    distances_QK = np.full((len(query), count), np.inf)
+    for q, rows_K in enumerate(candidates):
+        rows_K = np.sort(rows_K)
+        found = gallery.rows(rows_K)
+        parts = _apart(found.ssin_ND, query.ssin_ND[q]), _apart(found.smin_NE, query.smin_NE[q])
+        distance_K = distance.of(*parts, query.valid_N[q] & found.valid_N)
+        order = np.argsort(distance_K, kind="stable")[:count]
+        rows_QK[q, : len(order)], distances_QK[q, : len(order)] = rows_K[order], distance_K[order]
+    return Nearest(rows_QK, distances_QK)
+
+
+def _apart(rows_KD: Floats32, query_D: Floats32) -> NDArray[np.float64]:
+    apart_KD = rows_KD.astype(np.float64) - query_D
+    return np.einsum("kd,kd->k", apart_KD, apart_KD)
 
 
 class Index:
-    """An approximate index: cells of the gallery, of which a query looks into some (inverted file, faiss)."""
+    """An approximate index: cells of the gallery, of which a query looks into some (inverted file, faiss).
 
-    def __init__(self, index: Any, gallery_GD: Floats32) -> None:
-        self._index, self._gallery_GD = index, gallery_GD
+    Tracklets without a skeleton are not in it: they are few, and have no place in one space with the others.
+    """
+
+    def __init__(self, index: Any, gallery: Compared, distance: FusedDistance) -> None:
+        self._index, self._gallery, self._distance = index, gallery, distance
+        self._inside, self._beside = np.flatnonzero(gallery.valid_N), np.flatnonzero(~gallery.valid_N)
 
     @classmethod
-    def build(cls, gallery_GD: Floats32) -> "Index":
-        """As many cells as the root of the rows; so many are looked into that a sample finds 98 % of its nearest."""
+    def build(cls, gallery: Compared, distance: FusedDistance = ALONE) -> "Index":
+        """As many cells as the root of the rows; so many are looked into that a sample finds 98 % of its nearest.
+
+        Raises DataError where no tracklet has a skeleton.
+        """
         faiss = _faiss()
-        cells = max(1, round(len(gallery_GD) ** 0.5))
-        length = gallery_GD.shape[1]
+        rows = np.flatnonzero(gallery.valid_N)
+        if not len(rows):
+            raise DataError("no tracklet of the gallery has a skeleton, wanted some, or a search by SSIN alone")
+        cells = max(1, round(len(rows) ** 0.5))
+        length = gallery.ssin_ND.shape[1] + gallery.smin_NE.shape[1]
         index = faiss.IndexIVFFlat(faiss.IndexFlatL2(length), length, cells)
         index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, POINTS_PER_CELL
-        index.train(gallery_GD)
-        index.add(gallery_GD)
-        built = cls(index, gallery_GD)
+        index.train(gallery.rows(np.sort(_drawn(rows, cells * POINTS_PER_CELL))).joined(distance))
+        for at in range(0, len(rows), GALLERY_BLOCK):
+            index.add(gallery.rows(rows[at : at + GALLERY_BLOCK]).joined(distance))
+        built = cls(index, gallery, distance)
         index.nprobe = 1
         while index.nprobe < cells and built.recall(10) < WANTED_RECALL:
             index.nprobe = min(2 * index.nprobe, cells)
         return built
 
     @classmethod
-    def read(cls, path: Path, gallery_GD: Floats32) -> "Index":
+    def read(cls, path: Path, gallery: Compared, distance: FusedDistance = ALONE) -> "Index":
         """Raises DataError for a file that is no index or is one of another gallery."""
         faiss = _faiss()
         try:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
         except RuntimeError as error:
             raise DataError(f"index {path}: not readable ({str(error).splitlines()[0]}); delete it") from None
-        found, wanted = (index.ntotal, index.d), gallery_GD.shape
+        found = index.ntotal, index.d
+        wanted = int(gallery.valid_N.sum()), gallery.ssin_ND.shape[1] + gallery.smin_NE.shape[1]
         if found != wanted or not hasattr(index, "nprobe"):
             raise DataError(f"index {path}: holds {found} rows and numbers, wanted {wanted}; delete it")
-        return cls(index, gallery_GD)
+        return cls(index, gallery, distance)
 
     def write(self, path: Path) -> None:
         """The file is there as a whole or not at all; the gallery's vectors are in it once more."""
         with partial_of(path) as partial:
             _faiss().write_index(self._index, str(partial))
 
-    def nearest(self, query_QD: Floats32, count: int) -> Nearest:
-        """Like `exact`, but some of the nearest may be missing."""
-        count_found = min(count + SPARE, len(self._gallery_GD))
-        _, candidates_QK = self._index.search(np.ascontiguousarray(query_QD), count_found)
-        return _refined(query_QD, self._gallery_GD, candidates_QK, count)
+    def nearest(self, query: Compared, count: int) -> Nearest:
+        """Like `exact`, but some of the nearest may be missing, though none of a query without a skeleton."""
+        known, unknown = np.flatnonzero(query.valid_N), np.flatnonzero(~query.valid_N)
+        indexed, gallery = query.rows(known), self._gallery
+        _, inside_QK = self._index.search(indexed.joined(self._distance), min(count + SPARE, len(self._inside)))
+        beside = _candidates(indexed, gallery.rows(self._beside), count, self._distance)
+        candidates = [
+            np.concatenate([self._inside[own_K[own_K >= 0]], self._beside[other_K]])
+            for own_K, other_K in zip(inside_QK, beside, strict=True)
+        ]
+        near = _best(indexed, gallery, candidates, count, self._distance)
+        others = exact(query.rows(unknown), gallery, count, self._distance)
+        order = np.argsort(np.concatenate([known, unknown]))
+        return Nearest(
+            np.concatenate([near.rows_QK, others.rows_QK])[order],
+            np.concatenate([near.distances_QK, others.distances_QK])[order],
+        )
 
     def recall(self, count: int) -> float:
         """Share of the `count` nearest that it finds, by gallery rows drawn at random, their own place not counted."""
-        chosen = np.random.default_rng(0).permutation(len(self._gallery_GD))[:RECALL_SAMPLE]
-        sample_QD = self._gallery_GD[chosen]
-        true_QK = exact(sample_QD, self._gallery_GD, count + 1).rows_QK
-        found_QK = self.nearest(sample_QD, count + 1).rows_QK
+        chosen = _drawn(self._inside, RECALL_SAMPLE)
+        sample = self._gallery.rows(chosen)
+        true_QK = exact(sample, self._gallery, count + 1, self._distance).rows_QK
+        found_QK = self.nearest(sample, count + 1).rows_QK
         shares = [
-            len((set(true) & set(found)) - {row}) / max(1, len(set(true) - {row}))
+            len((set(true) & set(found)) - {row, -1}) / max(1, len(set(true) - {row, -1}))
             for row, true, found in zip(chosen.tolist(), true_QK.tolist(), found_QK.tolist(), strict=True)
         ]
-        return float(np.mean(shares)) if len(self._gallery_GD) > 1 else 1.0
+        return float(np.mean(shares)) if len(self._gallery) > 1 else 1.0
+
+
+def _drawn(rows: Ints, count: int) -> Ints:
+    return np.random.default_rng(0).permutation(rows)[:count]
 
 
 def _faiss() -> ModuleType:
@@ -199,116 +242,56 @@ def _faiss() -> ModuleType:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What a search has found: rows of the gallery for every query."""
-
-    gallery: Labelled
-    queries: Features
-    nearest: Nearest
-    remark: str
-
-    def text(self, names: Tracklets | None = None) -> str:
-        """A line for each result; with a table, identities and cameras by name."""
-        places = _places(names)
-        lines = []
-        for q, key in enumerate(self.queries.keys_N.tolist()):
-            for rank, (row, distance) in enumerate(self._results(q), 1):
-                found = str(self.gallery.features.keys_N[row])
-                lines.append([key, rank, found, *self._who(row, found, names, places), f"{distance:.4f}"])
-        return f"{table(['query', 'rank', 'tracklet', 'camera', 'identity', 'distance'], lines)}\n{self.remark}"
-
-    def _results(self, q: int) -> Iterator[tuple[int, float]]:
-        rows_K, distances_K = self.nearest.rows_QK[q].tolist(), self.nearest.distances_QK[q].tolist()
-        yield from ((row, distance) for row, distance in zip(rows_K, distances_K, strict=True) if row >= 0)
-
-    def _who(self, row: int, key: str, names: Tracklets | None, places: dict[str, int]) -> list[str]:
-        labels = self.gallery.labels
-        if names is not None and key in places:
-            camera, pid = names.camera_name(places[key]), names.pid_name(places[key])
-        else:
-            camera, pid = str(labels.camids[row]), str(labels.pids[row])
-        return [camera, pid if labels.pids[row] > 0 else "-"]
-
-    def picture(self, names: Tracklets) -> Image:
-        """Queries with their nearest tracklets. Raises DataError for a tracklet that the data set does not have."""
-        places = _places(names)
-        shown = [*self.queries.keys_N.tolist(), *(k for q in range(len(self.queries)) for k in self._keys(q))]
-        if missing := [key for key in shown if key not in places]:
-            raise DataError(f"the data set has no tracklet {missing[0]}, wanted that of the gallery and the queries")
-        ranked = []
-        for q, key in enumerate(self.queries.keys_N.tolist()):
-            own = places[key]
-            results = [
-                Result(places[found], _outcome(names, own, places[found]), rank, {"distance": distance})
-                for rank, (found, (_, distance)) in enumerate(zip(self._keys(q), self._results(q), strict=True), 1)
-            ]
-            ranked.append(Ranked(own, [], results))
-        return ranked_grid(names, ranked, "Nearest tracklets")
-
-    def _keys(self, q: int) -> list[str]:
-        return [str(self.gallery.features.keys_N[row]) for row, _ in self._results(q)]
-
-
-def _places(names: Tracklets | None) -> dict[str, int]:
-    return {} if names is None else {key: row for row, key in enumerate(names.keys_N.tolist())}
-
-
-def _outcome(names: Tracklets, query: int, found: int) -> Outcome:
-    pids = int(names.pids_N[query]), int(names.pids_N[found])
-    if min(pids) <= 0:
-        return "junk"
-    return "right" if pids[0] == pids[1] else "wrong"
-
-
-def write_picture(path: Path, image: Image) -> None:
-    """Raises DataError where it cannot be written."""
-    try:
-        written = cv2.imwrite(str(path), image[..., ::-1])
-    except cv2.error:
-        written = False
-    if not written:
-        raise DataError(f"{path}: cannot be written as a picture, wanted a .png in a folder that exists")
-
-
-@dataclass(frozen=True, eq=False)
 class Pair:
     """Features of SSIN (or of any one stream alone) and of SMIN."""
 
     first: Labelled
     smin: Labelled | None = None
 
+    def compared(self, fused: Fused | None) -> Compared:
+        """Raises ValueError where the two do not belong together, as `align`."""
+        first = self.first.features
+        if self.smin is None or fused is None:
+            return Compared.alone(first.features_ND)
+        smin = fused.compared(align(first, self.smin.features))
+        known_ND = np.where(smin.valid_N[:, None], smin.features_ND, np.float32(0))
+        return Compared(fused.compared(first).features_ND, known_ND, smin.valid_N)
 
-def search(gallery: Pair, query: str | Pair, count: int = 10, weight: float = 0.5, index: Path | None = None) -> Found:
+
+def search(
+    gallery: Pair, query: str | Pair, count: int = 10, fused: Fused | None = None, index: Path | None = None
+) -> Found:
     """The nearest tracklets of the gallery to a tracklet of it, by key, or to those of other features.
 
-    Tracklets without input are never found, and the tracklet itself is not. With `index` an approximate index is read
-    there, or built and written. Raises ConfigError and DataError.
+    Tracklets without input are never found, and the tracklet itself is not. Two streams are compared as `fused` says,
+    tracklets without a skeleton by SSIN alone. With `index` an approximate index is read there, or built and written.
+    Raises ConfigError and DataError.
     """
     if count < 1:
         raise ConfigError(f"--top is {count}, wanted at least 1")
-    first, smin = gallery.first.features, None if gallery.smin is None else gallery.smin.features
+    _check_streams(gallery, fused)
     queries = _one(gallery, query) if isinstance(query, str) else query
-    _check(first, queries.first.features)
-    space = Space(first, smin, weight)
-    rows_G = np.flatnonzero(first.valid_N)
-    gallery_GD = np.ascontiguousarray(space.vectors(first, smin)[rows_G])
-    query_smin = None if queries.smin is None else queries.smin.features
-    query_QD = space.vectors(queries.first.features, query_smin, query=True)
-    opened = None if index is None else _open(index, gallery_GD)
+    _check(gallery, queries)
+    distance = ALONE if fused is None else fused.distance
+    rows_G = np.flatnonzero(gallery.first.features.valid_N)
+    searched, asked = gallery.compared(fused).rows(rows_G), queries.compared(fused)
+    opened = None if index is None else _open(index, searched, distance)
     begin = time.perf_counter()
-    wanted = min(count + isinstance(query, str), len(gallery_GD))
-    nearest = exact(query_QD, gallery_GD, wanted) if opened is None else opened.nearest(query_QD, wanted)
-    spent = (time.perf_counter() - begin) / max(1, len(query_QD))
-    if opened is None:
-        how = "exact"
-    else:
-        how = (
-            f"approximate: recall@{count} {opened.recall(count):.3f} against exact search on {RECALL_SAMPLE} tracklets"
-        )
-    remark = f"gallery of {len(rows_G)} tracklets, {1000 * spent:.1f} ms a query, {how}"
-    rows_QK = np.where(nearest.rows_QK < 0, -1, rows_G[nearest.rows_QK])
-    found = Nearest(rows_QK, nearest.distances_QK)
-    return Found(gallery.first, queries.first.features, _without_itself(found, gallery, query, count), remark)
+    wanted = min(count + isinstance(query, str), len(searched))
+    nearest = exact(asked, searched, wanted, distance) if opened is None else opened.nearest(asked, wanted)
+    spent = (time.perf_counter() - begin) / max(1, len(asked))
+    remark = f"gallery of {len(searched)} tracklets, {1000 * spent:.1f} ms a query, {_how(opened, count)}"
+    if without := int((~asked.valid_N).sum()):
+        remark += f"; {without} without a skeleton compared with all by SSIN alone"
+    found = Nearest(np.where(nearest.rows_QK < 0, -1, rows_G[nearest.rows_QK]), nearest.distances_QK)
+    found = _without_itself(found, gallery, query, count)
+    return Found(gallery.first, queries.first.features, found.rows_QK, found.distances_QK, remark)
+
+
+def _how(index: Index | None, count: int) -> str:
+    if index is None:
+        return "exact"
+    return f"approximate: recall@{count} {index.recall(count):.3f} against exact search on {RECALL_SAMPLE} tracklets"
 
 
 def _without_itself(found: Nearest, gallery: Pair, query: str | Pair, count: int) -> Nearest:
@@ -333,20 +316,39 @@ def _row(labelled: Labelled, key: str) -> Labelled:
     return Labelled(Features(*parts, features.fingerprint, features.stream), labelled.labels)
 
 
-def _check(gallery: Features, query: Features) -> None:
-    if not gallery.valid_N.any():
-        raise DataError(f"{gallery.stream} features: no tracklet of the gallery has any input, wanted some")
+def _check_streams(gallery: Pair, fused: Fused | None) -> None:
+    streams = [features.stream for features in _features(gallery)]
+    if (len(streams) == 2) != (fused is not None):
+        raise ConfigError(f"found {len(streams)} of the two streams, wanted both with --fusion and one without it")
+    if len(streams) == 2 and streams != ["ssin", "smin"]:
+        raise DataError(f"the features to be fused are of {' and '.join(streams)}, wanted ssin and smin")
+
+
+def _check(gallery: Pair, queries: Pair) -> None:
+    sides = [_networks(pair) for pair in (gallery, queries)]
+    if sides[0] != sides[1]:
+        raise DataError(f"gallery and query features are {sides[0]} and {sides[1]}, wanted both of the same networks")
+    first, query = gallery.first.features, queries.first.features
+    if not first.valid_N.any():
+        raise DataError(f"{first.stream} features: no tracklet of the gallery has any input, wanted some")
     if not query.valid_N.all():
         raise DataError(f"{query.stream} features: tracklet {query.keys_N[~query.valid_N][0]} has no input to compare")
-    sides = [(features.stream, features.features_ND.shape[1]) for features in (gallery, query)]
-    if sides[0] != sides[1]:
-        told = " and ".join(f"{length} numbers of {stream}" for stream, length in sides)
-        raise DataError(f"gallery and query features are {told}, wanted both of one network")
 
 
-def index_beside(gallery: Path, smin: Path | None = None, weight: float = 0.5) -> Path:
+def _features(pair: Pair) -> list[Features]:
+    return [labelled.features for labelled in (pair.first, pair.smin) if labelled is not None]
+
+
+def _networks(pair: Pair) -> str:
+    return " and ".join(f"{features.features_ND.shape[1]} numbers of {features.stream}" for features in _features(pair))
+
+
+def index_beside(gallery: Path, smin: Path | None = None, fused: Fused | None = None) -> Path:
     """Where the index of these features lies; one that is older than they are is removed."""
-    name = gallery.stem if smin is None else f"{gallery.stem}-{smin.stem}-{weight:g}"
+    name = gallery.stem
+    if smin is not None:
+        # another fusion is another index
+        name += f"-{smin.stem}-{blake2b(repr(fused).encode(), digest_size=4).hexdigest()}"
     path = gallery.with_name(f"{name}.index")
     changed = max(file.stat().st_mtime_ns for file in (gallery, smin) if file is not None)
     if path.is_file() and path.stat().st_mtime_ns < changed:
@@ -354,9 +356,9 @@ def index_beside(gallery: Path, smin: Path | None = None, weight: float = 0.5) -
     return path
 
 
-def _open(path: Path, gallery_GD: Floats32) -> Index:
+def _open(path: Path, gallery: Compared, distance: FusedDistance) -> Index:
     if path.is_file():
-        return Index.read(path, gallery_GD)
-    built = Index.build(gallery_GD)
+        return Index.read(path, gallery, distance)
+    built = Index.build(gallery, distance)
     built.write(path)
     return built

@@ -193,3 +193,16 @@ def test_changed_keys_sees_the_other_stream_and_settings_of_older_versions() -> 
 def test_merge_leaves_the_original_alone() -> None:
     assert merge(SSIN_DEFAULTS, {"sampling": {"identities": 4}}).sampling == Sampling(identities=4)
     assert SSIN_DEFAULTS.sampling.identities == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["rerank=true", "normalisation=rank"], "rerank with normalisation rank, which is no distance of a pair"),
+        (["camera_weights=true", "weight=0.4"], r"camera_weights with weight 0\.4, wanted weights that are chosen"),
+        (["rerank_gigabytes=0"], r"rerank_gigabytes is 0\.0, wanted more than 0"),
+    ],
+)
+def test_settings_of_the_final_job_that_exclude_each_other_are_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        apply_overrides(Final(), settings)

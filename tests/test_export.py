@@ -1,5 +1,7 @@
 """Exported files compute what the networks compute."""
 
+import contextlib
+import io
 import json
 from pathlib import Path
 
@@ -8,13 +10,17 @@ import pytest
 import torch
 from small import small_config
 
+from sptskm.cli import main
 from sptskm.config import ConfigError
-from sptskm.data import DataError, Tracklets, read_mars
-from sptskm.evaluation import evaluate, fuse, squared_distances
-from sptskm.export import Fusion, export, export_distance, export_network, read_fusion
-from sptskm.extraction import Network
+from sptskm.configfile import to_dict
+from sptskm.data import Tracklets, read_mars
+from sptskm.evaluation import Features, FusedDistance, evaluate, squared_distances
+from sptskm.export import export, export_distance
+from sptskm.extraction import Network, load_network
+from sptskm.report.fused import Fused
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
+from sptskm.training.rundir import RunDir
 from sptskm.training.setup import rows_of
 from sptskm.training.streams import stream_of
 from sptskm.training.world import join
@@ -70,14 +76,42 @@ KINDS = {"ssin-2d": ("ssin", "model.variant=2d"), "ssin-3d": ("ssin", "model.var
 SIZES = {"ssin": [(2, 3), (1, 1), (3, 5)], "smin": [(2, 16), (1, 1), (3, 37), (1, 8)]}
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def exported(request, onnxruntime, tmp_path_factory):
+DISTANCE = {"ssin": 2.0, "smin": 0.5, "alone": 3.0, "offset": -0.25}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs, and what a final job has kept of two of them."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, settings in KINDS.items():
+        one = network(*settings)
+        (folder / name).mkdir()
+        own = RunDir(folder / name)
+        own.write(own.best, {"model": one.model.state_dict(), "config": to_dict(one.config), "step": 7})
+    fusion = {"weight": 0.3, "normalisation": "concat", "distance": DISTANCE}
+    (folder / "results.json").write_text(json.dumps({"fusion": fusion}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(onnxruntime, runs, tmp_path_factory) -> dict[str, Path]:  # noqa: ARG001
+    """What the command writes: both streams with their fused distance, and one stream alone."""
+    out = tmp_path_factory.mktemp("exported")
+    both = ["export", str(runs / "ssin-2d"), "--smin", str(runs / "smin"), "--fusion", str(runs)]
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        assert main([*both, "--out", str(out / "m.onnx")]) == 0
+        assert main(["export", str(runs / "ssin-3d"), "--out", str(out / "one.onnx")]) == 0
+    written = [out / name for name in ("m-ssin.onnx", "m-smin.onnx", "m-fused.onnx", "one.onnx")]
+    assert told.getvalue().splitlines() == [str(path) for path in written]
+    assert set(out.iterdir()) == set(written)
+    return dict(zip(("ssin-2d", "smin", "fused", "ssin-3d"), written, strict=True))
+
+
+@pytest.fixture(params=KINDS)
+def exported(request, onnxruntime, runs, files):
     """A network and its opened file."""
-    one = network(*KINDS[request.param])
-    path = tmp_path_factory.mktemp("exported") / "m.onnx"
-    export_network(one, path)
-    assert [found.name for found in path.parent.iterdir()] == ["m.onnx"]
-    return one, session(onnxruntime, path)
+    return load_network(runs / request.param), session(onnxruntime, files[request.param])
 
 
 def test_an_exported_stream_embeds_as_the_network_for_any_batch_and_length(exported):
@@ -106,7 +140,7 @@ def test_what_a_file_was_made_from_is_written_in_it(exported):
     one, opened = exported
     about = opened.get_modelmeta().custom_metadata_map
     found = (about["sptskm.stream"], about["sptskm.run"], about["sptskm.step"])
-    assert found == (one.config.stream, "run", "1")
+    assert found == (one.config.stream, "run", "7")
 
 
 def test_features_by_onnxruntime_score_as_those_by_the_network(exported, walkers, monkeypatch):
@@ -135,52 +169,60 @@ def mAP(table: Tracklets, one: Network) -> float:
     return evaluate(squared_distances(found.features_ND[table.query], found.features_ND), query, gallery).mAP
 
 
-def test_both_streams_and_their_fusion_are_written_beside_each_other(onnxruntime, tmp_path, monkeypatch):
-    streams = {"a": network("ssin"), "b": network("smin")}
-    monkeypatch.setattr("sptskm.export.load_network", lambda run: streams[run.name])
-    monkeypatch.setattr("sptskm.export.export_network", lambda one, path: path.write_text(one.config.stream))
-    (tmp_path / "results.json").write_text('{"fusion": {"weight": 0.3, "normalisation": "zscore"}}')
-    ssin, smin, fused = export(Path("a"), tmp_path / "m.onnx", Path("b"), tmp_path)
-    assert [path.name for path in (ssin, smin, fused)] == ["m-ssin.onnx", "m-smin.onnx", "m-fused.onnx"]
-    assert (ssin.read_text(), smin.read_text()) == ("ssin", "smin")
-    lengths = [given.shape[1:] for given in session(onnxruntime, fused).get_inputs()]
-    assert lengths == [[24], [8], [], [24], [8], []]
-    assert export(Path("b"), tmp_path / "m.onnx") == [tmp_path / "m.onnx"]
-    with pytest.raises(ConfigError, match="the runs are smin and ssin"):
-        export(Path("b"), tmp_path / "m.onnx", Path("a"))
+def test_files_of_both_streams_and_of_their_distance_work_together(onnxruntime, files):
+    ssin, smin, fused = (session(onnxruntime, files[name]) for name in ("ssin-2d", "smin", "fused"))
+    features = [
+        [run(opened, clips(stream, rows, 9)) for opened, stream in ((ssin, "ssin"), (smin, "smin"))] for rows in (2, 3)
+    ]
+    distance_QG = run(fused, (*features[0], np.array([True, False]), *features[1], np.array([True, True, False])))
+    of_streams = [squared_distances(query, gallery) for query, gallery in zip(*features, strict=True)]
+    expected_QG = 3 * of_streams[0] - 0.25
+    expected_QG[0, :2] = (2 * of_streams[0] + 0.5 * of_streams[1])[0, :2]
+    np.testing.assert_allclose(distance_QG, expected_QG, atol=TOLERANCE)
+    about = fused.get_modelmeta().custom_metadata_map
+    assert (about["sptskm.weight"], about["sptskm.normalisation"]) == ("0.3", "concat")
 
 
-@pytest.mark.parametrize("normalisation", ["zscore", "minmax"])
-@pytest.mark.parametrize("missing", [False, True])
-def test_the_exported_distance_is_that_of_the_final_job(onnxruntime, tmp_path, normalisation, missing):
-    export_distance(Fusion(0.35, normalisation), (6, 4), tmp_path / "d.onnx")
+def test_two_runs_of_one_stream_are_refused_and_nothing_is_written(onnxruntime, runs, tmp_path, capsys):  # noqa: ARG001
+    command = ["export", str(runs / "smin"), "--smin", str(runs / "smin"), "--out", str(tmp_path / "m.onnx")]
+    assert main(command) == 2
+    assert "the runs are smin and smin, wanted ssin and, as --smin, smin" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("normalisation", ["zscore", "concat"])
+def test_the_exported_distance_is_that_of_the_final_job(onnxruntime, tmp_path, normalisation):
+    fused = Fused(0.35, normalisation, FusedDistance(1.3, 0.07, 1.1, -0.4))
+    export_distance(fused, (6, 4), tmp_path / "d.onnx")
     opened = session(onnxruntime, tmp_path / "d.onnx")
-    for queries, rows in ((1, 7), (5, 40)):
-        rng = np.random.default_rng(queries)
-        ssin_QD, ssin_GD = (rng.normal(size=(n, 6)).astype(np.float32) for n in (queries, rows))
-        smin_QD, smin_GD = (rng.normal(size=(n, 4)).astype(np.float32) for n in (queries, rows))
-        valid_Q, valid_G = np.ones(queries, bool), np.ones(rows, bool)
-        if missing:
-            valid_Q[1:2] = valid_G[2:4] = False
-        distances = squared_distances(ssin_QD, ssin_GD), squared_distances(smin_QD, smin_GD)
-        expected_QG = fuse(*distances, valid_Q, valid_G, 0.35, normalisation)
-        found_QG = run(opened, (ssin_QD, smin_QD, valid_Q, ssin_GD, smin_GD, valid_G))
-        np.testing.assert_allclose(found_QG, expected_QG, atol=1e-9)
+    for queries, rows, missing in ((1, 7, True), (5, 40, False), (5, 40, True)):
+        (ssin_Q, ssin_G), (smin_Q, smin_G) = (sides(stream, queries, rows, missing) for stream in ("ssin", "smin"))
+        found_QG = run(
+            opened,
+            [
+                x
+                for one in ((ssin_Q, smin_Q), (ssin_G, smin_G))
+                for x in (*(f.features_ND for f in one), one[1].valid_N)
+            ],
+        )
+        distances = (
+            squared_distances(fused.compared(query).features_ND, fused.compared(gallery).features_ND)
+            for query, gallery in ((ssin_Q, ssin_G), (smin_Q, smin_G))
+        )
+        expected_QG = fused.distance.of(*distances, smin_Q.valid_N[:, None] & smin_G.valid_N)
+        np.testing.assert_allclose(found_QG, expected_QG, atol=TOLERANCE)
 
 
-def test_the_fusion_of_a_final_job_is_read_and_other_files_are_refused(tmp_path):
-    path = tmp_path / "results.json"
-    with pytest.raises(FileNotFoundError, match=r"wanted the results\.json"):
-        read_fusion(tmp_path)
-    for wrong in ("{", "[]", '{"fusion": null}', '{"fusion": {"weight": "x", "normalisation": "zscore"}}'):
-        path.write_text(wrong)
-        with pytest.raises(DataError, match="tells no fusion"):
-            read_fusion(path)
-    path.write_text(json.dumps({"fusion": {"weight": 1.5, "normalisation": "zscore"}}))
-    with pytest.raises(DataError, match=r"weight 1\.5"):
-        read_fusion(path)
-    path.write_text(json.dumps({"fusion": {"weight": 0.25, "normalisation": "minmax"}}))
-    assert read_fusion(tmp_path) == Fusion(0.25, "minmax")
+def sides(stream: str, queries: int, rows: int, missing: bool) -> list[Features]:
+    """Queries and gallery; with `missing` some have no skeleton."""
+    found = []
+    for count in (queries, rows):
+        features_ND = np.random.default_rng(count).normal(size=(count, {"ssin": 6, "smin": 4}[stream]))
+        valid_N = np.arange(count) % 4 != 2 if missing and stream == "smin" else np.ones(count, bool)
+        features_ND[~valid_N] = np.nan
+        keys = np.arange(count).astype(str)
+        found.append(Features(features_ND.astype(np.float32), keys, valid_N, "print", stream))
+    return found
 
 
 def test_settings_that_cannot_be_are_refused_before_a_run_is_read(onnxruntime, tmp_path):  # noqa: ARG001
@@ -189,6 +231,6 @@ def test_settings_that_cannot_be_are_refused_before_a_run_is_read(onnxruntime, t
     with pytest.raises(FileNotFoundError, match="no such folder"):
         export(tmp_path, tmp_path / "none" / "m.onnx")
     with pytest.raises(ConfigError, match="as --smin"):
-        export(tmp_path, tmp_path / "m.onnx", results=tmp_path)
+        export(tmp_path, tmp_path / "m.onnx", fusion=tmp_path)
     with pytest.raises(FileNotFoundError, match="no readable checkpoint"):
         export(tmp_path, tmp_path / "m.onnx")

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sptskm.config import ConfigError, Final
 from sptskm.data import read_mars
-from sptskm.evaluation import protocol
+from sptskm.evaluation import CameraWeights, precision_table, protocol, rerank, squared_distances
 from sptskm.final import final, fuse_held_out
 from sptskm.report.comparison import compare, read_judged
 from sptskm.training.endings import Stopped
@@ -269,3 +269,89 @@ def test_a_protocol_in_a_file_gives_its_own_name_to_every_line(runs, tmp_path):
     found = final([runs["smin"]], tmp_path / "final", Final(protocol=str(tmp_path / "rules.yaml")))
     assert {line["protocol"] for line in found.lines()} == {"mine"}
     assert "protocol mine" in found.text()
+
+
+def test_a_reranked_result_stands_beside_the_plain_one_everywhere(runs, results, tmp_path):
+    found = final([runs["ssin"], runs["smin"]], tmp_path, Final(rerank=True))
+    saved = json.loads((tmp_path / "results.json").read_text())
+    plain = [line for line in saved["results"] if line["stream"] != "reranked"]
+    assert plain == results[1].lines()
+    assert [line["stream"] for line in saved["results"]] == ["ssin", "smin", "fused", "reranked"] * 2
+    assert saved["reranking"] == {"of": "fused", "k1": 20, "k2": 6, "share": 0.3}
+    assert len(saved["cmc"]["reranked"]) == 50
+    assert "neighbours of the test tracklets among each other (transductive)" in found.text()
+    assert read_judged(f"{tmp_path}:reranked").ap_Q.tolist() == found.rankings[-1].scores.ap_Q.tolist()
+    assert read_judged(str(tmp_path)).name.endswith(":fused")
+    events = EventAccumulator(str(tmp_path / "reranked")).Reload()
+    assert "all queries/mAP" in events.Tags()["scalars"]
+    report = (tmp_path / "report.html").read_text()
+    assert "<strong>fused: mAP" in report
+    assert '<td class="name">reranked</td>' in report
+
+
+@pytest.mark.parametrize(("name", "kind"), [("mars-official", "zscore"), ("torchreid", "concat")])
+def test_reranking_goes_by_the_fused_distances_of_all_that_the_protocol_has(runs, tmp_path, name, kind):
+    """Queries are gallery rows too, and one tracklet lacks skeletons; or queries stand apart. All are there once."""
+    settings = Final(rerank=True, protocol=name, normalisation=kind, weight=0.4)
+    found = final([runs["ssin"], runs["smin"]], tmp_path, settings)
+    rows = np.union1d(found.query_rows, found.gallery_rows)
+    assert len(rows) == len(found.gallery_rows) + (len(found.query_rows) if name == "torchreid" else 0)
+    ssin, smin = (features.features_ND[rows - found.table.num_train] for features in found.features)
+    valid_N = found.features[1].valid_N[rows - found.table.num_train]
+    if kind == "concat":
+        ssin = ssin / np.linalg.norm(ssin, axis=1, keepdims=True)
+        smin = smin / np.maximum(np.linalg.norm(smin, axis=1, keepdims=True), 1e-9)
+    both_NN = valid_N[:, None] & valid_N
+    assert both_NN.all() == (name == "torchreid")
+    among_NN = found.fusion.distance.of(squared_distances(ssin, ssin), squared_distances(smin, smin), both_NN)
+    np.fill_diagonal(among_NN, 0)
+    places = np.searchsorted(rows, found.query_rows), np.searchsorted(rows, found.gallery_rows)
+    again = rerank(lambda a, b: among_NN[a:b], *places, len(rows))
+    np.testing.assert_allclose(found.rankings[-1].distance_QG, again, atol=1e-6)
+
+
+def test_one_stream_alone_is_reranked_and_who_has_no_skeleton_stays_at_infinity(runs, tmp_path):
+    found = final([runs["smin"]], tmp_path, Final(rerank=True))
+    plain, again = found.rankings
+    assert json.loads((tmp_path / "results.json").read_text())["reranking"]["of"] == "smin"
+    assert np.isinf(plain.distance_QG).any()
+    assert np.array_equal(np.isinf(again.distance_QG), np.isinf(plain.distance_QG))
+
+
+def test_too_little_memory_for_reranking_is_told_before_anything_is_extracted(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("sptskm.final.extract", lambda *_: pytest.fail("extracted"))
+    with pytest.raises(ValueError, match=r"re-ranking \d+ tracklets needs 0\.\d+ GiB beside .* allowed are 1e-06"):
+        final([runs["smin"]], tmp_path, Final(rerank=True, rerank_gigabytes=1e-6))
+
+
+def test_auto_with_reranking_leaves_out_ranks_which_are_no_distance_of_a_pair(runs, tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(
+        "sptskm.final.precision_table", lambda *given: tried.append(given[-1]) or precision_table(*given)
+    )
+    final([runs["ssin"], runs["smin"]], tmp_path, Final(rerank=True, normalisation="auto"))
+    assert tried == ["zscore", "minmax", "concat"]
+
+
+def test_weights_by_camera_are_tried_on_the_held_out_identities_and_what_came_of_it_is_told(runs, results, tmp_path):
+    found = final([runs["ssin"], runs["smin"]], tmp_path, Final(camera_weights=True))
+    told = json.loads((tmp_path / "results.json").read_text())["fusion"]["camera_weights"]
+    tried = found.fusion.cameras
+    assert tried.single == results[1].fusion.weight
+    assert (told["used"], told["p"], told["own_mAP"]) == (False, tried.p, tried.own_mAP)
+    assert set(told["weights"]) <= set(found.camera_names.values())
+    assert f"weights by camera of the query not used: held-out mAP {100 * tried.own_mAP:.1f} %" in found.text()
+    assert found.lines() == results[1].lines()
+
+
+def test_weights_by_camera_that_have_won_rank_the_queries_of_their_cameras(runs, tmp_path, monkeypatch):
+    won = CameraWeights({1: 0.0, 2: 1.0}, 0.5, 0.5, 0.7, 0.001, 5)
+    monkeypatch.setattr("sptskm.final.choose_camera_weights", lambda *_: won)
+    found = final([runs["ssin"], runs["smin"]], tmp_path, Final(camera_weights=True, rerank=True))
+    orders = [np.argsort(ranking.distance_QG, axis=1, kind="stable") for ranking in found.rankings]
+    first = np.flatnonzero(found.query.camids == 1)
+    assert first.size
+    assert np.array_equal(orders[2][first], orders[0][first])
+    assert "weights by camera of the query used" in found.text()
+    assert "reranked: fused (at one weight)" in found.text()
+    assert json.loads((tmp_path / "results.json").read_text())["fusion"]["camera_weights"]["used"] is True

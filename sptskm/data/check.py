@@ -1,15 +1,11 @@
 """Whether a data set on disk is what its tables promise: every name, frame, mask and skeleton, file by file."""
 
-import multiprocessing
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -18,6 +14,7 @@ from sptskm.data.dataset import read_dataset
 from sptskm.data.errors import DataError
 from sptskm.data.files import SKELETON_SHAPE, read_frame, read_mask, read_skeleton
 from sptskm.data.mars import MarsFolders
+from sptskm.data.parallel import in_parallel
 from sptskm.data.tracklets import JUNK_PID, Modality, Readable, Tracklets
 
 JUNK_LABEL = "00-1"  # identity -1 in frame names
@@ -99,7 +96,8 @@ def check(root: Path, decode: bool = True, workers: int | None = None) -> Report
     problems = _mislabelled(table, Path(root)) if isinstance(table.place, MarsFolders) else []
     total = Counter({"mislabelled": len(problems), "problem": len(problems)})
     del problems[KEPT:]
-    for tally in tqdm(_looked_at(_Look(table, present, decode), workers), "check", len(table), disable=None):
+    looked_at = in_parallel(_Look(table, present, decode), range(len(table)), workers, chunk=8)
+    for tally in tqdm(looked_at, "check", len(table), disable=None):
         total.update(tally.counts)
         problems += tally.problems[: KEPT - len(problems)]
     if not any(present.values()):
@@ -191,29 +189,6 @@ class _Look:
         except DataError:
             counts[f"{split} {modality} unreadable"] += 1
             raise
-
-
-_worker: list[_Look] = []  # what a worker process was started with
-
-
-def _start_worker(look: _Look) -> None:
-    cv2.setNumThreads(1)
-    _worker.append(look)
-
-
-def _look_in_worker(row: int) -> _Tally:
-    return _worker[-1](row)
-
-
-def _looked_at(look: _Look, workers: int | None) -> Iterable[_Tally]:
-    workers, rows = min(workers or os.cpu_count() or 1, len(look.table)), range(len(look.table))
-    if workers <= 1:
-        yield from map(look, rows)
-        return
-    # Spawned, because forking a process in which torch has started threads can hang.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, _start_worker, (look,)) as pool:
-        yield from pool.map(_look_in_worker, rows, chunksize=8)
 
 
 def _count_skeleton(modality: Modality, array: NDArray[Any], counts: Counter[str]) -> None:

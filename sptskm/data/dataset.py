@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sptskm.data.manifest import ENDINGS_OF_MANIFESTS, read_manifest
 from sptskm.data.mars import read_mars
-from sptskm.data.pack import SUMMARY, read_pack
+from sptskm.data.packs.reading import SUMMARY, read_pack
 from sptskm.data.tracklets import Tracklets
 
 

@@ -1,10 +1,19 @@
 """Protocols, metrics and fusion: features and labels in, numbers that name their protocol out."""
 
+from sptskm.evaluation.camera_weights import CameraWeights, choose_camera_weights, fuse_by_camera
 from sptskm.evaluation.cameras import CameraPairs, camera_pairs
 from sptskm.evaluation.distances import squared_distances, stream_distances
 from sptskm.evaluation.explain import Explained, explain
 from sptskm.evaluation.fixed import FusedDistance
-from sptskm.evaluation.fusion import Features, Normalisation, StreamDistances, align, choose_weight, fuse
+from sptskm.evaluation.fusion import (
+    Features,
+    Normalisation,
+    StreamDistances,
+    align,
+    choose_weight,
+    fuse,
+    precision_table,
+)
 from sptskm.evaluation.metrics import (
     Rows,
     Scores,
@@ -14,11 +23,12 @@ from sptskm.evaluation.metrics import (
     not_ranked,
 )
 from sptskm.evaluation.protocols import PROTOCOLS, Protocol, check_labels, protocol, select
-from sptskm.evaluation.reranking import Reranking, rerank
+from sptskm.evaluation.reranking import Reranking, check_memory, feature_distances, fused_distances, rerank
 
 __all__ = [
     "PROTOCOLS",
     "CameraPairs",
+    "CameraWeights",
     "Explained",
     "Features",
     "FusedDistance",
@@ -31,13 +41,19 @@ __all__ = [
     "align",
     "camera_pairs",
     "check_labels",
+    "check_memory",
+    "choose_camera_weights",
     "choose_weight",
     "clothes_changed",
     "evaluate",
     "evaluate_features",
     "explain",
+    "feature_distances",
     "fuse",
+    "fuse_by_camera",
+    "fused_distances",
     "not_ranked",
+    "precision_table",
     "protocol",
     "rerank",
     "select",

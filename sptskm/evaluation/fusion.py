@@ -158,29 +158,42 @@ def fuse(
     return _Fusion(streams, normalisation).at(weight)
 
 
-def choose_weight(
+def precision_table(
     streams: StreamDistances,
     query: Rows,
     gallery: Rows,
     protocol: str = "mars-official",
     weights: Sequence[float] = WEIGHTS,
     normalisation: Normalisation = "zscore",
+) -> NDArray[np.float64]:
+    """Average precision (W, Q) of every query at every fusion weight; NaN for skipped queries. Raises as `fuse`."""
+    fusion = _Fusion(streams, normalisation)
+    table = [evaluate(fusion.at(weight), query, gallery, protocol).ap_Q for weight in weights]
+    return np.reshape(table, (len(weights), len(query)))
+
+
+def choose_weight(
+    precision_WQ: NDArray[np.float64], weights: Sequence[float] = WEIGHTS
 ) -> tuple[float, NDArray[np.float64]]:
-    """The fusion weight of the highest mAP on validation data, and the curve (W, 2) weight, mAP.
+    """The fusion weight of the highest mAP in such a table, and the curve (W, 2) weight, mAP.
 
     Among equal mAPs the weight nearest to 0.5 wins: where the data cannot tell, both streams are
     used. If two are equally near, it is the lower one, as SSIN is the stream that never lacks an
-    input. Raises ValueError for an empty grid, when no query has a positive, and as `fuse`.
+    input. Raises ValueError for an empty grid, and when no query has a positive.
     """
     if not len(weights):
         raise ValueError("the grid of fusion weights is empty")
-    fusion = _Fusion(streams, normalisation)
-    scores = [evaluate(fusion.at(weight), query, gallery, protocol).mAP for weight in weights]
-    curve_W2 = np.array([weights, scores], np.float64).T
-    if np.isnan(scores).any():
+    counted_Q = ~np.isnan(precision_WQ[0])
+    if not counted_Q.any():
         raise ValueError("no validation query has a positive; a fusion weight cannot be chosen")
-    tied = curve_W2[curve_W2[:, 1] >= max(scores) - SAME_MAP, 0]
-    return min(map(float, tied), key=lambda weight: (round(abs(weight - 0.5), 9), weight)), curve_W2
+    curve_W2 = np.array([weights, [row_Q[counted_Q].mean() for row_Q in precision_WQ]], np.float64).T
+    return best_weight(curve_W2), curve_W2
+
+
+def best_weight(curve_W2: NDArray[np.float64]) -> float:
+    """Where a curve of weight and score is highest, or, of equal ones, as `choose_weight` says."""
+    tied = curve_W2[curve_W2[:, 1] >= curve_W2[:, 1].max() - SAME_MAP, 0]
+    return min(map(float, tied), key=lambda weight: (round(abs(weight - 0.5), 9), weight))
 
 
 class _Fusion:

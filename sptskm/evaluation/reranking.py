@@ -3,23 +3,26 @@
 It looks at the neighbours of the test tracklets among each other, so a re-ranked result is another kind of result than
 a plain one: a query's ranking depends on which other queries there are.
 
-Shape suffixes: N all tracklets, Q queries, G gallery rows, B rows of a block, K neighbours.
+Shape suffixes: N all tracklets, Q queries, G gallery rows, B rows of a block, K neighbours, E entries of an encoding.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
+from scipy.sparse import csc_array, csr_array, vstack
 
-from sptskm.evaluation.distances import TILE, Floats
+from sptskm.evaluation.distances import TILE, Floats, SquaredDistances
+from sptskm.evaluation.fixed import FusedDistance
 
 Distances = Callable[[int, int], Floats]
-"""Distances (B, N) of the rows first to last (excluded) to all."""
+"""Distances (B, N) of the rows first to last (excluded) to all; a block starts at a multiple of TILE."""
 
 GIGABYTES: Final = 1.0
+MOST_TILES: Final = 4  # of a block; more gain nothing
+PART: Final = 1024  # rows whose sparse matrices are held together
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,26 @@ class Reranking:
             )
 
 
+def feature_distances(features_ND: Floats) -> Distances:
+    """Squared Euclidean distances among features."""
+    everyone = SquaredDistances(features_ND)
+    return lambda first, last: everyone.to(features_ND[first:last])
+
+
+def fused_distances(ssin_ND: Floats, smin_ND: Floats, valid_N: NDArray[np.bool_], fixed: FusedDistance) -> Distances:
+    """Fused distances among the same tracklets by features of both streams; valid_N: which have a skeleton."""
+    ssin, smin = feature_distances(ssin_ND), feature_distances(smin_ND)
+
+    def block(first: int, last: int) -> Floats:
+        fused_BN, smin_BN = ssin(first, last), smin(first, last)
+        for row, (own_N, smin_N) in enumerate(zip(fused_BN, smin_BN, strict=True), first):
+            own_N[:] = fixed.of(own_N, smin_N, valid_N[row] & valid_N)
+            own_N[row] = 0  # also of a tracklet without a skeleton
+        return fused_BN
+
+    return block
+
+
 def rerank(
     distances: Distances,
     query_rows_Q: NDArray[np.int64],
@@ -51,36 +74,50 @@ def rerank(
 ) -> NDArray[np.float64]:
     """New distances (Q, G) of some rows of a table to others, smaller is nearer.
 
-    `distances` gives those of the whole table (N, N), symmetric and finite, in blocks; each row is divided by its
-    largest, as exp(-d) wants numbers without unit. A tracklet is its own first neighbour; ties go to the lower row.
-    Beside the result, what is held is a block of distances and the neighbours of every row. Raises ValueError, with the
-    memory needed, where `gigabytes` (2^30 bytes) do not hold them.
+    `distances` gives those of the whole table (N, N), symmetric and finite, in blocks, twice; each row is divided by
+    its largest, as exp(-d) wants numbers without unit. A tracklet is its own first neighbour; ties go to the lower row.
+    Beside the result, what is held is a block of distances, and the neighbours and the encoding of every row. Raises
+    ValueError for distances that are not finite and, with the memory needed, where `gigabytes` (2^30 bytes) do not hold
+    what there can be of it.
     """
-    block = _block(num_rows, how, gigabytes)
+    block = _block(num_rows, len(query_rows_Q), how, gigabytes)
     near_NK = _neighbours(distances, num_rows, how, block)
-    encoding = _encoding(distances, near_NK, how, block)
-    if how.k2 > 1:
-        encoding = _averaging(near_NK[:, : how.k2]) @ encoding
-    by_column = encoding[gallery_rows_G].tocsc()
+    encoding = _extended(near_NK, how)
     found_QG = np.empty((len(query_rows_Q), len(gallery_rows_G)))
-    for place, row in enumerate(query_rows_Q.tolist()):
-        own_N = np.asarray(distances(row, row + 1), np.float64)[0]
-        jaccard_G = 1 - _shared(encoding, row, by_column)
-        found_QG[place] = (1 - how.share) * jaccard_G + how.share * own_N[gallery_rows_G] / _largest(own_N)
+    for first in range(0, num_rows, block):
+        last = min(first + block, num_rows)
+        near_BN = distances(first, last)
+        _weigh(encoding, first, near_BN)
+        for place in np.flatnonzero((query_rows_Q >= first) & (query_rows_Q < last)).tolist():
+            own_N = near_BN[query_rows_Q[place] - first]
+            found_QG[place] = how.share * own_N[gallery_rows_G] / _largest(own_N)
+        del near_BN  # before there is the next one
+    _add_jaccard(found_QG, encoding, near_NK, (query_rows_Q, gallery_rows_G), how)
     return found_QG
 
 
-def _block(num_rows: int, how: Reranking, gigabytes: float) -> int:
-    """Rows of a block."""
-    # per row of the block: distances, their order and what partitioning copies; per row of the table: its neighbours,
-    # and an encoding that is seldom longer than this
-    held = num_rows * (16 * (how.k1 + 1) + 12 * 8 * (how.k1 + 1)) / 2**30
-    row = 24 * num_rows / 2**30
-    if gigabytes < held + row:
+def check_memory(num_rows: int, num_queries: int, how: Reranking = Reranking(), gigabytes: float = GIGABYTES) -> None:
+    """Raises ValueError, with the memory needed, where re-ranking that many would be refused."""
+    _block(num_rows, num_queries, how, gigabytes)
+
+
+def _block(num_rows: int, num_queries: int, how: Reranking, gigabytes: float) -> int:
+    """Rows of a block of distances, a multiple of TILE."""
+    # the longest encodings that there can be: each neighbour adds at most a third of its own half as many
+    entries = (how.k1 + 1) * (1 + (round(how.k1 / 2) + 1) // 3)
+    averaged = 16 * how.k2 * entries  # bytes of a row
+    # of every row: its neighbours, them as two sparse matrices and what made these, and its encoding, copied once
+    held = num_rows * ((8 + 4 * 16) * (how.k1 + 1) + 2 * 16 * entries)
+    # of a part: what looks for extensions, and averaged encodings by row and by column; of queries: by row
+    held += min(num_rows, PART) * (2 * 16 * (how.k1 + 1) ** 2 + 2 * averaged) + num_queries * averaged
+    tile = TILE * 24 * max(num_rows, 1)  # its distances, and twice as much for `distances` to make them
+    allowed = int(gigabytes * 2**30)
+    if allowed < held + tile:
         raise ValueError(
-            f"re-ranking {num_rows} tracklets needs {held + row:.3g} GiB beside the features, allowed are {gigabytes:g}"
+            f"re-ranking {num_rows} tracklets needs {(held + tile) / 2**30:.3g} GiB beside the features and the "
+            f"result, allowed are {gigabytes:g}"
         )
-    return max(1, min(TILE * 16, int((gigabytes - held) / row)))
+    return min(MOST_TILES, (allowed - held) // tile) * TILE
 
 
 def _largest(row_N: Floats) -> float:
@@ -92,8 +129,8 @@ def _neighbours(distances: Distances, num_rows: int, how: Reranking, block: int)
     count = min(how.k1 + 1, num_rows)
     near_NK = np.empty((num_rows, count), np.int64)
     for first in range(0, num_rows, block):
-        last = min(first + block, num_rows)
-        for row, own_N in enumerate(np.array(distances(first, last), np.float64), first):
+        for row, given_N in enumerate(distances(first, min(first + block, num_rows)), first):
+            own_N = np.array(given_N, np.float64)
             if not np.isfinite(own_N).all():
                 raise ValueError(f"distances of row {row} are not finite, which re-ranking wants them to be")
             own_N[row] = -np.inf  # whatever stands at no distance from it
@@ -102,45 +139,71 @@ def _neighbours(distances: Distances, num_rows: int, how: Reranking, block: int)
     return near_NK
 
 
-def _encoding(distances: Distances, near_NK: NDArray[np.int64], how: Reranking, block: int) -> scipy.sparse.csr_array:
-    """exp(-d) over the extended reciprocal neighbours of every row (N, N); each row sums to 1 as in the authors' code.
+def _extended(near_NK: NDArray[np.int64], how: Reranking) -> csr_array:
+    """The extended reciprocal neighbours of every row (N, N), as ones in its row.
 
     R(p, k) are the neighbours that have p among their k own. Those of a neighbour q, R(q, k1 / 2), are added to
     R(p, k1) where at least two thirds of them are in it already.
     """
-    num_rows, half = len(near_NK), round(how.k1 / 2)
-    few = [_reciprocal(near_NK[:, : half + 1], row) for row in range(num_rows)]
-    starts, columns, values = [0], [], []
-    for first in range(0, num_rows, block):
-        for row, own_N in enumerate(distances(first, min(first + block, num_rows)), first):
-            mutual = _reciprocal(near_NK, row)
-            more = [few[q] for q in mutual.tolist() if 3 * np.isin(few[q], mutual).sum() >= 2 * len(few[q])]
-            kept = np.unique(np.concatenate([mutual, *more]))
-            weights = np.exp(-np.asarray(own_N, np.float64)[kept] / _largest(own_N))
-            columns.append(kept)
-            values.append(weights / weights.sum())
-            starts.append(starts[-1] + len(kept))
-    return scipy.sparse.csr_array((np.concatenate(values), np.concatenate(columns), starts), shape=(num_rows, num_rows))
+    many, few = (_reciprocal(near_NK[:, : k + 1]) for k in (how.k1, round(how.k1 / 2)))
+    parts = [_with_few(many[first : first + PART], few) for first in range(0, len(near_NK), PART)]
+    return csr_array(vstack(parts, "csr"), dtype=np.float64)
 
 
-def _reciprocal(near_NK: NDArray[np.int64], row: int) -> NDArray[np.int64]:
-    """The neighbours of a row that have it as a neighbour too; it is one of them."""
-    near_K = near_NK[row]
-    return near_K[(near_NK[near_K] == row).any(axis=1)]
+def _with_few(many: csr_array, few: csr_array) -> csr_array:
+    """R(p, k1) of some rows, extended."""
+    in_both = csr_array((many @ few).multiply(many))  # how many of R(q, k1 / 2) are in R(p, k1), for q in R(p, k1)
+    in_both.data = 3 * in_both.data >= 2 * np.diff(few.indptr)[in_both.indices]
+    in_both.eliminate_zeros()
+    return csr_array(many + in_both @ few)
 
 
-def _averaging(near_NK: NDArray[np.int64]) -> scipy.sparse.csr_array:
-    """The matrix (N, N) that takes the mean over the neighbours of every row."""
-    num_rows, count = near_NK.shape
-    starts = np.arange(0, near_NK.size + 1, count)
-    ones = np.full(near_NK.size, 1 / count)
-    return scipy.sparse.csr_array((ones, near_NK.ravel(), starts), shape=(num_rows, num_rows))
+def _reciprocal(near_NK: NDArray[np.int64]) -> csr_array:
+    """The neighbours of every row that have it as a neighbour too (N, N); it is one of them."""
+    near = _sparse(near_NK, np.ones(near_NK.size, np.int32), len(near_NK))
+    return csr_array(near.multiply(near.T))
 
 
-def _shared(encoding: scipy.sparse.csr_array, row: int, by_column: scipy.sparse.csc_array) -> NDArray[np.float64]:
+def _sparse(columns_NK: NDArray[np.int64], values: NDArray[Any], num_columns: int) -> csr_array:
+    """As many entries in every row."""
+    starts = np.arange(0, columns_NK.size + 1, columns_NK.shape[1])
+    return csr_array((values, columns_NK.ravel(), starts), shape=(len(columns_NK), num_columns))
+
+
+def _weigh(encoding: csr_array, first: int, distance_BN: Floats) -> None:
+    """Puts exp(-d) for the ones in some rows of an encoding; each row sums to 1 as in the authors' code."""
+    for row, own_N in enumerate(distance_BN, first):
+        part = slice(encoding.indptr[row], encoding.indptr[row + 1])
+        weights_E = np.exp(-np.asarray(own_N, np.float64)[encoding.indices[part]] / _largest(own_N))
+        encoding.data[part] = weights_E / weights_E.sum()
+
+
+def _add_jaccard(
+    found_QG: NDArray[np.float64],
+    encoding: csr_array,
+    near_NK: NDArray[np.int64],
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]],
+    how: Reranking,
+) -> None:
+    """Adds the share of the Jaccard distance, by parts of the gallery; rows: those of the queries and the gallery."""
+    query_rows_Q, gallery_rows_G = rows
+    queries = _averaged(encoding, near_NK[query_rows_Q, : how.k2])
+    for first in range(0, len(gallery_rows_G), PART):
+        part = slice(first, first + PART)
+        by_column = csc_array(_averaged(encoding, near_NK[gallery_rows_G[part], : how.k2]))
+        for found_G, start, stop in zip(found_QG, queries.indptr, queries.indptr[1:], strict=False):
+            shared_G = _shared(queries.indices[start:stop], queries.data[start:stop], by_column)
+            found_G[part] += (1 - how.share) * (1 - shared_G)
+
+
+def _averaged(encoding: csr_array, near_MK: NDArray[np.int64]) -> csr_array:
+    """The mean encoding of the neighbours of some rows."""
+    return _sparse(near_MK, np.full(near_MK.size, 1 / near_MK.shape[1]), encoding.shape[0]) @ encoding
+
+
+def _shared(columns_E: NDArray[np.int32], values_E: NDArray[np.float64], gallery: csc_array) -> NDArray[np.float64]:
     """Sum of minima over sum of maxima of the encodings of a row and of each gallery row (G,)."""
-    least_G = np.zeros(by_column.shape[0])
-    for at in range(encoding.indptr[row], encoding.indptr[row + 1]):
-        part = slice(*by_column.indptr[encoding.indices[at] : encoding.indices[at] + 2])
-        least_G[by_column.indices[part]] += np.minimum(by_column.data[part], encoding.data[at])
+    common = gallery[:, columns_E]
+    least = np.minimum(common.data, np.repeat(values_E, np.diff(common.indptr)))
+    least_G = np.bincount(common.indices, least, gallery.shape[0])
     return least_G / (2 - least_G)  # both sum to 1

@@ -139,11 +139,14 @@ def batch_norm(bn: nn.Module, x: Tensor, valid_BT: Tensor | None) -> Tensor:
     """BN of (B, C, T) or (B, C, T, V) over the valid frames only; the others become zero.
 
     Selecting the frames, rather than weighting them, leaves the batch statistics to `bn` itself, so that
-    synchronised BN counts valid frames over all ranks as well.
+    synchronised BN counts valid frames over all ranks as well. With fixed statistics a frame does not depend on
+    others, and zeros put in afterwards are the same with shapes that do not depend on values.
     """
     if valid_BT is None:
         return bn(x)
     frames_BTC = x.transpose(1, 2)  # (B, T, C[, V])
+    if not bn.training:
+        return torch.where(_like(valid_BT, frames_BTC).transpose(1, 2), bn(x), 0)
     selected = frames_BTC[valid_BT].unsqueeze(-1)  # (F, C[, V], 1)
     out = torch.zeros_like(frames_BTC)
     if len(selected):
@@ -152,8 +155,13 @@ def batch_norm(bn: nn.Module, x: Tensor, valid_BT: Tensor | None) -> Tensor:
 
 
 def _strided(valid_BT: Tensor, stride: int) -> Tensor:
-    """Valid where any of the frames is that a strided position stands for, so that no clip loses its last one."""
-    return F.max_pool1d(valid_BT.float(), stride, ceil_mode=True) > 0
+    """Valid where any of the frames is that a strided position stands for, so that no clip loses its last one.
+
+    Frames are added at the end, rather than the last window cut short, as this gives the length that the
+    convolutions give whatever T is; and in 2D, as the exporter fixes T in 1D.
+    """
+    padded_B1T = F.pad(valid_BT.float(), (0, stride - 1)).unsqueeze(1)
+    return F.max_pool2d(padded_B1T, (1, stride)).squeeze(1) > 0
 
 
 def _like(valid_BT: Tensor, frames_BTC: Tensor) -> Tensor:

@@ -84,6 +84,11 @@ GLOSSARY: Final[Mapping[str, str]] = {
     "SSIN": "The stream that compares frames and the masks (silhouettes) of the person in them.",
     "SMIN": "The stream that compares sequences of 3D skeletons, that is, how somebody moves.",
     "Fused": "Both streams together: their distances are made comparable and added, each with its weight.",
+    "Concat": "A way to make the distances comparable: the features of both streams, each of length 1, are put one "
+    "behind the other. Others are z-scores, scaling to 0..1 (min-max) and ranks.",
+    "Reranked": "A ranking sorted again by whether two tracklets have the same neighbours (k-reciprocal re-ranking). A "
+    "query's result then depends on which other tracklets and queries there are in the test set, so that it compares "
+    "only with other results of this kind; the plain ranking always stands beside it.",
     "Held-out identities": "People of the training part that no training has seen; they decide which epoch is kept and "
     "how the streams are weighed, so that the test set decides nothing.",
     "Clothes changed": "Only the queries whose right tracklets all show other clothes than the query does.",
@@ -111,7 +116,7 @@ def page(results: Results, saved: Mapping[str, Any], drawn: Sequence[Picture]) -
 
 def _summary(results: Results, saved: Mapping[str, Any]) -> str:
     """The number that counts most, in a sentence with its protocol."""
-    name = results.rankings[-1].name
+    name = results.plain.name
     line = next(line for line in results.lines() if line["stream"] == name)
     if line["mAP"] is None:
         found = "no query had anything to be found"
@@ -137,7 +142,7 @@ def _section(key: str, drawn: Sequence[Picture], results: Results) -> str:
     elif not drawn:
         return ""
     elif key in ("cameras", "distances") and len(drawn) > 1:
-        names = " and ".join(one.name.split()[-1] for one in drawn[1:])
+        names = ", ".join(one.name.split()[-1] for one in drawn[1:])
         more = f"<details>\n<summary>The same of {names}</summary>\n{''.join(map(_figure, drawn[1:]))}</details>"
         parts += [_figure(drawn[0]), more]
     else:
@@ -167,7 +172,7 @@ def _table(results: Results) -> str:
         cells = [line["queries"], NAMES[line["stream"]], mAP, interval, *ranks, line["used"], line["skipped"]]
         rows.append([*cells, line["gallery"], line["protocol"]])
     header += ["used", "skipped", "gallery", "protocol"]
-    last = [row[1] == NAMES[results.rankings[-1].name] and len(results.rankings) > 1 for row in rows]
+    last = [row[1] == NAMES[results.plain.name] and len(results.rankings) > 1 for row in rows]
     notes = "".join(f"<p>{escape(part[:1].upper() + part[1:])}.</p>" for part in results.caption().split("\n"))
     skipped = "<p>Skipped queries have nothing to be found in the gallery and count nowhere.</p>"
     return f'<div class="results">{_rows(header, rows, 2, last)}</div>\n<div class="soft">{notes}{skipped}</div>'

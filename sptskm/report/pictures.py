@@ -52,22 +52,26 @@ def _curves(results: Results) -> Iterator[Picture]:
     yield Picture("CMC", "results", image, "How many queries have a right tracklet among their first k results.")
     if results.fusion is not None and results.fusion.curve_W2 is not None:
         heading = "mAP over the fusion weight, identities held out of training"
-        image = weight_figure(results.fusion.curve_W2, results.fusion.weight, heading)
+        tried = results.fusion.cameras
+        own = tried.weights if tried and tried.used else {}
+        cameras = {results.camera_names.get(camera, str(camera)): weight for camera, weight in own.items()}
+        image = weight_figure(results.fusion.curve_W2, results.fusion.weight, heading, cameras)
         caption = (
             "The weight is the share of SMIN in the fused distance. It was chosen where the curve is highest; the "
             "curve is of identities held out of training, not of the test set."
         )
+        caption += " Ticks: the weights by camera of the query that are used instead." if cameras else ""
         yield Picture("fusion weight", "results", image, caption)
 
 
 def _ranked(results: Results) -> Iterator[Picture]:
-    ranking = results.rankings[-1]
+    ranking = results.plain
     captions = {
         "best": "Queries with the highest average precision.",
         "median": "Queries from the middle of the list: what to expect of a typical one.",
         "worst": "Queries with the lowest average precision: look here for wrong labels, bad masks and bad skeletons.",
     }
-    for kind, chosen in typical(ranking).items():
+    for kind, chosen in typical(ranking, results.query.pids).items():
         rows = [ranked(results, ranking, q) for q in chosen]
         title = f"{NAMES[ranking.name]}, {results.protocol}: {kind} queries"
         yield Picture(f"ranked results {kind}", "ranked", ranked_grid(results.table, rows, title), captions[kind])
@@ -88,16 +92,21 @@ def _disputed(results: Results) -> Iterator[Picture]:
             yield Picture(f"ranked results {names[0]} not {names[1]}", "disputed", image, caption)
 
 
+def _plain_first(results: Results) -> list[Ranking]:
+    """The ranking that counts most, and then the others."""
+    return [results.plain, *(ranking for ranking in reversed(results.rankings) if ranking is not results.plain)]
+
+
 def _cameras(results: Results) -> Iterator[Picture]:
     if results.protocol != OFFICIAL or len(np.unique(results.gallery.camids)) < 2:
         return
-    names = {int(results.table.camids_N[row]): results.table.camera_name(row) for row in results.gallery_rows}
-    names |= {int(results.table.camids_N[row]): results.table.camera_name(row) for row in results.query_rows}
-    for ranking in reversed(results.rankings):
+    for ranking in _plain_first(results):
         pairs = camera_pairs(ranking.distance_QG, results.query, results.gallery)
         mAP, rank1 = pairs.summary()
         title = f"{NAMES[ranking.name]}: from camera to camera"
-        image = charts.camera_figure(pairs, [names[camera] for camera in pairs.cameras_C.tolist()], title)
+        image = charts.camera_figure(
+            pairs, [results.camera_names[camera] for camera in pairs.cameras_C.tolist()], title
+        )
         caption = (
             f"As the official MARS code counts them, which is stricter than the table above: mean over pairs of two "
             f"different cameras mAP {100 * mAP:.1f} %, rank-1 {100 * rank1:.1f} %. A dash: no query has such a pair."
@@ -106,7 +115,7 @@ def _cameras(results: Results) -> Iterator[Picture]:
 
 
 def _distances(results: Results) -> Iterator[Picture]:
-    for ranking in reversed(results.rankings):
+    for ranking in _plain_first(results):
         same, different = pair_distances(results, ranking)
         if not same.size or not different.size:
             continue

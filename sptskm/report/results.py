@@ -16,14 +16,24 @@ from numpy.typing import NDArray
 from sptskm.config import Config, Final
 from sptskm.data import Tracklets
 from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
-from sptskm.evaluation import Features, Protocol, Rows, Scores, clothes_changed, protocol
+from sptskm.evaluation import (
+    CameraWeights,
+    Features,
+    FusedDistance,
+    Protocol,
+    Reranking,
+    Rows,
+    Scores,
+    clothes_changed,
+    protocol,
+)
 from sptskm.evaluation.statistics import bootstrap_interval
 from sptskm.report.console import table as text_table
 from sptskm.report.insight import NOTHING, Insight
 
 RESULTS, QUERIES = "results.json", "queries.csv"
 RANKS = (1, 5, 10, 20)
-NAMES = {"ssin": "SSIN", "smin": "SMIN", "fused": "fused"}
+NAMES = {"ssin": "SSIN", "smin": "SMIN", "fused": "fused", "reranked": "reranked"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +52,10 @@ class Fusion:
     weight: float
     normalisation: str
     curve_W2: NDArray[np.float64] | None
+    distance: FusedDistance | None = None
+    """Of a pair, as fitted to the test set; ranks have none."""
+    cameras: CameraWeights | None = None
+    """What became of weights by the camera of the query, if these were tried."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +79,22 @@ class Results:
     def protocol(self) -> str:
         """Its name, also where the settings name the file that describes it."""
         return protocol(self.settings.protocol).name
+
+    @property
+    def plain(self) -> Ranking:
+        """The last ranking that looks at pairs alone: the fused one where there are two streams."""
+        return [ranking for ranking in self.rankings if ranking.name != "reranked"][-1]
+
+    @property
+    def reranked(self) -> bool:
+        """Whether the last plain ranking is there once more, re-ranked."""
+        return any(ranking.name == "reranked" for ranking in self.rankings)
+
+    @cached_property
+    def camera_names(self) -> dict[int, str]:
+        """By number, of all that queries and gallery are from."""
+        rows = np.concatenate([self.query_rows, self.gallery_rows]).tolist()
+        return {int(self.table.camids_N[row]): self.table.camera_name(row) for row in rows}
 
     @cached_property
     def subsets(self) -> dict[str, NDArray[np.bool_]]:
@@ -109,7 +139,7 @@ class Results:
         return f"{text_table(header, rows)}\n{self.caption()}"
 
     def caption(self) -> str:
-        """Protocol, gallery and fusion in a sentence each."""
+        """Protocol, gallery, fusion and re-ranking in a sentence each."""
         pids, rules = self.gallery.pids, protocol(self.settings.protocol)
         junk, distractors = int((pids == JUNK_PID).sum()), int((pids == DISTRACTOR_PID).sum())
         parts = [
@@ -119,7 +149,26 @@ class Results:
         if self.fusion is not None:
             how = "as given" if self.fusion.curve_W2 is None else "chosen on identities held out of training"
             parts.append(f"fusion: {self.fusion.normalisation}, weight of SMIN {self.fusion.weight:.2f}, {how}")
+            parts += [] if self.fusion.cameras is None else [self._by_camera(self.fusion.cameras)]
+        if self.reranked:
+            values, of = Reranking(), NAMES[self.plain.name]
+            tried = self.fusion and self.fusion.cameras
+            of += " (at one weight)" if tried and tried.used else ""
+            parts.append(
+                f"reranked: {of} after k-reciprocal re-ranking (k1 {values.k1}, k2 {values.k2}, share of the distance "
+                f"{values.share:g}), which goes by the neighbours of the test tracklets among each other "
+                "(transductive), so that it compares only with results that do so too"
+            )
         return "\n".join(parts)
+
+    def _by_camera(self, tried: CameraWeights) -> str:
+        """What weights by camera would have done on held-out identities, and whether they are used."""
+        weights = ", ".join(f"{self.camera_names.get(camera, camera)} {w:.2f}" for camera, w in tried.weights.items())
+        return (
+            f"weights by camera of the query {f'used ({weights})' if tried.used else 'not used'}: "
+            f"held-out mAP {100 * tried.own_mAP:.1f} % with them and {100 * tried.single_mAP:.1f} % with one weight, "
+            f"p {tried.p:.4f} ({tried.folds} parts of the identities, each at weights chosen on the others)"
+        )
 
 
 def _left_out(rules: Protocol) -> str:

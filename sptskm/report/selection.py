@@ -3,12 +3,14 @@
 Legend: Q queries, G gallery rows.
 """
 
+from collections import Counter
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.evaluation import not_ranked
+from sptskm.evaluation.protocols import Integers
 from sptskm.report.ranked import RESULTS_SHOWN, Outcome, Ranked, Result
 from sptskm.report.results import NAMES, Ranking, Results
 
@@ -21,7 +23,7 @@ def first_results(results: Results, ranking: Ranking, q: int) -> list[Result]:
     """A query's nearest tracklets, itself left out; of those that the protocol does not rank only the nearest two."""
     left_out_G = not_ranked(results.query, q, results.gallery, results.settings.protocol)
     itself_G = left_out_G & (results.gallery_rows == results.query_rows[q])
-    others = [one for one in results.rankings if one is not ranking]
+    others = [one for one in results.rankings if one is not ranking and one.name != "reranked"]  # there is room for two
     found: list[Result] = []
     rank = aside = 0
     for g in np.argsort(ranking.distance_QG[q], kind="stable").tolist():
@@ -44,16 +46,29 @@ def ranked(results: Results, ranking: Ranking, q: int) -> Ranked:
     return Ranked(int(results.query_rows[q]), remarks, first_results(results, ranking, q))
 
 
-def typical(ranking: Ranking) -> dict[str, list[int]]:
-    """The queries with the highest, middling and lowest average precision, up to three of each and none twice."""
+def typical(ranking: Ranking, pids_Q: Integers) -> dict[str, list[int]]:
+    """Queries with the highest, middling and lowest average precision, up to three of each, none twice.
+
+    Each kind comes from its third of the list, of as many persons as it has.
+    """
     used = np.flatnonzero(ranking.scores.first_hit_Q > 0)
     by_ap = used[np.argsort(-ranking.scores.ap_Q[used], kind="stable")]
-    each = min(EACH, -(-len(by_ap) // 3))
-    best, rest = by_ap[:each], by_ap[each:]
-    worst, rest = rest[max(0, len(rest) - each) :], rest[: max(0, len(rest) - each)]
-    begin = max(0, (len(rest) - each) // 2)
-    kinds = {"best": best, "median": rest[begin : begin + each], "worst": worst}
-    return {kind: chosen.tolist() for kind, chosen in kinds.items() if len(chosen)}
+    third = -(-len(by_ap) // 3)
+    best, middle, worst = by_ap[:third], by_ap[third : max(third, len(by_ap) - third)], by_ap[third:][-third:]
+    from_middle = np.argsort(np.abs(np.arange(len(middle)) - len(middle) // 2), kind="stable")
+    kinds = {"best": best, "median": middle[from_middle], "worst": worst[::-1]}
+    found = {kind: _various(queries, pids_Q) for kind, queries in kinds.items()}
+    return {kind: sorted(chosen, key=by_ap.tolist().index) for kind, chosen in found.items() if chosen}
+
+
+def _various(queries: NDArray[np.int64], pids_Q: Integers) -> list[int]:
+    """The first of each person, and only then the second of somebody."""
+    seen: Counter[int] = Counter()
+    order = []
+    for place, q in enumerate(queries.tolist()):
+        order.append((seen[int(pids_Q[q])], place, q))
+        seen[int(pids_Q[q])] += 1
+    return [q for *_, q in sorted(order)[:EACH]]
 
 
 def disputed(right: Ranking, wrong: Ranking) -> list[int]:

@@ -5,21 +5,18 @@ Shapes: N tracklets, Q queries. Ids of train and test are disjoint; -1 is junk, 
 
 import csv
 import logging
-import multiprocessing
-import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sptskm.data.files import mat_bytes
+from sptskm.data.parallel import in_parallel
 from sptskm.synthetic.casting import Role, Sizes, cast
 from sptskm.synthetic.filming import Footage, film
 from sptskm.synthetic.scenes import build_camera
@@ -89,20 +86,7 @@ class _Job:
 
 def _film_all(jobs: list[_Job], workers: int | None) -> None:
     total = sum(job.role.frames for job in jobs)
-    workers = min(_cores() if workers is None else workers, len(jobs))
-    if workers == 1:
-        _report(map(_film_one, jobs), total)
-        return
-    # Spawned, because forking a process in which torch has started threads can hang.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, cv2.setNumThreads, (1,)) as pool:
-        _report(pool.map(_film_one, jobs, chunksize=4), total)
-
-
-def _cores() -> int:
-    """The cores this process may use, which a container or a scheduler can make fewer."""
-    affinity = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    _report(in_parallel(_film_one, jobs, workers, chunk=4), total)
 
 
 def _report(frame_counts: Iterable[int], total: int) -> None:

@@ -17,9 +17,9 @@ from sptskm.config import Config
 from sptskm.configfile import flat, to_dict
 from sptskm.data import Split, Tracklets, hold_out, read_dataset
 from sptskm.data.clips import FrameSource, TrainClips, TrainItem
+from sptskm.data.packs.staging import stage
 from sptskm.data.sampler import Schedule
 from sptskm.data.skeleton_clips import SkeletonSource
-from sptskm.data.staging import stage
 from sptskm.data.tracklets import IntArray
 from sptskm.evaluation import Rows
 from sptskm.training.precision import Precision

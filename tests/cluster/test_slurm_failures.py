@@ -9,7 +9,7 @@ from conftest import CLUSTER, Slurm
 from runs import assert_same_end, ended, options, rank_of, until, until_training
 
 from sptskm.data import read_dataset
-from sptskm.data.packing import pack
+from sptskm.data.packs.writing import pack
 
 
 def test_a_killed_rank_ends_its_job_which_is_queued_again_and_ends_with_the_same_bits_before_the_final_job(

@@ -15,8 +15,8 @@ from sptskm.config import SsinClips
 from sptskm.data import DataError, Tracklets, clips, read_mars
 from sptskm.data.augment import show_together
 from sptskm.data.files import read_frame
-from sptskm.data.pack import read_pack
-from sptskm.data.packing import pack
+from sptskm.data.packs.reading import read_pack
+from sptskm.data.packs.writing import pack
 from sptskm.data.sampler import Draw
 
 SSIN = SsinClips(frames=2, height=16, width=8)

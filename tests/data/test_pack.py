@@ -21,9 +21,9 @@ from sptskm.cli import main
 from sptskm.data import DataError, Tracklets, read_dataset, read_mars
 from sptskm.data.check import check
 from sptskm.data.files import read_skeletons
-from sptskm.data.pack import SUMMARY
-from sptskm.data.packing import WORK, pack, plan_shards, verify_pack
-from sptskm.data.unpacking import unpack
+from sptskm.data.packs.reading import SUMMARY
+from sptskm.data.packs.unpacking import unpack
+from sptskm.data.packs.writing import WORK, pack, plan_shards, verify_pack
 
 KINDS = ("frames", "masks")
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from handmade import write_files
 
-from sptskm.data import DataError, Tracklets, read_dataset, staging
-from sptskm.data.pack import PackFiles, Shards
-from sptskm.data.packing import pack
+from sptskm.data import DataError, Tracklets, read_dataset
+from sptskm.data.packs import staging
+from sptskm.data.packs.reading import PackFiles, Shards
+from sptskm.data.packs.writing import pack
 
 EVERY = np.arange(8)
 
@@ -141,7 +142,7 @@ def test_a_disk_that_fills_up_is_said_and_nothing_half_stays(source: Path, disk:
 import resource, signal
 resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from sptskm.data.staging import main
+from sptskm.data.packs.staging import main
 main()
 """
     command = [sys.executable, "-c", limited, str(source), str(disk), str(os.getpid())]

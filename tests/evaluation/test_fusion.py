@@ -12,6 +12,7 @@ from sptskm.evaluation import (
     choose_weight,
     evaluate,
     fuse,
+    precision_table,
     squared_distances,
 )
 
@@ -223,32 +224,36 @@ def test_the_chosen_weight_is_where_the_curve_is_highest():
     smin = ssin + 3 * rng.random(ssin.shape)
     ssin = ssin + rng.random(ssin.shape)
     flags = np.ones(30, bool), np.arange(90) % 4 > 0
-    weight, curve = choose_weight(StreamDistances(ssin, smin, *flags), query, gallery, "torchreid")
+    table = precision_table(StreamDistances(ssin, smin, *flags), query, gallery, "torchreid")
+    weight, curve = choose_weight(table)
     np.testing.assert_allclose(curve[:, 0], np.linspace(0, 1, 21))
     assert weight == curve[curve[:, 1].argmax(), 0]
     assert np.ptp(curve[:, 1]) > 0.05
     for row in (0, 7, 20):
         fused = fuse(ssin, smin, *flags, curve[row, 0])
-        assert curve[row, 1] == evaluate(fused, query, gallery, "torchreid").mAP
+        scores = evaluate(fused, query, gallery, "torchreid")
+        assert curve[row, 1] == scores.mAP
+        assert table[row].tolist() == scores.ap_Q.tolist()
 
 
 @pytest.mark.parametrize(("weights", "chosen"), [([0, 0.3, 0.45, 0.9], 0.45), ([1, 0.6, 0.4, 0], 0.4), ([0, 1], 0)])
 def test_among_equal_weights_the_middle_wins_and_then_ssin(weights, chosen):
     query, gallery, ssin = validation(np.random.default_rng(7))
     streams = StreamDistances(ssin, 3 * ssin, np.ones(30, bool), np.ones(90, bool))
-    assert choose_weight(streams, query, gallery, weights=weights)[0] == chosen
+    assert choose_weight(precision_table(streams, query, gallery, weights=weights), weights)[0] == chosen
 
 
 def test_a_better_weight_beats_the_middle():
     query, gallery, good = validation(np.random.default_rng(8))
     streams = StreamDistances(-good, good, np.ones(30, bool), np.ones(90, bool))
-    assert choose_weight(streams, query, gallery, weights=[0.0, 0.5 - 1e-3, 1.0])[0] == 1.0
+    weights = [0.0, 0.5 - 1e-3, 1.0]
+    assert choose_weight(precision_table(streams, query, gallery, weights=weights), weights)[0] == 1.0
 
 
 def test_a_weight_cannot_be_chosen_without_positives_or_weights():
     query, gallery, ssin = validation(np.random.default_rng(9))
     streams = StreamDistances(ssin, 3 * ssin, np.ones(30, bool), np.ones(90, bool))
     with pytest.raises(ValueError, match="no validation query has a positive"):
-        choose_weight(streams, Rows(query.pids + 99, query.camids), gallery)
+        choose_weight(precision_table(streams, Rows(query.pids + 99, query.camids), gallery))
     with pytest.raises(ValueError, match="grid of fusion weights is empty"):
-        choose_weight(streams, query, gallery, weights=[])
+        choose_weight(precision_table(streams, query, gallery, weights=[]), [])

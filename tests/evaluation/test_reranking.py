@@ -1,9 +1,23 @@
 """k-reciprocal re-ranking against a plain, dense one with sets."""
 
+import re
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from sptskm.evaluation import Reranking, Rows, evaluate, rerank, reranking, squared_distances
+from sptskm.evaluation import (
+    FusedDistance,
+    Reranking,
+    Rows,
+    check_memory,
+    evaluate,
+    feature_distances,
+    fused_distances,
+    rerank,
+    reranking,
+    squared_distances,
+)
 
 
 def plainly(distance: np.ndarray, k1: int, k2: int, share: float) -> np.ndarray:
@@ -82,9 +96,42 @@ def test_it_brings_together_who_has_the_same_neighbours():
     assert again.mAP > plain.mAP + 0.02
 
 
+def test_what_is_held_beside_the_result_is_less_than_what_it_asks_for():
+    """At the least that it accepts, where the rule for extended neighbours has much to add."""
+    _, features = persons(np.random.default_rng(4), 1500)
+    distances, rows = feature_distances(features), np.arange(1500)
+    with pytest.raises(ValueError, match="needs") as refusal:
+        check_memory(1500, 300, gigabytes=0.001)
+    least = float(re.search(r"needs ([\d.]+) GiB", str(refusal.value)).group(1)) + 0.0001
+    tracemalloc.start()
+    try:
+        found = rerank(distances, rows[:300], rows, 1500, gigabytes=least)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.nbytes < peak < found.nbytes + least * 2**30
+
+
+def test_fused_distances_among_all_are_symmetric_finite_and_zero_to_itself():
+    rng = np.random.default_rng(5)
+    ssin, smin, valid = rng.standard_normal((150, 6)), rng.standard_normal((150, 4)), rng.random(150) < 0.8
+    smin[~valid] = np.nan  # what stands there means nothing
+    fixed = FusedDistance(0.5, 0.25, 0.75, -1.5)
+    block = fused_distances(ssin, smin, valid, fixed)
+    found = np.concatenate([block(0, 64), block(64, 128), block(128, 150)])
+    both = valid[:, None] & valid
+    among = fixed.of(*(((one[:, None] - one) ** 2).sum(axis=2) for one in (ssin, smin)), both)
+    np.fill_diagonal(among, 0)
+    np.testing.assert_allclose(found, among, atol=1e-9)
+    np.testing.assert_allclose(found, found.T, atol=1e-9)
+    assert not np.diag(found).any()
+
+
 def test_too_little_memory_is_refused_with_what_is_needed():
-    with pytest.raises(ValueError, match=r"re-ranking 519732 tracklets needs 1\.\d+ GiB beside .* allowed are 0.5"):
+    with pytest.raises(ValueError, match=r"re-ranking 519732 tracklets needs 2\.\d+ GiB beside .* allowed are 0.5"):
         rerank(lambda a, b: np.zeros((b - a, 519_732)), np.arange(2), np.arange(2), 519_732, gigabytes=0.5)
+    check_memory(519_732, 2, gigabytes=3)
+    check_memory(0, 0)
 
 
 def test_parameters_and_distances_that_mean_nothing_are_refused():

@@ -158,6 +158,14 @@ def test_batch_statistics_count_valid_frames_only() -> None:
     assert not out.transpose(1, 2)[~valid].any()
 
 
+def test_fixed_statistics_give_a_valid_frame_what_it_gets_alone_and_the_others_zero() -> None:
+    bn, x, valid = fill(nn.BatchNorm2d(4), GAINS), torch.randn(B, 4, T, 14), torch.rand(B, T) > 0.5
+    x.transpose(1, 2)[~valid] = torch.nan
+    out = batch_norm(bn.eval(), x, valid).transpose(1, 2)
+    torch.testing.assert_close(out[valid], bn(x.transpose(1, 2)[valid][..., None])[..., 0])
+    assert not out[~valid].any()
+
+
 def test_running_statistics_of_a_training_step_do_not_depend_on_padding() -> None:
     short, long = small(dropout=0.0).train(), small(dropout=0.0).train()
     long.load_state_dict(short.state_dict())

@@ -45,6 +45,8 @@ def _results(table: Tracklets, streams: Sequence[str], settings: Final, folder: 
         rankings.append((found.stream, distance_QG))
     if len(streams) == 2:
         rankings.append(("fused", 0.5 * (rankings[0][1] + rankings[1][1])))
+    if settings.rerank:
+        rankings.append(("reranked", rankings[-1][1] ** 2))
     curve_W2 = np.array([[0.0, 0.3], [0.5, 0.6], [1.0, 0.4]])
     return Results(
         table=table,

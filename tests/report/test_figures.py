@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from sptskm.data import Tracklets
 from sptskm.data.mars import MarsFolders
 from sptskm.data.tracklets import Modality
-from sptskm.report.figures import BLUE, GREEN, ORANGE, clip_sheet, cmc_figure, skeleton_sheet, weight_figure
+from sptskm.report.figures import BLUE, GREEN, ORANGE, PURPLE, clip_sheet, cmc_figure, skeleton_sheet, weight_figure
 from sptskm.report.ranked import COLOURS, QUERY, Outcome, Ranked, Result, ranked_grid
-from sptskm.report.strips import LEFT_LIMBS, LINE, RIGHT_LIMBS, Colour, Image
+from sptskm.report.strips import INK, LEFT_LIMBS, LINE, RIGHT_LIMBS, Colour, Image
 
 HIT, MISS, JUNK = (COLOURS[outcome] for outcome in get_args(Outcome))
 LEGEND = 50  # rows above this one hold title and legend
@@ -136,13 +136,16 @@ def test_clips_without_any_skeleton_make_a_picture_too() -> None:
     assert not _like(picture[LEGEND:], LEFT_LIMBS, 5).any()
 
 
-@pytest.mark.parametrize("names", [("SSIN",), ("SMIN", "fused"), ("SSIN", "SMIN", "fused")])
+@pytest.mark.parametrize(
+    "names", [("SSIN",), ("SMIN", "fused"), ("SSIN", "SMIN", "fused"), ("SSIN", "SMIN", "fused", "reranked")]
+)
 def test_the_cmc_figure_has_the_colours_of_its_streams_and_no_others(names: tuple[str, ...]) -> None:
     ranks = np.arange(1, 51)
-    cmc = {"SSIN": 1 - 0.4 / ranks, "SMIN": 1 - 0.6 / ranks, "fused": 1 - 0.2 / ranks}
+    cmc = {name: 1 - loss / ranks for name, loss in zip(names, (0.4, 0.6, 0.2, 0.05), strict=False)}
     picture = cmc_figure({name: cmc[name] for name in names}, "mars-official, 5 queries")
     assert _is_picture(picture)
-    for name, colour in (("SSIN", BLUE), ("SMIN", ORANGE), ("fused", GREEN)):
+    assert not (picture[:, -3:] < 200).any(), "the legend is cut off"
+    for name, colour in (("SSIN", BLUE), ("SMIN", ORANGE), ("fused", GREEN), ("reranked", PURPLE)):
         assert (_like(picture, colour, 5).sum() > 300) == (name in names)
 
 
@@ -168,6 +171,18 @@ def test_the_weight_figure_marks_the_chosen_weight_and_both_ends() -> None:
     assert label_low.mean() < low.shape[1] / 2 < label_high.mean()
     ssin, smin = (np.nonzero(_like(low, colour, 5))[1] for colour in (BLUE, ORANGE))
     assert ssin.max() < low.shape[1] / 2 < smin.min()
+
+
+def test_weights_of_cameras_are_ticks_below_the_curve() -> None:
+    weights = np.linspace(0, 1, 21)
+    curve = np.stack([weights, 0.6 - (weights - 0.5) ** 2], axis=1)
+    plain, told = (weight_figure(curve, 0.5, "held out", cameras) for cameras in ({}, {"1": 0.2, "7": 0.2, "9": 0.75}))
+    assert np.array_equal(plain, weight_figure(curve, 0.5, "held out"))
+    lowest = told[int(0.873 * len(told)) : int(0.877 * len(told))]  # just above the axis, which is at 0.88
+    columns = np.flatnonzero(_like(lowest, INK, 40).any(axis=0))
+    ticks = np.split(columns, np.flatnonzero(np.diff(columns) > 5) + 1)
+    shares = [(tick.mean() / told.shape[1] - 0.1) / 0.87 for tick in ticks]  # of the axis, from -0.03 to 1.03
+    assert [1.06 * share - 0.03 for share in shares] == pytest.approx([0.2, 0.75], abs=0.01)
 
 
 def test_ends_that_were_not_tried_are_not_annotated() -> None:

@@ -12,6 +12,7 @@ import pytest
 from sptskm.config import Final
 from sptskm.report.page import REPORT
 from sptskm.report.results import Results
+from sptskm.report.selection import first_results
 from sptskm.report.writing import write
 
 Make = Callable[..., Results]
@@ -62,6 +63,24 @@ def _read(results: Results, out: Path) -> _Reader:
     assert inner <= reader.ids
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in reader.links)
     return reader
+
+
+def test_a_reranked_result_is_shown_below_the_plain_one_which_stays_the_one_that_counts(
+    make: Make, tmp_path: Path
+) -> None:
+    results = make(settings=Final(rerank=True))
+    assert results.plain.name == "fused"
+    reader = _read(results, tmp_path / "out")
+    content = (tmp_path / "out" / REPORT).read_text()
+    assert content.index('"name">fused</td>') < content.index('"name">reranked</td>')
+    assert content.index('alt="camera pairs fused"') < content.index('alt="camera pairs reranked"')
+    assert 'alt="distances reranked"' in content
+    assert "fused: mAP" in reader.text
+    assert "Reranked: fused after k-reciprocal re-ranking (k1 20, k2 6" in reader.text
+    assert "final.rerank" in reader.text
+    assert 'class="last"><td class="name">all</td><td class="name">fused</td>' in content
+    shown = first_results(results, results.plain, 0)
+    assert list(shown[0].distances) == ["fused", "SSIN", "SMIN"]
 
 
 def test_the_report_is_whole_and_carries_the_numbers_of_results_json(make: Make, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from small import small_config
 from sptskm.cli import main
 from sptskm.config import Final
 from sptskm.data import read_dataset
-from sptskm.data.packing import pack
+from sptskm.data.packs.writing import pack
 from sptskm.final import final
 from sptskm.training.rundir import RunDir, State
 from sptskm.training.trainer import train

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sptskm.data.errors import DataError
-from sptskm.data.pack import SUMMARY, PackFiles, read_summary
+from sptskm.data.packs.reading import SUMMARY, PackFiles, read_summary
 from sptskm.data.tracklets import IntArray, Tracklets
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def stage(table: Tracklets, where: str, rows: IntArray) -> None:
 
 
 def _start(source: Path, target: Path, names: list[str], lock: int) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "sptskm.data.staging", str(source), str(target), str(os.getpid())]
+    command = [sys.executable, "-m", "sptskm.data.packs.staging", str(source), str(target), str(os.getpid())]
     # the lock goes with the open file, and so to the process that copies
     copier = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[lock], text=True)
     assert copier.stdin is not None

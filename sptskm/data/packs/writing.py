@@ -1,4 +1,4 @@
-"""Writing and verifying a pack; `sptskm.data.pack` says what one is.
+"""Writing and verifying a pack; `sptskm.data.packs.reading` says what one is.
 
 Every zip file is made by one process under a temporary name and noted when it is whole, so that a kill at any moment
 costs at most the zip files in work, and the same command goes on. Packs of the same data have the same bytes.
@@ -8,12 +8,11 @@ Legend: N tracklets of a shard or part, M their frames.
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,8 @@ from sptskm.atomic import partial_of, write_text
 from sptskm.config import ConfigError
 from sptskm.data.errors import DataError
 from sptskm.data.files import read_retrying, read_skeletons
-from sptskm.data.pack import MASK_ENDING, PARTS, PLACES, SUMMARY, VERSION, Part, member, read_summary
+from sptskm.data.packs.reading import MASK_ENDING, PARTS, PLACES, SUMMARY, VERSION, Part, member, read_summary
+from sptskm.data.parallel import cores, in_parallel
 from sptskm.data.tracklets import Modality, Readable, Tracklets
 
 WORK = "unfinished"  # folder in a pack in which finished zip files are noted until all are there
@@ -78,7 +78,7 @@ def pack(table: Tracklets, out: Path, frames: int = 20_000, workers: int | None 
     lengths = {shard: int(table.lengths[shard.first : shard.last].sum()) for shard in shards}
     with tqdm(total=sum(lengths.values()), desc="pack", unit=" frames", unit_scale=True, disable=None) as bar:
         bar.update(sum(lengths.values()) - sum(lengths[shard] for shard in missing))
-        for shard in _in_parallel(_Writer(table, out, "masks" in holds), missing, workers):
+        for shard in in_parallel(_Writer(table, out, "masks" in holds), missing, workers):
             bar.update(lengths[shard])
     _complete(table, out, shards, holds)
     return _told(out)
@@ -123,7 +123,7 @@ class _Writer:
     out: Path
     with_masks: bool
 
-    def __call__(self, shard: Shard) -> None:
+    def __call__(self, shard: Shard) -> Shard:
         """Make the zip file of a shard, then note where its members lie."""
         frames: list[tuple[int, int]] = []
         masks: list[tuple[int, int]] = []
@@ -146,6 +146,7 @@ class _Writer:
         }
         with partial_of(self.out / WORK / f"{shard.name}.npz") as unfinished, unfinished.open("wb") as noted:
             np.savez(noted, **note)  # type: ignore[arg-type]
+        return shard
 
     def _add(
         self, archive: zipfile.ZipFile, row: int, frames: list[tuple[int, int]], masks: list[tuple[int, int]]
@@ -178,38 +179,6 @@ def _content(file: Readable, modality: Modality) -> bytes:
     if not content:
         raise DataError(f"{modality.removesuffix('s')} {file}: empty file; `sptskm check` lists all of them")
     return content
-
-
-_task: list[Callable[[Any], None]] = []  # what a worker process was started for
-
-
-def _start_worker(task: Callable[[Any], None]) -> None:
-    _task.append(task)
-
-
-def _run_in_worker(item: Any) -> None:
-    _task[-1](item)
-
-
-def _in_parallel(task: Callable[[Any], None], items: Sequence[Any], workers: int | None) -> Iterator[Any]:
-    """Items as they are done; the first error ends all."""
-    workers = min(workers or os.cpu_count() or 1, len(items))
-    if workers <= 1:
-        for item in items:
-            task(item)
-            yield item
-        return
-    # Spawned, because forking a process in which torch has started threads can hang.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (task,)) as pool:
-        left: dict[Future[None], Any] = {pool.submit(_run_in_worker, item): item for item in items}
-        try:
-            while left:
-                for future in wait(left, return_when=FIRST_COMPLETED).done:
-                    future.result()
-                    yield left.pop(future)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Sequence[str]) -> None:
@@ -288,7 +257,7 @@ def verify_pack(folder: Path, workers: int | None = None) -> list[str]:
     """What is wrong with the files of a pack, a sentence each; nothing when every checksum is right."""
     wanted = {name: digest for name, (_, digest) in read_summary(folder)["files"].items()}
     said: list[str] = []
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:  # reading and hashing do not hold the interpreter
+    with ThreadPoolExecutor(workers or cores()) as pool:  # reading and hashing do not hold the interpreter
         sums = pool.map(lambda name: checksum(folder / name), wanted)
         for name, found in tqdm(zip(wanted, sums, strict=True), "verify", len(wanted), unit=" files", disable=None):
             if found != wanted[name]:

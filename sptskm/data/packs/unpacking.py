@@ -15,7 +15,7 @@ from sptskm.data.files import SKELETON_KEY, mat_bytes
 from sptskm.data.importers.reading import of_folder
 from sptskm.data.manifest import NAMELESS, Entry, ManifestFolders, write_entries
 from sptskm.data.mars import MarsFolders, mars_folders, write_mars_tables
-from sptskm.data.pack import PackFiles, read_pack, read_summary
+from sptskm.data.packs.reading import PackFiles, read_pack, read_summary
 from sptskm.data.tracklets import Modality, Tracklets
 
 MANIFEST = "manifest.csv"

@@ -1,0 +1,47 @@
+"""The same work on many things, in several processes."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+import cv2
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+_task: list[Callable[[Any], Any]] = []  # what a worker process was started with
+
+
+def in_parallel(
+    task: Callable[[Item], Found], items: Sequence[Item], workers: int | None, chunk: int = 1
+) -> Iterator[Found]:
+    """What `task` makes of each item, in their order; `chunk` items at a time go to a process.
+
+    `workers` processes (None: one for each core), each of one thread, start with the task; a single one is this very
+    process. The first error is raised here, and no further item is begun.
+    """
+    workers = min(workers or cores(), len(items))
+    if workers <= 1:
+        yield from map(task, items)
+        return
+    # Spawned, because forking a process in which torch has started threads can hang.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, _start_worker, (task,)) as pool:
+        yield from pool.map(_run_in_worker, items, chunksize=chunk)
+
+
+def cores() -> int:
+    """The cores this process may use, which a container or a scheduler can make fewer."""
+    affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _start_worker(task: Callable[[Any], Any]) -> None:
+    cv2.setNumThreads(1)
+    _task.append(task)
+
+
+def _run_in_worker(item: Any) -> Any:
+    return _task[-1](item)

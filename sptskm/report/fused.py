@@ -1,0 +1,57 @@
+"""The fused distance that a final job has kept, for those who compare other tracklets as it did.
+
+Legend: N tracklets, D embedding.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sptskm.data import DataError
+from sptskm.evaluation import Features, FusedDistance
+from sptskm.report.results import RESULTS
+
+
+@dataclass(frozen=True)
+class Fused:
+    """How a final job joined the streams, and the distance of a pair that it came to."""
+
+    weight: float
+    """Of SMIN."""
+    normalisation: str
+    distance: FusedDistance
+
+    def compared(self, features: Features) -> Features:
+        """Features (N, D) of one stream as that distance takes them: of length 1 where they are concatenated."""
+        return unit_length(features) if self.normalisation == "concat" else features
+
+
+def unit_length(features: Features) -> Features:
+    """Every row scaled to length 1; zeros stay."""
+    length_N1 = np.linalg.norm(features.features_ND, axis=1, keepdims=True)
+    unit_ND = (features.features_ND / np.where(length_N1 > 0, length_N1, 1)).astype(np.float32)
+    return replace(features, features_ND=unit_ND)
+
+
+def read_fused(results: Path) -> Fused:
+    """What a final job has kept in its results.json; `results` is that file or its folder.
+
+    Raises FileNotFoundError, and DataError for another file, for an evaluation of one stream, and for one that keeps
+    no distance of a pair.
+    """
+    path = results / RESULTS if results.is_dir() else results
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, wanted the {RESULTS} of `sptskm evaluate`")
+    try:
+        found = json.loads(path.read_text())["fusion"]
+        weight, normalisation, constants = float(found["weight"]), str(found["normalisation"]), found.get("distance")
+        distance = constants and FusedDistance(**{name: float(value) for name, value in constants.items()})
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise DataError(f"{path}: tells no fusion, wanted the {RESULTS} of both streams evaluated") from None
+    if distance:
+        return Fused(weight, normalisation, distance)
+    if normalisation == "rank":
+        raise DataError(f"{path}: fuses by rank, which is no distance of a pair, wanted another normalisation")
+    raise DataError(f"{path}: keeps no fused distance, wanted that of `sptskm evaluate` as it is now: evaluate again")
