@@ -4,7 +4,8 @@ All run in this process on the same seeded distances, in turn, each ranking on o
 the best of the repeats and how far their mAP lie apart. With --info the labels are those of MARS, else random
 ones of the same size. The compiled one sorts every row and walks down it, in C; it needs gcc and is left out,
 with a line that says so, where there is none. --rerank and --big add what takes minutes: the re-ranking of the same
-tracklets, and 3,368 x 519,732 tracklets (Market-1501 with 500,000 distractors) with the peak memory.
+tracklets, and 3,368 x 519,732 tracklets (Market-1501 with 500,000 distractors) with the peak memory; under torchrun
+the ranks share these.
 """
 
 import argparse
@@ -21,6 +22,8 @@ import numpy as np
 from scipy.io import loadmat
 
 from sptskm.evaluation import Rows, evaluate, evaluate_features, feature_distances, rerank, squared_distances
+from sptskm.training.scoring import score
+from sptskm.training.world import join
 
 QUERIES, GALLERY, IDENTITIES, CAMERAS = 1980, 12180, 626, 6
 BIG_QUERIES, BIG_GALLERY, BIG_LENGTH = 3368, 519_732, 256
@@ -137,19 +140,25 @@ def report_reranking(features: np.ndarray, rows: np.ndarray, query: Rows, galler
     print(f"  mAP {100 * plain.mAP:.2f} -> {100 * again.mAP:.2f}, rank-1 {plain.rank(1):.4f} -> {again.rank(1):.4f}")
 
 
-def report_big(rng: np.random.Generator, gigabytes: float) -> None:
-    """Seconds and peak memory of a gallery whose distances would take 13 GiB."""
+def report_big(rng: np.random.Generator, gigabytes: float) -> bool:
+    """Seconds and peak memory of a gallery whose distances would take 13 GiB; whether this rank goes on."""
     gallery = rng.standard_normal((BIG_GALLERY, BIG_LENGTH), np.float32)
     queries = rng.standard_normal((BIG_QUERIES, BIG_LENGTH), np.float32)
     labels = [Rows(rng.integers(1, 751, n), rng.integers(1, 7, n)) for n in (BIG_QUERIES, 19_732)]
     nobody, anywhere = np.zeros(500_000, np.int64), rng.integers(1, 7, 500_000)
     everyone = Rows(np.r_[labels[1].pids, nobody], np.r_[labels[1].camids, anywhere])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    start = time.perf_counter()
-    mAP = evaluate_features(queries, gallery, labels[0], everyone, gigabytes=gigabytes).mAP
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, time.perf_counter()
+    with join(threads=1, timeout_minutes=10) as world:
+        if world.size > 1:
+            scores = score(queries, gallery, labels[0], everyone, "mars-official", world)
+        else:
+            scores = evaluate_features(queries, gallery, labels[0], everyone, gigabytes=gigabytes)
     seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"evaluate_features {BIG_QUERIES} x {BIG_GALLERY}, length {BIG_LENGTH}: {seconds:.0f} s")
-    print(f"  gigabytes={gigabytes:g}, mAP {100 * mAP:.4f} %, peak {peak:.2f} GiB, before it {before:.2f} GiB")
+    if world.is_main:
+        how = f"{world.size} ranks" if world.size > 1 else f"gigabytes={gigabytes:g}"
+        print(f"evaluate_features {BIG_QUERIES} x {BIG_GALLERY}, length {BIG_LENGTH}: {seconds:.0f} s")
+        print(f"  {how}, mAP {100 * scores.mAP:.4f} %, peak {peak:.2f} GiB, before it {before:.2f} GiB")
+    return world.is_main
 
 
 def best_time(repeats: int, *runs: Callable[[], float]) -> tuple[list[float], list[float]]:
@@ -177,8 +186,8 @@ def main() -> None:
     options = parser.parse_args()
 
     rng = np.random.default_rng(options.seed)
-    if options.big:  # first, so that the peak is its own
-        report_big(rng, options.gigabytes)
+    if options.big and not report_big(rng, options.gigabytes):  # first, so that the peak is its own
+        return
     pids, camids, rows = mars_labels(options.info) if options.info else random_labels(rng)
     rows = rows[:QUERIES]
     features = rng.standard_normal((len(pids), options.length)).astype(np.float32)

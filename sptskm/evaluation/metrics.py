@@ -282,8 +282,8 @@ def _places(row_G: Floats, at_P: NDArray[np.int64], room: NDArray[np.bool_]) -> 
         places_G = np.empty(row_G.size, np.int64)
         places_G[np.argsort(row_G, kind="stable")] = np.arange(1, row_G.size + 1)
         return places_G[at_P]
-    first, own_P1 = int(at_P[0]), row_G[at_P][:, None]
-    places_P = np.ones(at_P.size, np.int64)
+    first, last, own_P1 = int(at_P[0]), int(at_P[-1]), row_G[at_P][:, None]
+    places_P, equal = np.ones(at_P.size, np.int64), 0
     for start in range(0, row_G.size, ROOM):
         part_S = row_G[start : start + ROOM]
         before_PS = room[: at_P.size, : part_S.size]
@@ -292,9 +292,12 @@ def _places(row_G: Floats, at_P: NDArray[np.int64], room: NDArray[np.bool_]) -> 
         np.less_equal(part_S[:cut], own_P1, out=before_PS[:, :cut])
         np.less(part_S[cut:], own_P1, out=before_PS[:, cut:])
         places_P += [np.count_nonzero(before_S) for before_S in before_PS]
-    equal_PM = row_G[first : at_P[-1] + 1] == own_P1
-    if np.count_nonzero(equal_PM) > at_P.size:  # others than itself
-        places_P += [np.count_nonzero(equal_M[: at - first]) for equal_M, at in zip(equal_PM, at_P, strict=True)]
+        between_M = part_S[cut : max(0, last + 1 - start)]
+        equal += int(np.count_nonzero(np.equal(between_M, own_P1, out=before_PS[:, : between_M.size])))
+    if equal > at_P.size:  # others than itself
+        places_P += [
+            np.count_nonzero(row_G[first:at] == own) for at, own in zip(at_P.tolist(), row_G[at_P], strict=True)
+        ]
     return places_P
 
 
