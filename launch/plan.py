@@ -19,6 +19,7 @@ from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
 from sptskm.data.tracklets import Modality
 from sptskm.evaluation import check_labels, protocol
+from sptskm.evaluation.protocols import ENDINGS
 
 STREAMS = ("ssin", "smin")
 NEEDS: dict[str, tuple[Modality, ...]] = {"ssin": ("frames", "masks"), "smin": ("skeletons",)}
@@ -81,7 +82,10 @@ def make_plan(options: argparse.Namespace) -> Plan:
         if config.stream != name:
             raise ConfigError(f"{options.config / name}.yaml: stream is {config.stream}, wanted {name}")
     configs = tuple(_absolute(config, folder) for config in configs)
-    return Plan(configs, load_final(options.config / "final.yaml", overrides["final"]), folder)
+    final = load_final(options.config / "final.yaml", overrides["final"])
+    if final.protocol.endswith(ENDINGS):
+        final = replace(final, protocol=str(Path(final.protocol).absolute()))
+    return Plan(configs, final, folder)
 
 
 def _absolute(config: Config, folder: Path) -> Config:

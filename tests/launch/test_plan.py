@@ -14,6 +14,7 @@ from launch.jobs import FinalJob, TrainJob, final_job
 from launch.plan import STREAMS, Plan, check, make_plan, parser
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import to_yaml
+from sptskm.evaluation import PROTOCOLS
 
 
 def plan(configs: Path, *words: str, ranks: int = 1, stream: str = "both") -> Plan:
@@ -207,3 +208,10 @@ def test_a_protocol_that_asks_for_clothes_is_refused_for_data_without(configs, w
     assert plan(configs, "final.protocol=ccvid-clothes-changing")
     with pytest.raises(ValueError, match=r"^protocol ccvid-clothes-changing asks who wears what, and the data set has"):
         plan(configs, f"data.root={root}", "final.protocol=ccvid-clothes-changing")
+
+
+def test_a_protocol_of_ones_own_is_found_from_whatever_folder_a_job_runs_in(configs, tmp_path, monkeypatch):
+    rules = {**vars(PROTOCOLS["torchreid"]), "name": "mine"}
+    (tmp_path / "mine.yaml").write_text("".join(f"{key}: {str(value).lower()}\n" for key, value in rules.items()))
+    monkeypatch.chdir(tmp_path)
+    assert plan(configs, "final.protocol=mine.yaml").final.protocol == str(tmp_path / "mine.yaml")
