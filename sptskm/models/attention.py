@@ -29,7 +29,7 @@ class CrossAttention(nn.Module):
         g_NKP = self.g(image_NCHW).flatten(2)
         h_NKP = self.h(mask_NCHW).flatten(2)
         m_NKHW = self.m(image_NCHW)
-        attended_NKHW = m_NKHW * _mask_attention(f_NKP, g_NKP, h_NKP).view_as(m_NKHW)
+        attended_NKHW = m_NKHW * mask_attention(f_NKP, g_NKP, h_NKP).view_as(m_NKHW)
         return self.gamma * self.v(attended_NKHW) + image_NCHW
 
 
@@ -55,12 +55,12 @@ class SpaceTimeAttention(nn.Module):
         query_BCP = self.h(image_BCTHW).flatten(2)
         key_BCP = self.g(image_BCTHW).flatten(2)
         mask_BCP = self.h(mask_BCTHW).flatten(2)
-        attention = _mask_attention(query_BCP, key_BCP, mask_BCP).view_as(image_BCTHW)
+        attention = mask_attention(query_BCP, key_BCP, mask_BCP).view_as(image_BCTHW)
         attended = self.m(image_BCTHW) * attention
         return self.gamma * attended + self.W_z(image_BCTHW)
 
 
-def _mask_attention(query_NKP: Tensor, key_NKP: Tensor, mask_NKP: Tensor) -> Tensor:
+def mask_attention(query_NKP: Tensor, key_NKP: Tensor, mask_NKP: Tensor) -> Tensor:
     """Where the silhouette draws the attention: (N, K, P), each channel summing to 1 over positions."""
     energy_NPQ = query_NKP.transpose(1, 2) @ key_NKP
     attention_NPQ = energy_NPQ.softmax(dim=-1)
