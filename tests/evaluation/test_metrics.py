@@ -239,3 +239,15 @@ def test_features_that_are_not_finite_or_do_not_fit_are_refused():
 def test_rows_want_integers_of_one_length(labels, message):
     with pytest.raises(ValueError, match=message):
         Rows(*map(np.array, labels))
+
+
+@pytest.mark.parametrize("length", [5, 77, 256])
+def test_the_order_of_queries_and_gallery_rows_changes_no_bit(length):
+    rng = np.random.default_rng(12)
+    query, gallery = (Rows(rng.integers(1, 9, n), rng.integers(0, 3, n)) for n in (150, 2500))
+    queries, features = (rng.standard_normal((n, length)).astype(np.float32) for n in (150, 2500))
+    scores = evaluate_features(queries, features, query, gallery)
+    q, g = rng.permutation(150), rng.permutation(2500)
+    shuffled = evaluate_features(queries[q], features[g], query.part(q), gallery.part(g))
+    np.testing.assert_array_equal(shuffled.ap_Q, scores.ap_Q[q])
+    np.testing.assert_array_equal(shuffled.first_hit_Q, scores.first_hit_Q[q])
