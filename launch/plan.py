@@ -18,7 +18,7 @@ from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset
 from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
 from sptskm.data.tracklets import Modality
-from sptskm.evaluation import check_labels, protocol
+from sptskm.evaluation import check_judging
 from sptskm.evaluation.protocols import ENDINGS
 
 STREAMS = ("ssin", "smin")
@@ -122,10 +122,9 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
 
     Raises ConfigError, DataError or FileNotFoundError.
     """
-    rules = protocol(plan.final.protocol)
     tables = {data: read_dataset(*data) for data in {(c.data.root, c.data.test) for c in plan.configs}}
     for table in tables.values():
-        check_labels(rules, table.has_clothes)
+        check_judging(plan.final, table)
     for config in plan.configs:
         try:
             _check_stream(config, tables[config.data.root, config.data.test], ranks[config.stream])

@@ -107,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--explain", type=Path, metavar="DATA", help="only say what a protocol counts on a data set")
     evaluate.add_argument("--protocol", help="name, or a .yaml file with rules of one's own (as --set protocol=...)")
     evaluate.add_argument("--final", type=Path, help="file with settings of the final job (default: the defaults)")
-    evaluate.add_argument("--set", nargs="*", default=[], metavar="key=value", dest="settings")
+    evaluate.add_argument(
+        "--set", nargs="*", default=[], metavar="key=value", dest="settings", help="of the final job, e.g. rerank=true"
+    )
     evaluate.add_argument("--overrides", nargs="*", default=[], metavar="section.key=value")
     evaluate.set_defaults(command=_evaluate)
 
@@ -318,7 +320,8 @@ def _summary(options: argparse.Namespace) -> None:
 
 
 def _final_settings(options: argparse.Namespace) -> Final:
-    changes = [*options.settings, *([] if options.protocol is None else [f"protocol={options.protocol}"])]
+    changes = [setting.removeprefix("final.") for setting in options.settings]  # as the launchers spell them
+    changes += [] if options.protocol is None else [f"protocol={options.protocol}"]
     if options.final is None:
         return apply_overrides(Final(), changes)
     if options.final.is_file():

@@ -3,6 +3,7 @@
 Legend: N tracklets, Q queries, G gallery rows.
 """
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,8 +22,8 @@ from sptskm.evaluation import (
     Rows,
     StreamDistances,
     align,
-    check_labels,
-    check_memory,
+    check_judging,
+    check_some,
     choose_camera_weights,
     choose_weight,
     evaluate,
@@ -125,14 +126,25 @@ def final(
     Raises FileNotFoundError for a run without weights, ValueError when the runs do not belong together, Stopped when
     a rank's `stop` was set before all features were there.
     """
-    if RunDir(out).checkpoints() or RunDir(out).config.exists():
-        raise ConfigError(f"{out}: holds a training run, wanted a folder of its own for the results")
+    _claim(Path(out))
     streams = _trained(runs, overrides, settings, stop)
     if streams is None:
         return None
     results = _evaluate(streams, settings)
     write(results, Path(out))
     return results
+
+
+def _claim(out: Path) -> None:
+    """A folder that can be written to, or a ConfigError before anything is extracted."""
+    if RunDir(out).checkpoints() or RunDir(out).config.exists():
+        raise ConfigError(f"{out}: holds a training run, wanted a folder of its own for the results")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{out}: {error.strerror}, wanted a folder for the results") from None
 
 
 def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | None = None) -> HeldOut | None:
@@ -186,9 +198,7 @@ def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], setti
 
 def _extract(config: Config, state: Mapping[str, Any], world: World, stop: StopFlag | None, settings: Final) -> Trained:
     setup = Setup.of(config, world, training=False)
-    check_labels(protocol(settings.protocol), setup.table.has_clothes)
-    if settings.rerank:
-        check_memory(len(setup.table.test), len(setup.table.query), gigabytes=settings.rerank_gigabytes)
+    check_judging(settings, setup.table)
     if setup.provenance != state["provenance"]:
         raise ConfigError(
             f"{config.run}: was trained on other data ({state['provenance']}) than {config.data.root} holds now "
@@ -212,12 +222,8 @@ def _extract(config: Config, state: Mapping[str, Any], world: World, stop: StopF
 
 def _part(table: Tracklets, rows: NDArray[np.int64], query: NDArray[np.int64], name: str) -> Part:
     query_rows, gallery_rows = select(protocol(name), table.pids_N[rows], table.lengths[rows], query)
-    if not len(query_rows) or not len(gallery_rows):
-        whose = "test" if len(rows) and rows[0] >= table.num_train else "held-out"
-        raise ConfigError(
-            f"protocol {name} leaves {len(query_rows)} queries and {len(gallery_rows)} gallery rows of the {whose} "
-            "tracklets, wanted some of both"
-        )
+    whose = "test" if len(rows) and rows[0] >= table.num_train else "held-out"
+    check_some(protocol(name), whose, len(query_rows), len(gallery_rows))
     return Part(query_rows, gallery_rows, rows_of(table, rows[query_rows]), rows_of(table, rows[gallery_rows]))
 
 

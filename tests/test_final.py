@@ -12,8 +12,9 @@ from small import small_config, training_part
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sptskm.config import ConfigError, Final
+from sptskm.configfile import load_final
 from sptskm.data import read_mars
-from sptskm.evaluation import CameraWeights, precision_table, protocol, rerank, squared_distances
+from sptskm.evaluation import PROTOCOLS, CameraWeights, precision_table, protocol, rerank, squared_distances
 from sptskm.final import final, fuse_held_out
 from sptskm.report.comparison import compare, read_judged
 from sptskm.training.endings import Stopped
@@ -160,6 +161,34 @@ def test_runs_of_different_data_or_split_are_refused(walkers, runs, tmp_path):
         final([runs["ssin"], other], tmp_path / "out", Final())
 
 
+def never(*_: object) -> None:
+    raise AssertionError("features were extracted first")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("protocol: {path}", "protocol mine leaves 0 queries"),
+        ("rerank: true\nrerank_gigabytes: 0.00001", "re-ranking 26 tracklets needs"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_before_anything_is_extracted(runs, tmp_path, monkeypatch, settings, words):
+    rules = {**vars(PROTOCOLS["torchreid"]), "name": "mine", "min_length": 5000}
+    path = tmp_path / "mine.yaml"
+    path.write_text("".join(f"{key}: {str(value).lower()}\n" for key, value in rules.items()))
+    (tmp_path / "final.yaml").write_text(settings.format(path=path))
+    monkeypatch.setattr("sptskm.final.extract", never)
+    with pytest.raises(ValueError, match=words):
+        final([runs["ssin"]], tmp_path / "out", load_final(tmp_path / "final.yaml"))
+
+
+def test_a_place_for_results_that_is_none_is_refused_before_anything_is_extracted(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("sptskm.final.extract", never)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file: File exists, wanted a folder for the results"):
+        final([runs["ssin"]], tmp_path / "file", Final())
+
+
 def test_results_do_not_go_into_a_training_run_nor_touch_those_below(runs, tmp_path):
     with pytest.raises(ConfigError, match="holds a training run"):
         final([runs["smin"]], runs["smin"], Final())
@@ -215,7 +244,7 @@ def test_a_final_job_that_is_asked_to_stop_leaves_before_it_has_looked_at_test(r
     stop.requested = True
     with pytest.raises(Stopped):
         final([runs["ssin"], runs["smin"]], tmp_path / "out", Final(), stop=stop)
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_folder_without_checkpoint_is_named(tmp_path):

@@ -23,6 +23,7 @@ from sptskm.evaluation.metrics import (
     not_ranked,
 )
 from sptskm.evaluation.protocols import PROTOCOLS, Protocol, check_labels, protocol, select
+from sptskm.evaluation.refusals import check_judging, check_some
 from sptskm.evaluation.reranking import Reranking, check_memory, feature_distances, fused_distances, rerank
 
 __all__ = [
@@ -40,8 +41,10 @@ __all__ = [
     "StreamDistances",
     "align",
     "camera_pairs",
+    "check_judging",
     "check_labels",
     "check_memory",
+    "check_some",
     "choose_camera_weights",
     "choose_weight",
     "clothes_changed",

@@ -210,8 +210,28 @@ def test_a_protocol_that_asks_for_clothes_is_refused_for_data_without(configs, w
         plan(configs, f"data.root={root}", "final.protocol=ccvid-clothes-changing")
 
 
+def write_rules(path: Path, **changed: object) -> None:
+    rules = {**vars(PROTOCOLS["torchreid"]), "name": "mine", **changed}
+    path.write_text("".join(f"{key}: {str(value).lower()}\n" for key, value in rules.items()))
+
+
 def test_a_protocol_of_ones_own_is_found_from_whatever_folder_a_job_runs_in(configs, tmp_path, monkeypatch):
-    rules = {**vars(PROTOCOLS["torchreid"]), "name": "mine"}
-    (tmp_path / "mine.yaml").write_text("".join(f"{key}: {str(value).lower()}\n" for key, value in rules.items()))
+    write_rules(tmp_path / "mine.yaml")
     monkeypatch.chdir(tmp_path)
     assert plan(configs, "final.protocol=mine.yaml").final.protocol == str(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("final.rerank_gigabytes=0.00001", "tracklets needs"),
+        ("final.protocol=mine.yaml", "protocol mine leaves 0 quer"),
+    ],
+)
+def test_what_the_final_job_would_refuse_is_refused_before_any_training(
+    configs, tmp_path, monkeypatch, override, words
+):
+    write_rules(tmp_path / "mine.yaml", min_length=5000)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        plan(configs, "final.rerank=true", override)

@@ -1,0 +1,30 @@
+"""What would end a final job after its features have been extracted, found before."""
+
+from sptskm.config import ConfigError, Final
+from sptskm.data import Tracklets
+from sptskm.evaluation.protocols import Protocol, check_labels, protocol, select
+from sptskm.evaluation.reranking import check_memory
+
+
+def check_judging(settings: Final, table: Tracklets) -> None:
+    """Raises ConfigError or ValueError, in a sentence, where the test tracklets cannot be judged as the settings say.
+
+    A table that was read without its test part is not looked at.
+    """
+    rules = protocol(settings.protocol)
+    check_labels(rules, table.has_clothes)
+    if not len(table.test):
+        return
+    queries, gallery = select(rules, table.pids_N[table.test], table.lengths[table.test], table.query)
+    check_some(rules, "test", len(queries), len(gallery))
+    if settings.rerank:
+        check_memory(len(table.test), len(table.query), gigabytes=settings.rerank_gigabytes)
+
+
+def check_some(rules: Protocol, whose: str, queries: int, gallery: int) -> None:
+    """Raises ConfigError where a protocol leaves nothing to be judged."""
+    if not queries or not gallery:
+        raise ConfigError(
+            f"protocol {rules.name} leaves {queries} queries and {gallery} gallery rows of the {whose} tracklets, "
+            "wanted some of both"
+        )
