@@ -136,6 +136,14 @@ def _feature_options(commands: Any) -> None:
     extract.add_argument("--overrides", nargs="*", default=[], metavar="section.key=value")
     extract.set_defaults(command=_extract)
 
+    score = commands.add_parser("score", help="mAP and CMC of features on the test part of any labelled data set")
+    score.add_argument("features", type=Path, metavar="FEATURES.npz", help="of SSIN, or of one stream alone")
+    score.add_argument("--data", type=Path, required=True)
+    score.add_argument("--smin", type=Path, metavar="FEATURES.npz", help="fuse with these, by --fusion")
+    score.add_argument("--fusion", type=Path, metavar="RESULTS", help="of `evaluate`: fuse as it did")
+    score.add_argument("--protocol", default=Final().protocol, help="name, or a .yaml file (default: %(default)s)")
+    score.set_defaults(command=_score)
+
     search = commands.add_parser("search", help="the nearest tracklets of a gallery of features")
     search.add_argument("--gallery", type=Path, required=True, metavar="FEATURES.npz")
     search.add_argument("--gallery-smin", type=Path, metavar="FEATURES.npz", help="fuse with these, by --fusion")
@@ -145,6 +153,9 @@ def _feature_options(commands: Any) -> None:
     search.add_argument("--top", type=int, default=10)
     search.add_argument("--index", action="store_true", help="approximate, by an index that is kept beside the gallery")
     search.add_argument("--data", type=Path, help="the gallery's data set, for names and the picture")
+    search.add_argument(
+        "--query-data", type=Path, metavar="DATA", help="that of a file as --query, for the picture (default: --data)"
+    )
     search.add_argument("--out", type=Path, metavar="PICTURE.png", help="draw the results, with --data")
     search.set_defaults(command=_search)
 
@@ -278,27 +289,48 @@ def _extract(options: argparse.Namespace) -> None:
         )
 
 
+def _score(options: argparse.Namespace) -> None:
+    from sptskm.nearest import read_pair
+    from sptskm.report.fused import read_fused
+    from sptskm.score import score
+
+    pair = read_pair(options.features, options.smin)
+    fused = None if options.fusion is None else read_fused(options.fusion)
+    pair.check(fused)
+    features = pair.first.features, None if pair.smin is None else pair.smin.features
+    print(score(read_dataset(options.data), Final(options.protocol), *features, fused).text())
+
+
 def _search(options: argparse.Namespace) -> None:
-    from sptskm.nearest import Pair, index_beside, search
-    from sptskm.report.features import read_features
-    from sptskm.report.found import write_picture
+    from sptskm.nearest import Pair, index_beside, read_pair, search
+    from sptskm.report.found import check_picture, write_picture
     from sptskm.report.fused import read_fused
 
-    if options.out is not None and options.data is None:
-        raise ConfigError("a picture was asked for by --out, wanted the data set by --data as well")
-
-    def pair(first: Path, smin: Path | None) -> Pair:
-        return Pair(read_features(first), None if smin is None else read_features(smin))
-
-    gallery = pair(options.gallery, options.gallery_smin)
-    query = pair(Path(options.query), options.query_smin) if options.query.endswith(".npz") else options.query
+    _check_search(options)
+    gallery = read_pair(options.gallery, options.gallery_smin)
+    query = read_pair(Path(options.query), options.query_smin) if options.query.endswith(".npz") else options.query
     fused = None if options.fusion is None else read_fused(options.fusion)
+    names = None if options.data is None else read_dataset(options.data, labelled=False)
+    query_names = names if options.query_data is None else read_dataset(options.query_data, labelled=False)
+    if options.out is not None and names is not None and query_names is not None:
+        asked = query.first if isinstance(query, Pair) else gallery.first
+        check_picture(options.out, (names, gallery.first), (query_names, asked))
     index = index_beside(options.gallery, options.gallery_smin, fused) if options.index else None
     found = search(gallery, query, options.top, fused, index)
-    names = None if options.data is None else read_dataset(options.data)
     print(found.text(names))
     if options.out is not None and names is not None:
-        write_picture(options.out, found.picture(names))
+        write_picture(options.out, found.picture(names, query_names))
+
+
+def _check_search(options: argparse.Namespace) -> None:
+    """What can be said before a file is opened."""
+    if options.out is not None and options.data is None:
+        raise ConfigError("a picture was asked for by --out, wanted the data set by --data as well")
+    if options.query_data is not None and options.out is None:
+        raise ConfigError("--query-data was given, wanted a picture by --out as well")
+    for name, value in (("smin", options.query_smin), ("data", options.query_data)):
+        if value is not None and not options.query.endswith(".npz"):
+            raise ConfigError(f"--query-{name} was given beside {options.query}, wanted a .npz file as --query")
 
 
 def _export(options: argparse.Namespace) -> None:

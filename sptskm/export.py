@@ -85,7 +85,8 @@ def export(run: Path, out: Path, smin: Path | None = None, fusion: Path | None =
     """Write the network of `run` to `out`; with `smin` both, and with the results `fusion` also their fused distance.
 
     Several files are called like `out` with -ssin, -smin and -fused. Returns what was written. Raises ConfigError for
-    runs that are not one of each stream and where the packages are missing, and as `load_network` and `read_fused`.
+    runs that are not one of each stream and where the packages are missing, DataError for results of other networks,
+    and as `load_network` and `read_fused`.
     """
     _check(out, smin, fusion)
     fused = None if fusion is None else read_fused(fusion)
@@ -93,6 +94,9 @@ def export(run: Path, out: Path, smin: Path | None = None, fusion: Path | None =
     streams = [network.config.stream for network in networks]
     if smin is not None and streams != ["ssin", "smin"]:
         raise ConfigError(f"the runs are {' and '.join(streams)}, wanted ssin and, as --smin, smin")
+    for network, folder in zip(networks, (run, smin), strict=False):
+        if fused is not None:
+            fused.check(network.config.stream, network.fingerprint, f"{folder}")
     written = []
     for network in networks:
         path = out if smin is None else _beside(out, network.config.stream)

@@ -4,7 +4,7 @@ Legend: N tracklets.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ from sptskm.config import Config, ConfigError
 from sptskm.configfile import apply_overrides, flat, from_dict, to_dict
 from sptskm.data import Tracklets, read_dataset
 from sptskm.data.clips import FrameSource
-from sptskm.data.manifest import ENDINGS_OF_MANIFESTS, read_unlabelled
+from sptskm.data.manifest import UNSAID
 from sptskm.data.packs.staging import stage
-from sptskm.evaluation import Features
+from sptskm.evaluation import Features, Rows
 from sptskm.report.features import write_features
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
-from sptskm.training.rundir import RunDir
+from sptskm.training.rundir import RunDir, fingerprint
 from sptskm.training.setup import rows_of, versions
 from sptskm.training.signals import StopFlag
 from sptskm.training.streams import stream_of
@@ -37,6 +37,8 @@ class Network:
     config: Config
     model: nn.Module
     step: int
+    fingerprint: str
+    """Of its weights."""
 
 
 def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
@@ -50,7 +52,7 @@ def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
     blank = apply_overrides(config, ['model.pretrained=""']) if config.stream == "ssin" else config
     model = stream_of(blank).model(len(state["model"][CLASSIFIERS[config.stream]]))
     model.load_state_dict(state["model"])
-    return Network(config, model.eval(), int(state["step"]))
+    return Network(config, model.eval(), int(state["step"]), fingerprint(state["model"]))
 
 
 def extract_run(
@@ -71,13 +73,20 @@ def extract_run(
         table, features = _embed(network, data, world, stop)
         if not world.is_main:
             return None
-        write_features(out, features, rows_of(table, np.arange(len(table))))
+        write_features(out, features, _labels(table), network.fingerprint)
     return features
+
+
+def _labels(table: Tracklets) -> Rows:
+    """Of all rows; a camera that is not said is -1."""
+    labels = rows_of(table, np.arange(len(table)))
+    unsaid = [camera for camera, name in table.camera_names.items() if name == UNSAID]
+    return replace(labels, camids=np.where(np.isin(labels.camids, unsaid), -1, labels.camids))
 
 
 def _embed(network: Network, data: Path, world: World, stop: StopFlag | None) -> tuple[Tracklets, Features]:
     config = network.config
-    table = read_unlabelled(data) if data.suffix in ENDINGS_OF_MANIFESTS else read_dataset(data)
+    table = read_dataset(data, labelled=False)
     settings: dict[str, Any] = {"table": table.fingerprint, "step": network.step}
     world.agree({**versions(), **settings, **flat(to_dict(config))})
     rows = np.arange(len(table))

@@ -44,7 +44,7 @@ from sptskm.report.writing import write
 from sptskm.training.explain import explain
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
-from sptskm.training.rundir import RunDir
+from sptskm.training.rundir import RunDir, fingerprint
 from sptskm.training.setup import Setup, rows_of
 from sptskm.training.signals import StopFlag
 from sptskm.training.world import World, join
@@ -199,10 +199,10 @@ def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], setti
 def _extract(config: Config, state: Mapping[str, Any], world: World, stop: StopFlag | None, settings: Final) -> Trained:
     setup = Setup.of(config, world, training=False)
     check_judging(settings, setup.table)
-    if setup.provenance != state["provenance"]:
+    if differing := [key for key, value in state["provenance"].items() if setup.provenance.get(key) != value]:
         raise ConfigError(
-            f"{config.run}: was trained on other data ({state['provenance']}) than {config.data.root} holds now "
-            f"({setup.provenance})"
+            f"{config.run}: was trained on other data than {config.data.root} holds now (other "
+            f"{', '.join(differing)}); for the test part of other data use `sptskm extract` and `sptskm score`"
         )
     precision = Precision.of(config.train.precision, world.device)
     model = setup.stream.model(len(setup.split.classes)).to(world.device, precision.dtype)
@@ -216,6 +216,7 @@ def _extract(config: Config, state: Mapping[str, Any], world: World, stop: StopF
         for part in (slice(None, cut), slice(cut, None))
     )
     origin = {"step": state["step"], "held_out_mAP": state["best_mAP"], "version": state["version"]}
+    origin["network"] = fingerprint(state["model"])
     insight = explain(model, setup, test, world) if world.is_main else Insight()
     return Trained(config, setup.table, setup.split, held_out, test, {**state["provenance"], **origin}, insight)
 

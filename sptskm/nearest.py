@@ -7,11 +7,13 @@ Legend: Q queries, G gallery rows, N tracklets, D and E numbers of the two strea
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from glob import escape
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ from sptskm.atomic import partial_of
 from sptskm.config import ConfigError
 from sptskm.data import DataError
 from sptskm.evaluation import Features, FusedDistance, align
-from sptskm.report.features import Labelled
+from sptskm.report.features import Labelled, read_features
 from sptskm.report.found import Found
 from sptskm.report.fused import Fused
 
@@ -248,6 +250,22 @@ class Pair:
     first: Labelled
     smin: Labelled | None = None
 
+    @property
+    def sides(self) -> list[Labelled]:
+        """Those that there are."""
+        return [side for side in (self.first, self.smin) if side is not None]
+
+    def check(self, fused: Fused | None) -> None:
+        """Raises ConfigError and DataError where these are not features of what was fused, or not both to be fused."""
+        streams = [side.features.stream for side in self.sides]
+        if (len(streams) == 2) != (fused is not None):
+            raise ConfigError(f"found {len(streams)} of the two streams, wanted both with --fusion and one without it")
+        if len(streams) == 2 and streams != ["ssin", "smin"]:
+            raise DataError(f"the features to be fused are of {' and '.join(streams)}, wanted ssin and smin")
+        for stream, side in zip(streams, self.sides, strict=True):
+            if fused is not None:
+                fused.check(stream, side.network, "a file of features")
+
     def compared(self, fused: Fused | None) -> Compared:
         """Raises ValueError where the two do not belong together, as `align`."""
         first = self.first.features
@@ -258,23 +276,29 @@ class Pair:
         return Compared(fused.compared(first).features_ND, known_ND, smin.valid_N)
 
 
+def read_pair(first: Path, smin: Path | None = None) -> Pair:
+    """Of these files; raises as `read_features`."""
+    return Pair(read_features(first), None if smin is None else read_features(smin))
+
+
 def search(
     gallery: Pair, query: str | Pair, count: int = 10, fused: Fused | None = None, index: Path | None = None
 ) -> Found:
     """The nearest tracklets of the gallery to a tracklet of it, by key, or to those of other features.
 
-    Tracklets without input are never found, and the tracklet itself is not. Two streams are compared as `fused` says,
-    tracklets without a skeleton by SSIN alone. With `index` an approximate index is read there, or built and written.
+    Tracklets without input are neither found nor looked for, and the tracklet itself is not found. Two streams are
+    compared as `fused` says, tracklets without a skeleton by SSIN alone. With `index` an approximate index is read
+    there, or built and written.
     Raises ConfigError and DataError.
     """
     if count < 1:
         raise ConfigError(f"--top is {count}, wanted at least 1")
-    _check_streams(gallery, fused)
+    gallery.check(fused)
     queries = _one(gallery, query) if isinstance(query, str) else query
     _check(gallery, queries)
     distance = ALONE if fused is None else fused.distance
-    rows_G = np.flatnonzero(gallery.first.features.valid_N)
-    searched, asked = gallery.compared(fused).rows(rows_G), queries.compared(fused)
+    rows_G, rows_Q = (np.flatnonzero(side.first.features.valid_N) for side in (gallery, queries))
+    searched, asked = gallery.compared(fused).rows(rows_G), queries.compared(fused).rows(rows_Q)
     opened = None if index is None else _open(index, searched, distance)
     begin = time.perf_counter()
     wanted = min(count + isinstance(query, str), len(searched))
@@ -283,9 +307,11 @@ def search(
     remark = f"gallery of {len(searched)} tracklets, {1000 * spent:.1f} ms a query, {_how(opened, count)}"
     if without := int((~asked.valid_N).sum()):
         remark += f"; {without} without a skeleton compared with all by SSIN alone"
+    if without := len(queries.first.features) - len(asked):
+        remark += f"; {without} of the queries left out, as they have no input"
     found = Nearest(np.where(nearest.rows_QK < 0, -1, rows_G[nearest.rows_QK]), nearest.distances_QK)
     found = _without_itself(found, gallery, query, count)
-    return Found(gallery.first, queries.first.features, found.rows_QK, found.distances_QK, remark)
+    return Found(gallery.first, _rows(queries.first, rows_Q).features, found.rows_QK, found.distances_QK, remark)
 
 
 def _how(index: Index | None, count: int) -> str:
@@ -311,49 +337,55 @@ def _row(labelled: Labelled, key: str) -> Labelled:
     rows = np.flatnonzero(features.keys_N == key)
     if not len(rows):
         raise DataError(f"the gallery has no tracklet {key}, wanted one of it such as {features.keys_N[0]}")
-    row = rows[:1]
-    parts = features.features_ND[row], features.keys_N[row], features.valid_N[row]
-    return Labelled(Features(*parts, features.fingerprint, features.stream), labelled.labels)
+    return _rows(labelled, rows[:1])
 
 
-def _check_streams(gallery: Pair, fused: Fused | None) -> None:
-    streams = [features.stream for features in _features(gallery)]
-    if (len(streams) == 2) != (fused is not None):
-        raise ConfigError(f"found {len(streams)} of the two streams, wanted both with --fusion and one without it")
-    if len(streams) == 2 and streams != ["ssin", "smin"]:
-        raise DataError(f"the features to be fused are of {' and '.join(streams)}, wanted ssin and smin")
+def _rows(labelled: Labelled, rows: Ints) -> Labelled:
+    features = labelled.features
+    parts = features.features_ND[rows], features.keys_N[rows], features.valid_N[rows]
+    chosen = Features(*parts, features.fingerprint, features.stream)
+    return replace(labelled, features=chosen, labels=labelled.labels.part(rows))
 
 
 def _check(gallery: Pair, queries: Pair) -> None:
-    sides = [_networks(pair) for pair in (gallery, queries)]
-    if sides[0] != sides[1]:
-        raise DataError(f"gallery and query features are {sides[0]} and {sides[1]}, wanted both of the same networks")
+    if (gallery.smin is None) != (queries.smin is None):
+        given, missing = ("gallery", "query") if queries.smin is None else ("query", "gallery")
+        raise ConfigError(f"--{given}-smin was given, wanted the features of SMIN by --{missing}-smin as well")
+    for sides in zip(gallery.sides, queries.sides, strict=True):
+        found, asked = (_made(side) for side in sides)
+        if found != asked:
+            raise DataError(f"the gallery's features are {found}, those of the query {asked}, wanted the same network")
     first, query = gallery.first.features, queries.first.features
     if not first.valid_N.any():
         raise DataError(f"{first.stream} features: no tracklet of the gallery has any input, wanted some")
-    if not query.valid_N.all():
-        raise DataError(f"{query.stream} features: tracklet {query.keys_N[~query.valid_N][0]} has no input to compare")
+    if not query.valid_N.any():
+        whose = f"tracklet {query.keys_N[0]} has no" if len(query) == 1 else "no query has any"
+        raise DataError(f"{query.stream} features: {whose} input to compare")
 
 
-def _features(pair: Pair) -> list[Features]:
-    return [labelled.features for labelled in (pair.first, pair.smin) if labelled is not None]
-
-
-def _networks(pair: Pair) -> str:
-    return " and ".join(f"{features.features_ND.shape[1]} numbers of {features.stream}" for features in _features(pair))
+def _made(one: Labelled) -> str:
+    return f"{one.features.features_ND.shape[1]} numbers of {one.features.stream} by network {one.network}"
 
 
 def index_beside(gallery: Path, smin: Path | None = None, fused: Fused | None = None) -> Path:
-    """Where the index of these features lies; one that is older than they are is removed."""
+    """Where the index of these features lies; one of features that these have replaced is removed."""
     name = gallery.stem
     if smin is not None:
         # another fusion is another index
         name += f"-{smin.stem}-{blake2b(repr(fused).encode(), digest_size=4).hexdigest()}"
-    path = gallery.with_name(f"{name}.index")
-    changed = max(file.stat().st_mtime_ns for file in (gallery, smin) if file is not None)
-    if path.is_file() and path.stat().st_mtime_ns < changed:
-        path.unlink()
+    content = [_checksums(file) for file in (gallery, smin) if file is not None]
+    digest = blake2b(repr(content).encode(), digest_size=8).hexdigest()
+    path = gallery.with_name(f"{name}-{digest}.index")
+    for other in gallery.parent.glob(f"{escape(name)}-{'[0-9a-f]' * len(digest)}.index"):
+        if other != path:
+            other.unlink()
     return path
+
+
+def _checksums(features: Path) -> list[tuple[str, int, int]]:
+    """Of the arrays, as the zip file that they are has them: a changed number is seen, and none is read."""
+    with ZipFile(features) as file:
+        return [(array.filename, array.file_size, array.CRC) for array in file.infolist()]
 
 
 def _open(path: Path, gallery: Compared, distance: FusedDistance) -> Index:

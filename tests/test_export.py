@@ -13,11 +13,11 @@ from small import small_config
 from sptskm.cli import main
 from sptskm.config import ConfigError
 from sptskm.configfile import to_dict
-from sptskm.data import Tracklets, read_mars
+from sptskm.data import DataError, Tracklets, read_mars
 from sptskm.evaluation import Features, FusedDistance, evaluate, squared_distances
 from sptskm.export import export, export_distance
 from sptskm.extraction import Network, load_network
-from sptskm.report.fused import Fused
+from sptskm.report.fused import Fused, read_fused
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir
@@ -49,7 +49,7 @@ def network(stream: str, *overrides: str) -> Network:
             torch.nn.init.constant_(parameter, 0.7)
     with torch.no_grad():
         model(*clips(stream, 8, 6))
-    return Network(config, model.eval(), 1)
+    return Network(config, model.eval(), 1, "")
 
 
 def session(onnxruntime, path: Path):
@@ -89,7 +89,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         own = RunDir(folder / name)
         own.write(own.best, {"model": one.model.state_dict(), "config": to_dict(one.config), "step": 7})
     fusion = {"weight": 0.3, "normalisation": "concat", "distance": DISTANCE}
-    (folder / "results.json").write_text(json.dumps({"fusion": fusion}))
+    networks = {name.partition("-")[0]: load_network(folder / name).fingerprint for name in ("ssin-2d", "smin")}
+    origins = {stream: {"network": network} for stream, network in networks.items()}
+    (folder / "results.json").write_text(json.dumps({"fusion": fusion, "provenance": origins}))
     return folder
 
 
@@ -190,9 +192,16 @@ def test_two_runs_of_one_stream_are_refused_and_nothing_is_written(onnxruntime, 
     assert not list(tmp_path.iterdir())
 
 
+def test_runs_that_were_not_fused_are_refused_and_nothing_is_written(onnxruntime, runs, tmp_path):  # noqa: ARG001
+    fused = read_fused(runs).networks["ssin"]
+    with pytest.raises(DataError, match=rf"ssin-3d is of network \w+ of ssin, wanted {fused} as fused"):
+        export(runs / "ssin-3d", tmp_path / "m.onnx", runs / "smin", runs)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("normalisation", ["zscore", "concat"])
 def test_the_exported_distance_is_that_of_the_final_job(onnxruntime, tmp_path, normalisation):
-    fused = Fused(0.35, normalisation, FusedDistance(1.3, 0.07, 1.1, -0.4))
+    fused = Fused(0.35, normalisation, FusedDistance(1.3, 0.07, 1.1, -0.4), {"ssin": "aaaa", "smin": "bbbb"})
     export_distance(fused, (6, 4), tmp_path / "d.onnx")
     opened = session(onnxruntime, tmp_path / "d.onnx")
     for queries, rows, missing in ((1, 7, True), (5, 40, False), (5, 40, True)):

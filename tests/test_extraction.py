@@ -14,9 +14,9 @@ from sptskm.cli import main
 from sptskm.configfile import to_dict
 from sptskm.data import DataError, read_dataset, read_mars
 from sptskm.data.packs.writing import pack
-from sptskm.extraction import extract_run
+from sptskm.extraction import extract_run, load_network
 from sptskm.report.features import read_features
-from sptskm.training.rundir import RunDir
+from sptskm.training.rundir import RunDir, fingerprint, read_state
 from sptskm.training.streams import stream_of
 
 
@@ -68,7 +68,7 @@ def test_a_manifest_may_name_nothing_but_tracklets_and_frames(runs, features, wa
     extract_run(runs["ssin"], tmp_path / "m.csv", tmp_path / "f.npz")
     found, known = read_features(tmp_path / "f.npz"), read_features(features["ssin"])
     assert found.features.keys_N.tolist() == [f"t{row}" for row in rows]
-    assert found.labels.pids.tolist() == [-1, -1]
+    assert found.labels.pids.tolist() == found.labels.camids.tolist() == [-1, -1]
     np.testing.assert_array_equal(found.features.features_ND, known.features.features_ND[rows])
 
 
@@ -101,6 +101,19 @@ def test_the_command_embeds_what_was_cut_from_a_video(runs, tmp_path):
         assert np.abs(found.features_ND[0] - found.features_ND[1]).max() > 1e-6
 
 
+def test_features_say_by_which_weights_they_were_made(runs, features, tmp_path):
+    state = read_state(RunDir(runs["smin"]).best)
+    assert read_features(features["smin"]).network == fingerprint(state["model"]) == fingerprint(dict(state["model"]))
+    name = next(iter(state["model"]))
+    renamed = {key if key != name else f"{name}.other": tensor for key, tensor in state["model"].items()}
+    changed = {key: tensor if key != name else tensor + 1 for key, tensor in state["model"].items()}
+    networks = {fingerprint(weights) for weights in (state["model"], renamed, changed)}
+    assert len(networks) == 3
+    moved = dict(reversed(state["model"].items()))
+    RunDir(tmp_path).write(tmp_path / "best.pt", state | {"model": moved, "step": 8})
+    assert load_network(tmp_path).fingerprint == fingerprint(state["model"])
+
+
 def test_two_ranks_write_the_same_file_as_one(runs, features, walkers, tmp_path):
     on_ranks(2, _extract, runs["smin"], walkers, tmp_path / "f.npz")
     found, alone = read_features(tmp_path / "f.npz").features, read_features(features["smin"]).features
@@ -120,6 +133,7 @@ def good_arrays() -> dict[str, np.ndarray]:
         "clothes": np.arange(4),
         "fingerprint": np.array("x"),
         "stream": np.array("s"),
+        "network": np.array("n"),
     }
 
 
@@ -130,6 +144,7 @@ def test_wrong_files_of_features_are_told_in_a_sentence(tmp_path):
     arrays = good_arrays()
     wrong = {
         "lacks the array keys": {k: v for k, v in arrays.items() if k != "keys"},
+        "lacks the array network, .*: extract again": {k: v for k, v in arrays.items() if k != "network"},
         "not a readable": arrays | {"keys": np.array([{}] * 4)},
         "must be": arrays | {"features": np.ones((4, 3))},
         "equally long": arrays | {"pids": np.arange(3)},

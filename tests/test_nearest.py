@@ -1,8 +1,10 @@
 """What is nearest in a gallery of features. Legend: Q queries, G gallery rows."""
 
+import csv
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,14 +13,17 @@ from small import small_config
 
 from sptskm.cli import main
 from sptskm.config import ConfigError
-from sptskm.data import DataError, read_mars
+from sptskm.data import DataError, read_dataset, read_mars
 from sptskm.evaluation import Features, FusedDistance, Rows, StreamDistances, align, fuse, squared_distances
+from sptskm.extraction import load_network
 from sptskm.nearest import Compared, Index, Pair, exact, index_beside, search
+from sptskm.report import found as found_module
 from sptskm.report.features import Labelled, read_features, write_features
 from sptskm.report.fused import Fused, read_fused
 from sptskm.training.trainer import train
 
-FUSED = Fused(0.4, "zscore", FusedDistance(1.5, 0.8, 1.7, -0.3))
+NETWORKS = {"ssin": "aaaa", "smin": "bbbb"}
+FUSED = Fused(0.4, "zscore", FusedDistance(1.5, 0.8, 1.7, -0.3), NETWORKS)
 NEEDS_FAISS = "wants faiss: pip install 'sptskm[search]'"
 
 
@@ -33,7 +38,12 @@ def random_features(rows: int, length: int, seed: int = 0, stream: str = "ssin")
 
 
 def labelled(features: Features) -> Labelled:
-    return Labelled(features, Rows(np.arange(len(features)) // 10 + 1, np.ones(len(features), np.int64)))
+    labels = Rows(np.arange(len(features)) // 10 + 1, np.ones(len(features), np.int64))
+    return Labelled(features, labels, NETWORKS[features.stream])
+
+
+def write(path: Path, features: Features, network: str = "aaaa") -> None:
+    write_features(path, features, labelled(features).labels, network)
 
 
 def pair(rows: int, seed: int = 0, every: int = 9) -> Pair:
@@ -76,8 +86,8 @@ def test_two_streams_are_ranked_as_the_final_job_ranks_them(normalisation, weigh
     monkeypatch.setattr("sptskm.nearest.GALLERY_BLOCK", 64)
     monkeypatch.setattr("sptskm.nearest.QUERY_BLOCK", 4)
     gallery, query = pair(200), pair(20, seed=1, every=4)
-    both = streams(query, gallery, Fused(weight, normalisation, FUSED.distance))
-    fused = Fused(weight, normalisation, FusedDistance.fitted(both, weight, normalisation))
+    both = streams(query, gallery, replace(FUSED, weight=weight, normalisation=normalisation))
+    fused = Fused(weight, normalisation, FusedDistance.fitted(both, weight, normalisation), NETWORKS)
     fused_QG = fuse(both.ssin_QG, both.smin_QG, both.valid_query_Q, both.valid_gallery_G, weight, normalisation)
     found = search(gallery, query, 150, fused)
     expected_QG = np.argsort(fused_QG, axis=1, kind="stable")
@@ -100,7 +110,7 @@ def test_a_tracklet_finds_its_like_but_neither_itself_nor_what_has_no_input():
         search(Pair(labelled(features)), "t13")
     with pytest.raises(ConfigError, match="at least 1"):
         search(Pair(labelled(features)), "t1", 0)
-    with pytest.raises(DataError, match="8 numbers of ssin and 5 numbers of ssin, wanted both of the same"):
+    with pytest.raises(DataError, match="are 8 numbers of ssin by network aaaa, those of the query 5 numbers"):
         search(Pair(labelled(features)), Pair(labelled(random_features(4, 5))))
 
 
@@ -112,14 +122,39 @@ def test_streams_that_do_not_fit_the_fusion_are_refused():
         search(Pair(both.first), "t1", fused=FUSED)
     with pytest.raises(DataError, match="of smin and ssin, wanted ssin and smin"):
         search(Pair(both.smin, both.first), "t1", fused=FUSED)
-    with pytest.raises(DataError, match="8 numbers of ssin and 6 numbers of smin and 8 numbers of ssin, wanted"):
+    with pytest.raises(ConfigError, match="--gallery-smin was given, wanted the features of SMIN by --query-smin"):
         search(both, Pair(both.first), fused=FUSED)
+
+
+def test_features_of_different_networks_are_not_compared():
+    both = pair(30)
+    first, smin = (replace(one, network="cccc") for one in (both.first, both.smin))
+    with pytest.raises(DataError, match="by network aaaa, those of the query 8 numbers of ssin by network cccc"):
+        search(Pair(both.first), Pair(first))
+    with pytest.raises(DataError, match="by network bbbb, those of the query 6 numbers of smin by network cccc"):
+        search(both, Pair(both.first, smin), fused=FUSED)
+    for gallery, told in ((Pair(first, both.smin), "ssin, wanted aaaa"), (Pair(both.first, smin), "smin, wanted bbbb")):
+        with pytest.raises(DataError, match=f"a file of features is of network cccc of {told} as fused"):
+            search(gallery, "t1", fused=FUSED)
+
+
+def test_queries_without_input_are_left_out_and_counted():
+    gallery, query = pair(40), pair(6, seed=1)
+    query.first.features.valid_N[[0, 3]] = False
+    found = search(gallery, query, 5, FUSED)
+    assert found.queries.keys_N.tolist() == ["t1", "t2", "t4", "t5"]
+    assert "; 2 of the queries left out, as they have no input" in found.remark
+    whole = search(gallery, pair(6, seed=1), 5, FUSED)
+    np.testing.assert_array_equal(found.rows_QK, whole.rows_QK[[1, 2, 4, 5]])
+    query.first.features.valid_N[:] = False
+    with pytest.raises(DataError, match="no query has any input"):
+        search(gallery, query, 5, FUSED)
 
 
 def test_an_index_finds_nearly_all_that_exact_search_finds_and_says_how_many(tmp_path):
     pytest.importorskip("faiss", reason=NEEDS_FAISS)
     features = random_features(3000, 16)
-    write_features(tmp_path / "f.npz", features, labelled(features).labels)
+    write(tmp_path / "f.npz", features)
     gallery, path = Pair(read_features(tmp_path / "f.npz")), index_beside(tmp_path / "f.npz")
     first = search(gallery, "t1234", 9, index=path)
     assert "recall@9" in first.remark
@@ -158,11 +193,24 @@ def test_an_index_of_two_streams_has_the_tracklets_with_skeletons_and_the_search
         search(pair(40, every=1), pair(4), 1, FUSED, tmp_path / "none.index")
 
 
-def test_an_index_older_than_its_features_is_removed_and_another_fusion_has_another(tmp_path):
-    for name, when in (("f.index", 1), ("f.npz", 2), ("s.npz", 2)):
-        (tmp_path / name).write_bytes(b"")
-        os.utime(tmp_path / name, (when, when))
-    assert not index_beside(tmp_path / "f.npz").exists()
+def test_an_index_of_other_features_is_removed_whenever_these_were_written(tmp_path):
+    features, others = random_features(20, 8), random_features(20, 8, 1)
+    for name, one in (("f.npz", features), ("f-s.npz", features), ("other.npz", others)):
+        write(tmp_path / name, one)
+        os.utime(tmp_path / name, (1, 1))  # as cp -p leaves it
+    first, another = index_beside(tmp_path / "f.npz"), index_beside(tmp_path / "f-s.npz")
+    for path in (first, another):
+        path.write_bytes(b"")
+    assert index_beside(tmp_path / "f.npz") == first
+    (tmp_path / "other.npz").replace(tmp_path / "f.npz")
+    assert index_beside(tmp_path / "f.npz") != first
+    assert not first.exists()
+    assert another.exists()
+
+
+def test_another_fusion_has_another_index(tmp_path):
+    write(tmp_path / "f.npz", random_features(20, 8))
+    write(tmp_path / "s.npz", random_features(20, 8, stream="smin"))
     names = {
         index_beside(tmp_path / "f.npz", tmp_path / "s.npz", fused).name
         for fused in (FUSED, replace(FUSED, distance=replace(FUSED.distance, smin=0.7)), replace(FUSED, weight=0.4))
@@ -185,8 +233,13 @@ def test_the_fused_distance_of_a_final_job_is_read_and_other_files_are_refused(t
         path.write_text(json.dumps({"fusion": fusion | changes}))
         with pytest.raises(DataError, match=told):
             read_fused(path)
-    path.write_text(json.dumps({"fusion": fusion | {"distance": constants}}))
-    assert read_fused(tmp_path) == read_fused(path) == Fused(0.25, "minmax", FusedDistance(**constants))
+    saved = {"fusion": fusion | {"distance": constants}}
+    path.write_text(json.dumps(saved))
+    with pytest.raises(DataError, match=r"does not say which networks it fuses.*evaluate again"):
+        read_fused(path)
+    path.write_text(json.dumps(saved | {"provenance": {name: {"network": key} for name, key in NETWORKS.items()}}))
+    wanted = Fused(0.25, "minmax", FusedDistance(**constants), NETWORKS)
+    assert read_fused(tmp_path) == read_fused(path) == wanted
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +273,96 @@ def test_the_command_ranks_the_features_of_a_final_job_as_that_job_did(final, wa
     assert cv2.imread(str(tmp_path / "found.png")).std() > 5
 
 
+def test_a_final_job_keeps_the_networks_of_its_features_and_extraction_finds_the_same(final):
+    networks = read_fused(final).networks
+    for stream, network in networks.items():
+        assert read_features(final / f"features-{stream}.npz").network == network
+        assert load_network(final.parent / stream).fingerprint == network
+    assert networks["ssin"] != networks["smin"]
+
+
+def test_features_of_other_networks_than_those_fused_are_not_scored(final, walkers, tmp_path, capsys):
+    ssin, smin = (final / f"features-{stream}.npz" for stream in ("ssin", "smin"))
+    write(tmp_path / "other.npz", read_features(ssin).features, "cccc")
+    words = ["--smin", str(smin), "--fusion", str(final), "--data", str(walkers)]
+    assert main(["score", str(ssin), *words]) == 0
+    assert main(["score", str(tmp_path / "other.npz"), *words]) == 2
+    assert "is of network cccc of ssin, wanted" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def footage(walkers, tmp_path_factory) -> Path:
+    """Manifests of two data sets with tracklets of the same names, and features of both; nobody is known."""
+    folder, table = tmp_path_factory.mktemp("footage"), read_mars(walkers)
+    for name, rows in (("gallery", range(12)), ("query", range(20, 23))):
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["tracklet", "frames"])
+            for number, row in enumerate(rows):
+                first = table.path(row, 0, "frames")
+                writer.writerow([f"t{number}", first.with_name(first.name[: first.name.index("F")] + "F*.jpg")])
+        features = random_features(len(rows), 8, seed=len(rows))
+        nobody = np.full(len(rows), -1)
+        write_features(folder / f"{name}.npz", features, Rows(nobody, nobody), "aaaa")
+    return folder
+
+
+def test_queries_of_other_footage_are_drawn_from_it_and_nobody_has_a_name(footage, tmp_path, capsys, monkeypatch):
+    drawn = []
+    grid = found_module.ranked_grid
+    monkeypatch.setattr(found_module, "ranked_grid", lambda *a: (drawn.append(a[:2]), grid(*a))[1])
+    words = ["search", "--gallery", str(footage / "gallery.npz"), "--query", str(footage / "query.npz"), "--top", "4"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    words += ["--data", str(footage / "gallery.csv"), "--query-data", str(footage / "query.csv")]
+    assert main([*words, "--out", str(tmp_path / "found.png")]) == 0
+    assert capsys.readouterr().out.splitlines()[:14] == lines[:14]
+    assert {tuple(line.split()[3:5]) for line in lines[2:14]} == {("-", "-")}
+    assert cv2.imread(str(tmp_path / "found.png")).std() > 5
+    (((table, ranked)),) = drawn
+    query, gallery = (read_dataset(footage / f"{name}.csv", labelled=False) for name in ("query", "gallery"))
+    for q, one in enumerate(ranked):
+        assert table.path(one.row, 0, "frames") == query.path(q, 0, "frames")
+        for result in one.results:
+            place = gallery.keys_N.tolist().index(table.keys_N[result.row])
+            assert table.path(result.row, 1, "frames") == gallery.path(place, 1, "frames")
+        assert {result.outcome for result in one.results} == {"junk"}
+
+
+def test_who_is_the_same_in_two_data_sets_is_known_by_name(walkers, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(found_module, "ranked_grid", lambda *a: drawn.append(a[:2]))
+    table = read_mars(walkers)
+    rows = [int(np.flatnonzero(table.pids_N == pid)[0]) for pid in np.unique(table.pids_N[table.pids_N > 0])[:2]]
+    parts = np.ones((2, 3), np.float32), table.keys_N[rows], np.ones(2, bool)
+    gallery = Labelled(Features(*parts, "print", "ssin"), Rows(table.pids_N[rows], table.camids_N[rows]), "aaaa")
+    found = found_module.Found(gallery, gallery.features, np.array([[0, 1], [0, -1]]), np.zeros((2, 2)), "")
+    first, second = (int(table.pids_N[row]) for row in rows)
+    found.picture(table)
+    found.picture(table, replace(table, pid_names={first: "somebody", second: str(first)}))
+    outcomes = [[[result.outcome for result in one.results] for one in ranked] for _, ranked in drawn]
+    assert outcomes == [[["right", "wrong"], ["wrong"]], [["wrong", "wrong"], ["right"]]]
+    shown, ranked = drawn[1]
+    assert [shown.pid_name(one.row) for one in ranked] == ["somebody", str(first)]
+
+
+def test_what_cannot_be_drawn_is_said_before_the_search(footage, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sptskm.nearest.search", lambda *_: pytest.fail("searched"))
+    words = ["search", "--gallery", str(footage / "gallery.npz"), "--query", str(footage / "query.npz")]
+    data = ["--data", str(footage / "gallery.csv")]
+    for more, told in (
+        ([*data, "--out", str(tmp_path / "none" / "found.png")], "wanted a .png in a folder that exists"),
+        ([*data, "--out", str(tmp_path / "found.txt")], "wanted a .png in a folder that exists"),
+        (["--data", str(footage / "query.csv"), "--out", str(tmp_path / "f.png")], "no tracklet t3 of the gallery"),
+        ([*data, "--query-data", str(footage / "query.csv")], "wanted a picture by --out"),
+    ):
+        assert main([*words, *more]) == 2
+        assert told in capsys.readouterr().err
+    swapped = ["search", "--gallery", words[4], "--query", words[2], "--out", str(tmp_path / "f.png")]
+    assert main([*swapped, "--data", str(footage / "query.csv")]) == 2
+    assert "no tracklet t3 of the queries" in capsys.readouterr().err
+
+
 def test_the_command_says_what_it_lacks(final, tmp_path, capsys):
     ssin, smin = (str(final / f"features-{stream}.npz") for stream in ("ssin", "smin"))
     for words, told in (
@@ -227,6 +370,7 @@ def test_the_command_says_what_it_lacks(final, tmp_path, capsys):
         (["--gallery", ssin, "--gallery-smin", smin], "wanted both with --fusion"),
         (["--gallery", ssin, "--gallery-smin", smin, "--fusion", str(tmp_path)], "wanted the results.json"),
         (["--gallery", ssin, "--out", str(tmp_path / "found.png")], "wanted the data set by --data"),
+        (["--gallery", ssin, "--query-smin", smin], "--query-smin was given beside x, wanted a .npz file"),
     ):
         assert main(["search", *words, "--query", "x"]) == 2
         assert told in capsys.readouterr().err

@@ -23,6 +23,7 @@ ROOMS = [
     "final",
     "export",
     "nearest",
+    "score",
     "extraction",
     "training",
     "preparation",

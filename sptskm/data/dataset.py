@@ -2,21 +2,21 @@
 
 from pathlib import Path
 
-from sptskm.data.manifest import ENDINGS_OF_MANIFESTS, read_manifest
+from sptskm.data.manifest import ENDINGS_OF_MANIFESTS, read_manifest, read_unlabelled
 from sptskm.data.mars import read_mars
 from sptskm.data.packs.reading import SUMMARY, read_pack
 from sptskm.data.tracklets import Tracklets
 
 
-def read_dataset(place: str | Path, test: bool = True) -> Tracklets:
+def read_dataset(place: str | Path, test: bool = True, labelled: bool = True) -> Tracklets:
     """The table of a data set; without `test` nothing of its test part is opened.
 
-    A file is a manifest, a folder with `pack.json` a pack, any other in the MARS layout. Raises DataError or
-    FileNotFoundError naming the file at fault.
+    A file is a manifest, a folder with `pack.json` a pack, any other in the MARS layout. Unless it must be `labelled`,
+    a manifest may be one as `read_unlabelled` takes it. Raises DataError or FileNotFoundError naming the file at fault.
     """
     place = Path(place)
     if place.suffix in ENDINGS_OF_MANIFESTS:
-        return read_manifest(place, test)
+        return read_manifest(place, test) if labelled else read_unlabelled(place)
     if (place / SUMMARY).is_file():
         return read_pack(place, test)
     return read_mars(place, test)

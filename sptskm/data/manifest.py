@@ -35,6 +35,7 @@ from sptskm.data.tracklets import DISTRACTOR_PID, ENDINGS, JUNK_PID, Modality, T
 
 SPLITS = ("train", "query", "gallery", "distractor", "junk")
 NAMELESS = {"distractor": DISTRACTOR_PID, "junk": JUNK_PID}
+UNSAID = "-"  # what a camera is called of which nothing is known
 ENDINGS_OF_MANIFESTS = FORMS
 READERS = 16  # threads that list folders: a network file system answers many at once
 
@@ -172,7 +173,7 @@ def read_unlabelled(path: Path) -> Tracklets:
 def _completed(entry: Entry) -> Entry:
     split = entry.split or "gallery"
     nameless = not entry.pid and split not in NAMELESS
-    return replace(entry, camera=entry.camera or "-", split="junk" if nameless else split)
+    return replace(entry, camera=entry.camera or UNSAID, split="junk" if nameless else split)
 
 
 def as_table(path: Path, entries: Sequence[Entry], test: bool = True) -> Tracklets:

@@ -72,6 +72,14 @@ class Scores:
     num_gallery: int
     protocol: str
 
+    @classmethod
+    def joined(cls, parts: Sequence["Scores"]) -> "Scores":
+        """Those of several parts of the queries, one after the other, against the same gallery."""
+        ap_Q, first_hit_Q = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("ap_Q", "first_hit_Q")
+        )
+        return replace(parts[0], ap_Q=ap_Q, first_hit_Q=first_hit_Q)
+
     @property
     def counted_Q(self) -> NDArray[np.bool_]:
         """Which queries (Q,) are averaged over: all with a positive, or all where the protocol says so."""

@@ -4,6 +4,7 @@ An evaluation is a folder that the final job has written; FOLDER:STREAM names on
 """
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from sptskm.data import DataError
 from sptskm.evaluation.statistics import Difference, paired_difference
 from sptskm.report.console import table as text_table
-from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS
+from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, queries
 
 Floats = NDArray[np.float64]
 
+METRICS = ("mAP", *(f"rank-{k}" for k in RANKS))
 SHOWN = 5  # queries that gain and lose most
 
 
@@ -29,7 +31,7 @@ class Judged:
 
     name: str
     protocol: str
-    gallery: int
+    conditions: Mapping[str, object]
     keys: list[str]
     ap_Q: Floats
     """NaN for a skipped query."""
@@ -45,16 +47,25 @@ def read_judged(place: str) -> Judged:
     stream = stream or ("fused" if "fused" in streams else streams[0])
     if stream not in streams:
         raise DataError(f"{folder}: has no ranking {stream}, wanted one of {', '.join(streams)}")
-    lines = _read_lines(folder / QUERIES)
+    path = folder / QUERIES
+    try:
+        return _judged(f"{_called(folder)}:{stream}", results, _read_lines(path), stream)
+    except (ValueError, TypeError, KeyError, csv.Error):
+        raise DataError(f"{path}: is damaged, wanted the file as `sptskm evaluate` wrote it") from None
+
+
+def _judged(name: str, results: Mapping[str, Any], lines: Sequence[Mapping[str, str]], stream: str) -> Judged:
+    """ValueError, TypeError or KeyError where lines or cells are missing."""
     own = next(line for line in results["results"] if line["stream"] == stream)
-    changed = {line["clothes_changed"] for line in lines}
+    if len(lines) != own["used"] + own["skipped"]:
+        raise ValueError("lines are missing")
     subsets = {"all": np.ones(len(lines), bool)}
-    if changed != {""}:
+    if {line["clothes_changed"] for line in lines} != {""}:
         subsets["clothes changed"] = np.array([line["clothes_changed"] == "1" for line in lines])
     return Judged(
-        name=f"{folder.name}:{stream}" if folder.name != "final" else f"{folder.parent.name}:{stream}",
+        name=name,
         protocol=results["protocol"],
-        gallery=own["gallery"],
+        conditions=conditions(results),
         keys=[line["tracklet"] for line in lines],
         ap_Q=np.array([float(line[f"{stream}_ap"] or "nan") for line in lines]),
         first_hit_Q=np.array([int(line[f"{stream}_first_hit"]) for line in lines]),
@@ -62,34 +73,80 @@ def read_judged(place: str) -> Judged:
     )
 
 
+def _called(folder: Path) -> str:
+    return folder.parent.name if folder.name == "final" else folder.name
+
+
 def _split(place: str) -> tuple[Path, str]:
+    """A folder and what was named of its rankings, in small letters whatever the case; a path may hold a colon."""
     folder, colon, stream = place.rpartition(":")
-    return (Path(folder), stream) if colon and stream in NAMES else (Path(place), "")
+    if not colon or "/" in stream or Path(place).is_dir():
+        return Path(place), ""
+    return Path(folder), stream.lower()
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """What the final job wrote down. FileNotFoundError for a folder in which none has ended."""
+    """What the final job wrote down.
+
+    Raises FileNotFoundError for a folder in which none has ended, and DataError for a file that is damaged or of a
+    version that did not write down rules and test data.
+    """
     path = folder / RESULTS
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted a folder that `sptskm evaluate` has written")
-    found: dict[str, Any] = json.loads(path.read_text())
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        whole = _is_whole(found)
+    except (ValueError, TypeError, KeyError):
+        whole = False
+    if not whole:
+        raise DataError(f"{path}: is damaged, wanted the file as `sptskm evaluate` wrote it")
+    if "rules" not in found or "test_data" not in found:
+        raise DataError(f"{path}: does not tell its rules and test data, as `sptskm evaluate` does now: evaluate again")
     return found
 
 
+def _is_whole(found: Mapping[str, Any]) -> bool:
+    """Whether everything is there that is read of it; TypeError or KeyError where it is not."""
+    lines = found["results"]
+    texts = [found["protocol"], *(line[name] for line in lines for name in ("queries", "stream"))]
+    numbers = [line[name] or 0 for line in lines for name in ("used", "skipped", *METRICS)]
+    numbers.append(found["test_evaluations"])
+    return bool(lines) and all(isinstance(x, str) for x in texts) and all(isinstance(x, int | float) for x in numbers)
+
+
+def conditions(results: Mapping[str, Any]) -> dict[str, object]:
+    """All rules of the protocol and the fingerprint of the test data: numbers are compared only where these agree."""
+    return {**results["rules"], "test data": results["test_data"]}
+
+
+def _check_alike(a: str, first: Mapping[str, object], b: str, second: Mapping[str, object]) -> None:
+    names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
+    if names:
+        told = ", ".join(f"{name} ({first.get(name)} and {second.get(name)})" for name in names)
+        raise DataError(f"{a} and {b} differ in {told}, wanted the same rules and test data")
+
+
 def _read_lines(path: Path) -> list[dict[str, str]]:
+    """ValueError for a file whose last line has no end."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; evaluate again to have it")
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    text = path.read_text(encoding="utf-8")
+    if not text.endswith("\n"):
+        raise ValueError("cut off")
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def compare(a: str, b: str) -> str:
     """Which of two evaluations of the same queries is better, how sure that is, and for which queries.
 
-    Raises DataError when they are not of the same queries, gallery and protocol.
+    Raises DataError when they are not of the same queries, rules and test data.
     """
     first, second = read_judged(a), read_judged(b)
-    _check_comparable(first, second)
+    _check_alike(first.name, first.conditions, second.name, second.conditions)
+    if set(first.keys) != set(second.keys):
+        other = sorted(set(first.keys) ^ set(second.keys))
+        raise DataError(f"{first.name} and {second.name} are of different queries ({len(other)}, such as {other[0]})")
     order = {key: place for place, key in enumerate(second.keys)}
     places = np.array([order[key] for key in first.keys])
     ap_Q, hits_Q = second.ap_Q[places], second.first_hit_Q[places]
@@ -104,27 +161,17 @@ def compare(a: str, b: str) -> str:
                 rows.append(_row(f"rank-{k}, {subset}", *pair))
     header = ["", first.name, second.name, "change", "95 % interval", "p", "better", "worse", "same"]
     notes = [
-        f"protocol {first.protocol}, {int(counted_Q.sum())} queries; p: paired permutation test over queries",
+        f"protocol {first.protocol}, {queries(int(counted_Q.sum()))}",
+        "interval: bootstrap over queries; p: paired permutation test over queries; at the edge the two can differ",
         "An interval over queries says nothing of what another seed of the training would give.",
     ]
     return "\n".join([text_table(header, rows), *notes, _extremes(first, ap_Q, counted_Q)])
 
 
-def _check_comparable(a: Judged, b: Judged) -> None:
-    if (a.protocol, a.gallery) != (b.protocol, b.gallery):
-        raise DataError(
-            f"{a.name} is of {a.protocol} with {a.gallery} gallery rows and {b.name} of {b.protocol} with {b.gallery}; "
-            "wanted the same"
-        )
-    if set(a.keys) != set(b.keys):
-        other = sorted(set(a.keys) ^ set(b.keys))
-        raise DataError(f"{a.name} and {b.name} are of different queries ({len(other)}, such as {other[0]})")
-
-
 def _row(name: str, a_Q: Floats, b_Q: Floats) -> list[str | int]:
     found: Difference = paired_difference(a_Q, b_Q)
     percent = [f"{100 * value:.1f}" for value in (a_Q.mean(), b_Q.mean())]
-    interval = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+    interval = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}" if len(a_Q) > 1 else "-"
     return [
         name,
         *percent,
@@ -150,23 +197,30 @@ def _extremes(a: Judged, ap_Q: Floats, counted_Q: NDArray[np.bool_]) -> str:
 
 
 def summary(folders: Sequence[Path]) -> str:
-    """Mean and standard deviation over several evaluations, as of several seeds. DataError for other protocols."""
+    """Mean and standard deviation over several evaluations, as of several seeds.
+
+    Raises DataError when they are not of the same rules and test data.
+    """
     found = [read_results(folder) for folder in folders]
-    protocols = sorted({results["protocol"] for results in found})
-    if len(protocols) > 1:
-        raise DataError(f"the evaluations are of the protocols {' and '.join(protocols)}, wanted one")
-    metrics = ("mAP", *(f"rank-{k}" for k in RANKS))
+    for folder, results in zip(folders, found, strict=True):
+        _check_alike(str(folders[0]), conditions(found[0]), str(folder), conditions(results))
     values: dict[tuple[str, str], list[list[float]]] = {}
     for results in found:
         for line in results["results"]:
-            row = [100 * (line[metric] if line[metric] is not None else np.nan) for metric in metrics]
+            row = [100 * (line[metric] if line[metric] is not None else np.nan) for metric in METRICS]
             values.setdefault((line["queries"], line["stream"]), []).append(row)
-    rows = []
-    for (queries, stream), lists in values.items():
-        table = np.array(lists)
-        spread = table.std(axis=0, ddof=1) if len(table) > 1 else np.full(len(metrics), np.nan)
-        cells = [f"{m:.1f} ± {s:.1f}" for m, s in zip(table.mean(axis=0), spread, strict=True)]
-        rows.append([queries, NAMES[stream], *cells, len(table)])
+    rows = [
+        [subset, NAMES[stream], *map(_spread, np.transpose(lists)), len(lists)]
+        for (subset, stream), lists in values.items()
+    ]
     looks = ", ".join(str(results["test_evaluations"]) for results in found)
-    note = f"protocol {protocols[0]}; mean ± standard deviation over runs; test was evaluated {looks} times"
-    return f"{text_table(['queries', 'stream', *metrics, 'runs'], rows)}\n{note}"
+    times = "time" if looks == "1" else "times"
+    note = f"protocol {found[0]['protocol']}; mean ± standard deviation over runs; test was evaluated {looks} {times}"
+    return f"{text_table(['queries', 'stream', *METRICS, 'runs'], rows)}\n{note}"
+
+
+def _spread(percent_R: Floats) -> str:
+    """Mean and standard deviation over runs; a dash for what there is not."""
+    if np.isnan(percent_R).any():
+        return "-"
+    return f"{percent_R.mean():.1f} ± {percent_R.std(ddof=1):.1f}" if len(percent_R) > 1 else f"{percent_R[0]:.1f} ± -"

@@ -15,7 +15,7 @@ from sptskm.atomic import partial_of
 from sptskm.data import DataError
 from sptskm.evaluation import Features, Rows
 
-ARRAYS = ("features", "keys", "valid", "pids", "camids", "clothes", "fingerprint", "stream")
+ARRAYS = ("features", "keys", "valid", "pids", "camids", "clothes", "fingerprint", "stream", "network")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +24,16 @@ class Labelled:
 
     features: Features
     labels: Rows
+    network: str
+    """Hash of the weights that made them."""
+
+    @property
+    def keys(self) -> NDArray[np.str_]:
+        """Of the tracklets with input."""
+        return self.features.keys_N[self.features.valid_N]
 
 
-def write_features(path: Path, features: Features, labels: Rows) -> None:
+def write_features(path: Path, features: Features, labels: Rows, network: str) -> None:
     """A .npz file that loads without pickle; it is there as a whole or not at all."""
     clothes = np.full(len(labels), -1) if labels.clothes is None else labels.clothes
     with partial_of(path) as partial, partial.open("wb") as file:
@@ -40,6 +47,7 @@ def write_features(path: Path, features: Features, labels: Rows) -> None:
             clothes=clothes,
             fingerprint=np.array(features.fingerprint),
             stream=np.array(features.stream),
+            network=np.array(network),
         )
 
 
@@ -54,7 +62,8 @@ def read_features(path: Path) -> Labelled:
     try:
         with np.load(path, allow_pickle=False) as file:
             if missing := [name for name in ARRAYS if name not in getattr(file, "files", ())]:
-                raise DataError(f"features {path}: lacks the array {missing[0]}, {wanted}")
+                again = ": extract again" if missing == ["network"] else ""
+                raise DataError(f"features {path}: lacks the array {missing[0]}, {wanted}{again}")
             found = {name: file[name] for name in ARRAYS}
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         if isinstance(error, DataError):
@@ -64,7 +73,7 @@ def read_features(path: Path) -> Labelled:
 
 
 def _labelled(path: Path, found: dict[str, NDArray[Any]]) -> Labelled:
-    names = {name: found[name] for name in ("fingerprint", "stream")}
+    names = {name: found[name] for name in ("fingerprint", "stream", "network")}
     if other := [name for name, array in names.items() if array.shape or array.dtype.kind != "U"]:
         raise DataError(f"features {path}: {other[0]} is {names[other[0]]!r}, wanted one text")
     try:
@@ -80,4 +89,4 @@ def _labelled(path: Path, found: dict[str, NDArray[Any]]) -> Labelled:
     broken_N = features.valid_N & ~np.isfinite(features.features_ND).all(axis=1)
     if broken_N.any():
         raise DataError(f"features {path}: not finite for {features.keys_N[broken_N][0]}, wanted numbers")
-    return Labelled(features, labels)
+    return Labelled(features, labels, str(found["network"]))

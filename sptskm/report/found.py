@@ -1,10 +1,12 @@
 """What a search has found, as a table and as a picture.
 
-Legend: Q queries, K nearest.
+Legend: N tracklets, Q queries, K nearest.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -12,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.data import DataError, Tracklets
+from sptskm.data.tracklets import JUNK_PID, Modality, Readable
 from sptskm.evaluation import Features
 from sptskm.report.console import table
 from sptskm.report.features import Labelled
 from sptskm.report.ranked import Outcome, Ranked, Result, ranked_grid
 from sptskm.report.strips import Image
+
+NO_PICTURE = "cannot be written as a picture, wanted a .png in a folder that exists"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +36,7 @@ class Found:
 
     def text(self, names: Tracklets | None = None) -> str:
         """A line for each result; with a table, identities and cameras by name."""
-        places = _places(names)
+        places = {} if names is None else _places(names)
         lines = []
         for q, key in enumerate(self.queries.keys_N.tolist()):
             for rank, (row, distance) in enumerate(self._results(q), 1):
@@ -48,31 +53,85 @@ class Found:
         if names is not None and key in places:
             camera, pid = names.camera_name(places[key]), names.pid_name(places[key])
         else:
-            camera, pid = str(labels.camids[row]), str(labels.pids[row])
+            camera, pid = str(labels.camids[row]) if labels.camids[row] >= 0 else "-", str(labels.pids[row])
         return [camera, pid if labels.pids[row] > 0 else "-"]
 
-    def picture(self, names: Tracklets) -> Image:
-        """Queries with their nearest tracklets. Raises DataError for a tracklet that the data set does not have."""
-        places = _places(names)
-        shown = [*self.queries.keys_N.tolist(), *(k for q in range(len(self.queries)) for k in self._keys(q))]
-        if missing := [key for key in shown if key not in places]:
-            raise DataError(f"the data set has no tracklet {missing[0]}, wanted that of the gallery and the queries")
-        ranked = []
-        for q, key in enumerate(self.queries.keys_N.tolist()):
-            own = places[key]
-            results = [
-                Result(places[found], _outcome(names, own, places[found]), rank, {"distance": distance})
-                for rank, (found, (_, distance)) in enumerate(zip(self._keys(q), self._results(q), strict=True), 1)
+    def picture(self, names: Tracklets, query_names: Tracklets | None = None) -> Image:
+        """Queries with their nearest tracklets; `query_names` is the queries' data set, where it is another one.
+
+        Raises DataError for a tracklet that its data set does not have.
+        """
+        found = [list(self._results(q)) for q in range(len(self.queries))]
+        gallery_N = self.gallery.features.keys_N[[row for results in found for row, _ in results]]
+        query_names = names if query_names is None else query_names
+        origins = [(query_names, row) for row in rows_in(query_names, self.queries.keys_N, "queries")]
+        origins += [(names, row) for row in rows_in(names, gallery_N, "gallery")]
+        shown, place, ranked = _together(origins), len(found), []
+        for q, results in enumerate(found):
+            near = [
+                Result(row, _outcome(shown, q, row), rank, {"distance": distance})
+                for rank, (row, (_, distance)) in enumerate(zip(count(place), results, strict=False), 1)
             ]
-            ranked.append(Ranked(own, [], results))
-        return ranked_grid(names, ranked, "Nearest tracklets")
-
-    def _keys(self, q: int) -> list[str]:
-        return [str(self.gallery.features.keys_N[row]) for row, _ in self._results(q)]
+            ranked.append(Ranked(q, [], near))
+            place += len(near)
+        return ranked_grid(shown, ranked, "Nearest tracklets")
 
 
-def _places(names: Tracklets | None) -> dict[str, int]:
-    return {} if names is None else {key: row for row, key in enumerate(names.keys_N.tolist())}
+def rows_in(names: Tracklets, keys_N: NDArray[np.str_], whose: str) -> list[int]:
+    """Where tracklets stand in a data set. Raises DataError for one that it does not have."""
+    places = _places(names)
+    if missing := [key for key in keys_N.tolist() if key not in places]:
+        raise DataError(
+            f"the data set has no tracklet {missing[0]} of the {whose}, wanted theirs (--data, --query-data)"
+        )
+    return [places[key] for key in keys_N.tolist()]
+
+
+def _places(names: Tracklets) -> dict[str, int]:
+    return {key: row for row, key in enumerate(names.keys_N.tolist())}
+
+
+@dataclass(frozen=True, eq=False)
+class _Origins:
+    """Where the files of tracklets of several data sets lie: in those, each under its own row."""
+
+    origins: Sequence[tuple[Tracklets, int]]
+
+    def files(self, row: int, frames: Sequence[int], stems: Sequence[str], modality: Modality) -> Sequence[Readable]:
+        table, own = self.origins[row]
+        return table.place.files(own, frames, stems, modality)
+
+    def whole(self, row: int) -> NDArray[np.float32] | None:
+        table, own = self.origins[row]
+        return table.place.whole(own)
+
+    def folder(self, row: int, modality: Modality) -> Path:
+        table, own = self.origins[row]
+        return table.place.folder(own, modality)
+
+
+def _together(origins: Sequence[tuple[Tracklets, int]]) -> Tracklets:
+    """Tracklets of several data sets as one table; who and where is the same where it is called the same."""
+    stems = [table.stems_M[table.starts_N[row] : table.stops_N[row]] for table, row in origins]
+    stops_N = np.cumsum([len(own) for own in stems])
+    people = [table.pid_name(row) if table.pids_N[row] > 0 else "-" for table, row in origins]
+    cameras = [table.camera_name(row) for table, row in origins]
+    pids = {name: number for number, name in enumerate(dict.fromkeys(people), 1)} | {"-": JUNK_PID}
+    camids = {name: number for number, name in enumerate(dict.fromkeys(cameras), 1)}
+    return Tracklets(
+        keys_N=np.array([table.keys_N[row] for table, row in origins]),
+        stems_M=np.concatenate(stems),
+        starts_N=np.append(0, stops_N[:-1]),
+        stops_N=stops_N,
+        pids_N=np.array([pids[name] for name in people]),
+        camids_N=np.array([camids[name] for name in cameras]),
+        clothes_N=np.array([table.clothes_N[row] for table, row in origins]),
+        num_train=0,
+        query=np.empty(0, np.int64),
+        place=_Origins(origins),
+        pid_names={number: name for name, number in pids.items()},
+        camera_names={number: name for name, number in camids.items()},
+    )
 
 
 def _outcome(names: Tracklets, query: int, found: int) -> Outcome:
@@ -82,6 +141,14 @@ def _outcome(names: Tracklets, query: int, found: int) -> Outcome:
     return "right" if pids[0] == pids[1] else "wrong"
 
 
+def check_picture(path: Path, gallery: tuple[Tracklets, Labelled], queries: tuple[Tracklets, Labelled]) -> None:
+    """Raises DataError where none could be written, and for a tracklet with input that its data set does not have."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK) or not cv2.haveImageWriter(str(path)):
+        raise DataError(f"{path}: {NO_PICTURE}")
+    for (names, labelled), whose in ((gallery, "gallery"), (queries, "queries")):
+        rows_in(names, labelled.keys, whose)
+
+
 def write_picture(path: Path, image: Image) -> None:
     """Raises DataError where it cannot be written."""
     try:
@@ -89,4 +156,4 @@ def write_picture(path: Path, image: Image) -> None:
     except cv2.error:
         written = False
     if not written:
-        raise DataError(f"{path}: cannot be written as a picture, wanted a .png in a folder that exists")
+        raise DataError(f"{path}: {NO_PICTURE}")

@@ -4,6 +4,7 @@ Legend: N tracklets, D embedding.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,13 @@ class Fused:
     """Of SMIN."""
     normalisation: str
     distance: FusedDistance
+    networks: Mapping[str, str]
+    """Hash of the weights of ssin and smin, for whose features that distance was fitted."""
+
+    def check(self, stream: str, network: str, whose: str) -> None:
+        """Raises DataError where a stream's weights are others than those that were fused."""
+        if network != self.networks[stream]:
+            raise DataError(f"{whose} is of network {network} of {stream}, wanted {self.networks[stream]} as fused")
 
     def compared(self, features: Features) -> Features:
         """Features (N, D) of one stream as that distance takes them: of length 1 where they are concatenated."""
@@ -45,13 +53,16 @@ def read_fused(results: Path) -> Fused:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted the {RESULTS} of `sptskm evaluate`")
     try:
-        found = json.loads(path.read_text())["fusion"]
+        content = json.loads(path.read_text())
+        found, origins = content["fusion"], content.get("provenance", {})
+        networks = {stream: str(origin["network"]) for stream, origin in origins.items() if "network" in origin}
         weight, normalisation, constants = float(found["weight"]), str(found["normalisation"]), found.get("distance")
         distance = constants and FusedDistance(**{name: float(value) for name, value in constants.items()})
     except (ValueError, TypeError, KeyError, AttributeError):
         raise DataError(f"{path}: tells no fusion, wanted the {RESULTS} of both streams evaluated") from None
-    if distance:
-        return Fused(weight, normalisation, distance)
+    if distance and set(networks) == {"ssin", "smin"}:
+        return Fused(weight, normalisation, distance, networks)
     if normalisation == "rank":
         raise DataError(f"{path}: fuses by rank, which is no distance of a pair, wanted another normalisation")
-    raise DataError(f"{path}: keeps no fused distance, wanted that of `sptskm evaluate` as it is now: evaluate again")
+    lacking = "does not say which networks it fuses" if distance else "keeps no fused distance"
+    raise DataError(f"{path}: {lacking}, wanted that of `sptskm evaluate` as it is now: evaluate again")

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sptskm import config
 from sptskm.configfile import flat, to_dict, to_yaml
 from sptskm.report.pictures import Picture
-from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, Results
+from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, Results, queries
 
 REPORT: Final = "report.html"
 
@@ -50,7 +50,8 @@ SECTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "ranked": (
         "Ranked results",
         "Each row begins with a query. To its right are the tracklets that were found nearest to it, nearest first: "
-        "three of their frames, and the skeleton of the middle one from the front and, fainter, from the side.",
+        "three of their frames, and the skeleton of the middle one (or, for want of it, of the nearest) from the front "
+        "and, fainter, from the side.",
     ),
     "disputed": (
         "Where the streams disagree",
@@ -73,7 +74,8 @@ GLOSSARY: Final[Mapping[str, str]] = {
     "only numbers of one protocol can be compared.",
     "Average precision (AP)": "How far in front all right tracklets of a query stand: 100 % when nothing wrong stands "
     "before any of them.",
-    "mAP": "The mean of the average precision over all queries that have something to be found.",
+    "mAP": "The mean of the average precision over all queries that have something to be found; where the protocol "
+    "says so, over all queries, and those that have nothing to be found count as 0.",
     "Rank-k": "The share of the queries that have a right tracklet among their first k results.",
     "CMC": "The curve of rank-k over k (cumulative matching characteristic).",
     "95 % interval": "Where the mAP would lie if other queries of the same kind had been drawn (bootstrap over "
@@ -121,10 +123,11 @@ def _summary(results: Results, saved: Mapping[str, Any]) -> str:
     if line["mAP"] is None:
         found = "no query had anything to be found"
     else:
-        low, high = (f"{100 * end:.1f}" for end in line["mAP_interval"])
+        ends = " to ".join(f"{100 * end:.1f}" for end in line["mAP_interval"] or ())
+        interval = f" (95 % interval {ends})" if ends else ""
         found = (
-            f"mAP {100 * line['mAP']:.1f} % (95 % interval {low} to {high}), rank-1 {100 * line['rank-1']:.1f} %, "
-            f"over {line['used']} queries against {line['gallery']} tracklets"
+            f"mAP {100 * line['mAP']:.1f} %{interval}, rank-1 {100 * line['rank-1']:.1f} %, "
+            f"over {queries(line['used'])} against {line['gallery']} tracklets"
         )
     protocol, when = escape(line["protocol"]), escape(str(saved["date"]))
     return (
@@ -168,14 +171,15 @@ def _table(results: Results) -> str:
     rows = []
     for line in results.lines():
         mAP, *ranks = ("-" if line[name] is None else f"{100 * line[name]:.1f}" for name in metrics)
-        interval = " to ".join(f"{100 * end:.1f}" for end in line["mAP_interval"] or ())
+        interval = " to ".join(f"{100 * end:.1f}" for end in line["mAP_interval"] or ()) or "-"
         cells = [line["queries"], NAMES[line["stream"]], mAP, interval, *ranks, line["used"], line["skipped"]]
         rows.append([*cells, line["gallery"], line["protocol"]])
     header += ["used", "skipped", "gallery", "protocol"]
     last = [row[1] == NAMES[results.plain.name] and len(results.rankings) > 1 for row in rows]
     notes = "".join(f"<p>{escape(part[:1].upper() + part[1:])}.</p>" for part in results.caption().split("\n"))
-    skipped = "<p>Skipped queries have nothing to be found in the gallery and count nowhere.</p>"
-    return f'<div class="results">{_rows(header, rows, 2, last)}</div>\n<div class="soft">{notes}{skipped}</div>'
+    if results.rules.average == "found":
+        notes += "<p>Skipped queries have nothing to be found in the gallery and count nowhere.</p>"
+    return f'<div class="results">{_rows(header, rows, 2, last)}</div>\n<div class="soft">{notes}</div>'
 
 
 def _rows(
@@ -203,6 +207,7 @@ def _provenance(results: Results, saved: Mapping[str, Any]) -> str:
         "looks at the test set": f"{saved['test_evaluations']} (evaluations into this folder, this one included)",
         "versions": ", ".join(f"{name} {version}" for name, version in saved["versions"].items()),
         "code": ", ".join(f"{name} {value}" for name, value in saved["code"].items()),
+        "rules": ", ".join(f"{name} {value}" for name, value in saved["rules"].items()),
         "data": f"fingerprint of the test and training tracklets {results.table.fingerprint}",
     }
     parts = [_rows([], list(facts.items()), 2), "<p>The trained streams:</p>", _streams(results)]
@@ -242,7 +247,7 @@ def _streams(results: Results) -> str:
         "fingerprint": "fingerprint of the training data",
         "split": "hash of the split",
         "classes": "hash of the classes",
-        "step": "steps trained",
+        "step": "step of the weights used",
         "held_out_mAP": "held-out mAP",
         "version": "sptskm that trained it",
     }

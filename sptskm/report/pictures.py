@@ -17,12 +17,18 @@ from sptskm.report import charts
 from sptskm.report.figures import cmc_figure, weight_figure
 from sptskm.report.insight import attention_sheet, joint_figure
 from sptskm.report.ranked import ranked_grid
-from sptskm.report.results import NAMES, Ranking, Results
+from sptskm.report.results import NAMES, Ranking, Results, queries
 from sptskm.report.selection import disputed, ranked, typical
 from sptskm.report.strips import Floats, Image
 
 OFFICIAL: Final = "mars-official"  # the only protocol for which camera pairs are defined
 QUERIES_MEASURED: Final = 400  # whose distances a histogram counts, chosen evenly
+PICTURES: Final = (
+    *("CMC", "fusion weight", "attention", "joints", "training SSIN", "training SMIN"),
+    *(f"ranked results {which}" for which in ("best", "median", "worst", "SSIN not SMIN", "SMIN not SSIN")),
+    *(f"{what} {name}" for what in ("camera pairs", "distances") for name in NAMES.values()),
+)
+"""The names of all there may be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +53,7 @@ def pictures(results: Results) -> list[Picture]:
 
 
 def _curves(results: Results) -> Iterator[Picture]:
-    title = f"{results.protocol}, {results.rankings[-1].scores.num_queries} queries"
+    title = f"{results.protocol}, {queries(results.rankings[-1].scores.num_queries)}"
     image = cmc_figure({NAMES[r.name]: r.scores.cmc for r in results.rankings}, title)
     yield Picture("CMC", "results", image, "How many queries have a right tracklet among their first k results.")
     if results.fusion is not None and results.fusion.curve_W2 is not None:

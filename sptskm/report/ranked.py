@@ -55,7 +55,7 @@ class Ranked:
 def ranked_grid(table: Tracklets, queries: Sequence[Ranked], title: str) -> Image:
     """One query per row and its first eight results, framed green where right, red where wrong, grey where not ranked.
 
-    A tracklet is three of its frames with the outlines of their masks above the skeleton of its middle frame, or the
+    A tracklet is three of its frames with the outlines of their masks above the skeleton nearest to its middle, or the
     skeleton alone where no frame can be read.
     """
     rows = {row for query in queries for row in (query.row, *(r.row for r in query.results[:RESULTS_SHOWN]))}
@@ -74,7 +74,7 @@ def ranked_grid(table: Tracklets, queries: Sequence[Ranked], title: str) -> Imag
 def _distances(distances: Mapping[str, float]) -> list[str]:
     """The one that ranks, and the others together."""
     told = [f"{name} {_short(value)}" for name, value in distances.items()]
-    return [told[0], " · ".join(told[1:])] if told else []
+    return [*told[:1], *([" · ".join(told[1:])] if told[1:] else [])]
 
 
 def _short(distance: float) -> str:
@@ -111,13 +111,13 @@ class _Grid:
         return canvas
 
     def draw(self, canvas: Canvas, place: tuple[int, int], row: int, colour: Colour, words: Sequence[str]) -> None:
-        """A tracklet in its frame; below it who and where, then the words, of which the first stands beside that."""
+        """A tracklet in its frame; below it who and where beside the first of the words, outfit, other words."""
         box, table = self._box(place), self._table
         strips.draw_footage(canvas, box.within(_BORDER), self._footage[row], self._skeleton_height)
         canvas.frame(box, colour, _BORDER)
         who, where = (strips.shortened(name, _LONGEST) for name in (table.pid_name(row), table.camera_name(row)))
-        lines = [f"{words[0]}   {who} · cam {where}", *words[1:]]
-        lines += [f"outfit {int(table.clothes_N[row])}"] if table.clothes_N[row] >= 0 else []
+        outfit = [f"outfit {table.clothes_N[row] if table.clothes_N[row] >= 0 else '-'}"] if table.has_clothes else []
+        lines = [f"{words[0]}   {who} · cam {where}", *outfit, *words[1:]]
         for number, text in enumerate(lines):
             y = box.y + box.height + 11 + number * _LINE
             canvas.text(box.middle[0], y, text, 11 if number == 0 else 10.5, INK if number == 0 else SOFT, "center")

@@ -4,6 +4,7 @@ A number never travels without its protocol: every line carries it, with the que
 Legend: Q queries, G gallery rows, W weights.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,12 @@ class Results:
     @property
     def protocol(self) -> str:
         """Its name, also where the settings name the file that describes it."""
-        return protocol(self.settings.protocol).name
+        return self.rules.name
+
+    @cached_property
+    def rules(self) -> Protocol:
+        """The protocol itself."""
+        return protocol(self.settings.protocol)
 
     @property
     def plain(self) -> Ranking:
@@ -91,6 +97,16 @@ class Results:
         return any(ranking.name == "reranked" for ranking in self.rankings)
 
     @cached_property
+    def test_data(self) -> str:
+        """Hash of what is ranked: the tracklets of queries and gallery, and their labels."""
+        digest = hashlib.sha256()
+        for rows, labels in ((self.query_rows, self.query), (self.gallery_rows, self.gallery)):
+            digest.update("\n".join(self.table.keys_N[rows].tolist()).encode())
+            for array in (labels.pids, labels.camids, labels.clothes):
+                digest.update(b"-" if array is None else array.tobytes())
+        return digest.hexdigest()[:16]
+
+    @cached_property
     def camera_names(self) -> dict[int, str]:
         """By number, of all that queries and gallery are from."""
         rows = np.concatenate([self.query_rows, self.gallery_rows]).tolist()
@@ -100,7 +116,7 @@ class Results:
     def subsets(self) -> dict[str, NDArray[np.bool_]]:
         """Which queries (Q,) each part of the table averages over."""
         chosen = {"all": np.ones(len(self.query), dtype=bool)}
-        if self.table.has_clothes and protocol(self.settings.protocol).clothes == "any":
+        if self.table.has_clothes and self.rules.clothes == "any":
             chosen["clothes changed"] = clothes_changed(self.query, self.gallery)
         return chosen
 
@@ -119,6 +135,7 @@ class Results:
                 **{f"rank-{k}": number(scores.rank(k)) for k in RANKS},
                 "used": scores.num_queries,
                 "skipped": scores.num_skipped,
+                "without_positive": int(np.count_nonzero(scores.first_hit_Q == 0)),
                 "gallery": scores.num_gallery,
                 "protocol": scores.protocol,
             }
@@ -134,18 +151,22 @@ class Results:
         rows = []
         for line in self.lines():
             mAP, *ranks = ("-" if line[name] is None else f"{100 * line[name]:.1f}" for name in metrics)
-            low_high = "-".join(f"{100 * end:.0f}" for end in line["mAP_interval"] or ())
+            low_high = "-".join(f"{100 * end:.0f}" for end in line["mAP_interval"] or ()) or "-"
             rows.append([line["queries"], NAMES[line["stream"]], mAP, low_high, *ranks, line["used"], line["skipped"]])
         return f"{text_table(header, rows)}\n{self.caption()}"
 
     def caption(self) -> str:
         """Protocol, gallery, fusion and re-ranking in a sentence each."""
-        pids, rules = self.gallery.pids, protocol(self.settings.protocol)
+        pids, rules = self.gallery.pids, self.rules
         junk, distractors = int((pids == JUNK_PID).sum()), int((pids == DISTRACTOR_PID).sum())
         parts = [
             f"protocol {rules.name}: gallery of {len(pids)} tracklets ({junk} junk, {distractors} distractors), "
             f"AP by {'the trapezoid rule' if rules.ap == 'trapezoid' else 'mean precision'}, {_left_out(rules)}"
         ]
+        if rules.average == "all":
+            first_hit_Q = self.rankings[0].scores.first_hit_Q
+            without = np.count_nonzero(first_hit_Q == 0)
+            parts[0] += f", queries without a positive count as 0 ({without} of {len(first_hit_Q)})"
         if self.fusion is not None:
             how = "as given" if self.fusion.curve_W2 is None else "chosen on identities held out of training"
             parts.append(f"fusion: {self.fusion.normalisation}, weight of SMIN {self.fusion.weight:.2f}, {how}")
@@ -172,17 +193,22 @@ class Results:
 
 
 def _left_out(rules: Protocol) -> str:
-    """Which rows of the query's own identity are not ranked."""
-    said = ["same camera ignored" if rules.ignore_same_camera else "cameras not looked at"]
+    """Which tracklets are too short, and which rows of the query's own identity are not ranked."""
+    said = [f"only tracklets of {rules.min_length} frames or more"] if rules.min_length > 1 else []
+    said.append("same camera ignored" if rules.ignore_same_camera else "cameras not looked at")
     if rules.clothes != "any":
         said.append("same clothes ignored" if rules.clothes == "other" else "other clothes ignored")
     return ", ".join(said)
 
 
 def _interval(scores: Scores) -> list[float] | None:
-    """Of the mAP, over the queries that count."""
-    used_Q = scores.counted_Q
-    return list(bootstrap_interval(scores.ap_Q[used_Q])) if used_Q.any() else None
+    """Of the mAP, over the queries that count; one alone says nothing of others."""
+    return list(bootstrap_interval(scores.ap_Q[scores.counted_Q])) if scores.num_queries > 1 else None
+
+
+def queries(count: int) -> str:
+    """So many, in words."""
+    return f"{count} {'query' if count == 1 else 'queries'}"
 
 
 def number(value: float) -> float | None:

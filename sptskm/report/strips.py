@@ -221,14 +221,14 @@ def spread(length: int, count: int) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class Footage:
-    """What can be shown of a tracklet: frames with the outlines of their masks, and a skeleton (V, 4) of its middle."""
+    """What can be shown of a tracklet: frames with the outlines of their masks, and a skeleton (V, 4)."""
 
     images: list[Image]
     skeleton_V4: Floats | None
 
 
 def read_footage(table: Tracklets, row: int) -> Footage:
-    """Three frames spread over a tracklet, and the skeleton of its middle; without what cannot be read."""
+    """Three frames spread over a tracklet, and the skeleton nearest to its middle; without what cannot be read."""
     length = int(table.lengths[row])
     images = [frame_of(table, row, frame) for frame in spread(length, FRAMES_SHOWN)]
     return Footage([image for image in images if image is not None], skeleton_of(table, row, length // 2))
@@ -247,9 +247,14 @@ def frame_of(table: Tracklets, row: int, frame: int) -> Image | None:
 
 
 def skeleton_of(table: Tracklets, row: int, frame: int) -> Floats | None:
-    """The skeleton (V, 4) of a frame; None without one that can be drawn."""
-    (skeleton_V4,) = read_skeletons(table, row, [frame], strict=False)
-    return skeleton_V4 if usable(skeleton_V4) else None
+    """The skeleton (V, 4) of a frame, or of that nearest to it; None where the tracklet has none that can be drawn."""
+    for frames in ([frame], range(int(table.lengths[row]))):  # all are read only where they must be
+        skeletons_KV4 = read_skeletons(table, row, frames, strict=False)
+        found_K = np.flatnonzero(usable(skeletons_KV4))
+        if found_K.size:
+            nearest = min(found_K.tolist(), key=lambda place: abs(frames[place] - frame))
+            return skeletons_KV4[nearest]
+    return None
 
 
 def draw_footage(canvas: Canvas, box: Box, footage: Footage, skeleton_height: int) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sptskm.atomic import write_bytes, write_text
+from sptskm.config import DEFAULTS
 from sptskm.configfile import to_dict
 from sptskm.evaluation import CameraWeights, Reranking, Rows
 from sptskm.report.features import write_features
 from sptskm.report.page import REPORT, page
-from sptskm.report.pictures import Picture, pictures
+from sptskm.report.pictures import PICTURES, Picture, pictures
 from sptskm.report.projector import write_projector
 from sptskm.report.provenance import code_state, versions
 from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, Ranking, Results, number
@@ -28,26 +29,41 @@ log = logging.getLogger(__name__)
 def write(results: Results, out: Path) -> None:
     """results.json, features, the report and TensorBoard pages below `out`; the test set counts one more look."""
     out.mkdir(parents=True, exist_ok=True)
+    _remove_earlier(out)
     looks = _count_look(out / "test_evaluations.json")
     table, test = results.table, results.table.test
     labels = Rows(table.pids_N[test], table.camids_N[test], table.clothes_N[test])
     for features in results.features:
-        write_features(out / f"features-{features.stream}.npz", features, labels)
+        network = results.provenance[features.stream]["network"]
+        write_features(out / f"features-{features.stream}.npz", features, labels, network)
     saved = _json(results, looks)
     write_text(out / RESULTS, json.dumps(saved, indent=1))
     write_text(out / QUERIES, _queries(results))
     drawn = pictures(results)
     for picture in drawn:
-        write_bytes(out / f"{picture.name.replace(' ', '-')}.png", picture.png)
+        write_bytes(out / _file(picture.name), picture.png)
     write_text(out / REPORT, page(results, saved, drawn))
     _write_board(results, drawn, out)
     log.info("report: %s", out / REPORT)
+
+
+def _remove_earlier(out: Path) -> None:
+    """What another evaluation, perhaps of more streams, has written here; nobody else's files are touched."""
+    features = (f"features-{stream}.npz" for stream in DEFAULTS)
+    for name in (RESULTS, QUERIES, REPORT, *features, *map(_file, PICTURES)):
+        (out / name).unlink(missing_ok=True)
+
+
+def _file(picture: str) -> str:
+    return f"{picture.replace(' ', '-')}.png"
 
 
 def _json(results: Results, looks: int) -> dict[str, Any]:
     fusion = results.fusion
     return {
         "protocol": results.protocol,
+        "rules": dict(vars(results.rules)),
+        "test_data": results.test_data,
         "results": results.lines(),
         "cmc": {ranking.name: list(map(number, ranking.scores.cmc)) for ranking in results.rankings},
         "fusion": fusion
@@ -61,6 +77,7 @@ def _json(results: Results, looks: int) -> dict[str, Any]:
         "reranking": {"of": results.plain.name, **vars(Reranking())} if results.reranked else None,
         "test_evaluations": looks,
         "provenance": results.provenance,
+        "settings": to_dict(results.settings),
         "configs": {config.stream: to_dict(config) for config in results.configs},
         "versions": versions(),
         "code": code_state(),
@@ -92,7 +109,13 @@ def _queries(results: Results) -> str:
 
 def _count_look(path: Path) -> int:
     """How often the test set was evaluated into this folder, this time included."""
-    dates = json.loads(path.read_text()) if path.is_file() else []
+    try:
+        dates = json.loads(path.read_text()) if path.is_file() else []
+    except ValueError:
+        dates = None
+    if not isinstance(dates, list):
+        log.warning("%s: is damaged, the looks at the test set are counted from 1 again", path)
+        dates = []
     dates.append(datetime.now(timezone.utc).isoformat(timespec="seconds"))
     write_text(path, json.dumps(dates, indent=1))
     return len(dates)

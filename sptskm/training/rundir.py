@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,15 @@ def read_state(path: Path) -> State | None:
     except Exception as error:  # truncated zips raise whatever their reader meets first
         log.warning("checkpoint %s cannot be read and is passed over (%s)", path, str(error).splitlines()[0])
         return None
+
+
+def fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
+    """A short hash of a network's weights and their names; features carry that of the network that made them."""
+    digest = blake2b(digest_size=8)
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode() + b"\0")
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _sync_folder(path: Path) -> None:

@@ -28,9 +28,7 @@ def score(
     elsewhere = None if world.device.type == "cpu" else partial(multiply_on, world.device)
     prepared = SquaredDistances(gallery_features_GD, elsewhere)
     own = evaluate_features(query_features_QD[rows], prepared, query.part(rows), gallery, protocol)
-    parts = world.collect((own.ap_Q, own.first_hit_Q))
-    ap_Q, first_hit_Q = (np.concatenate([part[which] for part in parts]) for which in (0, 1))
-    return Scores(ap_Q, first_hit_Q, len(gallery), own.protocol)
+    return Scores.joined(world.collect(own))
 
 
 def multiply_on(device: torch.device, strip_DS: Doubles) -> Callable[[Doubles], Doubles]:

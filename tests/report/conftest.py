@@ -60,7 +60,7 @@ def _results(table: Tracklets, streams: Sequence[str], settings: Final, folder: 
         configs=[small_config(stream, Path("data"), folder / stream) for stream in streams],
         settings=settings,
         provenance={
-            stream: {"fingerprint": "f" * 16, "split": "s" * 16, "step": 12, "held_out_mAP": mAP}
+            stream: {"fingerprint": "f" * 16, "split": "s" * 16, "network": "n" * 16, "step": 12, "held_out_mAP": mAP}
             for stream, mAP in zip(streams, (0.1234, -1.0), strict=False)
         },
     )

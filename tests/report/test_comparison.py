@@ -9,6 +9,7 @@ import pytest
 
 from sptskm.cli import main
 from sptskm.data import DataError
+from sptskm.evaluation import PROTOCOLS
 from sptskm.report.comparison import compare, read_judged, summary
 
 Judgement = dict[str, tuple[float | None, int]]  # AP and first hit by query
@@ -21,12 +22,21 @@ def write_evaluation(folder: Path, streams: dict[str, Judgement], **others: obje
     for stream, judged in streams.items():
         aps = [ap for ap, _ in judged.values() if ap is not None]
         hits = [first == 1 for ap, first in judged.values() if ap is not None]
-        metrics = {"mAP": float(np.mean(aps)), **{f"rank-{k}": float(np.mean(hits)) for k in (1, 5, 10, 20)}}
-        lines.append({"queries": "all", "stream": stream, "gallery": 9, **metrics})
-    results = {"protocol": "mars-official", "results": lines, "test_evaluations": 2, **others}
+        shares = {f"rank-{k}": float(np.mean(hits)) if hits else None for k in (1, 5, 10, 20)}
+        metrics = {"mAP": float(np.mean(aps)) if aps else None, **shares}
+        counts = {"used": len(aps), "skipped": len(judged) - len(aps)}
+        lines.append({"queries": "all", "stream": stream, **counts, **metrics})
+    results = {
+        "protocol": "mars-official",
+        "rules": vars(PROTOCOLS["mars-official"]),
+        "test_data": "f" * 16,
+        "results": lines,
+        "test_evaluations": 2,
+        **others,
+    }
     (folder / "results.json").write_text(json.dumps(results))
     with (folder / "queries.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         judgements = [f"{stream}_{what}" for stream in streams for what in ("ap", "first_hit")]
         writer.writerow(["tracklet", "pid", "camera", "clothes_changed", *judgements])
         for number, key in enumerate(next(iter(streams.values()))):
@@ -56,7 +66,8 @@ def test_what_is_better_and_for_how_many_queries(tmp_path: Path, capsys: pytest.
     assert "+10.0" in lines[2]
     assert lines[2].split()[-4:] == ["0.0001", "40", "0", "0"]
     assert [line.split()[1] for line in lines[2:6]] == ["all", "all", "clothes", "clothes"]
-    assert lines[6].startswith("protocol mars-official, 40 queries")
+    assert lines[6] == "protocol mars-official, 40 queries"
+    assert lines[7].startswith("interval: bootstrap over queries; p: paired permutation test")
 
 
 def test_the_queries_that_change_most_are_named(tmp_path: Path) -> None:
@@ -83,16 +94,83 @@ def test_a_query_that_is_skipped_on_either_side_does_not_count(tmp_path: Path) -
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     a = write_evaluation(tmp_path / "a", {"ssin": many(0)})
-    other = write_evaluation(tmp_path / "b", {"ssin": many(0)}, protocol="torchreid")
     fewer = write_evaluation(tmp_path / "c", {"ssin": dict(list(many(0).items())[1:])})
-    with pytest.raises(DataError, match=r"mars-official with 9 gallery rows and b:ssin of torchreid"):
-        compare(str(a), str(other))
     with pytest.raises(DataError, match=r"a:ssin and c:ssin are of different queries \(1, such as T00\)"):
         compare(str(a), str(fewer))
-    with pytest.raises(DataError, match=r"protocols mars-official and torchreid, wanted one"):
-        summary([a, other])
     with pytest.raises(FileNotFoundError, match=r"results.json: no such file, wanted a folder that `sptskm evaluate`"):
         compare(str(a), str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        (
+            {"rules": {**vars(PROTOCOLS["mars-official"]), "min_length": 30}},
+            r"differ in min_length \(0 and 30\), wanted",
+        ),
+        ({"test_data": "0" * 16}, f"differ in test data \\({'f' * 16} and {'0' * 16}\\), wanted"),
+    ],
+)
+def test_other_rules_of_one_name_and_other_test_data_are_neither_compared_nor_summed_up(
+    tmp_path: Path, others: dict[str, object], words: str
+) -> None:
+    a = write_evaluation(tmp_path / "a", {"ssin": many(0)})
+    b = write_evaluation(tmp_path / "b", {"ssin": many(0)}, **others)
+    with pytest.raises(DataError, match=words):
+        compare(str(a), str(b))
+    with pytest.raises(DataError, match=words):
+        summary([a, b])
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"protocol": "x"}', '{"protocol": "mars-official", "rul'])
+def test_damaged_results_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    folder = write_evaluation(tmp_path / "a", {"ssin": many(0)})
+    (folder / "results.json").write_text(content)
+    for arguments in (["compare", str(folder), str(folder)], ["summary", str(folder)]):
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        assert said == f"sptskm: {folder}/results.json: is damaged, wanted the file as `sptskm evaluate` wrote it\n"
+
+
+def test_results_that_do_not_tell_their_rules_are_to_be_evaluated_again(tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path / "a", {"ssin": many(0)})
+    saved = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps({k: saved[k] for k in saved if k != "rules"}))
+    with pytest.raises(DataError, match=r"results.json: does not tell its rules and test data, .*: evaluate again"):
+        summary([folder])
+
+
+@pytest.mark.parametrize("cut", [1, 2, 9, 40, 3000])
+def test_lines_that_are_cut_off_are_told(tmp_path: Path, cut: int) -> None:
+    """Within the last number, before it, between lines, with the header."""
+    folder = write_evaluation(tmp_path / "a", {"ssin": many(0)})
+    lines = (folder / "queries.csv").read_bytes()
+    (folder / "queries.csv").write_bytes(lines[:-cut])
+    with pytest.raises(DataError, match=r"queries.csv: is damaged"):
+        compare(str(folder), str(folder))
+    (folder / "queries.csv").write_bytes(lines[: lines.rindex(b"T")])
+    with pytest.raises(DataError, match=r"queries.csv: is damaged"):
+        compare(str(folder), str(folder))
+
+
+def test_a_ranking_may_be_spelled_as_the_tables_do_and_a_path_may_hold_a_colon(tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path / "12:30", {"ssin": many(0), "smin": many(0.1)})
+    assert read_judged(f"{folder}:SMIN").name == "12:30:smin"
+    assert read_judged(str(folder)).name == "12:30:ssin"
+    with pytest.raises(DataError, match=r"12:30: has no ranking other, wanted one of ssin, smin"):
+        read_judged(f"{folder}:other")
+
+
+def test_what_is_not_there_is_a_dash(tmp_path: Path) -> None:
+    single = write_evaluation(tmp_path / "a", {"ssin": {"T0": (0.25, 4)}}, test_evaluations=1)
+    nobody = write_evaluation(tmp_path / "b", {"ssin": {"T0": (None, 0)}})
+    assert "25.0 ± -" in summary([single])
+    assert summary([single]).endswith("test was evaluated 1 time")
+    assert summary([nobody]).splitlines()[2].split() == ["all", "SSIN", "-", "-", "-", "-", "-", "1"]
+    assert summary([single, nobody]).splitlines()[2].split()[2] == "-"
+    told = compare(str(single), str(single)).splitlines()
+    assert told[2].split()[-5:] == ["-", "1.0000", "0", "0", "1"]
+    assert "protocol mars-official, 1 query" in told
 
 
 def test_seeds_are_summed_up_as_mean_and_standard_deviation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

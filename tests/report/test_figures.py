@@ -23,7 +23,7 @@ from sptskm.data.mars import MarsFolders
 from sptskm.data.tracklets import Modality
 from sptskm.report.figures import BLUE, GREEN, ORANGE, PURPLE, clip_sheet, cmc_figure, skeleton_sheet, weight_figure
 from sptskm.report.ranked import COLOURS, QUERY, Outcome, Ranked, Result, ranked_grid
-from sptskm.report.strips import INK, LEFT_LIMBS, LINE, RIGHT_LIMBS, Colour, Image
+from sptskm.report.strips import INK, LEFT_LIMBS, LINE, RIGHT_LIMBS, Colour, Image, skeleton_of
 
 HIT, MISS, JUNK = (COLOURS[outcome] for outcome in get_args(Outcome))
 LEGEND = 50  # rows above this one hold title and legend
@@ -354,6 +354,30 @@ def test_outfits_get_a_line_of_their_own(table: Tracklets) -> None:
     table.clothes_N[:2] = 3
     assert table.has_clothes
     assert _grid(table, [[1]]).shape[0] > plain.shape[0]
+
+
+def test_the_lines_of_queries_and_results_with_outfits_stand_side_by_side(table: Tracklets) -> None:
+    """Of a search, in which queries have no remarks; text is judged by where it changes."""
+
+    def picture(query: int, found: int) -> Image:
+        table.clothes_N[:2] = query, found
+        return ranked_grid(table, [Ranked(0, [], [Result(1, "right", 1, {"distance": 0.5})])], "title")
+
+    changed = [np.nonzero((picture(*pair) != picture(3, 3)).any(axis=2))[0] for pair in ((8, 3), (3, 8))]
+    assert changed[0].size > 5
+    assert set(changed[0]) == set(changed[1])
+
+
+def test_a_tracklet_whose_middle_has_no_skeleton_shows_the_nearest_that_it_has(table: Tracklets) -> None:
+    nobody = np.full((14, 4), np.nan)
+    assert np.array_equal(skeleton_of(table, 1, 2), skeleton_of(table, 1, 0))  # type: ignore[arg-type]
+    for frame in (1, 2):
+        scipy.io.savemat(table.path(1, frame, "skeletons"), {"new_joint": nobody})
+    scipy.io.savemat(table.path(1, 3, "skeletons"), {"new_joint": 2 * _skeletons(1, 1)[0, :, 0].T})
+    nearest = skeleton_of(table, 1, 2)
+    assert nearest is not None
+    np.testing.assert_allclose(nearest, 2 * _skeletons(1, 1)[0, :, 0].T, rtol=1e-6)
+    assert skeleton_of(table, 4, 2) is None
 
 
 def test_pictures_need_neither_a_display_nor_pyplot() -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from sptskm.config import Final
+from sptskm.evaluation import PROTOCOLS
 from sptskm.report.page import REPORT
+from sptskm.report.pictures import PICTURES
 from sptskm.report.results import Results
 from sptskm.report.selection import first_results
 from sptskm.report.writing import write
@@ -18,6 +20,13 @@ from sptskm.report.writing import write
 Make = Callable[..., Results]
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 HOSTILE = '<script>alert("1 & 2")</script>\t$x$\nmore'
+
+
+@pytest.fixture
+def without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only words and files matter."""
+    monkeypatch.setattr("sptskm.report.writing.pictures", lambda _: [])
+    monkeypatch.setattr("sptskm.report.writing.write_projector", lambda *_: None)
 
 
 class _Reader(HTMLParser):
@@ -75,6 +84,7 @@ def test_a_reranked_result_is_shown_below_the_plain_one_which_stays_the_one_that
     assert content.index('"name">fused</td>') < content.index('"name">reranked</td>')
     assert content.index('alt="camera pairs fused"') < content.index('alt="camera pairs reranked"')
     assert 'alt="distances reranked"' in content
+    assert set(re.findall('alt="(.*?)"', content)) <= set(PICTURES)
     assert "fused: mAP" in reader.text
     assert "Reranked: fused after k-reciprocal re-ranking (k1 20, k2 6" in reader.text
     assert "final.rerank" in reader.text
@@ -92,7 +102,15 @@ def test_the_report_is_whole_and_carries_the_numbers_of_results_json(make: Make,
         assert f"{100 * line['rank-1']:.1f}" in reader.text
     low, high = saved["results"][0]["mAP_interval"]
     assert f"{100 * low:.1f} to {100 * high:.1f}" in reader.text
-    for words in ("mars-official", saved["code"]["modules"], saved["versions"]["torch"], "f" * 16, "s" * 16, "12.3 %"):
+    for words in (
+        "mars-official",
+        saved["code"]["modules"],
+        saved["versions"]["torch"],
+        "f" * 16,
+        "s" * 16,
+        "12.3 %",
+        "step of the weights used",
+    ):
         assert words in reader.text
     assert "-100.0 %" not in reader.text
     assert reader.ids >= {"results", "ranked", "cameras", "distances", "provenance", "glossary"}
@@ -141,3 +159,68 @@ def test_a_second_report_replaces_the_first(make: Make, tmp_path: Path) -> None:
     assert len(list((tmp_path / "projector").glob("events*"))) == 1
     assert (tmp_path / "projector" / "projector_config.pbtxt").read_text().count("tensor_path") == 1
     assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_what_an_evaluation_of_both_streams_has_left_is_not_beside_that_of_one(make: Make, tmp_path: Path) -> None:
+    write(make(), tmp_path)
+    for name in (*(f"{picture.replace(' ', '-')}.png" for picture in PICTURES), "mine.png", "features-mine.npz"):
+        (tmp_path / name).touch()
+    write(make(["smin"]), tmp_path)
+    assert {path.name for path in (*tmp_path.glob("*.png"), *tmp_path.glob("*.npz"))} == {
+        "mine.png",
+        "features-mine.npz",
+        "features-smin.npz",
+    }
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_results_tell_rules_test_data_and_settings_of_the_final_job(make: Make, tmp_path: Path) -> None:
+    results = make(["smin"], Final(normalisation="auto"))
+    reader = _read(results, tmp_path)
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert saved["rules"] == vars(PROTOCOLS["mars-official"])
+    assert saved["test_data"] == results.test_data
+    assert saved["settings"] == vars(Final(normalisation="auto"))
+    assert "keep_queries True, keep_junk True, min_length 0, ignore_same_camera True, ap trapezoid" in reader.text
+
+
+@pytest.mark.usefixtures("without_drawing")
+@pytest.mark.parametrize("content", ["", "{}", '["2026-01-01"'])
+def test_a_damaged_count_of_looks_begins_again_and_loses_no_evaluation(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    (tmp_path / "test_evaluations.json").write_text(content)
+    write(make(["smin"]), tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text())["test_evaluations"] == 1
+    assert f"{tmp_path}/test_evaluations.json: is damaged" in caplog.text
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_queries_without_a_positive_that_count_as_0_are_told(make: Make, tmp_path: Path) -> None:
+    rules = {**vars(PROTOCOLS["mars-standard"]), "name": "mine", "average": "all", "min_length": 5}
+    path = tmp_path / "mine.yaml"
+    path.write_text("".join(f"{name}: {str(value).lower()}\n" for name, value in rules.items()))
+    table = make().table
+    camids_N = table.camids_N.copy()
+    camids_N[table.pids_N == table.pids_N[table.test[table.query[0]]]] = 1  # nobody finds this one again
+    results = make(["smin"], Final(protocol=str(path)), camids_N=camids_N)
+    line = results.lines()[0]
+    assert line["skipped"] == 0 < line["without_positive"] < line["used"]
+    told = f"queries without a positive count as 0 ({line['without_positive']} of {line['used']})"
+    assert told in results.text()
+    reader = _read(results, tmp_path / "out")
+    assert told in reader.text
+    assert "only tracklets of 5 frames or more" in reader.text
+    assert "count nowhere" not in reader.text
+    assert "count nowhere" in _read(make(["smin"]), tmp_path / "out").text
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_one_query_alone_has_no_interval(make: Make, tmp_path: Path) -> None:
+    results = make(["smin"], Final(protocol="mars-standard"), query=make().table.query[:1])
+    assert results.lines()[0]["mAP_interval"] is None
+    assert results.text().splitlines()[2].split()[3] == "-"
+    reader = _read(results, tmp_path)
+    assert "over 1 query against" in reader.text
+    assert "interval" not in reader.text.split("Protocol")[0]

@@ -1,5 +1,6 @@
 """What a table of results says of its protocol, and which rows its pictures show."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,8 @@ from sptskm.config import Final
 from sptskm.evaluation import PROTOCOLS, Rows
 from sptskm.report.results import Ranking, Results
 from sptskm.report.selection import first_results
+
+Make = Callable[..., Results]
 
 
 def made(protocol: str, has_clothes: bool = True) -> Results:
@@ -36,7 +39,7 @@ def made(protocol: str, has_clothes: bool = True) -> Results:
     ("protocol", "left_out"),
     [
         ("mars-official", "AP by the trapezoid rule, same camera ignored"),
-        ("sptskm-smin", "AP by mean precision, cameras not looked at"),
+        ("sptskm-smin", "AP by mean precision, only tracklets of 31 frames or more, cameras not looked at"),
         ("ccvid-general", "AP by mean precision, same camera ignored"),
         ("ccvid-clothes-changing", "AP by mean precision, same camera ignored, same clothes ignored"),
         ("ccvid-same-clothes", "AP by mean precision, same camera ignored, other clothes ignored"),
@@ -68,3 +71,12 @@ def test_pictures_show_the_rows_that_are_ranked(protocol: str, shown: list[int])
     results = made(protocol)
     object.__setattr__(results, "rankings", [ranking])
     assert [found.row for found in first_results(results, ranking, 0) if found.rank] == shown
+
+
+def test_what_is_ranked_has_a_hash_that_changes_with_it_and_not_with_the_training_part(make: Make) -> None:
+    results = make()
+    table = results.table
+    training = make(pids_N=np.where(np.arange(len(table)) < table.num_train, table.pids_N + 100, table.pids_N))
+    assert training.test_data == results.test_data
+    assert make(camids_N=table.camids_N + 1).test_data != results.test_data
+    assert make(settings=Final("torchreid")).test_data != results.test_data

@@ -1,0 +1,106 @@
+"""Scores of features under a named protocol, for other data than those of a final job.
+
+Legend: N tracklets, Q queries, B queries of a block, G gallery rows, D embedding.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.config import ConfigError, Final
+from sptskm.data import DataError, Tracklets
+from sptskm.evaluation import Features, Rows, Scores, align, check_judging, evaluate, protocol, select
+from sptskm.evaluation.distances import TILE, SquaredDistances
+from sptskm.report.fused import Fused
+from sptskm.report.results import Ranking, Results
+
+BLOCK = 4 * TILE
+Distances = Callable[[slice], NDArray[np.float64]]
+"""Those (B, G) of some queries to the gallery."""
+
+
+def score(
+    table: Tracklets, settings: Final, first: Features, smin: Features | None = None, fused: Fused | None = None
+) -> Results:
+    """What the test tracklets of a table are worth by features of one stream, or of both and their fusion.
+
+    Of the results there are the scores, over blocks of queries: distances are not kept. Raises ConfigError and
+    DataError where features, data and protocol do not belong together.
+    """
+    check_judging(settings, table)
+    if (smin is None) != (fused is None):
+        raise ConfigError("features of SMIN and a fusion are wanted together, found one of them")
+    streams = [_of_test(features, table) for features in (first, smin) if features is not None]
+    test = table.test
+    query_rows, gallery_rows = select(protocol(settings.protocol), table.pids_N[test], table.lengths[test], table.query)
+    query, gallery = (
+        Rows(table.pids_N[rows], table.camids_N[rows], table.clothes_N[rows] if table.has_clothes else None)
+        for rows in (test[query_rows], test[gallery_rows])
+    )
+    ways = {features.stream: _alone(features, query_rows, gallery_rows) for features in streams}
+    if fused is not None:
+        ways["fused"] = _fused(fused, streams[0], align(*streams), query_rows, gallery_rows)
+    rankings = [
+        Ranking(name, np.empty((len(query), 0)), _scores(distances, query, gallery, settings.protocol))
+        for name, distances in ways.items()
+    ]
+    places = test[query_rows], test[gallery_rows]
+    return Results(table, *places, query, gallery, rankings, None, streams, [], settings, {})
+
+
+def _of_test(features: Features, table: Tracklets) -> Features:
+    """Those of the test tracklets, in their order."""
+    wanted_N = table.keys_N[table.test]
+    if features.fingerprint != table.fingerprint or not np.isin(wanted_N, features.keys_N).all():
+        raise DataError(
+            f"the {features.stream} features are not of these data (fingerprints {features.fingerprint} and "
+            f"{table.fingerprint}), wanted those of `sptskm extract` on them"
+        )
+    order = np.argsort(features.keys_N)
+    rows_N = order[np.searchsorted(features.keys_N, wanted_N, sorter=order)]
+    return replace(
+        features, features_ND=features.features_ND[rows_N], keys_N=wanted_N, valid_N=features.valid_N[rows_N]
+    )
+
+
+def _alone(features: Features, query_rows: NDArray[np.int64], gallery_rows: NDArray[np.int64]) -> Distances:
+    """Of one stream; a tracklet without input is infinitely far."""
+    features_ND = _known(features)
+    prepared, valid_G = SquaredDistances(features_ND[gallery_rows]), features.valid_N[gallery_rows]
+
+    def block(chosen: slice) -> NDArray[np.float64]:
+        rows = query_rows[chosen]
+        distance_BG = prepared.to(features_ND[rows])
+        distance_BG[~(features.valid_N[rows][:, None] & valid_G)] = np.inf
+        return distance_BG
+
+    return block
+
+
+def _fused(
+    fused: Fused, ssin: Features, smin: Features, query_rows: NDArray[np.int64], gallery_rows: NDArray[np.int64]
+) -> Distances:
+    """Of both streams; pairs without skeletons by SSIN."""
+    everybody = replace(smin, valid_N=np.ones(len(smin), np.bool_), features_ND=_known(smin))
+    first, second = (_alone(fused.compared(one), query_rows, gallery_rows) for one in (ssin, everybody))
+
+    def block(chosen: slice) -> NDArray[np.float64]:
+        both_BG = smin.valid_N[query_rows[chosen]][:, None] & smin.valid_N[gallery_rows]
+        return fused.distance.of(first(chosen), second(chosen), both_BG)
+
+    return block
+
+
+def _known(features: Features) -> NDArray[np.float32]:
+    """Features (N, D), zero where there was no input."""
+    return np.where(features.valid_N[:, None], features.features_ND, np.float32(0))
+
+
+def _scores(distances: Distances, query: Rows, gallery: Rows, name: str) -> Scores:
+    parts = []
+    for start in range(0, len(query), BLOCK):
+        chosen = slice(start, start + BLOCK)
+        parts.append(evaluate(distances(chosen), query.part(np.arange(len(query))[chosen]), gallery, name))
+    return Scores.joined(parts)

@@ -1,0 +1,91 @@
+"""Features of any labelled data set, scored as a final job would."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sptskm.cli import main
+from sptskm.config import ConfigError, Final
+from sptskm.data import DataError, Tracklets, read_mars
+from sptskm.evaluation import (
+    Features,
+    FusedDistance,
+    Rows,
+    StreamDistances,
+    evaluate,
+    protocol,
+    select,
+    stream_distances,
+)
+from sptskm.report.features import write_features
+from sptskm.report.fused import Fused
+from sptskm.score import score
+
+NAME = "torchreid"
+
+
+def made_up(table: Tracklets, stream: str) -> Features:
+    """Of all tracklets, in another order than the table's; every fifth has no input in SMIN."""
+    rng = np.random.default_rng([len(stream), ord(stream[1])])
+    order = rng.permutation(len(table))
+    features_ND = (rng.normal(size=(len(table), 6)) + table.pids_N[order, None]).astype(np.float32)
+    valid_N = np.arange(len(table)) % 5 > 0 if stream == "smin" else np.ones(len(table), bool)
+    features_ND[~valid_N] = np.nan
+    return Features(features_ND, table.keys_N[order], valid_N, table.fingerprint, stream)
+
+
+def as_a_whole(table: Tracklets, *streams: Features) -> tuple[StreamDistances, Rows, Rows]:
+    """Distances (Q, G) of both streams in the order of the protocol."""
+    test = table.test
+    rows = select(protocol(NAME), table.pids_N[test], table.lengths[test], table.query)
+    distances, flags = [], []
+    for features in streams:
+        place = {key: row for row, key in enumerate(features.keys_N.tolist())}
+        query, gallery = (np.array([place[key] for key in table.keys_N[test[own]]]) for own in rows)
+        known = np.nan_to_num(features.features_ND)
+        flags = [features.valid_N[query], features.valid_N[gallery]]
+        distances.append(stream_distances(known[query], known[gallery], *flags))
+    return StreamDistances(*distances, *flags), *(Rows(table.pids_N[test[r]], table.camids_N[test[r]]) for r in rows)
+
+
+def test_scores_are_those_of_the_whole_matrices(walkers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = read_mars(walkers)
+    ssin, smin = made_up(table, "ssin"), made_up(table, "smin")
+    whole, query, gallery = as_a_whole(table, ssin, smin)
+    fused = Fused(0.3, "zscore", FusedDistance.fitted(whole, 0.3, "zscore"), {"ssin": "a", "smin": "b"})
+    both_QG = whole.valid_query_Q[:, None] & whole.valid_gallery_G
+    wanted = {
+        "ssin": whole.ssin_QG,
+        "smin": whole.smin_QG,
+        "fused": fused.distance.of(whole.ssin_QG, whole.smin_QG, both_QG),
+    }
+    monkeypatch.setattr("sptskm.score.BLOCK", 3)
+    found = score(table, Final(NAME), ssin, smin, fused)
+    assert [ranking.name for ranking in found.rankings] == list(wanted)
+    for ranking in found.rankings:
+        np.testing.assert_array_equal(
+            ranking.scores.ap_Q, evaluate(wanted[ranking.name], query, gallery, NAME).ap_Q, err_msg=ranking.name
+        )
+
+
+def test_the_command_prints_the_table_with_its_protocol(
+    walkers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = read_mars(walkers)
+    path = tmp_path / "features.npz"
+    write_features(path, made_up(table, "ssin"), Rows(table.pids_N, table.camids_N), "a")
+    assert main(["score", str(path), "--data", str(walkers), "--protocol", NAME]) == 0
+    assert "protocol torchreid: gallery of" in capsys.readouterr().out
+    assert main(["score", str(path), "--data", str(walkers), "--protocol", "mars"]) == 2
+    assert "unknown protocol 'mars'" in capsys.readouterr().err
+
+
+def test_what_does_not_belong_together_is_refused(walkers: Path) -> None:
+    table = read_mars(walkers)
+    ssin, smin = made_up(table, "ssin"), made_up(table, "smin")
+    with pytest.raises(DataError, match="the ssin features are not of these data"):
+        score(table, Final(NAME), replace(ssin, fingerprint="f" * 16))
+    with pytest.raises(ConfigError, match="SMIN and a fusion are wanted together"):
+        score(table, Final(NAME), ssin, smin)
