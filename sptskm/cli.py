@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sptskm import feature_commands as features
 from sptskm.config import ConfigError, Final
 from sptskm.configfile import apply_overrides, load, load_final, to_yaml
 from sptskm.data import DataError, read_dataset
@@ -113,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--overrides", nargs="*", default=[], metavar="section.key=value")
     evaluate.set_defaults(command=_evaluate)
 
-    _feature_options(commands)
+    features.options(commands)
 
     compare = commands.add_parser("compare", help="two evaluations of the same queries: which is better, and how sure")
     compare.add_argument("a", metavar="FOLDER[:STREAM]", help="folder of an evaluation; a ranking of it")
@@ -124,49 +125,6 @@ def _parser() -> argparse.ArgumentParser:
     summary.add_argument("folders", nargs="+", type=Path, metavar="folder")
     summary.set_defaults(command=_summary)
     return parser
-
-
-def _feature_options(commands: Any) -> None:
-    extract = commands.add_parser("extract", help="embed all tracklets of any data set by a trained run")
-    extract.add_argument("run", type=Path)
-    extract.add_argument(
-        "--data", type=Path, required=True, help="MARS layout, pack or manifest; labels are not needed"
-    )
-    extract.add_argument("--out", type=Path, required=True, metavar="FEATURES.npz")
-    extract.add_argument("--overrides", nargs="*", default=[], metavar="section.key=value")
-    extract.set_defaults(command=_extract)
-
-    score = commands.add_parser("score", help="mAP and CMC of features on the test part of any labelled data set")
-    score.add_argument("features", type=Path, metavar="FEATURES.npz", help="of SSIN, or of one stream alone")
-    score.add_argument("--data", type=Path, required=True)
-    score.add_argument("--smin", type=Path, metavar="FEATURES.npz", help="fuse with these, by --fusion")
-    score.add_argument("--fusion", type=Path, metavar="RESULTS", help="of `evaluate`: fuse as it did")
-    score.add_argument("--protocol", default=Final().protocol, help="name, or a .yaml file (default: %(default)s)")
-    score.set_defaults(command=_score)
-
-    search = commands.add_parser("search", help="the nearest tracklets of a gallery of features")
-    search.add_argument("--gallery", type=Path, required=True, metavar="FEATURES.npz")
-    search.add_argument("--gallery-smin", type=Path, metavar="FEATURES.npz", help="fuse with these, by --fusion")
-    search.add_argument("--query", required=True, help="a tracklet of the gallery, or a .npz file of features")
-    search.add_argument("--query-smin", type=Path, metavar="FEATURES.npz", help="beside a file as --query")
-    search.add_argument("--fusion", type=Path, metavar="RESULTS", help="of `evaluate`: fuse as it did")
-    search.add_argument("--top", type=int, default=10)
-    search.add_argument("--index", action="store_true", help="approximate, by an index that is kept beside the gallery")
-    search.add_argument("--data", type=Path, help="the gallery's data set, for names and the picture")
-    search.add_argument(
-        "--query-data", type=Path, metavar="DATA", help="that of a file as --query, for the picture (default: --data)"
-    )
-    search.add_argument("--out", type=Path, metavar="PICTURE.png", help="draw the results, with --data")
-    search.set_defaults(command=_search)
-
-    export = commands.add_parser("export", help="write a trained run, or both streams, as ONNX")
-    export.add_argument("run", type=Path)
-    export.add_argument("--smin", type=Path, metavar="RUN")
-    export.add_argument(
-        "--fusion", type=Path, metavar="RESULTS", help="of `evaluate`: write its fused distance as well"
-    )
-    export.add_argument("--out", type=Path, required=True, metavar="MODEL.onnx")
-    export.set_defaults(command=_export)
 
 
 def _synth_options(synth: argparse.ArgumentParser) -> None:
@@ -274,69 +232,6 @@ def _train(options: argparse.Namespace) -> int:
 
     enter_step()
     return 0 if train(load(options.file, options.overrides)).finished else EXIT_STOPPED
-
-
-def _extract(options: argparse.Namespace) -> None:
-    from sptskm.extraction import extract_run
-
-    enter_step()
-    with stop_flag() as stop:
-        features = extract_run(options.run, options.data, options.out, options.overrides, stop)
-    if features is not None:
-        without = int((~features.valid_N).sum())
-        print(
-            f"{options.out}: {len(features)} tracklets" + (f", {without} of them without any input" if without else "")
-        )
-
-
-def _score(options: argparse.Namespace) -> None:
-    from sptskm.nearest import read_pair
-    from sptskm.report.fused import read_fused
-    from sptskm.score import score
-
-    pair = read_pair(options.features, options.smin)
-    fused = None if options.fusion is None else read_fused(options.fusion)
-    pair.check(fused)
-    features = pair.first.features, None if pair.smin is None else pair.smin.features
-    print(score(read_dataset(options.data), Final(options.protocol), *features, fused).text())
-
-
-def _search(options: argparse.Namespace) -> None:
-    from sptskm.nearest import Pair, index_beside, read_pair, search
-    from sptskm.report.found import check_picture, write_picture
-    from sptskm.report.fused import read_fused
-
-    _check_search(options)
-    gallery = read_pair(options.gallery, options.gallery_smin)
-    query = read_pair(Path(options.query), options.query_smin) if options.query.endswith(".npz") else options.query
-    fused = None if options.fusion is None else read_fused(options.fusion)
-    names = None if options.data is None else read_dataset(options.data, labelled=False)
-    query_names = names if options.query_data is None else read_dataset(options.query_data, labelled=False)
-    if options.out is not None and names is not None and query_names is not None:
-        asked = query.first if isinstance(query, Pair) else gallery.first
-        check_picture(options.out, (names, gallery.first), (query_names, asked))
-    index = index_beside(options.gallery, options.gallery_smin, fused) if options.index else None
-    found = search(gallery, query, options.top, fused, index)
-    print(found.text(names))
-    if options.out is not None and names is not None:
-        write_picture(options.out, found.picture(names, query_names))
-
-
-def _check_search(options: argparse.Namespace) -> None:
-    """What can be said before a file is opened."""
-    if options.out is not None and options.data is None:
-        raise ConfigError("a picture was asked for by --out, wanted the data set by --data as well")
-    if options.query_data is not None and options.out is None:
-        raise ConfigError("--query-data was given, wanted a picture by --out as well")
-    for name, value in (("smin", options.query_smin), ("data", options.query_data)):
-        if value is not None and not options.query.endswith(".npz"):
-            raise ConfigError(f"--query-{name} was given beside {options.query}, wanted a .npz file as --query")
-
-
-def _export(options: argparse.Namespace) -> None:
-    from sptskm.export import export
-
-    print("\n".join(map(str, export(options.run, options.out, options.smin, options.fusion))))
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from sptskm.search.space import Rules
 ROOMS = [
     "launch",
     "cli",
+    "feature_commands",
     "final",
     "export",
     "nearest",
@@ -38,7 +39,7 @@ ROOMS = [
     "atomic",
     "sptskm",
 ]
-NO_TORCH = ["sptskm/evaluation", "sptskm/config.py", "sptskm/cli.py", "launch"]
+NO_TORCH = ["sptskm/evaluation", "sptskm/config.py", "sptskm/cli.py", "sptskm/feature_commands.py", "launch"]
 HOME = {
     "submitit": "launch",
     "ray": "launch",
@@ -46,7 +47,7 @@ HOME = {
     "torch.distributed": "sptskm/training/world.py",
     "SummaryWriter": "sptskm/report",
 }
-SPEAKING = ["sptskm/cli.py", "launch", "benchmarks"]
+SPEAKING = ["sptskm/cli.py", "sptskm/feature_commands.py", "launch", "benchmarks"]
 FORBIDDEN = {"weights_only": False, "shell": True, "allow_pickle": True}
 
 MODULES = {
