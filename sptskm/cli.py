@@ -261,9 +261,7 @@ def _explained(data: Path, name: str) -> str:
     from sptskm.report.console import table as text_table
 
     rules, table = protocol(name), read_dataset(data)
-    test = table.test
-    labels = Rows(table.pids_N[test], table.camids_N[test], table.clothes_N[test] if table.has_clothes else None)
-    found = explain(rules, labels, table.lengths[test], table.query)
+    found = explain(rules, Rows.of(table, table.test), table.lengths[table.test], table.query)
     return f"{text_table(*found.counts())}\n\n{text_table(*found.cameras())}"
 
 

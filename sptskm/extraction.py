@@ -22,7 +22,7 @@ from sptskm.report.features import write_features
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir, fingerprint
-from sptskm.training.setup import rows_of, versions
+from sptskm.training.setup import versions
 from sptskm.training.signals import StopFlag
 from sptskm.training.streams import stream_of
 from sptskm.training.world import World, join
@@ -79,7 +79,7 @@ def extract_run(
 
 def _labels(table: Tracklets) -> Rows:
     """Of all rows; a camera that is not said is -1."""
-    labels = rows_of(table, np.arange(len(table)))
+    labels = Rows.of(table, np.arange(len(table)))
     unsaid = [camera for camera, name in table.camera_names.items() if name == UNSAID]
     return replace(labels, camids=np.where(np.isin(labels.camids, unsaid), -1, labels.camids))
 

@@ -37,7 +37,7 @@ from sptskm.evaluation import (
     select,
     stream_distances,
 )
-from sptskm.report.fused import unit_length
+from sptskm.report.fused import compared
 from sptskm.report.insight import Insight
 from sptskm.report.results import Fusion, Ranking, Results
 from sptskm.report.writing import write
@@ -45,7 +45,7 @@ from sptskm.training.explain import explain
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir, fingerprint
-from sptskm.training.setup import Setup, rows_of
+from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag
 from sptskm.training.world import World, join
 
@@ -80,15 +80,10 @@ class Part:
 
     def fusable(self, ssin: Features, smin: Features, kind: Normalisation) -> StreamDistances:
         """Distances of both streams, of unit features where these are to be concatenated, and who has a skeleton."""
-        ssin, smin = _compared(ssin, kind), _compared(smin, kind)
+        ssin, smin = compared(ssin, kind), compared(smin, kind)
         return StreamDistances(
             self.alone(ssin), self.alone(smin), smin.valid_N[self.query_rows], smin.valid_N[self.gallery_rows]
         )
-
-
-def _compared(features: Features, kind: Normalisation) -> Features:
-    """As their distances are fused: of length 1 where features are concatenated."""
-    return unit_length(features) if kind == "concat" else features
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,10 +217,11 @@ def _extract(config: Config, state: Mapping[str, Any], world: World, stop: StopF
 
 
 def _part(table: Tracklets, rows: NDArray[np.int64], query: NDArray[np.int64], name: str) -> Part:
-    query_rows, gallery_rows = select(protocol(name), table.pids_N[rows], table.lengths[rows], query)
+    rules = protocol(name)
+    query_rows, gallery_rows = select(rules, table.pids_N[rows], table.lengths[rows], query)
     whose = "test" if len(rows) and rows[0] >= table.num_train else "held-out"
-    check_some(protocol(name), whose, len(query_rows), len(gallery_rows))
-    return Part(query_rows, gallery_rows, rows_of(table, rows[query_rows]), rows_of(table, rows[gallery_rows]))
+    check_some(rules, whose, len(query_rows), len(gallery_rows))
+    return Part(query_rows, gallery_rows, Rows.of(table, rows[query_rows]), Rows.of(table, rows[gallery_rows]))
 
 
 def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
@@ -288,7 +284,7 @@ def _reranked(streams: Sequence[Trained], test: Part, fusion: Fusion | None, set
         distances = feature_distances(features.features_ND[rows])
     else:
         kind = cast(Normalisation, fusion.normalisation)
-        ssin, smin = (_compared(stream.test, kind) for stream in streams)
+        ssin, smin = (compared(stream.test, kind) for stream in streams)
         smin = align(ssin, smin)
         parts = ssin.features_ND[rows], smin.features_ND[rows], smin.valid_N[rows]
         distances = fused_distances(*parts, fusion.distance)

@@ -272,8 +272,7 @@ class Pair:
         if self.smin is None or fused is None:
             return Compared.alone(first.features_ND)
         smin = fused.compared(align(first, self.smin.features))
-        known_ND = np.where(smin.valid_N[:, None], smin.features_ND, np.float32(0))
-        return Compared(fused.compared(first).features_ND, known_ND, smin.valid_N)
+        return Compared(fused.compared(first).features_ND, smin.known_ND, smin.valid_N)
 
 
 def read_pair(first: Path, smin: Path | None = None) -> Pair:

@@ -35,10 +35,8 @@ def score(
     streams = [_of_test(features, table) for features in (first, smin) if features is not None]
     test = table.test
     query_rows, gallery_rows = select(protocol(settings.protocol), table.pids_N[test], table.lengths[test], table.query)
-    query, gallery = (
-        Rows(table.pids_N[rows], table.camids_N[rows], table.clothes_N[rows] if table.has_clothes else None)
-        for rows in (test[query_rows], test[gallery_rows])
-    )
+    places = test[query_rows], test[gallery_rows]
+    query, gallery = (Rows.of(table, rows) for rows in places)
     ways = {features.stream: _alone(features, query_rows, gallery_rows) for features in streams}
     if fused is not None:
         ways["fused"] = _fused(fused, streams[0], align(*streams), query_rows, gallery_rows)
@@ -46,7 +44,6 @@ def score(
         Ranking(name, np.empty((len(query), 0)), _scores(distances, query, gallery, settings.protocol))
         for name, distances in ways.items()
     ]
-    places = test[query_rows], test[gallery_rows]
     return Results(table, *places, query, gallery, rankings, None, streams, [], settings, {})
 
 
@@ -67,7 +64,7 @@ def _of_test(features: Features, table: Tracklets) -> Features:
 
 def _alone(features: Features, query_rows: NDArray[np.int64], gallery_rows: NDArray[np.int64]) -> Distances:
     """Of one stream; a tracklet without input is infinitely far."""
-    features_ND = _known(features)
+    features_ND = features.known_ND
     prepared, valid_G = SquaredDistances(features_ND[gallery_rows]), features.valid_N[gallery_rows]
 
     def block(chosen: slice) -> NDArray[np.float64]:
@@ -83,7 +80,7 @@ def _fused(
     fused: Fused, ssin: Features, smin: Features, query_rows: NDArray[np.int64], gallery_rows: NDArray[np.int64]
 ) -> Distances:
     """Of both streams; pairs without skeletons by SSIN."""
-    everybody = replace(smin, valid_N=np.ones(len(smin), np.bool_), features_ND=_known(smin))
+    everybody = replace(smin, valid_N=np.ones(len(smin), np.bool_), features_ND=smin.known_ND)
     first, second = (_alone(fused.compared(one), query_rows, gallery_rows) for one in (ssin, everybody))
 
     def block(chosen: slice) -> NDArray[np.float64]:
@@ -91,11 +88,6 @@ def _fused(
         return fused.distance.of(first(chosen), second(chosen), both_BG)
 
     return block
-
-
-def _known(features: Features) -> NDArray[np.float32]:
-    """Features (N, D), zero where there was no input."""
-    return np.where(features.valid_N[:, None], features.features_ND, np.float32(0))
 
 
 def _scores(distances: Distances, query: Rows, gallery: Rows, name: str) -> Scores:

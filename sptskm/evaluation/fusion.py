@@ -53,6 +53,11 @@ class Features:
     def __len__(self) -> int:
         return len(self.keys_N)
 
+    @property
+    def known_ND(self) -> NDArray[np.float32]:
+        """The features, zero where there was no input."""
+        return np.where(self.valid_N[:, None], self.features_ND, np.float32(0))
+
 
 def align(a: Features, b: Features) -> Features:
     """The features b in the key order of a.

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.data import Tracklets
 from sptskm.evaluation import protocols
 from sptskm.evaluation.distances import TILE, Floats, SquaredDistances
 from sptskm.evaluation.protocols import JUNK, Integers, Protocol
@@ -51,6 +52,12 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.pids)
+
+    @classmethod
+    def of(cls, table: Tracklets, rows: Integers) -> "Rows":
+        """Those of some rows of a table."""
+        clothes = table.clothes_N[rows] if table.has_clothes else None
+        return cls(table.pids_N[rows], table.camids_N[rows], clothes)
 
     def part(self, rows: NDArray[Any]) -> "Rows":
         """Some rows, by number or mask, in that order."""

@@ -33,11 +33,13 @@ class Fused:
 
     def compared(self, features: Features) -> Features:
         """Features (N, D) of one stream as that distance takes them: of length 1 where they are concatenated."""
-        return unit_length(features) if self.normalisation == "concat" else features
+        return compared(features, self.normalisation)
 
 
-def unit_length(features: Features) -> Features:
-    """Every row scaled to length 1; zeros stay."""
+def compared(features: Features, normalisation: str) -> Features:
+    """Features (N, D) as their distances are fused: where they are concatenated of length 1, but for zeros."""
+    if normalisation != "concat":
+        return features
     length_N1 = np.linalg.norm(features.features_ND, axis=1, keepdims=True)
     unit_ND = (features.features_ND / np.where(length_N1 > 0, length_N1, 1)).astype(np.float32)
     return replace(features, features_ND=unit_ND)

@@ -31,8 +31,7 @@ def write(results: Results, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     _remove_earlier(out)
     looks = _count_look(out / "test_evaluations.json")
-    table, test = results.table, results.table.test
-    labels = Rows(table.pids_N[test], table.camids_N[test], table.clothes_N[test])
+    labels = Rows.of(results.table, results.table.test)
     for features in results.features:
         network = results.provenance[features.stream]["network"]
         write_features(out / f"features-{features.stream}.npz", features, labels, network)

@@ -21,7 +21,6 @@ from sptskm.data.packs.staging import stage
 from sptskm.data.sampler import Schedule
 from sptskm.data.skeleton_clips import SkeletonSource
 from sptskm.data.tracklets import IntArray
-from sptskm.evaluation import Rows
 from sptskm.training.precision import Precision
 from sptskm.training.signals import ignore_in_worker
 from sptskm.training.streams import Source, Stream, stream_of
@@ -105,12 +104,6 @@ def start_worker(worker: int) -> None:
     """A loader process computes on one thread and leaves signals to its run."""
     cv2.setNumThreads(0)
     ignore_in_worker(worker)
-
-
-def rows_of(table: Tracklets, rows: IntArray) -> Rows:
-    """Labels of table rows as the evaluation takes them."""
-    clothes = table.clothes_N[rows] if table.has_clothes else None
-    return Rows(table.pids_N[rows], table.camids_N[rows], clothes)
 
 
 def digest(array: IntArray) -> str:

@@ -15,7 +15,7 @@ from sptskm import __version__
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import changed_keys, to_dict, to_yaml
 from sptskm.data.clips import TrainItem
-from sptskm.evaluation import Scores, evaluate, stream_distances
+from sptskm.evaluation import Rows, Scores, evaluate, stream_distances
 from sptskm.report.console import progress
 from sptskm.report.tensorboard import Board
 from sptskm.training.endings import Stopped
@@ -23,7 +23,7 @@ from sptskm.training.extract import extract
 from sptskm.training.meters import Meters
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir, State
-from sptskm.training.setup import Setup, rows_of
+from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag, stop_flag
 from sptskm.training.world import World, join
 
@@ -193,7 +193,7 @@ class Trainer:
         found = extract(self.network, self.setup.stream, source, split.held_out, self.config, self.world, self.stop)
         features, valid, query = found.features_ND, found.valid_N, split.query
         distance_QG = stream_distances(features[query], features, valid[query], valid)
-        labels = rows_of(table, split.held_out[query]), rows_of(table, split.held_out)
+        labels = Rows.of(table, split.held_out[query]), Rows.of(table, split.held_out)
         return evaluate(distance_QG, *labels, VALIDATION_PROTOCOL)
 
     def must_save(self) -> bool:

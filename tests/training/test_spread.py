@@ -8,7 +8,7 @@ from small import on_ranks
 
 from sptskm.evaluation import Rows, evaluate_features
 from sptskm.evaluation.distances import SquaredDistances
-from sptskm.training.scoring import multiply_on, score
+from sptskm.training.spread import evaluate_spread, multiply_on
 from sptskm.training.world import World, join
 
 
@@ -21,7 +21,7 @@ def made_up(num_queries: int) -> tuple[np.ndarray, np.ndarray, Rows, Rows]:
 
 def ranked(num_queries: int) -> tuple[np.ndarray, np.ndarray]:
     with join(1, 1.0) as world:
-        scores = score(*made_up(num_queries), "torchreid", world)
+        scores = evaluate_spread(*made_up(num_queries), "torchreid", world)
     return scores.ap_Q, scores.first_hit_Q
 
 
@@ -34,7 +34,7 @@ def test_every_rank_gets_the_scores_of_all_queries_also_one_that_has_none_to_ran
 
 
 def test_one_process_needs_no_others() -> None:
-    assert score(*made_up(40), "torchreid", World()).mAP == evaluate_features(*made_up(40), "torchreid").mAP
+    assert evaluate_spread(*made_up(40), "torchreid", World()).mAP == evaluate_features(*made_up(40), "torchreid").mAP
 
 
 def test_products_of_another_device_come_back_as_distances() -> None:

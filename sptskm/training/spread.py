@@ -15,7 +15,7 @@ from sptskm.evaluation.distances import TILE, Doubles, Floats, SquaredDistances
 from sptskm.training.world import World
 
 
-def score(
+def evaluate_spread(
     query_features_QD: Floats, gallery_features_GD: Floats, query: Rows, gallery: Rows, protocol: str, world: World
 ) -> Scores:
     """What `evaluate_features` gives, on every rank; all call it alike, and each ranks a share of the queries.
