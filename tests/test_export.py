@@ -14,14 +14,13 @@ from sptskm.cli import main
 from sptskm.config import ConfigError
 from sptskm.configfile import to_dict
 from sptskm.data import DataError, Tracklets, read_mars
-from sptskm.evaluation import Features, FusedDistance, evaluate, squared_distances
+from sptskm.evaluation import Features, FusedDistance, Rows, evaluate, squared_distances
 from sptskm.export import export, export_distance
 from sptskm.extraction import Network, load_network
 from sptskm.report.fused import Fused, read_fused
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir
-from sptskm.training.setup import rows_of
 from sptskm.training.streams import stream_of
 from sptskm.training.world import join
 
@@ -167,7 +166,7 @@ def mAP(table: Tracklets, one: Network) -> float:
         stream = stream_of(one.config)
         source = stream.source(table, table.test, Precision.of("fp32", world.device))
         found = extract(one.model, stream, source, table.test, one.config, world)
-    query, gallery = rows_of(table, table.test[table.query]), rows_of(table, table.test)
+    query, gallery = Rows.of(table, table.test[table.query]), Rows.of(table, table.test)
     return evaluate(squared_distances(found.features_ND[table.query], found.features_ND), query, gallery).mAP
 
 
