@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import Slurm
 from launching import end, processes_with, start, write_configs
+from nodes import Slurm
 from runs import assert_same_end, until, until_training
 from small import on_ranks, small_config
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Slurm, ids
 from launching import ROOT, launch, processes_naming, write_configs
+from nodes import Slurm, ids
 from runs import assert_same_end, end_of, options, until, until_training
 
 from sptskm.training.allocation import port

@@ -5,7 +5,7 @@ import os
 import signal
 from pathlib import Path
 
-from conftest import CLUSTER, Slurm
+from nodes import CLUSTER, Slurm
 from runs import assert_same_end, ended, options, rank_of, until, until_training
 
 from sptskm.data import read_dataset

@@ -4,9 +4,9 @@ import os
 import signal
 from pathlib import Path
 
-from conftest import Slurm, ids
 from launching import launch, processes
 from networks import contents, frames_only, write_posehg3d
+from nodes import Slurm, ids
 from runs import until
 
 from sptskm import cli

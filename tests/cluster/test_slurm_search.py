@@ -6,8 +6,8 @@ import signal
 from pathlib import Path
 
 import yaml
-from conftest import Slurm, ids
 from launching import launch, submitted_rank, write_configs
+from nodes import Slurm, ids
 from runs import until
 from small import training_part
 
