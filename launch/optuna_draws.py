@@ -19,13 +19,13 @@ from sptskm.search import Draw, Search, Settings, Trial, folder_of, ordered, pre
 class OptunaDraws(Searcher):
     """Hands out the streams in turn: first what an earlier search has left unfinished, then new settings."""
 
-    def __init__(self, plan: Plan, found: searches.Searches) -> None:
+    def __init__(self, plan: Plan, searched: searches.Searches) -> None:
         super().__init__(metric="mAP", mode="max")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.found, self.home = found, searches.folder(plan)
+        self.searched, self.home = searched, searches.folder(plan)
         self.home.mkdir(parents=True, exist_ok=True)
         self.studies: dict[str, optuna.Study] = {
-            stream: _study(self.home, search, plan.config(stream)) for stream, search in found.items()
+            stream: _study(self.home, search, plan.config(stream)) for stream, search in searched.items()
         }
         self.left = self._catch_up()
         self.handed_out: dict[str, tuple[str, int]] = {}
@@ -35,12 +35,12 @@ class OptunaDraws(Searcher):
         if self.left:
             asked = self.left.pop(0)
         else:
-            missing = {name: self.found[name].trials - _asked(study) for name, study in self.studies.items()}
+            missing = {name: self.searched[name].trials - _asked(study) for name, study in self.studies.items()}
             stream = max(missing, key=lambda name: missing[name])
             if missing[stream] <= 0:
                 return Searcher.FINISHED
             new = self._ask(stream)
-            settings = drawn(new, self.found[stream].space)
+            settings = drawn(new, self.searched[stream].space)
             new.set_user_attr("settings", settings)
             asked = self._task(stream, new.number, settings)
         self.handed_out[trial_id] = asked["stream"], asked["number"]
@@ -78,12 +78,12 @@ class OptunaDraws(Searcher):
     def _ask(self, stream: str) -> optuna.Trial:
         """The study's next draw, which an interruption before it does not change."""
         study = self.studies[stream]
-        seed = self.found[stream].generator(_asked(study)).integers(2**31)
+        seed = self.searched[stream].generator(_asked(study)).integers(2**31)
         study.sampler = optuna.samplers.TPESampler(seed=int(seed))
         return study.ask()
 
     def _task(self, stream: str, number: int, settings: Settings) -> dict[str, Any]:
-        return {"stream": stream, "number": number, "settings": settings, "epochs": self.found[stream].epochs}
+        return {"stream": stream, "number": number, "settings": settings, "epochs": self.searched[stream].epochs}
 
     def _tell(self, stream: str, number: int, record: Trial | None) -> None:
         if record is None or record.best is None:

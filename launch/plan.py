@@ -43,15 +43,20 @@ class Plan:
         """Where the final job writes."""
         return self.folder / "final"
 
+    @property
+    def logs(self) -> Path:
+        """Where jobs keep their scripts, their copy of the code, and what each rank says."""
+        return self.folder / "jobs"
+
     def farewell(self) -> str:
         """What to type to see the runs; by path where the environment is not activated."""
         program = "tensorboard" if shutil.which("tensorboard") else str(Path(sys.executable).with_name("tensorboard"))
         return f"{program} --logdir {self.folder}"
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
     """The options that every launcher has; overrides may stand before, between and after them (intermixed)."""
-    options = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    options = argparse.ArgumentParser(description=description, epilog=epilog, allow_abbrev=False)
     options.add_argument("--stream", choices=(*STREAMS, "both"), required=True)
     options.add_argument(
         "--config", type=Path, default=Path("configs/mars"), help="folder with ssin.yaml, smin.yaml, final.yaml"

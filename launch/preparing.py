@@ -1,46 +1,22 @@
-"""Masks and skeletons as an array of jobs: `python launch/slurm.py --prepare masks --data DIR --weights FILE`."""
+"""What `--prepare masks --data DIR --weights FILE` means behind any launcher that knows it."""
 
 import argparse
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from submitit.helpers import Checkpointable
-
-from launch.cluster import Cluster
-from launch.submission import Queued, queue, queue_array
 from sptskm.config import ConfigError
-from sptskm.data import DataError, read_dataset
-from sptskm.preparation.command import Wanted, common_options, made
+from sptskm.data import read_dataset
+from sptskm.preparation.command import Wanted, common_options
 from sptskm.preparation.work import home, verify
-from sptskm.report.console import set_up_logging
+
+USAGE = "Masks and skeletons on the cluster: python launch/{}.py --prepare masks --help"
 
 
-@dataclass(frozen=True)
-class PrepareJob(Checkpointable):
-    """One shard; started again it goes on where it was, however it ended."""
-
-    wanted: Wanted
-    shard: int
-
-    def __call__(self) -> str:
-        set_up_logging()
-        text = made(self.wanted, self.shard)
-        print(text)
-        return text
-
-
-@dataclass(frozen=True)
-class VerifyJob(Checkpointable):
-    """Whether all shards together are everything; fails with the list of what is missing, and why."""
-
-    wanted: Wanted
-
-    def __call__(self) -> str:
-        complete, text = verified(self.wanted)
-        if not complete:
-            raise DataError(text)
-        print(text)
-        return text
+def is_asked_for(arguments: Sequence[str] | None) -> bool:
+    """Whether a command line (None: that of this process) is about masks or skeletons."""
+    words = sys.argv[1:] if arguments is None else arguments
+    return any(word.partition("=")[0] == "--prepare" for word in words)
 
 
 def verified(wanted: Wanted) -> tuple[bool, str]:
@@ -49,7 +25,7 @@ def verified(wanted: Wanted) -> tuple[bool, str]:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """What may be typed behind `--prepare` of any launcher that knows it."""
+    """The options that all of them have."""
     options = argparse.ArgumentParser(description="Make masks or skeletons on a cluster.", allow_abbrev=False)
     options.add_argument("--prepare", choices=("masks", "skeletons"), required=True)
     common_options(options)
@@ -74,16 +50,3 @@ def wanted_of(chosen: argparse.Namespace) -> Wanted:
 def jobs_folder(wanted: Wanted) -> Path:
     """Where jobs keep their files, in the data set."""
     return home(wanted.data, wanted.made) / "jobs"
-
-
-def submit(wanted: Wanted, cluster: Cluster) -> Queued:
-    """Queue the shards, each with one process and at most one GPU, and the verification behind all of them."""
-    alone = replace(cluster, nodes=1, gpus_per_node=min(cluster.gpus_per_node, 1), cpu_ranks=1)
-    folder, queued = jobs_folder(wanted), Queued()
-    with queued.all_or_none():
-        jobs = [PrepareJob(wanted, shard) for shard in range(wanted.shards)]
-        for shard, job in enumerate(queue_array(folder, alone, jobs, wanted.made)):
-            queued.add(f"{wanted.made} {shard}", job)
-        after = queued.behind("afterany")
-        queued.add("verify", queue(folder, replace(alone, gpus_per_node=0), VerifyJob(wanted), "verify", after))
-    return queued

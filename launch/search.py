@@ -51,19 +51,21 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load(plan: Plan, file: Path) -> Searches:
+def load(plan: Plan, file: Path, retrain: bool) -> Searches:
     """What a search file says of a plan's streams, checked against their configurations.
 
     Raises ConfigError or FileNotFoundError.
     """
-    found = load_search(file)
+    if retrain and plan.final.camera_weights:
+        raise ConfigError("final.camera_weights is true, but --retrain leaves no held-out identities to choose them on")
+    known = load_search(file)
     for config in plan.configs:
-        if config.stream not in found:
+        if config.stream not in known:
             raise ConfigError(f"{file} has no section {config.stream}, and --stream asks for it")
-        check(found[config.stream], config)
-        if found[config.stream].method == "optuna" and find_spec("optuna") is None:
+        check(known[config.stream], config)
+        if known[config.stream].method == "optuna" and find_spec("optuna") is None:
             raise ConfigError(f"{file}: method is optuna, which is not installed here (pip install optuna)")
-    return {config.stream: found[config.stream] for config in plan.configs}
+    return {config.stream: known[config.stream] for config in plan.configs}
 
 
 def folder(plan: Plan) -> Path:
@@ -144,7 +146,7 @@ def run_trial(trial: Trial, config: Config, search: Search, stop: StopFlag, foll
         recorder.end("ended early" if ended else "finished" if config.train.epochs == search.epochs else "paused")
 
 
-def show(plan: Plan, found: Searches, seconds: float = PAGE_SECONDS) -> None:
+def show(plan: Plan, searched: Searches, seconds: float = PAGE_SECONDS) -> None:
     """Bring the search's page up to date, unless that was done within so many seconds, or is being done.
 
     A search goes on without it where it cannot be written.
@@ -156,7 +158,7 @@ def show(plan: Plan, found: Searches, seconds: float = PAGE_SECONDS) -> None:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         written = max((file.stat().st_mtime for file in home.glob("events.*")), default=0.0)
         if time.time() - written > seconds:
-            write_page(read_trials(home), found, home)
+            write_page(read_trials(home), searched, home)
 
 
 def _lock(path: Path) -> TextIO:
@@ -172,7 +174,7 @@ def best_trials(plan: Plan, trials: Sequence[Trial]) -> dict[str, Trial]:
     return {stream: own[0] for stream, own in found.items()}
 
 
-def conclude(plan: Plan, found: Searches, stop: StopFlag) -> str:
+def conclude(plan: Plan, searched: Searches, stop: StopFlag) -> str:
     """Choose the best trials and how they are fused, and write both down; the table on rank 0, empty on the others.
 
     Every rank calls it alike. Raises ConfigError when a stream has no trial with a score, Stopped, Unreachable.
@@ -183,12 +185,13 @@ def conclude(plan: Plan, found: Searches, stop: StopFlag) -> str:
     trials = read_trials(folder(plan))
     best = best_trials(plan, trials)
     runs = [best[config.stream].folder for config in plan.configs]
-    chosen = fuse_held_out(runs, plan.final, stop) if len(runs) == 2 else None
+    open_to_choice = len(runs) == 2 and plan.final.weight is None
+    chosen = fuse_held_out(runs, plan.final, stop) if open_to_choice else None
     if not is_main():
         return ""
-    winner(plan, found, best, chosen)
-    write_page(trials, found, folder(plan))
-    lines = [text(trials, found), f"best settings: {plan.folder / WINNER}"]
+    winner(plan, searched, best, chosen)
+    write_page(trials, searched, folder(plan))
+    lines = [text(trials, searched), f"best settings: {plan.folder / WINNER}"]
     if chosen is not None:
         scores = ", ".join(f"{name} {mAP:.1%}" for name, mAP in chosen.mAP.items())
         lines.append(f"held-out mAP {scores} ({chosen.normalisation}, weight of SMIN {chosen.weight:.2f})")

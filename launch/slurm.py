@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launch import preparing, snapshot
+from launch import prepare_jobs, preparing, snapshot
 from launch import search as searches
 from launch.cluster import Cluster, construction, load_cluster, parameters
 from launch.plan import STREAMS, Plan, check, make_plan, parser
-from launch.submission import Queued, logs, queue, queue_array
+from launch.submission import Queued, queue, queue_array
 from launch.watch import watch
 from sptskm.cli import EXIT_BAD_INPUT
 from sptskm.config import ConfigError
@@ -26,7 +26,7 @@ from sptskm.config import ConfigError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Submit the plan of a command line, or print what would be submitted."""
-    if "--prepare" in (sys.argv[1:] if arguments is None else arguments):
+    if preparing.is_asked_for(arguments):
         return prepare(arguments)
     chosen = command_line().parse_intermixed_args(arguments)
     try:
@@ -36,18 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.watch and (chosen.dry_run or cluster.executor == "local"):
             raise ConfigError("--watch follows jobs of SLURM, and there will be none")
         plan = make_plan(chosen)
-        found = _search(plan, cluster, chosen)
-        check(searches.blind(plan) if found else plan, dict.fromkeys(STREAMS, cluster.ranks))
+        searched = searched_by(plan, cluster, chosen)
+        check(searches.blind(plan) if searched else plan, dict.fromkeys(STREAMS, cluster.ranks))
         _check_times(plan, cluster)
-        if cluster.executor == "slurm" and not chosen.dry_run and shutil.which("sbatch") is None:
-            raise ConfigError("no sbatch on this machine; --dry-run and --cluster local work without SLURM")
+        if cluster.executor == "slurm" and not chosen.dry_run:
+            _check_scheduler("--dry-run and --cluster local work")
         if chosen.dry_run:
             print(dry_run(plan, cluster))
             return 0
         if cluster.executor == "local":
             return run_here(plan, cluster)
-        queued = submit_search(plan, cluster, found, chosen.retrain) if found else submit(plan, cluster)
-    except (ValueError, FileNotFoundError) as error:
+        queued = submit_search(plan, cluster, searched, chosen.retrain) if searched else submit(plan, cluster)
+    except (ValueError, OSError) as error:
         print(f"launch/slurm.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     print(plan.farewell(), flush=True)
@@ -69,32 +69,37 @@ def prepare(arguments: Sequence[str] | None) -> int:
         cluster = load_cluster(_cluster_file(chosen.cluster))
         if cluster.executor == "local":
             raise ConfigError("--prepare submits an array to SLURM; without one: sptskm prepare")
-        queued = preparing.submit(preparing.wanted_of(chosen), cluster)
-    except (ValueError, FileNotFoundError) as error:
+        wanted = preparing.wanted_of(chosen)
+        _check_scheduler("`sptskm prepare` works")
+        queued = prepare_jobs.submit(wanted, cluster)
+    except (ValueError, OSError) as error:
         print(f"launch/slurm.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     return watch(queued.followed()) if chosen.watch else 0
 
 
-def _search(plan: Plan, cluster: Cluster, chosen: argparse.Namespace) -> searches.Searches | None:
+def searched_by(plan: Plan, cluster: Cluster, chosen: argparse.Namespace) -> searches.Searches | None:
     """The searches that were asked for, if they can be done by arrays of jobs that know nothing of each other."""
     if chosen.search is None:
+        if chosen.retrain:
+            raise ConfigError("--retrain trains what a search has found, wanted --search FILE with it")
         return None
     if chosen.dry_run or cluster.executor == "local":
         raise ConfigError("--search submits arrays to SLURM, which neither --dry-run nor --cluster local do")
-    found = searches.load(plan, chosen.search)
-    for search in found.values():
+    searched = searches.load(plan, chosen.search, chosen.retrain)
+    for search in searched.values():
         if search.method == "optuna" or search.scheduler == "pbt":
             raise ConfigError(
                 f"{chosen.search}: method is {search.method} and scheduler {search.scheduler}, but what the jobs of an "
                 "array try is known before they run: wanted random or grid, without pbt (launch/tune.py knows all)"
             )
-    return {stream: replace(search, workers=cluster.ranks) for stream, search in found.items()}
+    # what a trial is given is in the cluster file; the search file's share of a GPU is for Ray
+    return {stream: replace(search, workers=cluster.ranks, gpus_per_worker=1.0) for stream, search in searched.items()}
 
 
 def command_line() -> argparse.ArgumentParser:
     """What may be typed behind `python launch/slurm.py`."""
-    options = parser("Train and evaluate on a SLURM cluster.")
+    options = parser("Train and evaluate on a SLURM cluster.", preparing.USAGE.format("slurm"))
     options.add_argument(
         "--cluster", default="slurm", help="a file configs/cluster/NAME.yaml, or a path; `local` needs no SLURM"
     )
@@ -102,6 +107,11 @@ def command_line() -> argparse.ArgumentParser:
     options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
     searches.options(options)
     return options
+
+
+def _check_scheduler(otherwise: str) -> None:
+    if shutil.which("sbatch") is None:
+        raise ConfigError(f"no sbatch on this machine; {otherwise} without SLURM")
 
 
 def _check_times(plan: Plan, cluster: Cluster) -> None:
@@ -132,8 +142,8 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
     texts = []
     for name in (*names, "final"):
         after = f"afterok:{':'.join(names)}" if name == "final" else ""
-        wanted = parameters(cluster, name, logs(plan), snapshot.place(logs(plan)), after)
-        printer = Printer(folder=logs(plan), python=construction(cluster)["slurm_python"])
+        wanted = parameters(cluster, name, plan.logs, snapshot.place(plan.logs), after)
+        printer = Printer(folder=plan.logs, python=construction(cluster)["slurm_python"])
         plain = {key.removeprefix("slurm_"): value for key, value in wanted.items()}
         printer.update_parameters(**printer._convert_parameters(plain))
         texts.append(f"# --- {name} ---\n{printer._make_submission_file_text(f'<{name} job>', name)}")
@@ -147,37 +157,37 @@ def submit(plan: Plan, cluster: Cluster) -> Queued:
     queued = Queued()
     with queued.all_or_none():
         for config in plan.configs:
-            queued.add(config.stream, queue(logs(plan), cluster, TrainJob(config, cluster.requeues), config.stream))
+            queued.add(config.stream, queue(plan.logs, cluster, TrainJob(config, cluster.requeues), config.stream))
         after = queued.behind("afterok")
-        queued.add("final", queue(logs(plan), cluster, final_job(plan, cluster.requeues), "final", after))
+        queued.add("final", queue(plan.logs, cluster, final_job(plan, cluster.requeues), "final", after))
     return queued
 
 
-def submit_search(plan: Plan, cluster: Cluster, found: searches.Searches, retrain: bool) -> Queued:
+def submit_search(plan: Plan, cluster: Cluster, searched: searches.Searches, retrain: bool) -> Queued:
     """Queue an array of trials for each stream, the choice among them, and what is done with the best."""
     from launch.trial_jobs import ConcludeJob, FoundJob, RetrainJob, TrialJob
 
     queued, limit = Queued(), cluster.requeues
     with queued.all_or_none():
-        for stream, search in found.items():
+        for stream, search in searched.items():
             left = [
                 searches.trial(plan, search, *one, search.epochs) for one in searches.left(plan, search, search.epochs)
             ]
             if not left:
                 continue
-            jobs = [TrialJob(plan, found, trial, config, limit) for trial, config in left]
-            for (trial, _), job in zip(left, queue_array(logs(plan), cluster, jobs, stream), strict=True):
+            jobs = [TrialJob(plan, searched, trial, config, limit) for trial, config in left]
+            for (trial, _), job in zip(left, queue_array(plan.logs, cluster, jobs, stream), strict=True):
                 queued.add(trial.name, job)
         after = queued.behind("afterany") if queued.jobs else ""
-        queued.add("search", queue(logs(plan), cluster, ConcludeJob(plan, found, limit), "search", after))
+        queued.add("search", queue(plan.logs, cluster, ConcludeJob(plan, searched, limit), "search", after))
         last = ["search"]
         if retrain:
             last = [f"retrain {config.stream}" for config in plan.configs]
             for name, config in zip(last, plan.configs, strict=True):
                 job = RetrainJob(plan, config.stream, limit)
-                queued.add(name, queue(logs(plan), cluster, job, name, queued.behind("afterok", "search")))
+                queued.add(name, queue(plan.logs, cluster, job, name, queued.behind("afterok", "search")))
         job = FoundJob(plan, retrain, limit)
-        queued.add("final", queue(logs(plan), cluster, job, "final", queued.behind("afterok", *last)))
+        queued.add("final", queue(plan.logs, cluster, job, "final", queued.behind("afterok", *last)))
     return queued
 
 
@@ -185,7 +195,7 @@ def run_here(plan: Plan, cluster: Cluster) -> int:
     """Run the jobs through submitit on this machine, whose jobs know no dependencies, and wait for them."""
     from launch.jobs import TrainJob, final_job
 
-    place, limit = logs(plan), cluster.requeues
+    place, limit = plan.logs, cluster.requeues
     training = [queue(place, cluster, TrainJob(config, limit), config.stream) for config in plan.configs]
     if _failed(training):
         return 1

@@ -8,14 +8,8 @@ from typing import Any
 
 from launch import snapshot
 from launch.cluster import Cluster, construction, parameters
-from launch.plan import Plan
 from launch.watch import Followed
 from sptskm.config import ConfigError
-
-
-def logs(plan: Plan) -> Path:
-    """Where submitit keeps its scripts, pickles and each rank's output."""
-    return plan.folder / "jobs"
 
 
 def queue(folder: Path, cluster: Cluster, job: Any, name: str, after: str = "") -> Any:

@@ -18,23 +18,23 @@ from launch import generations
 from launch import search as searches
 from launch.plan import Plan
 from launch.search import Searches
-from launch.trials import Follower, Teams, fit, lead, logs, loss
+from launch.trials import Follower, Teams, fit, lead, loss
 from sptskm.search import Recorder, Score, Search, Trial, folder_of, goes_on, name_of, read_trial, read_trials
 from sptskm.training.signals import StopFlag
 
 
-def sweep(plan: Plan, found: Searches, teams: Teams, stop: StopFlag) -> None:
+def sweep(plan: Plan, searched: Searches, teams: Teams, stop: StopFlag) -> None:
     """Run the trials of all searches that have not come to an end; what they came to is in their records."""
-    follower = SearchFollower(plan, found, teams, stop)
-    searches.show(plan, found, seconds=0)
-    method = next(iter(found.values())).method
+    follower = SearchFollower(plan, searched, teams, stop)
+    searches.show(plan, searched, seconds=0)
+    method = next(iter(searched.values())).method
     if method == "optuna":
         from launch.optuna_draws import OptunaDraws
 
-        _run({}, follower, search_alg=OptunaDraws(plan, found), num_samples=-1)  # until it has no more
+        _run({}, follower, search_alg=OptunaDraws(plan, searched), num_samples=-1)  # until it has no more
         return
-    for generation in range(max(generations.count(search) for search in found.values())):
-        left = [task for search in found.values() for task in _tasks(plan, search, generation)]
+    for generation in range(max(generations.count(search) for search in searched.values())):
+        left = [task for search in searched.values() for task in _tasks(plan, search, generation)]
         if left and not stop.requested:
             left.sort(key=lambda task: task["number"])  # the streams in turn
             _run({"trial": tune.grid_search(left)}, follower)
@@ -47,17 +47,17 @@ def _tasks(plan: Plan, search: Search, generation: int) -> list[dict[str, Any]]:
 
 
 def _run(space: Mapping[str, Any], follower: "SearchFollower", **how: Any) -> None:
-    known = {"plan": follower.plan, "found": follower.found, "teams": follower.teams}
-    how["scheduler"] = Ending(follower.plan, follower.found)
+    known = {"plan": follower.plan, "searched": follower.searched, "teams": follower.teams}
+    how["scheduler"] = Ending(follower.plan, follower.searched)
     fit(tune.with_parameters(attempt, **known), lambda task: task["trial"]["stream"], space, follower, **how)
 
 
-def attempt(settings: Mapping[str, Any], plan: Plan, found: Searches, teams: Teams) -> dict[str, str]:
+def attempt(settings: Mapping[str, Any], plan: Plan, searched: Searches, teams: Teams) -> dict[str, str]:
     """A trial, as Tune calls it: its ranks from their start to their end, with every score."""
     task = settings["trial"]
-    search = found[task["stream"]]
+    search = searched[task["stream"]]
     trial, config = searches.trial(plan, search, task["number"], task["settings"], task["epochs"])
-    end = lead(teams[trial.stream], logs(plan) / f"{trial.name}.log", "attempt", (trial, config, search))
+    end = lead(teams[trial.stream], plan.logs / f"{trial.name}.log", "attempt", (trial, config, search))
     if end not in ("finished", "stopped") and (record := read_trial(trial.folder)) and not record.end:
         Recorder(trial.folder).end("failed", end)
     return {"end": end}
@@ -66,9 +66,9 @@ def attempt(settings: Mapping[str, Any], plan: Plan, found: Searches, teams: Tea
 class Ending(FIFOScheduler):
     """Ends a trial when the records of the others say so."""
 
-    def __init__(self, plan: Plan, found: Searches) -> None:
+    def __init__(self, plan: Plan, searched: Searches) -> None:
         super().__init__()
-        self.folder, self.found = searches.folder(plan), found
+        self.folder, self.searched = searches.folder(plan), searched
 
     def on_trial_result(self, _controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Called with every score of a trial, and with its end, which has none."""
@@ -78,7 +78,7 @@ class Ending(FIFOScheduler):
         score = Score(**{name: result[name] for name in Score.__annotations__})
         # its own record may reach this node late
         mine = replace(mine, scores=[*(old for old in mine.scores if old.epoch < score.epoch), score])
-        return self.CONTINUE if goes_on(mine, read_trials(self.folder), self.found[mine.stream]) else self.STOP
+        return self.CONTINUE if goes_on(mine, read_trials(self.folder), self.searched[mine.stream]) else self.STOP
 
 
 def record_of(trial: TuneTrial, home: Path) -> Trial | None:
@@ -89,9 +89,9 @@ def record_of(trial: TuneTrial, home: Path) -> Trial | None:
 class SearchFollower(Follower):
     """Says how the trials of a search go, and notes the ends that they cannot note themselves."""
 
-    def __init__(self, plan: Plan, found: Searches, teams: Teams, stop: StopFlag) -> None:
-        super().__init__(plan, teams, next(iter(found.values())).retries, stop)
-        self.found, self.home = found, searches.folder(plan)
+    def __init__(self, plan: Plan, searched: Searches, teams: Teams, stop: StopFlag) -> None:
+        super().__init__(plan, teams, next(iter(searched.values())).retries, stop)
+        self.searched, self.home = searched, searches.folder(plan)
 
     def name(self, trial: TuneTrial) -> str:
         """Stream and number."""
@@ -101,7 +101,7 @@ class SearchFollower(Follower):
         """One line for each score."""
         values = known["result"]
         if "mAP" in values:
-            epochs = self.found[known["trial"].config["trial"]["stream"]].epochs
+            epochs = self.searched[known["trial"].config["trial"]["stream"]].epochs
             line = f"{self.name(known['trial'])} epoch {values['epoch']}/{epochs}  "
             print(f"{line}held-out mAP {values['mAP']:.1%} rank-1 {values['rank1']:.1%}", file=sys.stderr)
 
@@ -124,4 +124,4 @@ class SearchFollower(Follower):
             record = replace(record, end=end, reason=reason)
         told = f"{record.end}: {record.reason}" if record.reason else record.end
         print(f"{record.name} {told}", file=sys.stderr)
-        searches.show(self.plan, self.found)
+        searches.show(self.plan, self.searched)

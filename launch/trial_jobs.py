@@ -19,7 +19,7 @@ class TrialJob(Checkpointable):
     """Train one trial, or continue it; it ends by itself when others are better."""
 
     plan: Plan
-    found: Searches
+    searched: Searches
     trial: Trial
     config: Config
     requeues: int
@@ -29,14 +29,14 @@ class TrialJob(Checkpointable):
 
     def _train(self, stop: StopFlag) -> None:
         if is_main():
-            show(self.plan, self.found)
-        run_trial(self.trial, self.config, self.found[self.trial.stream], stop, self._goes_on)
+            show(self.plan, self.searched)
+        run_trial(self.trial, self.config, self.searched[self.trial.stream], stop, self._goes_on)
         if is_main():
-            show(self.plan, self.found)
+            show(self.plan, self.searched)
 
     def _goes_on(self, _score: Score) -> bool:
         mine = read_trial(self.trial.folder)
-        return mine is None or goes_on(mine, read_trials(folder(self.plan)), self.found[mine.stream])
+        return mine is None or goes_on(mine, read_trials(folder(self.plan)), self.searched[mine.stream])
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ConcludeJob(Checkpointable):
     """Choose among the trials, and how the streams are fused."""
 
     plan: Plan
-    found: Searches
+    searched: Searches
     requeues: int
 
     def __call__(self) -> str:
@@ -53,7 +53,7 @@ class ConcludeJob(Checkpointable):
         return text
 
     def _conclude(self, stop: StopFlag) -> str:
-        return conclude(self.plan, self.found, stop)
+        return conclude(self.plan, self.searched, stop)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def fit(drive: Any, stream: Callable[[Any], str], space: Mapping[str, Any], foll
 def drive(settings: Mapping[str, Any], plan: Plan, teams: Teams) -> dict[str, str]:
     """A trial, as Tune calls it: the ranks of one stream from their start to their end, with all they report."""
     stream = settings["stream"]
-    return {"end": lead(teams[stream], logs(plan) / f"{stream}.log", "train", (plan.config(stream),))}
+    return {"end": lead(teams[stream], plan.logs / f"{stream}.log", "train", (plan.config(stream),))}
 
 
 def lead(team: Team, file: Path, method: str, arguments: Sequence[Any]) -> str:
@@ -149,16 +149,11 @@ def _perform(plan: Plan, team: Team, stop: StopFlag, name: str, method: str, arg
                 raise Stopped
         crew = Crew(team, group)
         try:
-            return crew.work(logs(plan) / f"{name}.log", method, arguments, heed)
+            return crew.work(plan.logs / f"{name}.log", method, arguments, heed)
         finally:
             crew.end()
     finally:
         ray.util.remove_placement_group(group)
-
-
-def logs(plan: Plan) -> Path:
-    """Where the ranks say how they fare."""
-    return plan.folder / "jobs"
 
 
 class Follower(tune.Callback, tune.Stopper):

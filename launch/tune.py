@@ -53,23 +53,23 @@ ENVIRONMENT = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the plan of a command line; the exit code says how it ended (75: stopped, start again to continue)."""
-    if "--prepare" in (sys.argv[1:] if arguments is None else arguments):
+    if preparing.is_asked_for(arguments):
         return prepare(arguments)
     chosen = command_line().parse_intermixed_args(arguments)
     try:
         _check_options(chosen)
         plan = make_plan(chosen)
-        found = {} if chosen.fixed else searches.load(plan, chosen.search or _shipped(chosen.config))
-        ranks = dict.fromkeys(STREAMS, chosen.workers) | {name: search.workers for name, search in found.items()}
-        check(searches.blind(plan) if found else plan, ranks)
+        searched = searched_by(plan, chosen)
+        ranks = dict.fromkeys(STREAMS, chosen.workers) | {name: search.workers for name, search in searched.items()}
+        check(searches.blind(plan) if searched else plan, ranks)
         for config in plan.configs:
             request(config, config.run)  # a folder that cannot be written is known now
         request(plan.final, plan.out)
-        os.chdir(snapshot.take(plan.folder / "jobs"))  # where Ray's workers look first for what they import
+        os.chdir(snapshot.take(plan.logs))  # where Ray's workers look first for what they import
     except (ValueError, OSError) as error:
         return _refuse(error)
     try:
-        code, table = _in_ray(plan, found, chosen)
+        code, table = _in_ray(plan, searched, chosen)
     except ConfigError as error:
         return _refuse(error)
     if table:
@@ -89,8 +89,7 @@ def prepare(arguments: Sequence[str] | None) -> int:
     """Make masks or skeletons, as many shards at a time as there is room for."""
     chosen = prepare_command_line().parse_args(arguments)
     try:
-        if chosen.address:
-            _knock(chosen.address)
+        _check_address(chosen)
         wanted = preparing.wanted_of(chosen)
         folder = preparing.jobs_folder(wanted)
         os.chdir(snapshot.take(folder))
@@ -108,6 +107,13 @@ def prepare(arguments: Sequence[str] | None) -> int:
     return 0 if complete else EXIT_BAD_INPUT
 
 
+def searched_by(plan: Plan, chosen: argparse.Namespace) -> Searches:
+    """What is searched for; nothing with --fixed."""
+    if chosen.fixed:
+        return {}
+    return searches.load(plan, chosen.search or _shipped(chosen.config), chosen.retrain)
+
+
 def _shipped(config: Path) -> Path:
     """The search file that belongs to a folder of configurations."""
     file = Path("configs/search") / f"{config.resolve().name}.yaml"
@@ -123,7 +129,7 @@ def _refuse(why: object) -> int:
 
 def command_line() -> argparse.ArgumentParser:
     """What may be typed behind `python launch/tune.py`."""
-    options = parser("Train and evaluate as a Ray job.")
+    options = parser("Train and evaluate as a Ray job.", preparing.USAGE.format("tune"))
     options.add_argument(
         "--address", metavar="HOST:PORT", help="a running Ray cluster (default: a Ray of its own, here)"
     )
@@ -131,8 +137,8 @@ def command_line() -> argparse.ArgumentParser:
     options.add_argument(
         "--workers", type=int, default=1, help="ranks of each stream, with --fixed (a search file has its own)"
     )
-    options.add_argument("--cpus-per-worker", type=int, default=1)
-    options.add_argument("--gpus-per-worker", type=int, help="0 or 1 (default: 1 where Ray has GPUs)")
+    options.add_argument("--cpus-per-worker", type=int, default=1, help="with --fixed")
+    options.add_argument("--gpus-per-worker", type=int, help="with --fixed: 0 or 1 (default: 1 where Ray has GPUs)")
     options.add_argument("--retries", type=int, default=3, help="how often a stream that loses a worker starts again")
     searches.options(options)
     options.add_argument(
@@ -147,6 +153,17 @@ def _check_options(chosen: argparse.Namespace) -> None:
             raise ConfigError(f"--{option.replace('_', '-')} is {found}, wanted at least {least}")
     if chosen.gpus_per_worker not in (None, 0, 1):
         raise ConfigError(f"--gpus-per-worker is {chosen.gpus_per_worker}, wanted 0 or 1")
+    if chosen.fixed and (chosen.search or chosen.retrain):
+        raise ConfigError("--fixed searches for nothing, wanted it without --search and --retrain")
+    if not chosen.fixed and (chosen.workers, chosen.cpus_per_worker, chosen.gpus_per_worker) != (1, 1, None):
+        raise ConfigError(
+            "--workers, --cpus-per-worker and --gpus-per-worker are for --fixed; a search file has its own "
+            "(workers, cpus_per_worker, gpus_per_worker)"
+        )
+    _check_address(chosen)
+
+
+def _check_address(chosen: argparse.Namespace) -> None:
     if chosen.nodes is not None and not chosen.address:
         raise ConfigError("--nodes waits for a running cluster, wanted --address with it")
     if chosen.address:
@@ -164,12 +181,12 @@ def _knock(address: str) -> None:
         raise ConfigError(f"--address is {address}, where no Ray answers ({error})") from None
 
 
-def _in_ray(plan: Plan, found: Searches, chosen: argparse.Namespace) -> tuple[int, str]:
+def _in_ray(plan: Plan, searched: Searches, chosen: argparse.Namespace) -> tuple[int, str]:
     """Do the plan in the Ray that was chosen, as `run`; signals ask all workers to save and leave."""
     patience = max(config.train.leave_seconds for config in plan.configs)
-    with _joined(plan.folder / "jobs", chosen.address, patience) as stop:
-        teams, everyone = _teams(plan, found, chosen)
-        return run(Request(plan, found, chosen.retrain, teams, everyone, chosen.retries), stop)
+    with _joined(plan.logs, chosen.address, patience) as stop:
+        teams, everyone = _teams(plan, searched, chosen)
+        return run(Request(plan, searched, chosen.retrain, teams, everyone, chosen.retries), stop)
 
 
 @contextmanager
@@ -263,7 +280,7 @@ def _cpus() -> int:
     return min(allowed, int(os.environ.get("SLURM_CPUS_PER_TASK", allowed)))
 
 
-def _teams(plan: Plan, found: Searches, chosen: argparse.Namespace) -> "tuple[dict[str, Team], Team]":
+def _teams(plan: Plan, searched: Searches, chosen: argparse.Namespace) -> "tuple[dict[str, Team], Team]":
     """The team of each stream, and that of what is done for all; ConfigError when Ray has no room for one."""
     from launch.workers import Team
 
@@ -271,9 +288,9 @@ def _teams(plan: Plan, found: Searches, chosen: argparse.Namespace) -> "tuple[di
     has_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
     teams: dict[str, Team] = {}
     for config in plan.configs:
-        rules = found.get(config.stream, chosen)
+        rules = searched.get(config.stream, chosen)
         gpus = rules.gpus_per_worker
-        if gpus is None or (found and not has_gpus):
+        if gpus is None or (searched and not has_gpus):
             gpus = int(has_gpus)
         teams[config.stream] = Team(rules.workers, rules.cpus_per_worker, gpus)
         _room(teams[config.stream], nodes)
@@ -308,7 +325,7 @@ class Request:
     """What was asked for, and who does it."""
 
     plan: Plan
-    found: Searches
+    searched: Searches
     """Empty where nothing is searched for."""
     retrain: bool
     teams: "Mapping[str, Team]"
@@ -327,10 +344,10 @@ def run(asked: Request, stop: StopFlag) -> tuple[int, str]:
     shutil.rmtree(plan.folder / trials.FOLDER, ignore_errors=True)
     texts = []
     try:
-        if asked.found:
+        if asked.searched:
             texts.append(_search(asked, stop))
             plan = searches.retrained(plan) if asked.retrain else searches.found(plan)
-        if asked.retrain or not asked.found:
+        if asked.retrain or not asked.searched:
             ends = trials.train(plan, asked.teams, asked.retries, stop)
             if stop.requested or any(end != "finished" for end in ends.values()):
                 return _explain(ends, plan, stop), "\n\n".join(texts)
@@ -339,7 +356,7 @@ def run(asked: Request, stop: StopFlag) -> tuple[int, str]:
     except Stopped:
         return _explain({"": "stopped"}, plan, stop), "\n\n".join(texts)
     except (Failed, Unreachable, OSError) as error:  # as of a full disk, which is nobody's fault
-        name = "final" if texts or not asked.found else "search"
+        name = "final" if texts or not asked.searched else "search"
         return _explain({name: str(error)}, plan, stop), "\n\n".join(texts)
 
 
@@ -348,10 +365,10 @@ def _search(asked: Request, stop: StopFlag) -> str:
     from launch import trials
     from launch.sweep import sweep
 
-    sweep(asked.plan, asked.found, asked.teams, stop)
+    sweep(asked.plan, asked.searched, asked.teams, stop)
     if stop.requested:
         raise Stopped
-    arguments = (asked.plan, asked.found)
+    arguments = (asked.plan, asked.searched)
     return trials.perform(asked.plan, asked.everyone, asked.retries, stop, "search", "conclude", arguments)
 
 

@@ -137,12 +137,12 @@ class Worker:
                 self._wait_for(config.run)
             run_trial(trial, config, search, self.stopping, tell)
 
-    def conclude(self, plan: Plan, found: Mapping[str, Search]) -> str:
+    def conclude(self, plan: Plan, searched: Mapping[str, Search]) -> str:
         """Choose among the trials of searches; rank 0 returns the table. Raises as `train`."""
         from launch.search import conclude
 
         with _explained():
-            return conclude(plan, found, self.stopping)
+            return conclude(plan, searched, self.stopping)
 
     def _wait_for(self, run: str) -> None:
         """Rank 0 of an earlier try holds the run's folder until its process, or its node's lease, has ended."""

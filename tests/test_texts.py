@@ -8,6 +8,7 @@ import pytest
 from launching import ROOT
 
 from launch import local, slurm, tune
+from launch.cluster import load_cluster
 from launch.plan import STREAMS, make_plan
 from sptskm import cli
 from sptskm.config import DEFAULTS, Final
@@ -50,16 +51,26 @@ def understood(words: list[str]) -> bool:
         targets = set(re.findall(r"^([a-z]\w*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         assert {word for word in words[1:] if "=" not in word} <= targets
     elif words[0].endswith("python") and words[1].startswith("launch/"):
-        program = {"launch/local.py": local, "launch/slurm.py": slurm, "launch/tune.py": tune}[words[1]]
-        if "--prepare" in words:
-            program.prepare_command_line().parse_args(words[2:])
-        else:
-            make_plan(program.command_line().parse_intermixed_args(words[2:]))
+        launched(words[1], words[2:])
     elif words[0].endswith("python") and words[1].endswith(".py"):
         assert (ROOT / words[1]).is_file()
     else:
         return False
     return True
+
+
+def launched(script: str, words: list[str]) -> None:
+    """What a launcher makes of a command line before it looks at data and machines."""
+    program = {"launch/local.py": local, "launch/slurm.py": slurm, "launch/tune.py": tune}[script]
+    if "--prepare" in words:
+        program.prepare_command_line().parse_args(words)
+        return
+    chosen = program.command_line().parse_intermixed_args(words)
+    plan = make_plan(chosen)
+    if program is tune:
+        tune.searched_by(plan, chosen)
+    if program is slurm:
+        slurm.searched_by(plan, load_cluster(ROOT / "configs/cluster" / f"{chosen.cluster}.yaml"), chosen)
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)

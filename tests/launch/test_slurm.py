@@ -111,10 +111,28 @@ def test_what_a_cluster_file_gets_wrong_is_one_sentence_and_nothing_is_submitted
         capsys, *words, "slurm", "train.leave_seconds=120"
     )
     assert "--watch follows jobs of SLURM" in refused(capsys, *words, "local", "--watch")
+    assert "--retrain trains what a search has found, wanted --search" in refused(capsys, *words, "slurm", "--retrain")
+    retrained = ("slurm", "--search", ROOT / "configs/search/demo.yaml", "--retrain", "final.camera_weights=true")
+    assert "--retrain leaves no held-out identities" in refused(capsys, *words, *retrained)
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert "no sbatch on this machine" in refused(capsys, *words, "slurm")
     assert "--cluster local has none" in refused(capsys, *words, "local", "--dry-run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [("--prepare", "masks"), ("--prepare=masks",)])
+def test_without_a_scheduler_nothing_is_prepared_by_one(words, walkers, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    error = refused(capsys, *words, "--data", walkers, "--grabcut")
+    assert error == "launch/slurm.py: no sbatch on this machine; `sptskm prepare` works without SLURM\n"
+
+
+def test_a_share_of_a_gpu_in_a_search_file_is_for_ray_and_no_matter_for_arrays(configs, cluster):
+    words = ["--stream", "both", "--config", str(configs), "--search", str(ROOT / "configs/search/mars.yaml")]
+    chosen = slurm.command_line().parse_args([*words, f"--cluster={cluster}"])
+    assert "gpus_per_worker: 0.25" in (ROOT / "configs/search/mars.yaml").read_text()
+    searched = slurm.searched_by(slurm.make_plan(chosen), load_cluster(cluster), chosen)
+    assert {search.workers for search in searched.values()} == {4}
 
 
 def test_every_job_is_queued_and_the_final_one_behind_the_others(configs, tmp_path, monkeypatch, capsys):

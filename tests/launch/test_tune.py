@@ -38,6 +38,7 @@ def test_the_command_line_answers_without_torch_and_ray():
         ("--gpus-per-worker=2", "--gpus-per-worker is 2, wanted 0 or 1"),
         ("--retries=-1", "--retries is -1, wanted at least 0"),
         ("--nodes=2", "--nodes waits for a running cluster, wanted --address with it"),
+        ("--retrain", "--fixed searches for nothing, wanted it without --search and --retrain"),
         ("--address=auto", "--address is auto, wanted HOST:PORT of a running Ray"),
         (f"--address=127.0.0.1:{free_port()}", "where no Ray answers"),
     ],
@@ -55,6 +56,12 @@ def test_what_cannot_work_is_refused_before_ray_is_started(option, sentence, con
 def test_a_configuration_without_a_search_file_wants_one(configs, tmp_path, capsys):
     assert tune.main(["--stream", "both", "--config", str(configs), "--run", str(tmp_path / "run")]) == 2
     assert "has no search file configs/search/configs.yaml, wanted --search FILE or --fixed" in capsys.readouterr().err
+
+
+def test_what_a_search_file_says_is_not_said_on_the_command_line(configs, tmp_path, capsys):
+    _, _, *options = map(str, words(configs, tmp_path / "run", "both", "--workers=2"))
+    assert tune.main(options) == 2
+    assert "--workers, --cpus-per-worker and --gpus-per-worker are for --fixed" in capsys.readouterr().err
 
 
 def test_more_than_ray_has_is_refused(configs, tmp_path):

@@ -1,0 +1,53 @@
+"""Masks and skeletons as an array of SLURM jobs, and the one that verifies them."""
+
+from dataclasses import dataclass, replace
+
+from submitit.helpers import Checkpointable
+
+from launch.cluster import Cluster
+from launch.preparing import jobs_folder, verified
+from launch.submission import Queued, queue, queue_array
+from sptskm.data import DataError
+from sptskm.preparation.command import Wanted, made
+from sptskm.report.console import set_up_logging
+
+
+@dataclass(frozen=True)
+class PrepareJob(Checkpointable):
+    """One shard; started again it goes on where it was, however it ended."""
+
+    wanted: Wanted
+    shard: int
+
+    def __call__(self) -> str:
+        set_up_logging()
+        text = made(self.wanted, self.shard)
+        print(text)
+        return text
+
+
+@dataclass(frozen=True)
+class VerifyJob(Checkpointable):
+    """Whether all shards together are everything; fails with the list of what is missing, and why."""
+
+    wanted: Wanted
+
+    def __call__(self) -> str:
+        complete, text = verified(self.wanted)
+        if not complete:
+            raise DataError(text)
+        print(text)
+        return text
+
+
+def submit(wanted: Wanted, cluster: Cluster) -> Queued:
+    """Queue the shards, each with one process and at most one GPU, and the verification behind all of them."""
+    alone = replace(cluster, nodes=1, gpus_per_node=min(cluster.gpus_per_node, 1), cpu_ranks=1)
+    folder, queued = jobs_folder(wanted), Queued()
+    with queued.all_or_none():
+        jobs = [PrepareJob(wanted, shard) for shard in range(wanted.shards)]
+        for shard, job in enumerate(queue_array(folder, alone, jobs, wanted.made)):
+            queued.add(f"{wanted.made} {shard}", job)
+        after = queued.behind("afterany")
+        queued.add("verify", queue(folder, replace(alone, gpus_per_node=0), VerifyJob(wanted), "verify", after))
+    return queued
