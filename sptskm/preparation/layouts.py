@@ -1,7 +1,7 @@
 """From the key points that pose estimators deliver to the 14 joints of `sptskm.data.skeletons`, by name.
 
-Coordinates are passed on as they are: x right, y down, z away is the caller's duty. Human3.6M's camera space and
-pictures have these axes; Kinect's camera space has x and y the other way round (see KINECT_AXES).
+Axes come out as x right, y down, z away. Human3.6M's camera space and pictures have these already; points in Kinect's
+camera space (those with depth) are turned into them.
 Legend: F frames, K key points of the layout, V = 14 joints, C = channels of the input, 4 = x, y, z, confidence.
 """
 
@@ -16,8 +16,7 @@ Floats = NDArray[np.float64]
 Layout = Literal["mpii-16", "coco-17", "openpose-18", "openpose-25", "human36m-17", "kinect-20", "kinect-25"]
 Channels = Literal["xy", "xyc", "xyz", "xyzc"]
 
-KINECT_AXES = (-1.0, -1.0, 1.0)
-"""Factors that turn Kinect's camera space (x to the sensor's left, y up, z away) into ours."""
+_KINECT_AXES = (-1.0, -1.0, 1.0)  # its camera space has x to the sensor's left, y up, z away
 
 _COCO_FACE = ("nose", "left eye", "right eye", "left ear", "right ear")
 _OPENPOSE_FACE = ("right eye", "left eye", "right ear", "left ear")
@@ -98,6 +97,8 @@ def to_joints(points_FKC: ArrayLike, layout: Layout, channels: Channels, *, zero
         raise ValueError(f"key points have shape {points.shape}, wanted {wanted}")
     points_FK4 = _four_channels(points, channels)
     points_FK4[_missing(points_FK4, zero_is_missing)] = np.nan
+    if layout.startswith("kinect") and "z" in channels:
+        points_FK4[..., :3] *= _KINECT_AXES
     joints = [_joint(points_FK4, [names.index(name) for name in _sources(joint, names)]) for joint in JOINTS]
     return Converted(np.stack(joints, axis=1), flat="z" not in channels)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from oracles import needs_shared, oracle
 
 from sptskm.data.skeletons import JOINTS, normalise
-from sptskm.preparation.layouts import KINECT_AXES, LAYOUTS, Channels, Layout, to_joints
+from sptskm.preparation.layouts import LAYOUTS, Channels, Layout, to_joints
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ def test_every_joint_is_taken_from_its_key_point(layout: Layout) -> None:
     assert not flat
     for joint, index in enumerate(INDEX[layout]):
         if index >= 0:
-            np.testing.assert_array_equal(out[:, joint], given[:, index], err_msg=JOINTS[joint])
+            np.testing.assert_array_equal(abs(out[:, joint]), given[:, index], err_msg=JOINTS[joint])
 
 
 def test_every_layout_has_as_many_names_as_its_title_says() -> None:
@@ -125,12 +125,20 @@ def test_no_frames_are_no_skeletons() -> None:
     assert to_joints(np.zeros((0, 17, 3)), "coco-17", "xyc").skeletons_FV4.shape == (0, 14, 4)
 
 
-def test_kinects_axes_are_turned_into_ours() -> None:
+@pytest.mark.parametrize("layout", ["kinect-20", "kinect-25"])
+def test_kinects_axes_are_turned_into_ours(layout: Layout) -> None:
     """Someone facing the sensor has the left hand at the picture's right, and the head above."""
-    left_hand, head = np.array([-0.4, 0.1, 2.0]), np.array([0.0, 0.7, 2.0])
-    assert (left_hand * KINECT_AXES)[0] > 0
-    assert (head * KINECT_AXES)[1] < 0
-    assert (head * KINECT_AXES)[2] == 2.0
+    given = np.full((1, len(LAYOUTS[layout]), 3), [0.0, -0.5, 2.0])
+    given[0, LAYOUTS[layout].index("left wrist")] = [-0.4, 0.1, 2.0]
+    given[0, LAYOUTS[layout].index("head")] = [0.0, 0.7, 2.1]
+    found = dict(zip(JOINTS, to_joints(given, layout, "xyz").skeletons_FV4[0], strict=True))
+    assert found["left wrist"].tolist() == [0.4, -0.1, 2.0, 1.0]
+    assert found["head"].tolist() == [0.0, -0.7, 2.1, 1.0]
+
+
+def test_kinects_places_in_pictures_are_left_as_they_are() -> None:
+    given = points("kinect-25", "xy")
+    assert to_joints(given, "kinect-25", "xy").skeletons_FV4[0, 0, :2].tolist() == given[0, 3].tolist()
 
 
 @pytest.mark.parametrize(
