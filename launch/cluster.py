@@ -26,16 +26,23 @@ class Cluster:
     executor: Literal["slurm", "local"] = "slurm"
     """Who runs the jobs: the scheduler, or submitit on this machine (one node, no queue, no dependencies)."""
     nodes: int = 1
+    """Of a job."""
     gpus_per_node: int = 1
     """Ranks per node; 0 runs `cpu_ranks` of them on CPUs."""
     cpu_ranks: int = 1
+    """Ranks per node where no GPUs are asked for."""
     cpus_per_task: int = 4
+    """Of each rank: its own process, and `data.workers` that load."""
     mem_gb: int = 32
     """Per node."""
     minutes: int = 24 * 60
+    """Time limit of a job; one that needs longer is queued again and goes on."""
     partition: str = ""
+    """As for sbatch; empty = the cluster's own choice."""
     account: str = ""
+    """As for sbatch."""
     constraint: str = ""
+    """Features of nodes, as for sbatch."""
     setup: tuple[str, ...] = ()
     """Shell lines before the job, such as `module load cuda`; their folder is the job's copy of the code."""
     warn_seconds: int = 120

@@ -43,7 +43,9 @@ class SsinClips:
     frames: int = 4
     """Consecutive frames per clip."""
     height: int = 256
+    """Pixels to which frames and masks are resized."""
     width: int = 128
+    """As `height`."""
     last_window: bool = True
     """Whether the last possible window may be drawn; false is the published code, which never draws it."""
 
@@ -69,12 +71,19 @@ class SsinModel:
     """SSIN; the paper's network by default."""
 
     variant: Literal["2d", "3d"] = "2d"
+    """2d attends within each frame and embeds three branches; 3d attends over the whole clip and embeds two."""
     depths: tuple[int, ...] = (3, 4, 6, 3)
+    """Bottlenecks in each stage of the image branch (ResNet-50)."""
     mask_depths: tuple[int, ...] = (1, 1, 1, 1)
+    """The same in the mask branch."""
     width: int = 64
+    """Channels of the stem, a 32nd of those of the last stage."""
     embedding_dim: int = 1024
+    """Length of each branch's embedding; they are joined to one."""
     dropout: float = 0.5
+    """Before the classifiers, in training."""
     pooling: Literal["max", "mean"] = "max"
+    """Of a branch's embeddings over the frames of a clip."""
     pretrained: str = ""
     """Local file with ImageNet weights in torchvision's layout (resnet50-19c8e357.pth); empty = none."""
 
@@ -84,9 +93,13 @@ class SminModel:
     """SMIN; ST-GCN as published, on the correct skeleton graph."""
 
     graph: Literal["spatial", "published"] = "spatial"
+    """ST-GCN's partitions of each joint's neighbours; published: no joint sees another."""
     width: int = 64
+    """Channels of the first blocks; later ones have two and four times as many."""
     embedding_dim: int = 1024
+    """Length of the embedding."""
     dropout: float = 0.5
+    """In each block but the first, in training."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +107,19 @@ class SsinLoss:
     """total = identity * (image*CE + mask*CE + glob*CE) + triplet * batch-hard triplet."""
 
     identity: float = 0.5
+    """Weight of the classifiers' cross entropies."""
     image: float = 0.4
+    """Share of the image branch in them."""
     mask: float = 0.1
+    """That of the mask branch."""
     glob: float = 0.5
+    """That of the branch which sees both."""
     triplet: float = 0.5
+    """Weight of the triplet loss; 0 leaves it out."""
     margin: float = 0.3
+    """By which the hardest negative should be farther than the hardest positive (Euclidean, of unit embeddings)."""
     smoothing: float = 0.1
+    """Share of the target that is spread evenly over all identities."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +127,13 @@ class SminLoss:
     """total = identity * CE + triplet * batch-hard triplet."""
 
     identity: float = 0.8
+    """Weight of the classifier's cross entropy."""
     triplet: float = 0.2
+    """Weight of the triplet loss; 0 leaves it out."""
     margin: float = 0.3
+    """As SSIN's."""
     smoothing: float = 0.1
+    """As SSIN's."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +143,13 @@ class Optim:
     algorithm: Literal["adam", "sgd"] = "adam"
     """"sgd" is with Nesterov momentum 0.9."""
     lr: float = 3e-4
+    """Learning rate of the first epochs, whatever the number of ranks: the batch is global."""
     weight_decay: float = 5e-4
+    """Added to the gradient (L2), as both published optimisers do."""
     milestones: tuple[int, ...] = (200, 400, 600, 800)
     """0-based epochs from which the rate is multiplied by gamma once more."""
     gamma: float = 0.1
+    """The factor at each milestone."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +171,15 @@ class Train:
     """The loop."""
 
     epochs: int = 1000
+    """Passes of `sampling.rounds` over the training identities, in all; a finished run can be given more."""
     seed: int = 0
+    """Of weights, batches, clips, augmentation and dropout."""
     batch_norm: Literal["sync", "local", "frozen"] = "sync"
     """Statistics over all ranks, per rank, or fixed at the loaded ones."""
     precision: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     """Autocast type; auto = bfloat16 on GPU, float32 on CPU."""
     compile: bool = False
+    """Whether the network runs through torch.compile."""
     validate_every: int = 10
     """Epochs between validations on the held-out identities."""
     save_minutes: float = 10.0

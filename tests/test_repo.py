@@ -1,6 +1,7 @@
 """The house keeps its rules: read from the source itself."""
 
 import ast
+import itertools
 import re
 import subprocess
 from collections.abc import Iterator
@@ -210,3 +211,22 @@ def test_no_file_knows_the_machine_it_was_written_on():
     for path in files:
         found = machine.search(path.read_text(errors="replace"))
         assert not found, f"{path}: {found.group()}"
+
+
+@pytest.mark.parametrize(
+    ("module", "classes"),
+    [
+        ("sptskm/config.py", ("Data", "SsinClips", "SminClips", "SsinModel", "SminModel", "SsinLoss", "SminLoss")),
+        ("sptskm/config.py", ("Optim", "Sampling", "Train", "Extract", "Final")),
+        ("sptskm/search/space.py", ("Rules",)),
+        ("launch/cluster.py", ("Cluster",)),
+    ],
+)
+def test_every_key_that_a_file_may_hold_says_what_it_means(module, classes):
+    bodies = {node.name: node.body for node in definitions(MODULES[module]) if node.name in classes}
+    assert set(bodies) == set(classes)
+    for name, body in bodies.items():
+        for key, after in itertools.pairwise([*body, None]):
+            if isinstance(key, ast.AnnAssign):
+                said = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                assert said, f"{name}.{dotted(key.target)}: wanted a line below that says what it means"

@@ -107,8 +107,9 @@ class Rules:
     reduction: int = 3
     """One of so many trials goes on beyond each rung; with pbt one of so many is replaced."""
     workers: int = 1
-    """Ranks of a trial."""
+    """Ranks of a trial. This and what follows is for Ray; on SLURM the cluster file says it."""
     cpus_per_worker: int = 1
+    """CPUs of each rank."""
     gpus_per_worker: float = 1.0
     """Less than one lets trials share a GPU; where there are no GPUs it counts for nothing."""
     retries: int = 2
