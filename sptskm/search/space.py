@@ -95,7 +95,9 @@ class Rules:
     trials: int = 32
     """How many; a grid has as many as its choices make."""
     seed: int = 0
+    """Of what is drawn."""
     method: Literal["random", "grid", "optuna"] = "random"
+    """How settings are drawn: at random, every combination of the choices, or by TPE from the scores so far."""
     scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
     """By which rule trials are ended early; with pbt the worst take over what the best have reached instead."""
     epochs: int = 40
