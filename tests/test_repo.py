@@ -100,6 +100,12 @@ def test_a_module_imports_only_from_its_own_room_and_those_below():
     assert "config" not in {own for own, _ in seen}, "sptskm.config stands alone"
 
 
+def test_the_rooms_are_those_that_contributors_are_told():
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    told = [name for row in rows for name in re.findall(r"`(?:sptskm/)?([a-z_]+)(?:/|\.py)`", row)]
+    assert told == ROOMS[:-1]
+
+
 def test_torch_stays_out_of_what_must_answer_at_once_and_of_the_evaluation():
     checked = 0
     for name, tree in HOUSE.items():

@@ -1,4 +1,4 @@
-"""From files to clips: tables of tracklets, splits, sampling, augmentation, and the generated walkers."""
+"""From files to clips: tables of tracklets, splits, sampling, augmentation."""
 
 from sptskm.data.dataset import read_dataset
 from sptskm.data.errors import DataError

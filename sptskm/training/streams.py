@@ -1,6 +1,6 @@
 """What differs between the two streams: their clips, their network and how the losses are weighted.
 
-Everything else (sampling, loop, extraction, evaluation) is one code for both.
+Everything else in training (sampling, loop, validation, extraction) is one code for both.
 """
 
 from collections.abc import Mapping

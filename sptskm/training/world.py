@@ -1,8 +1,8 @@
 """The ranks of a run: the only module that talks to torch.distributed.
 
 With one process every collective is the identity, so that there is one code path. Nothing here depends on the
-launcher: an existing process group (Ray) is used, complete torchrun-style variables (torchrun, submitit) start
-one, none at all means a single process, and anything in between is an error.
+launcher: an existing process group (of Ray Train, say) is used, complete torchrun-style variables (torchrun, submitit, our
+actors in Ray) start one, none at all means a single process, and anything in between is an error.
 """
 
 import faulthandler
@@ -132,7 +132,7 @@ def join(threads: int, timeout_minutes: float) -> Iterator[World]:
     faulthandler.enable()
     if not torch.cuda.is_available():
         torch.set_num_threads(threads)
-    if dist.is_initialized():  # Ray, or a test, has done it and will end it
+    if dist.is_initialized():  # somebody else has done it and will end it
         yield World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", dist.get_rank())))
         return
     present = [name for name in VARIABLES if name in os.environ]
