@@ -22,7 +22,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from sptskm.evaluation import Rows, evaluate, evaluate_features, feature_distances, rerank, squared_distances
-from sptskm.training.spread import evaluate_spread
+from sptskm.training.spread import evaluate_spread, prepared
 from sptskm.training.world import join
 
 QUERIES, GALLERY, IDENTITIES, CAMERAS = 1980, 12180, 626, 6
@@ -150,7 +150,8 @@ def report_big(rng: np.random.Generator, gigabytes: float) -> bool:
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, time.perf_counter()
     with join(threads=1, timeout_minutes=10) as world:
         if world.size > 1:
-            scores = evaluate_spread(queries, gallery, labels[0], everyone, "mars-official", world)
+            there = prepared(gallery, world)
+            scores = evaluate_spread(lambda rows: there.to(queries[rows]), labels[0], everyone, "mars-official", world)
         else:
             scores = evaluate_features(queries, gallery, labels[0], everyone, gigabytes=gigabytes)
     seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sptskm.config import ConfigError, Final
+from sptskm.config import ConfigError, Final, Train
 from sptskm.data import read_dataset
 from sptskm.training.allocation import enter_step
 from sptskm.training.signals import stop_flag
@@ -71,12 +71,17 @@ def _score(options: argparse.Namespace) -> None:
     from sptskm.nearest import read_pair
     from sptskm.report.fused import read_fused
     from sptskm.score import score
+    from sptskm.training.world import join
 
     pair = read_pair(options.features, options.smin)
     fused = None if options.fusion is None else read_fused(options.fusion)
     pair.check(fused)
     features = pair.first.features, None if pair.smin is None else pair.smin.features
-    print(score(read_dataset(options.data), Final(options.protocol), *features, fused).text())
+    table, settings = read_dataset(options.data), Final(options.protocol)
+    with join(threads=1, timeout_minutes=Train().timeout_minutes) as world:
+        results = score(table, settings, *features, fused, world)
+    if world.is_main:
+        print(results.text())
 
 
 def _search(options: argparse.Namespace) -> None:

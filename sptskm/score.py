@@ -3,7 +3,6 @@
 Legend: N tracklets, Q queries, B queries of a block, G gallery rows, D embedding.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,23 +10,24 @@ from numpy.typing import NDArray
 
 from sptskm.config import ConfigError, Final
 from sptskm.data import DataError, Tracklets
-from sptskm.evaluation import Features, Rows, Scores, align, check_judging, evaluate, protocol, select
-from sptskm.evaluation.distances import TILE, SquaredDistances
+from sptskm.evaluation import Features, Rows, align, check_judging, protocol, select
+from sptskm.evaluation.metrics import Blocks
 from sptskm.report.fused import Fused
 from sptskm.report.results import Ranking, Results
+from sptskm.training.spread import evaluate_spread, prepared
+from sptskm.training.world import World
 
-BLOCK = 4 * TILE
-Distances = Callable[[slice], NDArray[np.float64]]
-"""Those (B, G) of some queries to the gallery."""
+Ints = NDArray[np.int64]
 
 
 def score(
-    table: Tracklets, settings: Final, first: Features, smin: Features | None = None, fused: Fused | None = None
+    table: Tracklets, settings: Final, first: Features, smin: Features | None, fused: Fused | None, world: World
 ) -> Results:
     """What the test tracklets of a table are worth by features of one stream, or of both and their fusion.
 
-    Of the results there are the scores, over blocks of queries: distances are not kept. Raises ConfigError and
-    DataError where features, data and protocol do not belong together.
+    Of the results there are the scores, over blocks of queries: distances are not kept. Every rank calls it alike,
+    ranks a share of the queries and has the whole result. Raises ConfigError and DataError where features, data and
+    protocol do not belong together.
     """
     check_judging(settings, table)
     if (smin is None) != (fused is None):
@@ -37,11 +37,11 @@ def score(
     query_rows, gallery_rows = select(protocol(settings.protocol), table.pids_N[test], table.lengths[test], table.query)
     places = test[query_rows], test[gallery_rows]
     query, gallery = (Rows.of(table, rows) for rows in places)
-    ways = {features.stream: _alone(features, query_rows, gallery_rows) for features in streams}
+    ways = {features.stream: _alone(features, query_rows, gallery_rows, world) for features in streams}
     if fused is not None:
-        ways["fused"] = _fused(fused, streams[0], align(*streams), query_rows, gallery_rows)
+        ways["fused"] = _fused(fused, (streams[0], align(*streams)), query_rows, gallery_rows, world)
     rankings = [
-        Ranking(name, np.empty((len(query), 0)), _scores(distances, query, gallery, settings.protocol))
+        Ranking(name, np.empty((len(query), 0)), evaluate_spread(distances, query, gallery, settings.protocol, world))
         for name, distances in ways.items()
     ]
     return Results(table, *places, query, gallery, rankings, None, streams, [], settings, {})
@@ -62,14 +62,14 @@ def _of_test(features: Features, table: Tracklets) -> Features:
     )
 
 
-def _alone(features: Features, query_rows: NDArray[np.int64], gallery_rows: NDArray[np.int64]) -> Distances:
+def _alone(features: Features, query_rows: Ints, gallery_rows: Ints, world: World) -> Blocks:
     """Of one stream; a tracklet without input is infinitely far."""
     features_ND = features.known_ND
-    prepared, valid_G = SquaredDistances(features_ND[gallery_rows]), features.valid_N[gallery_rows]
+    gallery, valid_G = prepared(features_ND[gallery_rows], world), features.valid_N[gallery_rows]
 
     def block(chosen: slice) -> NDArray[np.float64]:
         rows = query_rows[chosen]
-        distance_BG = prepared.to(features_ND[rows])
+        distance_BG = gallery.to(features_ND[rows])
         distance_BG[~(features.valid_N[rows][:, None] & valid_G)] = np.inf
         return distance_BG
 
@@ -77,22 +77,15 @@ def _alone(features: Features, query_rows: NDArray[np.int64], gallery_rows: NDAr
 
 
 def _fused(
-    fused: Fused, ssin: Features, smin: Features, query_rows: NDArray[np.int64], gallery_rows: NDArray[np.int64]
-) -> Distances:
+    fused: Fused, features: tuple[Features, Features], query_rows: Ints, gallery_rows: Ints, world: World
+) -> Blocks:
     """Of both streams; pairs without skeletons by SSIN."""
+    ssin, smin = features
     everybody = replace(smin, valid_N=np.ones(len(smin), np.bool_), features_ND=smin.known_ND)
-    first, second = (_alone(fused.compared(one), query_rows, gallery_rows) for one in (ssin, everybody))
+    first, second = (_alone(fused.compared(one), query_rows, gallery_rows, world) for one in (ssin, everybody))
 
     def block(chosen: slice) -> NDArray[np.float64]:
         both_BG = smin.valid_N[query_rows[chosen]][:, None] & smin.valid_N[gallery_rows]
         return fused.distance.of(first(chosen), second(chosen), both_BG)
 
     return block
-
-
-def _scores(distances: Distances, query: Rows, gallery: Rows, name: str) -> Scores:
-    parts = []
-    for start in range(0, len(query), BLOCK):
-        chosen = slice(start, start + BLOCK)
-        parts.append(evaluate(distances(chosen), query.part(np.arange(len(query))[chosen]), gallery, name))
-    return Scores.joined(parts)

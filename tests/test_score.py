@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small import on_ranks
 
 from sptskm.cli import main
 from sptskm.config import ConfigError, Final
@@ -22,6 +23,7 @@ from sptskm.evaluation import (
 from sptskm.report.features import write_features
 from sptskm.report.fused import Fused
 from sptskm.score import score
+from sptskm.training.world import World, join
 
 NAME = "torchreid"
 
@@ -61,8 +63,8 @@ def test_scores_are_those_of_the_whole_matrices(walkers: Path, monkeypatch: pyte
         "smin": whole.smin_QG,
         "fused": fused.distance.of(whole.ssin_QG, whole.smin_QG, both_QG),
     }
-    monkeypatch.setattr("sptskm.score.BLOCK", 3)
-    found = score(table, Final(NAME), ssin, smin, fused)
+    monkeypatch.setattr("sptskm.training.spread.BLOCK", 3)
+    found = score(table, Final(NAME), ssin, smin, fused, World())
     assert [ranking.name for ranking in found.rankings] == list(wanted)
     for ranking in found.rankings:
         np.testing.assert_array_equal(
@@ -70,22 +72,35 @@ def test_scores_are_those_of_the_whole_matrices(walkers: Path, monkeypatch: pyte
         )
 
 
+def scored_by_a_rank(walkers: Path) -> list[float]:
+    table = read_mars(walkers)
+    with join(1, 1.0) as world:
+        found = score(table, Final(NAME), made_up(table, "ssin"), None, None, world)
+    return [world.size, *found.rankings[0].scores.ap_Q]
+
+
+def test_ranks_share_the_queries_and_all_have_the_result(walkers: Path) -> None:
+    alone = scored_by_a_rank(walkers)
+    for found in on_ranks(2, scored_by_a_rank, walkers):
+        np.testing.assert_array_equal(found, [2, *alone[1:]])
+
+
 def test_the_command_prints_the_table_with_its_protocol(
-    walkers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    walkers: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     table = read_mars(walkers)
     path = tmp_path / "features.npz"
     write_features(path, made_up(table, "ssin"), Rows(table.pids_N, table.camids_N), "a")
     assert main(["score", str(path), "--data", str(walkers), "--protocol", NAME]) == 0
-    assert "protocol torchreid: gallery of" in capsys.readouterr().out
+    assert "protocol torchreid: gallery of" in capfd.readouterr().out
     assert main(["score", str(path), "--data", str(walkers), "--protocol", "mars"]) == 2
-    assert "unknown protocol 'mars'" in capsys.readouterr().err
+    assert "unknown protocol 'mars'" in capfd.readouterr().err
 
 
 def test_what_does_not_belong_together_is_refused(walkers: Path) -> None:
     table = read_mars(walkers)
     ssin, smin = made_up(table, "ssin"), made_up(table, "smin")
     with pytest.raises(DataError, match="the ssin features are not of these data"):
-        score(table, Final(NAME), replace(ssin, fingerprint="f" * 16))
+        score(table, Final(NAME), replace(ssin, fingerprint="f" * 16), None, None, World())
     with pytest.raises(ConfigError, match="SMIN and a fusion are wanted together"):
-        score(table, Final(NAME), ssin, smin)
+        score(table, Final(NAME), ssin, smin, None, World())

@@ -7,7 +7,7 @@ Shape suffixes: N rows, Q queries, B queries of a block, G gallery rows, P rows 
 that are not ranked, D feature length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -26,6 +26,8 @@ GIGABYTES: Final = 1.0
 COUNTED_POSITIVES: Final = 200
 ROOM: Final = 16_384  # entries compared at a time: with all positives, what a core's cache holds
 NOTHING: Final = np.empty(0, np.int64)
+Blocks = Callable[[slice], NDArray[np.float64]]
+"""Distances (B, G) of some queries to the whole gallery."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,18 +169,26 @@ def evaluate_features(
     A gallery may be given as SquaredDistances, so that several calls prepare it once or another device multiplies.
     Raises ValueError as `evaluate` does, for features of another length, and where 64 queries take more than allowed.
     """
-    rules = protocols.protocol(protocol)
     query_features = _features("query", query_features_QD, len(query))
     distances = gallery_features_GD
     if not isinstance(distances, SquaredDistances):
         distances = SquaredDistances(_features("gallery", distances, len(gallery)))
     elif len(distances) != len(gallery):
         raise ValueError(f"the prepared gallery has {len(distances)} rows, wanted {len(gallery)}")
-    judge = _Judge(query, gallery, rules)
     block = _block(len(gallery), gigabytes)
+    return evaluate_blocks(lambda chosen: distances.to(query_features[chosen]), query, gallery, protocol, block)
+
+
+def evaluate_blocks(distances: Blocks, query: Rows, gallery: Rows, protocol: str, block: int) -> Scores:
+    """Scores of distances that are made for a block of queries at a time, and kept no longer.
+
+    Raises ValueError as `evaluate` does.
+    """
+    rules = protocols.protocol(protocol)
+    judge = _Judge(query, gallery, rules)
     ranks = []
     for start in range(0, len(query), block):
-        block_BG = distances.to(query_features[start : start + block])
+        block_BG = distances(slice(start, min(start + block, len(query))))
         ranks += [judge.ranks(start + place, row_G) for place, row_G in enumerate(block_BG)]
         del block_BG  # before there is the next one
     return _scores(ranks, len(gallery), rules)

@@ -1,7 +1,7 @@
-"""Scores of features by all ranks together, each multiplying on its GPU where it has one.
+"""Scores by all ranks together, each multiplying on its GPU where it has one.
 
 For galleries that one process takes too long for.
-Shape suffixes: Q queries, G gallery rows, D feature length, T queries of a tile, S gallery rows of a strip.
+Shape suffixes: D feature length, T queries of a tile, S gallery rows of a strip.
 """
 
 from collections.abc import Callable
@@ -10,25 +10,36 @@ from functools import partial
 import numpy as np
 import torch
 
-from sptskm.evaluation import Rows, Scores, evaluate_features
+from sptskm.evaluation import Rows, Scores
 from sptskm.evaluation.distances import TILE, Doubles, Floats, SquaredDistances
+from sptskm.evaluation.metrics import Blocks, evaluate_blocks
 from sptskm.training.world import World
 
+BLOCK = 4 * TILE
 
-def evaluate_spread(
-    query_features_QD: Floats, gallery_features_GD: Floats, query: Rows, gallery: Rows, protocol: str, world: World
-) -> Scores:
-    """What `evaluate_features` gives, on every rank; all call it alike, and each ranks a share of the queries.
 
-    The same bits for any number of ranks on CPUs; GPUs multiply in float64 as well, but differ in the last bits.
-    Raises as `evaluate_features`.
+def evaluate_spread(distances: Blocks, query: Rows, gallery: Rows, protocol: str, world: World) -> Scores:
+    """What `evaluate_blocks` gives, on every rank; all call it alike, and each ranks a share of the queries.
+
+    Shares begin where tiles do, so that the bits of `SquaredDistances` are the same for any number of ranks.
+    Raises as `evaluate_blocks`.
     """
-    share = -(-len(query) // (world.size * TILE)) * TILE  # tiles as in one process: the same products
-    rows = np.arange(world.rank * share, min((world.rank + 1) * share, len(query)))
-    elsewhere = None if world.device.type == "cpu" else partial(multiply_on, world.device)
-    prepared = SquaredDistances(gallery_features_GD, elsewhere)
-    own = evaluate_features(query_features_QD[rows], prepared, query.part(rows), gallery, protocol)
-    return Scores.joined(world.collect(own))
+    share = -(-len(query) // (world.size * TILE)) * TILE
+    rows = np.arange(len(query))[world.rank * share : (world.rank + 1) * share]
+    first = world.rank * share
+
+    def own(chosen: slice) -> Doubles:
+        return distances(slice(first + chosen.start, first + chosen.stop))
+
+    return Scores.joined(world.collect(evaluate_blocks(own, query.part(rows), gallery, protocol, BLOCK)))
+
+
+def prepared(gallery_GD: Floats, world: World) -> SquaredDistances:
+    """A gallery to be compared with queries on this rank's device, in float64.
+
+    On CPUs the same bits as without ranks; GPUs differ in the last bits.
+    """
+    return SquaredDistances(gallery_GD, None if world.device.type == "cpu" else partial(multiply_on, world.device))
 
 
 def multiply_on(device: torch.device, strip_DS: Doubles) -> Callable[[Doubles], Doubles]:

@@ -1,8 +1,8 @@
 """The ranks of a run: the only module that talks to torch.distributed.
 
 With one process every collective is the identity, so that there is one code path. Nothing here depends on the
-launcher: an existing process group (of Ray Train, say) is used, complete torchrun-style variables (torchrun, submitit, our
-actors in Ray) start one, none at all means a single process, and anything in between is an error.
+launcher: an existing process group (of Ray Train, say) is used, complete torchrun-style variables (torchrun, submitit,
+our actors in Ray) start one, none at all means a single process, and anything in between is an error.
 """
 
 import faulthandler

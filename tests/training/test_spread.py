@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from small import on_ranks
 
-from sptskm.evaluation import Rows, evaluate_features
+from sptskm.evaluation import Rows, Scores, evaluate_features
 from sptskm.evaluation.distances import SquaredDistances
-from sptskm.training.spread import evaluate_spread, multiply_on
+from sptskm.training.spread import evaluate_spread, multiply_on, prepared
 from sptskm.training.world import World, join
 
 
@@ -19,9 +19,15 @@ def made_up(num_queries: int) -> tuple[np.ndarray, np.ndarray, Rows, Rows]:
     return query, gallery, *labels
 
 
+def spread(num_queries: int, world: World) -> Scores:
+    query, gallery, *labels = made_up(num_queries)
+    there = prepared(gallery, world)
+    return evaluate_spread(lambda rows: there.to(query[rows]), *labels, "torchreid", world)
+
+
 def ranked(num_queries: int) -> tuple[np.ndarray, np.ndarray]:
     with join(1, 1.0) as world:
-        scores = evaluate_spread(*made_up(num_queries), "torchreid", world)
+        scores = spread(num_queries, world)
     return scores.ap_Q, scores.first_hit_Q
 
 
@@ -34,7 +40,7 @@ def test_every_rank_gets_the_scores_of_all_queries_also_one_that_has_none_to_ran
 
 
 def test_one_process_needs_no_others() -> None:
-    assert evaluate_spread(*made_up(40), "torchreid", World()).mAP == evaluate_features(*made_up(40), "torchreid").mAP
+    assert spread(40, World()).mAP == evaluate_features(*made_up(40), "torchreid").mAP
 
 
 def test_products_of_another_device_come_back_as_distances() -> None:

@@ -1,7 +1,7 @@
 """Copies of a pack's zip files on a disk of the node, made while training already runs.
 
-One process a node copies, in the order of need; whoever reads looks for the copy first (`packs.reading.Shards`). A copy has its
-name only when it is whole and its checksum right, so that a kill at any moment leaves nothing that is in the way.
+One process a node copies, in the order of need; whoever reads looks for the copy first (`reading.Shards`). A copy has
+its name only when it is whole and its checksum right, so that a kill at any moment leaves nothing that is in the way.
 """
 
 import fcntl
