@@ -19,9 +19,9 @@ from submitit.helpers import Checkpointable
 from launch.plan import Plan
 from launch.requeue import requeue
 from sptskm.config import Config, Final
+from sptskm.endings import EXIT_UNREACHABLE, Stopped, Unreachable
 from sptskm.report.console import set_up_logging
 from sptskm.training.allocation import port, set_variables
-from sptskm.training.endings import EXIT_UNREACHABLE, Stopped, Unreachable
 from sptskm.training.signals import StopFlag, stop_flag
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from launch.plan import STREAMS, Plan, check, make_plan, parser
-from sptskm.cli import EXIT_BAD_INPUT
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import to_yaml
-from sptskm.training.endings import EXIT_STOPPED
+from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from launch.plan import Plan
-from sptskm.cli import sentence
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import load as load_config
 from sptskm.configfile import load_final, to_yaml
+from sptskm.endings import Stopped, Unreachable, sentence
 from sptskm.search import (
     DONE,
     Recorder,
@@ -30,7 +30,6 @@ from sptskm.search import (
     read_trials,
 )
 from sptskm.training.allocation import is_main
-from sptskm.training.endings import Stopped, Unreachable
 from sptskm.training.signals import StopFlag
 
 if TYPE_CHECKING:

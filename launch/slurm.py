@@ -20,8 +20,8 @@ from launch.cluster import Cluster, construction, load_cluster, parameters
 from launch.plan import STREAMS, Plan, check, make_plan, parser
 from launch.submission import Queued, queue, queue_array
 from launch.watch import watch
-from sptskm.cli import EXIT_BAD_INPUT
 from sptskm.config import ConfigError
+from sptskm.endings import EXIT_BAD_INPUT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

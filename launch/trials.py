@@ -19,7 +19,7 @@ from ray.tune.experiment import Trial
 
 from launch.plan import Plan
 from launch.workers import Crew, Failed, Report, Team, ask_to_stop
-from sptskm.training.endings import Stopped, Unreachable
+from sptskm.endings import Stopped, Unreachable
 from sptskm.training.signals import StopFlag
 
 Teams = Mapping[str, Team]

@@ -30,9 +30,8 @@ from launch import search as searches
 from launch.local import request, visible_gpus
 from launch.plan import STREAMS, Plan, check, make_plan, parser
 from launch.search import Searches
-from sptskm.cli import EXIT_BAD_INPUT
 from sptskm.config import ConfigError
-from sptskm.training.endings import EXIT_STOPPED, Stopped, Unreachable
+from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable
 from sptskm.training.signals import STOPPING, StopFlag, stop_flag
 
 if TYPE_CHECKING:

@@ -22,12 +22,11 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from launch.plan import Plan
-from sptskm.cli import is_ours, sentence
 from sptskm.config import Config, ConfigError, Final
+from sptskm.endings import Stopped, Unreachable, is_ours, sentence
 from sptskm.report.console import set_up_logging
 from sptskm.search import Score, Search, Trial
 from sptskm.training.allocation import interface_of, is_main, set_variables
-from sptskm.training.endings import Stopped, Unreachable
 from sptskm.training.signals import StopFlag
 
 log = logging.getLogger(__name__)

@@ -2,10 +2,8 @@
 
 import argparse
 import dataclasses
-import errno
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,17 +11,23 @@ from typing import Any
 from sptskm import feature_commands as features
 from sptskm.config import ConfigError, Final
 from sptskm.configfile import apply_overrides, load, load_final, to_yaml
-from sptskm.data import DataError, read_dataset
+from sptskm.data import read_dataset
 from sptskm.data.importers import command as importers
+from sptskm.endings import (
+    EXIT_BAD_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_STOPPED,
+    EXIT_UNREACHABLE,
+    Stopped,
+    Unreachable,
+    is_ours,
+    sentence,
+)
 from sptskm.preparation import command as preparation
 from sptskm.report.console import set_up_logging
 from sptskm.synthetic import DEMO, Sizes, write_dataset
 from sptskm.training.allocation import enter_step
-from sptskm.training.endings import EXIT_STOPPED, EXIT_UNREACHABLE, Stopped, Unreachable
 from sptskm.training.signals import stop_flag
-
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130  # as shells say of Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,25 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("sptskm: stopped", file=sys.stderr)
         return EXIT_INTERRUPTED
-
-
-def is_ours(error: Exception) -> bool:
-    """Whether sptskm raised it to tell the user something; from anywhere else it is a bug and wants its traceback."""
-    if isinstance(error, ConfigError | DataError):
-        return True  # perhaps passed on by a loader process
-    if isinstance(error, OSError):
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return full or error.filename is not None or type(error) in (FileNotFoundError, FileExistsError)
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
-
-
-def sentence(error: Exception) -> str:
-    """The message of an error; one from a loader process comes wrapped in that process's traceback."""
-    text = str(error)
-    if not text.startswith("Caught "):
-        return text
-    return text.strip().splitlines()[-1].partition(": ")[2]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,10 +8,10 @@ import yaml
 from launching import ROOT
 
 from sptskm import cli
-from sptskm.cli import EXIT_BAD_INPUT, main
+from sptskm.cli import main
 from sptskm.config import SSIN_DEFAULTS
 from sptskm.configfile import to_dict
-from sptskm.training.endings import EXIT_STOPPED
+from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED
 
 
 def test_config_prints_every_value_with_overrides_applied(capsys):

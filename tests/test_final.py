@@ -14,10 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sptskm.config import ConfigError, Final
 from sptskm.configfile import load_final
 from sptskm.data import read_mars
+from sptskm.endings import Stopped
 from sptskm.evaluation import PROTOCOLS, CameraWeights, precision_table, protocol, rerank, squared_distances
 from sptskm.final import final, fuse_held_out
 from sptskm.report.comparison import compare, read_judged
-from sptskm.training.endings import Stopped
 from sptskm.training.signals import StopFlag
 from sptskm.training.trainer import train
 

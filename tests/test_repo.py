@@ -33,6 +33,7 @@ ROOMS = [
     "evaluation",
     "models",
     "synthetic",
+    "endings",
     "data",
     "search",
     "configfile",

@@ -20,8 +20,8 @@ from sptskm.config import Config
 from sptskm.data.clips import AllClips, Piece, PieceItem
 from sptskm.data.skeleton_clips import SkeletonSource
 from sptskm.data.tracklets import IntArray
+from sptskm.endings import Stopped
 from sptskm.report.console import progress
-from sptskm.training.endings import Stopped
 from sptskm.training.precision import Precision
 from sptskm.training.signals import StopFlag, ignore_in_worker
 from sptskm.training.streams import Source, Stream

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from sptskm.training.endings import EXIT_STOPPED
+from sptskm.endings import EXIT_STOPPED
 
 # SLURM preempts with TERM, its time limit and submitit send USR1 or USR2, a person types Ctrl-C
 STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)

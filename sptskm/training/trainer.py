@@ -15,10 +15,10 @@ from sptskm import __version__
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import changed_keys, to_dict, to_yaml
 from sptskm.data.clips import TrainItem
+from sptskm.endings import Stopped
 from sptskm.evaluation import Rows, Scores, evaluate, stream_distances
 from sptskm.report.console import progress
 from sptskm.report.tensorboard import Board
-from sptskm.training.endings import Stopped
 from sptskm.training.extract import extract
 from sptskm.training.meters import Meters
 from sptskm.training.precision import Precision

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from sptskm.endings import Stopped, Unreachable
 from sptskm.training.batchnorm import SyncedBatchNorm
-from sptskm.training.endings import Stopped, Unreachable
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,13 @@ import pytest
 import scipy.io
 from handmade import QUERY, TEST, TRAIN, Walk, write_files, write_tables
 
-from sptskm.cli import EXIT_BAD_INPUT, main
+from sptskm.cli import main
 from sptskm.config import ConfigError
 from sptskm.data import DataError, Tracklets, hold_out, read_dataset, read_mars
 from sptskm.data.check import check
 from sptskm.data.importers import ccvid, cvid, folder, ilidsvid, lsvid, mars, prid2011
 from sptskm.data.manifest import Entry, read_entries, read_manifest, write_entries
+from sptskm.endings import EXIT_BAD_INPUT
 
 
 def draw(*paths: Path) -> None:

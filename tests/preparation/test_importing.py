@@ -12,6 +12,7 @@ from networks import frames_only
 from sptskm import cli
 from sptskm.data import read_mars
 from sptskm.data.files import read_mask, read_skeleton
+from sptskm.endings import EXIT_BAD_INPUT
 from sptskm.preparation.parsing import COLOURS
 from sptskm.preparation.work import HOME
 
@@ -61,11 +62,11 @@ def test_a_mask_that_is_missing_and_one_of_another_size_are_named(
     missing, small = (table.path(row, 0, "masks") for row in (1, 2))
     (theirs / missing.name).unlink()
     cv2.imwrite(str(theirs / small.name), np.zeros((4, 2), np.uint8))
-    assert bring("masks", frames, theirs, "--kind", "binary") == cli.EXIT_BAD_INPUT
+    assert bring("masks", frames, theirs, "--kind", "binary") == EXIT_BAD_INPUT
     out = capsys.readouterr().out
     assert f"has no {missing.stem} with .png or" in out
     assert "is 4x2, wanted" in out
-    assert cli.main(["prepare", "masks", "--data", str(frames), "--verify"]) == cli.EXIT_BAD_INPUT
+    assert cli.main(["prepare", "masks", "--data", str(frames), "--verify"]) == EXIT_BAD_INPUT
 
 
 def test_openpose_files_coco_results_and_one_file_per_tracklet_become_skeletons(frames: Path, tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_a_frame_without_key_points_is_named_and_has_no_skeleton(
     table, theirs = read_mars(frames), tmp_path / "theirs"
     theirs.mkdir()
     np.save(theirs / f"{table.stems(0)[0]}.npy", np.array(TORSO))
-    assert bring("skeletons", frames, theirs, "--layout", "14", "--channels", "xyzc") == cli.EXIT_BAD_INPUT
+    assert bring("skeletons", frames, theirs, "--layout", "14", "--channels", "xyzc") == EXIT_BAD_INPUT
     out = capsys.readouterr().out
     assert f"1 skeletons imported, 0 were there, {table.lengths.sum() - 1} failed" in out
     assert f"{theirs}: has no key points of {table.stems(0)[1]}" in out
@@ -123,5 +124,5 @@ def test_what_is_not_said_or_unknown_is_refused_in_one_sentence(
     frames: Path, tmp_path: Path, made: str, words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "theirs.json").write_text("[]")
-    assert bring(made, frames, tmp_path / "theirs.json", *words) == cli.EXIT_BAD_INPUT
+    assert bring(made, frames, tmp_path / "theirs.json", *words) == EXIT_BAD_INPUT
     assert sentence in capsys.readouterr().err

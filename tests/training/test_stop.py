@@ -16,8 +16,8 @@ from small import free_port, on_ranks, small_config
 
 from sptskm.config import Config
 from sptskm.configfile import to_yaml
+from sptskm.endings import EXIT_STOPPED, EXIT_UNREACHABLE
 from sptskm.training import trainer
-from sptskm.training.endings import EXIT_STOPPED, EXIT_UNREACHABLE
 from sptskm.training.meters import Meters
 from sptskm.training.rundir import RunDir
 from sptskm.training.signals import stop_flag
