@@ -44,7 +44,7 @@ def named(path: Path, defaults: Any, values: Mapping[str, Any]) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises FileNotFoundError, or ConfigError naming the file."""
     if not path.is_file():
-        raise FileNotFoundError(f"configuration {path}: no such file")
+        raise FileNotFoundError(f"{path}: no such file")
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:

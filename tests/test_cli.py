@@ -26,11 +26,11 @@ def test_config_prints_every_value_with_overrides_applied(capsys):
     ("words", "sentence"),
     [
         (["config", "configs/mars/ssin.yaml", "train.epoch=7"], "unknown key train.epoch; did you mean epochs?"),
-        (["train", "nowhere.yaml"], "configuration nowhere.yaml: no such file"),
+        (["train", "nowhere.yaml"], "sptskm: nowhere.yaml: no such file"),
         (["train", "configs/mars/ssin.yaml"], "run is empty, wanted the folder of this run"),
         (["check", "nowhere"], "nowhere/info/train_name.txt: no such file"),
         (["evaluate", "nowhere", "--out", "nowhere/final"], "nowhere: no readable checkpoint"),
-        (["evaluate", "nowhere", "--out", "x", "--final", "typo.yaml"], "configuration typo.yaml: no such file"),
+        (["evaluate", "nowhere", "--out", "x", "--final", "typo.yaml"], "sptskm: typo.yaml: no such file"),
         (["evaluate", "nowhere", "--out", "x", "--set", "protocl=torchreid"], "unknown key protocl"),
     ],
 )
