@@ -13,7 +13,7 @@ from sptskm.data import DataError, Tracklets
 from sptskm.evaluation import Features, Rows, align, check_judging, protocol, select
 from sptskm.evaluation.metrics import Blocks
 from sptskm.report.fused import Fused
-from sptskm.report.results import Ranking, Results
+from sptskm.report.results import Fusion, Ranking, Results
 from sptskm.training.spread import evaluate_spread, prepared
 from sptskm.training.world import World
 
@@ -44,7 +44,8 @@ def score(
         Ranking(name, np.empty((len(query), 0)), evaluate_spread(distances, query, gallery, settings.protocol, world))
         for name, distances in ways.items()
     ]
-    return Results(table, *places, query, gallery, rankings, None, streams, [], settings, {})
+    fusion = None if fused is None else Fusion(fused.weight, fused.normalisation, None, fused.distance)
+    return Results(table, *places, query, gallery, rankings, fusion, streams, [], settings, {})
 
 
 def _of_test(features: Features, table: Tracklets) -> Features:

@@ -34,7 +34,7 @@ class CameraWeights:
     single_mAP: float
     own_mAP: float
     p: float
-    """Of the paired permutation test over queries."""
+    """Of the paired permutation test over identities."""
     folds: int
 
     @property
@@ -72,7 +72,7 @@ def choose_camera_weights(
             single_Q[q] = precision_WQ[weights.index(single), q]
             own_Q[q] = precision_WQ[weights.index(own.get(int(query.camids[q]), single)), q]
     single, own = _chosen(precision_WQ, query.camids, weights)
-    p = paired_difference(single_Q, own_Q).p
+    p = paired_difference(single_Q, own_Q, query.pids).p
     return CameraWeights(own, single, float(single_Q.mean()), float(own_Q.mean()), p, folds)
 
 

@@ -189,7 +189,7 @@ def choose_weight(
     if not len(weights):
         raise ValueError("the grid of fusion weights is empty")
     counted_Q = ~np.isnan(precision_WQ[0])
-    if not counted_Q.any():
+    if not (precision_WQ > 0).any():  # nor with zeros for those that have nothing to be found
         raise ValueError("no validation query has a positive; a fusion weight cannot be chosen")
     curve_W2 = np.array([weights, [row_Q[counted_Q].mean() for row_Q in precision_WQ]], np.float64).T
     return best_weight(curve_W2), curve_W2
@@ -241,7 +241,9 @@ class _Fusion:
         # skeleton is ranked by SSIN at any weight.
         fused = self._streams.where_valid(fused_QG)
         ssin = self._streams.where_valid(self._ssin_QG)
-        fallback_QG = (self._ssin_QG - ssin.mean()) * (fused.std() / ssin.std()) + fused.mean()
+        # one gallery tracklet with a skeleton has one place
+        scale = fused.std() / ssin.std() if ssin.std() else 1.0
+        fallback_QG = (self._ssin_QG - ssin.mean()) * scale + fused.mean()
         return np.where(self._both_QG, fused_QG, fallback_QG)
 
 

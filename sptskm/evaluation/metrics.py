@@ -204,20 +204,18 @@ def _block(num_gallery: int, gigabytes: float) -> int:
     return min(QUERY_BLOCK, int(gigabytes // tile) * TILE) if num_gallery else QUERY_BLOCK
 
 
-def clothes_changed(query: Rows, gallery: Rows) -> NDArray[np.bool_]:
+def clothes_changed(query: Rows, gallery: Rows, protocol: str = "mars-official") -> NDArray[np.bool_]:
     """Which queries (Q,) can only be found in other clothes than their own.
 
-    True where a query has positives (same pid, other camera), its own clothes and those of all its
-    positives are known, and none of them are its own. Raises ValueError without clothes labels.
+    True where a query has positives by the protocol, its own clothes and those of all its positives are known, and none
+    of them are its own. Raises ValueError without clothes labels.
     """
     if query.clothes is None or gallery.clothes is None:
         raise ValueError("clothes labels are needed for both the query and the gallery rows")
-    by_pid = _ByIdentity(gallery.pids)
+    judged = JudgedRows(query, gallery, protocols.protocol(protocol))
     changed_Q = np.zeros(len(query), dtype=np.bool_)
-    for number, (pid, camera) in enumerate(zip(query.pids, query.camids, strict=True)):
-        same_P = by_pid.rows(pid) if pid != JUNK else np.empty(0, np.int64)
-        worn_P = gallery.clothes[same_P[gallery.camids[same_P] != camera]]
-        own = query.clothes[number]
+    for number, own in enumerate(query.clothes):
+        worn_P = gallery.clothes[judged.relevant(number)[0]]
         known = worn_P.size > 0 and own >= 0 and worn_P.min() >= 0
         changed_Q[number] = known and own not in worn_P
     return changed_Q

@@ -93,6 +93,11 @@ def read_protocol(path: Path) -> Protocol:
         raise ConfigError(f"{path}: lacks {', '.join(missing)}; a protocol states every rule, and its name")
     if not rules.name.strip() or rules.name in PROTOCOLS or rules.name.endswith(ENDINGS):
         raise ConfigError(f"{path}: name is {rules.name!r}, wanted a name that no other protocol has")
+    if rules.keep_queries and not rules.ignore_same_camera and rules.clothes != "other":
+        raise ConfigError(
+            f"{path}: keep_queries is true and ignore_same_camera false, so that every query would find itself, wanted "
+            "one of them changed"
+        )
     if rules.min_length < 0:
         raise ConfigError(f"{path}: min_length is {rules.min_length}, wanted at least 0")
     return rules

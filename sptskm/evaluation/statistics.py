@@ -1,33 +1,36 @@
-"""How sure a number is: intervals over queries, and whether two rankings of the same queries really differ.
+"""How sure a number is: intervals, and whether two rankings of the same queries really differ.
 
-Shape suffixes: Q queries that count, S samples.
+A person's queries (of several cameras) tend to be found, or not, together, so it is identities that are drawn, with all
+their queries: drawing single queries would call too much certain.
+Shape suffixes: Q queries that count, I their identities, S samples.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Labels = NDArray[Any]
 
 SAMPLES: Final = 10_000
 BLOCK: Final = 500  # samples drawn at once, to bound memory
 LEVEL: Final = 0.95
 
 
-def bootstrap_interval(values_Q: Floats, seed: int = 0, samples: int = SAMPLES) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean over queries drawn with replacement (Efron and Tibshirani, 1993).
+def bootstrap_interval(values_Q: Floats, pids_Q: Labels, seed: int = 0, samples: int = SAMPLES) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean over queries, their identities drawn with replacement.
 
-    It says how much the mean depends on which queries there happen to be; not how much on the seed of a training.
-    Raises ValueError without queries and for NaN.
+    (Efron and Tibshirani, 1993; by clusters: Cameron and Miller, 2015.) It says how much the mean depends on which
+    people there happen to be; not how much on the seed of a training. Raises ValueError without queries and for NaN.
     """
-    values = _checked(values_Q)
+    sums_I, counts_I = _by_identity(_checked(values_Q), pids_Q)
     rng = np.random.default_rng([seed, 0xB0075])
-    means = [
-        values[rng.integers(len(values), size=(min(BLOCK, samples - done), len(values)))].mean(axis=1)
-        for done in range(0, samples, BLOCK)
-    ]
+    means = []
+    for done in range(0, samples, BLOCK):
+        drawn_SI = rng.integers(len(sums_I), size=(min(BLOCK, samples - done), len(sums_I)))
+        means.append(sums_I[drawn_SI].sum(axis=1) / counts_I[drawn_SI].sum(axis=1))
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
@@ -39,7 +42,7 @@ class Difference:
     mean: float
     """Of b minus a."""
     low: float
-    """Ends of its 95 % interval over queries."""
+    """Ends of its 95 % interval over identities."""
     high: float
     p: float
     """Two-sided, by the paired permutation test: how often a difference as large comes from chance alone."""
@@ -49,26 +52,36 @@ class Difference:
     same: int
 
 
-def paired_difference(a_Q: Floats, b_Q: Floats, seed: int = 0, samples: int = SAMPLES) -> Difference:
+def paired_difference(a_Q: Floats, b_Q: Floats, pids_Q: Labels, seed: int = 0, samples: int = SAMPLES) -> Difference:
     """Compares two results of the same queries (average precisions, or 1 and 0 for a hit at some rank).
 
-    The test exchanges a and b of random queries, as it may be done when neither is better (Smucker et al., CIKM 2007).
-    Raises ValueError for different lengths, without queries and for NaN.
+    The test exchanges a and b of random identities, as it may be done when neither is better (Smucker et al., CIKM
+    2007). Raises ValueError for different lengths, without queries and for NaN.
     """
     a, b = _checked(a_Q), _checked(b_Q)
     if a.shape != b.shape:
         raise ValueError(f"the results are of {len(a)} and {len(b)} queries, wanted the same")
     change_Q = b - a
     rng = np.random.default_rng([seed, 0x7E57])
+    sums_I, _ = _by_identity(change_Q, pids_Q)
     as_large, mean = 0, abs(change_Q.mean())
     for done in range(0, samples, BLOCK):
-        signs_SQ = rng.choice([-1.0, 1.0], size=(min(BLOCK, samples - done), len(change_Q)))
+        signs_SI = rng.choice([-1.0, 1.0], size=(min(BLOCK, samples - done), len(sums_I)))
         # what is equal but for rounding counts as equal
-        as_large += int(np.count_nonzero(np.abs(signs_SQ @ change_Q) / len(change_Q) >= mean - 1e-12))
-    low, high = bootstrap_interval(change_Q, seed, samples)
+        as_large += int(np.count_nonzero(np.abs(signs_SI @ sums_I) / len(change_Q) >= mean - 1e-12))
+    low, high = bootstrap_interval(change_Q, pids_Q, seed, samples)
     better, worse = int((change_Q > 0).sum()), int((change_Q < 0).sum())
     p = (as_large + 1) / (samples + 1)
     return Difference(float(change_Q.mean()), low, high, p, better, worse, len(change_Q) - better - worse)
+
+
+def _by_identity(values_Q: Floats, pids_Q: Labels) -> tuple[Floats, Floats]:
+    """Sum and number of each identity's values (I,)."""
+    if len(pids_Q) != len(values_Q):
+        raise ValueError(f"there are {len(pids_Q)} identities for {len(values_Q)} queries, wanted one for each")
+    identity_Q = np.unique(pids_Q, return_inverse=True)[1]
+    sums_I, counts_I = (np.bincount(identity_Q, weights).astype(np.float64) for weights in (values_Q, None))
+    return sums_I, counts_I
 
 
 def _checked(values_Q: Floats) -> Floats:

@@ -33,6 +33,7 @@ class Judged:
     protocol: str
     conditions: Mapping[str, object]
     keys: list[str]
+    pids_Q: NDArray[np.str_]
     ap_Q: Floats
     """NaN for a skipped query."""
     first_hit_Q: NDArray[np.int64]
@@ -67,6 +68,7 @@ def _judged(name: str, results: Mapping[str, Any], lines: Sequence[Mapping[str, 
         protocol=results["protocol"],
         conditions=conditions(results),
         keys=[line["tracklet"] for line in lines],
+        pids_Q=np.array([line["pid"] for line in lines]),
         ap_Q=np.array([float(line[f"{stream}_ap"] or "nan") for line in lines]),
         first_hit_Q=np.array([int(line[f"{stream}_first_hit"]) for line in lines]),
         subsets=subsets,
@@ -74,6 +76,7 @@ def _judged(name: str, results: Mapping[str, Any], lines: Sequence[Mapping[str, 
 
 
 def _called(folder: Path) -> str:
+    folder = folder.resolve()
     return folder.parent.name if folder.name == "final" else folder.name
 
 
@@ -112,7 +115,13 @@ def _is_whole(found: Mapping[str, Any]) -> bool:
     texts = [found["protocol"], *(line[name] for line in lines for name in ("queries", "stream"))]
     numbers = [line[name] or 0 for line in lines for name in ("used", "skipped", *METRICS)]
     numbers.append(found["test_evaluations"])
-    return bool(lines) and all(isinstance(x, str) for x in texts) and all(isinstance(x, int | float) for x in numbers)
+    known = isinstance(found.get("rules", {}), dict) and all(line["stream"] in NAMES for line in lines)
+    return (
+        known
+        and bool(lines)
+        and all(isinstance(x, str) for x in texts)
+        and all(isinstance(x, int | float) for x in numbers)
+    )
 
 
 def conditions(results: Mapping[str, Any]) -> dict[str, object]:
@@ -155,23 +164,25 @@ def compare(a: str, b: str) -> str:
     for subset, within_Q in first.subsets.items():
         keep = counted_Q & within_Q
         if keep.any():
-            rows.append(_row(f"mAP, {subset}", first.ap_Q[keep], ap_Q[keep]))
-            for k in RANKS[:1]:
-                pair = (((h[keep] > 0) & (h[keep] <= k)).astype(float) for h in (first.first_hit_Q, hits_Q))
-                rows.append(_row(f"rank-{k}, {subset}", *pair))
+            rows.append(_row(f"mAP, {subset}", first.ap_Q[keep], ap_Q[keep], first.pids_Q[keep]))
+            one, other = ((hits[keep] == 1).astype(float) for hits in (first.first_hit_Q, hits_Q))
+            rows.append(_row(f"rank-1, {subset}", one, other, first.pids_Q[keep]))
     header = ["", first.name, second.name, "change", "95 % interval", "p", "better", "worse", "same"]
+    people = len(np.unique(first.pids_Q[counted_Q]))
+    whose = f"{people} {'identity' if people == 1 else 'identities'}"
     notes = [
-        f"protocol {first.protocol}, {queries(int(counted_Q.sum()))}",
-        "interval: bootstrap over queries; p: paired permutation test over queries; at the edge the two can differ",
-        "An interval over queries says nothing of what another seed of the training would give.",
+        f"protocol {first.protocol}, {queries(int(counted_Q.sum()))} of {whose}",
+        "interval: bootstrap over people, with all their queries; p: paired permutation test over people; at the edge "
+        "the two can differ",
+        "An interval over people says nothing of what another seed of the training would give.",
     ]
     return "\n".join([text_table(header, rows), *notes, _extremes(first, ap_Q, counted_Q)])
 
 
-def _row(name: str, a_Q: Floats, b_Q: Floats) -> list[str | int]:
-    found: Difference = paired_difference(a_Q, b_Q)
+def _row(name: str, a_Q: Floats, b_Q: Floats, pids_Q: NDArray[np.str_]) -> list[str | int]:
+    found: Difference = paired_difference(a_Q, b_Q, pids_Q)
     percent = [f"{100 * value:.1f}" for value in (a_Q.mean(), b_Q.mean())]
-    interval = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}" if len(a_Q) > 1 else "-"
+    interval = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}" if len(np.unique(pids_Q)) > 1 else "-"
     return [
         name,
         *percent,
@@ -204,6 +215,7 @@ def summary(folders: Sequence[Path]) -> str:
     found = [read_results(folder) for folder in folders]
     for folder, results in zip(folders, found, strict=True):
         _check_alike(str(folders[0]), conditions(found[0]), str(folder), conditions(results))
+    _check_seeds(folders, found)
     values: dict[tuple[str, str], list[list[float]]] = {}
     for results in found:
         for line in results["results"]:
@@ -217,6 +229,15 @@ def summary(folders: Sequence[Path]) -> str:
     times = "time" if looks == "1" else "times"
     note = f"protocol {found[0]['protocol']}; mean ± standard deviation over runs; test was evaluated {looks} {times}"
     return f"{text_table(['queries', 'stream', *METRICS, 'runs'], rows)}\n{note}"
+
+
+def _check_seeds(folders: Sequence[Path], found: Sequence[Mapping[str, Any]]) -> None:
+    """The same networks twice are no second run."""
+    seen: dict[str, Path] = {}
+    for folder, results in zip(folders, found, strict=True):
+        networks = [str(origin["network"]) for origin in results.get("provenance", {}).values() if "network" in origin]
+        if networks and (other := seen.setdefault(" ".join(sorted(networks)), folder)) is not folder:
+            raise DataError(f"{other} and {folder} evaluate the same networks, wanted those of several trainings")
 
 
 def _spread(percent_R: Floats) -> str:

@@ -4,6 +4,7 @@ Legend: N tracklets, D embedding.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy as np
 from sptskm.data import DataError
 from sptskm.evaluation import Features, FusedDistance
 from sptskm.report.results import RESULTS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ def read_fused(results: Path) -> Fused:
         distance = constants and FusedDistance(**{name: float(value) for name, value in constants.items()})
     except (ValueError, TypeError, KeyError, AttributeError):
         raise DataError(f"{path}: tells no fusion, wanted the {RESULTS} of both streams evaluated") from None
+    if (content["fusion"].get("camera_weights") or {}).get("used"):
+        log.warning("%s ranks with weights by camera; what follows uses the single weight %.2f", path, weight)
     if distance and set(networks) == {"ssin", "smin"}:
         return Fused(weight, normalisation, distance, networks)
     if normalisation == "rank":

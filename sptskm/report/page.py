@@ -78,8 +78,8 @@ GLOSSARY: Final[Mapping[str, str]] = {
     "says so, over all queries, and those that have nothing to be found count as 0.",
     "Rank-k": "The share of the queries that have a right tracklet among their first k results.",
     "CMC": "The curve of rank-k over k (cumulative matching characteristic).",
-    "95 % interval": "Where the mAP would lie if other queries of the same kind had been drawn (bootstrap over "
-    "queries); it says nothing of what another seed of the training would give.",
+    "95 % interval": "Where the mAP would lie if other people of the same kind had been drawn (bootstrap over people, "
+    "each with all queries); it says nothing of what another seed of the training would give.",
     "Junk": "Tracklets that are neither right nor wrong, such as bad detections; they are passed over. Tracklets of "
     "the query's person from its own camera are passed over as well where the protocol says so.",
     "Distractor": "A tracklet of somebody who is no query; it is always wrong and makes the search harder.",

@@ -28,6 +28,7 @@ from sptskm.evaluation import (
     clothes_changed,
     protocol,
 )
+from sptskm.evaluation.protocols import Integers
 from sptskm.evaluation.statistics import bootstrap_interval
 from sptskm.report.console import table as text_table
 from sptskm.report.insight import NOTHING, Insight
@@ -117,7 +118,7 @@ class Results:
         """Which queries (Q,) each part of the table averages over."""
         chosen = {"all": np.ones(len(self.query), dtype=bool)}
         if self.table.has_clothes and self.rules.clothes == "any":
-            chosen["clothes changed"] = clothes_changed(self.query, self.gallery)
+            chosen["clothes changed"] = clothes_changed(self.query, self.gallery, self.settings.protocol)
         return chosen
 
     def lines(self) -> list[dict[str, Any]]:
@@ -131,7 +132,7 @@ class Results:
                 "queries": subset,
                 "stream": ranking.name,
                 "mAP": number(scores.mAP),
-                "mAP_interval": _interval(scores),
+                "mAP_interval": _interval(scores, self.query.pids[mask_Q]),
                 **{f"rank-{k}": number(scores.rank(k)) for k in RANKS},
                 "used": scores.num_queries,
                 "skipped": scores.num_skipped,
@@ -201,9 +202,10 @@ def _left_out(rules: Protocol) -> str:
     return ", ".join(said)
 
 
-def _interval(scores: Scores) -> list[float] | None:
-    """Of the mAP, over the queries that count; one alone says nothing of others."""
-    return list(bootstrap_interval(scores.ap_Q[scores.counted_Q])) if scores.num_queries > 1 else None
+def _interval(scores: Scores, pids_Q: Integers) -> list[float] | None:
+    """Of the mAP, over the identities whose queries count; one alone says nothing of others."""
+    pids = pids_Q[scores.counted_Q]
+    return list(bootstrap_interval(scores.ap_Q[scores.counted_Q], pids)) if len(np.unique(pids)) > 1 else None
 
 
 def queries(count: int) -> str:

@@ -108,6 +108,14 @@ def test_ranks_are_places_among_the_distances_of_a_query():
     np.testing.assert_allclose(fused, 0.75 * ranks[0] + 0.25 * ranks[1])
 
 
+def test_one_gallery_tracklet_with_a_skeleton_has_one_place_and_the_others_keep_their_order():
+    ssin, smin = np.random.default_rng(5).random((2, 3, 6))
+    fused = fuse(ssin, smin, np.ones(3, bool), np.arange(6) == 2, 0.5, "rank")
+    assert np.isfinite(fused).all()
+    others = np.arange(6) != 2
+    np.testing.assert_array_equal(fused[:, others].argsort(axis=1), ssin[:, others].argsort(axis=1))
+
+
 def test_ranks_do_not_look_at_how_far_apart_distances_are():
     ssin, smin = two_streams(np.random.default_rng(12))
     flags = np.ones(5, bool), np.ones(40, bool)
@@ -255,5 +263,7 @@ def test_a_weight_cannot_be_chosen_without_positives_or_weights():
     streams = StreamDistances(ssin, 3 * ssin, np.ones(30, bool), np.ones(90, bool))
     with pytest.raises(ValueError, match="no validation query has a positive"):
         choose_weight(precision_table(streams, Rows(query.pids + 99, query.camids), gallery))
+    with pytest.raises(ValueError, match="no validation query has a positive"):
+        choose_weight(np.zeros((2, 30)), [0.0, 1.0])  # of a protocol that counts queries without one as 0
     with pytest.raises(ValueError, match="grid of fusion weights is empty"):
         choose_weight(precision_table(streams, query, gallery, weights=[]), [])

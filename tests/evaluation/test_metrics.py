@@ -200,6 +200,8 @@ def test_clothes_changed_wants_every_positive_in_known_other_clothes():
     labels += [(4, 0, 5), (-1, 1, 6)]
     gallery = Rows(*np.array(labels).T)
     assert clothes_changed(query, gallery).tolist() == [True, *[False] * 4, True, False]
+    everywhere = clothes_changed(query, gallery, "sptskm-smin")  # whose positives are those of the same camera as well
+    assert everywhere.tolist() == [False, *[False] * 3, True, False, False]
     with pytest.raises(ValueError, match="clothes labels are needed"):
         clothes_changed(Rows([1], [0]), gallery)
 

@@ -72,6 +72,7 @@ def test_what_a_file_leaves_out_is_asked_for(tmp_path, key):
         ({"average": "some"}, "average is 'some', wanted one of found, all"),
         ({"keep_junk": "no"}, "keep_junk is 'no', wanted bool"),
         ({"min_length": -1}, "min_length is -1, wanted at least 0"),
+        ({"keep_queries": True, "ignore_same_camera": False}, "keep_queries is true and ignore_same_camera false, so"),
         ({"name": " "}, "name is ' ', wanted a name that no other protocol has"),
         ({"name": "torchreid"}, "name is 'torchreid', wanted a name that no other"),
     ],

@@ -41,7 +41,7 @@ def write_evaluation(folder: Path, streams: dict[str, Judgement], **others: obje
         writer.writerow(["tracklet", "pid", "camera", "clothes_changed", *judgements])
         for number, key in enumerate(next(iter(streams.values()))):
             cells = [cell for judged in streams.values() for cell in judged[key]]
-            writer.writerow([key, 1, 1, number % 2, *("" if cell is None else cell for cell in cells)])
+            writer.writerow([key, number, 1, number % 2, *("" if cell is None else cell for cell in cells)])
     return folder
 
 
@@ -66,8 +66,8 @@ def test_what_is_better_and_for_how_many_queries(tmp_path: Path, capsys: pytest.
     assert "+10.0" in lines[2]
     assert lines[2].split()[-4:] == ["0.0001", "40", "0", "0"]
     assert [line.split()[1] for line in lines[2:6]] == ["all", "all", "clothes", "clothes"]
-    assert lines[6] == "protocol mars-official, 40 queries"
-    assert lines[7].startswith("interval: bootstrap over queries; p: paired permutation test")
+    assert lines[6] == "protocol mars-official, 40 queries of 40 identities"
+    assert lines[7].startswith("interval: bootstrap over people, with all their queries; p: paired permutation test")
 
 
 def test_the_queries_that_change_most_are_named(tmp_path: Path) -> None:
@@ -170,7 +170,34 @@ def test_what_is_not_there_is_a_dash(tmp_path: Path) -> None:
     assert summary([single, nobody]).splitlines()[2].split()[2] == "-"
     told = compare(str(single), str(single)).splitlines()
     assert told[2].split()[-5:] == ["-", "1.0000", "0", "0", "1"]
-    assert "protocol mars-official, 1 query" in told
+    assert "protocol mars-official, 1 query of 1 identity" in told
+
+
+def test_one_network_evaluated_twice_is_no_second_seed(tmp_path: Path) -> None:
+    origins = [{"provenance": {"ssin": {"network": name}}} for name in ("a1", "b2", "a1")]
+    folders = [write_evaluation(tmp_path / str(n), {"ssin": many(0)}, **origin) for n, origin in enumerate(origins)]
+    assert summary(folders[:2]).splitlines()[2].split()[-1] == "2"
+    with pytest.raises(DataError, match=f"{folders[0]} and {folders[2]} evaluate the same networks"):
+        summary(folders)
+
+
+@pytest.mark.parametrize("change", [{"rules": None}, {"results": [{"queries": "all", "stream": "gait"}]}])
+def test_rules_or_streams_that_are_none_are_damage(tmp_path: Path, change: dict[str, object]) -> None:
+    folder = write_evaluation(tmp_path / "final", {"ssin": many(0)})
+    content = json.loads((folder / "results.json").read_text())
+    if change.get("results"):
+        change = {"results": [{**content["results"][0], "stream": "gait"}]}
+    (folder / "results.json").write_text(json.dumps({**content, **change}))
+    with pytest.raises(DataError, match="is damaged"):
+        summary([folder])
+
+
+def test_a_folder_named_from_within_its_run_is_called_like_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_evaluation(tmp_path / "run" / "final", {"ssin": many(0)})
+    monkeypatch.chdir(tmp_path / "run")
+    assert read_judged("final:ssin").name == "run:ssin"
 
 
 def test_seeds_are_summed_up_as_mean_and_standard_deviation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
