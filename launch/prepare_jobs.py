@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from submitit.helpers import Checkpointable
 
 from launch.cluster import Cluster
-from launch.preparing import jobs_folder, verified
+from launch.preparing import jobs_folder, resolved, verified
 from launch.submission import Queued, queue, queue_array
 from sptskm.data import DataError
 from sptskm.preparation.command import Wanted, made
@@ -41,8 +41,12 @@ class VerifyJob(Checkpointable):
 
 
 def submit(wanted: Wanted, cluster: Cluster) -> Queued:
-    """Queue the shards, each with one process and at most one GPU, and the verification behind all of them."""
+    """Queue the shards, each with one process and at most one GPU, and the verification behind all of them.
+
+    Raises ConfigError for half precision without GPUs.
+    """
     alone = replace(cluster, nodes=1, gpus_per_node=min(cluster.gpus_per_node, 1), cpu_ranks=1)
+    wanted = resolved(wanted, gpus=alone.gpus_per_node > 0)
     folder, queued = jobs_folder(wanted), Queued()
     with queued.all_or_none():
         jobs = [PrepareJob(wanted, shard) for shard in range(wanted.shards)]

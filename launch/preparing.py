@@ -3,12 +3,13 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sptskm.config import ConfigError
 from sptskm.data import read_dataset
 from sptskm.preparation.command import Wanted, common_options
-from sptskm.preparation.work import home, verify
+from sptskm.preparation.work import home, precision_of, verify
 
 USAGE = "Masks and skeletons on the cluster: python launch/{}.py --prepare masks --help"
 
@@ -44,7 +45,12 @@ def wanted_of(chosen: argparse.Namespace) -> Wanted:
         raise ConfigError(f"--weights is {weights}, where there is no file, folder or checkpoint prefix")
     read_dataset(chosen.data)
     options = chosen.grabcut, chosen.fast, chosen.flip, chosen.shards
-    return Wanted(chosen.prepare, chosen.data.absolute(), weights, *options)
+    return Wanted(chosen.prepare, chosen.data.absolute(), weights, *options, precision=chosen.precision)
+
+
+def resolved(wanted: Wanted, gpus: bool) -> Wanted:
+    """The same with the precision that all shards have, known before any of them starts. Raises ConfigError."""
+    return replace(wanted, precision=precision_of(wanted.made, wanted.precision, gpus))
 
 
 def jobs_folder(wanted: Wanted) -> Path:

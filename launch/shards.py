@@ -6,7 +6,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from launch.preparing import verified
+from launch.preparing import resolved, verified
 from sptskm.preparation.command import Wanted, made
 from sptskm.training.signals import StopFlag
 
@@ -15,8 +15,13 @@ POLL_SECONDS = 1.0
 
 
 def make(wanted: Wanted, stop: StopFlag) -> tuple[bool, str]:
-    """Make all shards in the Ray that was joined: whether everything is there then, and what to say of it."""
-    task = ray.remote(made).options(num_cpus=1, num_gpus=int(_has_gpus()), max_retries=RETRIES)
+    """Make all shards in the Ray that was joined: whether everything is there then, and what to say of it.
+
+    Raises ConfigError for half precision without GPUs.
+    """
+    gpus = ray.cluster_resources().get("GPU", 0) >= 1
+    wanted = resolved(wanted, gpus)
+    task = ray.remote(made).options(num_cpus=1, num_gpus=int(gpus), max_retries=RETRIES)
     left: dict[Any, int] = {task.remote(wanted, shard): shard for shard in range(wanted.shards)}
     while left and not stop.requested:
         done, _ = ray.wait(list(left), timeout=POLL_SECONDS)
@@ -32,7 +37,3 @@ def _said(call: Any) -> str:
         return str(ray.get(call))
     except RayError as error:
         return f"failed: {str(error).strip().splitlines()[-1]}"
-
-
-def _has_gpus() -> bool:
-    return ray.cluster_resources().get("GPU", 0) >= 1

@@ -33,7 +33,10 @@ class Outputs(NamedTuple):
 
 
 class FixedBatchNorm(nn.Module):
-    """(x - mean) / sqrt(variance + 1e-3) * weight + bias with stored statistics, in training as well."""
+    """(x - mean) / sqrt(variance + 1e-3) * weight + bias with stored statistics, in training as well.
+
+    In float32 also where x is half of that.
+    """
 
     running_mean: Tensor
     running_var: Tensor

@@ -5,10 +5,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from sptskm.config import ConfigError
 from sptskm.data import Tracklets, read_dataset
-from sptskm.preparation.work import Made, prepare, verify
+from sptskm.preparation.work import Made, Precision, prepare, verify
+
+ON = "cpu, cuda:1, ... (default: a GPU, each shard the next one, or the CPU where there is none)"
 
 
 @dataclass(frozen=True)
@@ -23,16 +26,15 @@ class Wanted:
     flip: bool
     shards: int
     device: str = ""
-    """Empty: a GPU where there is one."""
+    """Empty: a GPU, each shard the next one, or the CPU where there is none."""
+    precision: Precision = "auto"
 
 
 def made(wanted: Wanted, shard: int) -> str:
     """Make what is missing of a shard, and say how much that was."""
     from sptskm.preparation.methods import method_of
 
-    flags = {"grabcut": wanted.grabcut, "fast": wanted.fast, "flip": wanted.flip}
-    method = method_of(wanted.made, wanted.weights, **flags, device=wanted.device)
-    outcome = prepare(wanted.data, read_dataset(wanted.data), method, shard, wanted.shards)
+    outcome = prepare(wanted.data, read_dataset(wanted.data), method_of(wanted, shard), shard, wanted.shards)
     return outcome.text(f"{wanted.made} made")
 
 
@@ -43,6 +45,12 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grabcut", action="store_true", help="masks without weights, to try the path")
     parser.add_argument("--fast", action="store_true", help="masks: one scale and no mirror image, a sixth of the work")
     parser.add_argument("--flip", action="store_true", help="skeletons: averaged with the mirror image, twice the work")
+    _precision_option(parser)
+
+
+def _precision_option(parser: argparse.ArgumentParser) -> None:
+    said = "number format of the network (default: auto, float16 for masks on a GPU and else float32)"
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto", help=said)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +70,8 @@ def _video_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask-weights", type=Path, help="LIP_JPPNet's checkpoint: make masks, too")
     parser.add_argument("--grabcut", action="store_true", help="make masks without weights, too")
     parser.add_argument("--skeleton-weights", type=Path, help="pose-hg-3d's file: make skeletons, too")
-    parser.add_argument("--device", default="", help="cpu, cuda:1, ... (default: a GPU where there is one)")
+    parser.add_argument("--device", default="", help=ON)
+    _precision_option(parser)
 
 
 def _options_of(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +83,7 @@ def _options_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", default="xyc", help="their numbers: xy, xyc, xyz or xyzc (default: xyc)")
     parser.add_argument("--shards", type=int, default=1, help="processes, each on one CPU thread (default: 1)")
     parser.add_argument("--shard", type=int, help="do only one of them, from 0, as in a job of an array")
-    parser.add_argument("--device", default="", help="cpu, cuda:1, ... (default: a GPU where there is one)")
+    parser.add_argument("--device", default="", help=ON)
     parser.add_argument("--verify", action="store_true", help="only list what is missing, and why")
 
 
@@ -89,8 +98,8 @@ def run(chosen: argparse.Namespace) -> tuple[bool, str]:
         elif chosen.shard is None and chosen.shards > 1:
             _side_by_side(chosen)
         else:
-            flags = chosen.grabcut, chosen.fast, chosen.flip
-            wanted = Wanted(chosen.made, chosen.data, chosen.weights, *flags, chosen.shards, chosen.device)
+            flags, where = (chosen.grabcut, chosen.fast, chosen.flip), (chosen.device, chosen.precision)
+            wanted = Wanted(chosen.made, chosen.data, chosen.weights, *flags, chosen.shards, *where)
             said.append(made(wanted, chosen.shard or 0))
         if chosen.shard is not None:
             return True, said[0]
@@ -104,11 +113,12 @@ def _from_videos(chosen: argparse.Namespace) -> tuple[bool, str]:
     cut = Cut(chosen.min_frames, chosen.every)
     data, text = prepare_videos(chosen.videos, chosen.out, chosen.boxes, cut)
     said, complete = [text], True
+    on = {"device": chosen.device, "precision": chosen.precision}
     weights: dict[Made, Path | None] = {"masks": chosen.mask_weights, "skeletons": chosen.skeleton_weights}
     for kind, file in weights.items():
         if file is None and not (kind == "masks" and chosen.grabcut):
             continue
-        wanted = Wanted(kind, data, file, chosen.grabcut, fast=False, flip=False, shards=1, device=chosen.device)
+        wanted = Wanted(kind, data, file, chosen.grabcut, fast=False, flip=False, shards=1, **on)
         said.append(made(wanted, 0))
         all_there, text = verify(data, read_dataset(data), kind)
         said.append(text)
@@ -126,7 +136,7 @@ def _import(chosen: argparse.Namespace, table: Tracklets) -> str:
 def _side_by_side(chosen: argparse.Namespace) -> None:
     """All shards at once, as processes that are ended with this one and lose nothing by it."""
     command = [sys.executable, "-m", "sptskm.cli", "prepare", chosen.made, "--data", str(chosen.data)]
-    command += ["--shards", str(chosen.shards), "--device", chosen.device]
+    command += ["--shards", str(chosen.shards), "--device", chosen.device, "--precision", chosen.precision]
     command += ["--weights", str(chosen.weights)] if chosen.weights else []
     command += [f"--{flag}" for flag in ("grabcut", "fast", "flip") if getattr(chosen, flag)]
     shards = [subprocess.Popen([*command, "--shard", str(number)]) for number in range(chosen.shards)]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sptskm.models.posehg3d import PoseHG3D, PoseMaps
 from sptskm.preparation.layouts import to_joints
+from sptskm.preparation.parsing import check_finite
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -134,7 +135,8 @@ def estimate_skeletons(frames_NHW3: Bytes, model: PoseHG3D, *, flip: bool = Fals
 
     The channels are blue, green, red as OpenCV reads them (`sptskm.data.files.read_frame` gives red first).
     The N frames are one batch, computed where the model is and in its number format. `flip` averages with the
-    mirror image, at twice the cost. Raises ValueError for other arrays and for a model in training mode.
+    mirror image, at twice the cost. Raises ValueError for other arrays, for a model in training mode, and for maps
+    that are not finite, as float16 may give: joints would be missing without a word.
     """
     if frames_NHW3.ndim != 4 or frames_NHW3.shape[3] != 3 or frames_NHW3.dtype != np.uint8:
         found = f"{frames_NHW3.dtype} {frames_NHW3.shape}"
@@ -143,4 +145,6 @@ def estimate_skeletons(frames_NHW3: Bytes, model: PoseHG3D, *, flip: bool = Fals
         raise ValueError("the pose network is in training mode, wanted model.eval()")
     crops_NSS3 = crop(frames_NHW3, *whole_frame(*frames_NHW3.shape[1:3]))
     x_N3SS = torch.from_numpy(network_input(crops_NSS3)).to(model.hm.weight)
-    return joints_of(decode(flip_averaged(model, x_N3SS) if flip else model(x_N3SS)))
+    maps = flip_averaged(model, x_N3SS) if flip else model(x_N3SS)
+    check_finite("pose maps", *maps)
+    return joints_of(decode(maps))

@@ -26,6 +26,7 @@ from sptskm.data.tracklets import Modality
 from sptskm.report.console import progress
 
 Made = Literal["masks", "skeletons"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Bytes = NDArray[np.uint8]
 
 AHEAD = 2  # blocks that are read while one is computed
@@ -76,6 +77,15 @@ class Outcome:
         return f"{self.made:,} {what}, {self.kept:,} were there, {len(self.failed):,} failed"
 
 
+def precision_of(made: Made, asked: Precision, gpu: bool) -> Precision:
+    """What "auto" means: float16 for masks on a GPU, else float32. Raises ConfigError for half without a GPU."""
+    if asked == "auto":
+        return "float16" if gpu and made == "masks" else "float32"
+    if asked != "float32" and not gpu:
+        raise ConfigError(f"--precision is {asked} and there is no GPU, wanted float32: CPUs are slow and coarse in it")
+    return asked
+
+
 def shard_rows(table: Tracklets, shard: int, shards: int) -> NDArray[np.int64]:
     """The tracklets of one of `shards` disjoint parts with about equally many frames. Raises ConfigError."""
     if not 0 <= shard < shards:
@@ -118,9 +128,14 @@ def agree(root: Path, made: Made, settings: Mapping[str, Any]) -> None:
     """Note the settings of a data set's results; ConfigError when there are others already."""
     file, wanted = home(root, made) / "settings.json", dict(settings)
     found = json.loads(file.read_text()) if file.exists() else wanted
+    if "precision" in wanted:
+        found = {"precision": "float32", **found}  # of before it was noted, when only CPUs had made any
     if found != wanted:
-        changed = "; ".join(f"{k}: {found.get(k)} -> {wanted.get(k)}" for k in wanted if found.get(k) != wanted.get(k))
-        raise ConfigError(f"{file}: the {made} there were made otherwise ({changed}); remove them and this file")
+        differing = [key for key in wanted if found.get(key) != wanted[key]]
+        changed = "; ".join(f"{key}: {found.get(key)} -> {wanted[key]}" for key in differing)
+        end = "remove them and this file"
+        end = f"give --precision {found['precision']}, or {end}" if differing == ["precision"] else end
+        raise ConfigError(f"{file}: the {made} there were made otherwise ({changed}); {end}")
     write_text(file, json.dumps(wanted, indent=1))
 
 

@@ -3,6 +3,8 @@
 Legend: N frames, H rows, W columns, C channels, L labels.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from sptskm.preparation.parsing import (
     PUBLISHED,
     Views,
     averaged_logits,
+    halved,
     labels_of_colours,
     mask_of,
     network_images,
@@ -32,7 +35,7 @@ Bytes = NDArray[np.uint8]
 
 SMALL = Views(size=64)
 MIRRORED = [*range(14), 15, 14, 17, 16, 19, 18]
-CPU = torch.device("cpu")
+CPU, META = torch.device("cpu"), torch.device("meta")
 f32 = np.float32
 
 
@@ -175,7 +178,7 @@ def test_what_are_no_frames_is_one_sentence(model: JPPNet, bad: NDArray) -> None
 def test_logits_without_a_value_are_refused() -> None:
     broken = jppnet_by_rule((1, 1, 1, 1), width=4, context=8)
     torch.nn.init.constant_(broken.parsing3.last.bias, torch.inf)
-    with pytest.raises(ValueError, match="logits are not finite"):
+    with pytest.raises(ValueError, match=r"logits are not finite, .* where --precision float16 is too narrow"):
         parse_frames(frames(1), broken, SMALL)
 
 
@@ -184,6 +187,51 @@ def test_half_precision_is_for_gpus(model: JPPNet, dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match=f"{dtype} on the device cpu, wanted float32 there"):
         place(model, CPU, dtype)
     assert place(model, CPU) is model
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.05)])
+def test_half_precision_is_near_float32_also_with_variances_that_it_cannot_hold(
+    dtype: torch.dtype, tolerance: float
+) -> None:
+    model = jppnet_by_rule((1, 1, 1, 1), width=4, context=8)
+    norm = model.get_submodule("backbone.stage3.0.bn_b")
+    norm.running_var += 1e6
+    norm.weight *= 1e3
+    wanted = averaged_logits(torch.from_numpy(frames()), model, SMALL).numpy()
+    assert error(averaged_logits(torch.from_numpy(frames()), halved(model, dtype), SMALL), wanted) <= tolerance
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """TF32 allowed, and afterwards as it was."""
+    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = True
+    yield
+    for backend, allowed in zip(backends, before, strict=True):
+        backend.allow_tf32 = allowed
+
+
+@pytest.mark.usefixtures("tf32")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_off_the_cpu_float32_is_not_tf32(dtype: torch.dtype) -> None:
+    place(torch.nn.Conv2d(1, 1, 1), CPU)
+    assert torch.backends.cudnn.allow_tf32
+    place(torch.nn.Conv2d(1, 1, 1), META, dtype)
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.usefixtures("tf32")
+def test_off_the_cpu_half_precision_is_for_convolutions_alone() -> None:
+    model = place(JPPNet((1, 1, 1, 1), 4, 8), META, torch.float16)
+    for name, value in model.state_dict().items():
+        assert value.dtype == (torch.float32 if ".bn" in name else torch.float16), name
+    assert model.backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    outputs = model(torch.zeros(2, 3, 64, 64, device="meta", dtype=torch.float16))
+    assert {maps.dtype for stages in outputs for maps in stages} == {torch.float16}
 
 
 @pytest.mark.parametrize(("size", "scales"), [(384, ()), (8, (1.0, 0.5))])

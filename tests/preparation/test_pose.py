@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sptskm.data.skeletons import EDGE_TOTAL, EDGES, JOINTS, normalise
 from sptskm.models import PoseHG3D, PoseMaps
+from sptskm.preparation.parsing import halved
 from sptskm.preparation.pose import (
     MEAN,
     MIRRORED_JOINTS,
@@ -274,6 +275,23 @@ def test_views_are_frames_too_and_none_is_no_skeleton() -> None:
 def test_other_arrays_are_refused(wrong: Bytes, found: str) -> None:
     with pytest.raises(ValueError, match=f"frames are {found}, wanted uint8"):
         estimate_skeletons(wrong, tiny())
+
+
+def test_half_precision_finds_the_same_joints() -> None:
+    model, x_N3SS = tiny(), torch.from_numpy(network_input(frames(2, 256, 256)))
+    with torch.inference_mode():
+        wanted = model(x_N3SS)
+        found = halved(model, torch.float16)(x_N3SS.half())
+    for maps, exact in zip(found, wanted, strict=True):
+        assert maps.dtype == torch.float16
+        assert float((maps - exact).abs().max() / exact.abs().max()) <= 0.01
+
+
+def test_maps_that_are_no_numbers_are_refused_instead_of_joints_left_out() -> None:
+    model = tiny()
+    torch.nn.init.constant_(model.depth.bias, torch.inf)
+    with pytest.raises(ValueError, match=r"pose maps are not finite, .* where --precision float16 is too narrow"):
+        estimate_skeletons(frames(1, 64, 32), model)
 
 
 def test_a_model_in_training_mode_is_refused() -> None:

@@ -112,6 +112,14 @@ def test_masks_and_skeletons_are_made_in_the_same_breath(video: Path, tmp_path: 
     }
 
 
+def test_a_precision_that_the_device_does_not_have_is_refused(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--skeleton-weights", write_posehg3d(tmp_path), "--device", "cpu", "--precision", "bfloat16")
+    assert prepare(video, "--out", tmp_path / "out", *words) == 2
+    assert "--precision is bfloat16 and there is no GPU" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
