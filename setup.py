@@ -9,7 +9,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["sptskm", "sptskm.*", "launch"]),
     install_requires=[
-        "torch>=2.4",
+        "torch>=2.8",
         "numpy>=1.26",
         "scipy>=1.11",
         "opencv-python>=4.11",

@@ -10,10 +10,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Literal
 
-import yaml
-
 from sptskm.config import ConfigError
-from sptskm.configfile import apply_overrides, merge
+from sptskm.configfile import apply_overrides, merge, read_yaml
 
 # until the job listens to them, these signals would end it; a shell's `trap ''` is inherited
 PYTHON = f"""sh -c 'trap "" USR1 USR2; exec "$0" "$@"' {quote(sys.executable)}"""
@@ -84,12 +82,7 @@ def load_cluster(path: Path, overrides: Sequence[str] = ()) -> Cluster:
     if not path.is_file():
         known = ", ".join(sorted(str(p) for p in path.parent.glob("*.yaml"))) or "none there"
         raise FileNotFoundError(f"cluster file {path}: no such file (found: {known})")
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({error})") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: wanted `key: value` lines")
+    content = read_yaml(path)
     try:
         return apply_overrides(merge(Cluster(), content), overrides)
     except ConfigError as error:

@@ -73,13 +73,11 @@ def trained(config: Config, stop: StopFlag) -> dict[str, Any]:
     return vars(outcome)
 
 
-def evaluated(
-    runs: Sequence[str], out: str | Path, settings: Final, stop: StopFlag, overrides: Sequence[str] = ()
-) -> str:
+def evaluated(runs: Sequence[str], out: str | Path, settings: Final, stop: StopFlag) -> str:
     """The table of a final job, which is printed as well; empty on ranks other than the first."""
     from sptskm.final import final
 
-    results = final(runs, out, settings, overrides, stop)
+    results = final(runs, out, settings, stop=stop)
     if results is None:
         return ""
     print(results.text())

@@ -18,7 +18,7 @@ from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset
 from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
 from sptskm.data.tracklets import Modality
-from sptskm.evaluation import check_judging
+from sptskm.evaluation import check_choosing, check_judging
 from sptskm.evaluation.protocols import ENDINGS
 
 STREAMS = ("ssin", "smin")
@@ -141,6 +141,10 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
         raise ConfigError("data.held_out and data.split_seed must be the same for both streams to be fused")
     if held_out == {0.0} and len(plan.configs) == 2 and plan.final.weight is None:
         raise ConfigError("data.held_out is 0, so that nothing can choose the fusion weight: set final.weight")
+    if len(plan.configs) == 2 and plan.final.weight is None:
+        data = plan.configs[0].data
+        table = tables[data.root, data.test]
+        check_choosing(plan.final, table, hold_out(table, data.held_out, data.split_seed))
 
 
 def _check_stream(config: Config, table: Tracklets, ranks: int) -> None:

@@ -85,4 +85,4 @@ class FoundJob(Checkpointable):
     def _evaluate(self, stop: StopFlag) -> str:
         plan = retrained(self.plan) if self.retrained else found(self.plan)
         runs = [config.run for config in plan.configs]
-        return evaluated(runs, plan.out, plan.final, stop, ["data.test=true"])
+        return evaluated(runs, plan.out, plan.final, stop)

@@ -116,8 +116,7 @@ def _hire(team: Team) -> Crew:
 def evaluate(plan: Plan, team: Team, retries: int, stop: StopFlag) -> str:
     """The final job: its table. Raises as `perform`."""
     runs = [config.run for config in plan.configs]
-    arguments = (runs, str(plan.out), plan.final, ["data.test=true"])
-    return perform(plan, team, retries, stop, "final", "evaluate", arguments)
+    return perform(plan, team, retries, stop, "final", "evaluate", (runs, str(plan.out), plan.final))
 
 
 def perform(  # noqa: PLR0913  # what is done, by whom, and how often

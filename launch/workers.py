@@ -156,12 +156,12 @@ class Worker:
                 log.info("waits: %s", error)
                 time.sleep(1)
 
-    def evaluate(self, runs: Sequence[str], out: str, settings: Final, overrides: Sequence[str] = ()) -> str:
+    def evaluate(self, runs: Sequence[str], out: str, settings: Final) -> str:
         """The final job; rank 0 returns the table. Raises as `train`."""
         from sptskm.final import final
 
         with _explained():
-            results = final(runs, out, settings, overrides, self.stopping)
+            results = final(runs, out, settings, stop=self.stopping)
         return results.text() if results else ""
 
     def stop(self) -> None:

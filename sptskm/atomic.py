@@ -1,5 +1,6 @@
 """Small files that a kill at any moment leaves as they were, or whole."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +21,26 @@ def write_bytes(path: Path, content: bytes) -> None:
 @contextmanager
 def partial_of(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, which takes its place at the end; nothing stays behind after an error."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     try:
         yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def hindrance(path: Path) -> str:
+    """Why `partial_of` could not put a file there, in the system's words; empty where it can."""
+    try:
+        if path.is_dir():
+            return os.strerror(errno.EISDIR)
+        partial = _partial(path)
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        return str(error.strerror)
+    return ""
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{os.getpid()}.partial")

@@ -233,12 +233,10 @@ def _summary(options: argparse.Namespace) -> None:
 
 def _final_settings(options: argparse.Namespace) -> Final:
     changes = [setting.removeprefix("final.") for setting in options.settings]  # as the launchers spell them
-    changes += [] if options.protocol is None else [f"protocol={options.protocol}"]
-    if options.final is None:
-        return apply_overrides(Final(), changes)
-    if options.final.is_file():
-        return load_final(options.final, changes)
-    raise FileNotFoundError(f"configuration {options.final}: no such file")
+    if options.final is not None and not options.final.is_file():
+        raise FileNotFoundError(f"{options.final}: no such file")
+    found = apply_overrides(Final(), changes) if options.final is None else load_final(options.final, changes)
+    return found if options.protocol is None else dataclasses.replace(found, protocol=options.protocol)
 
 
 def _explained(data: Path, name: str) -> str:

@@ -6,6 +6,7 @@ the published one a named choice). YAML files in configs/ hold only what differs
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import remainder
 from typing import Literal
 
 StreamName = Literal["ssin", "smin"]
@@ -85,7 +86,8 @@ class SsinModel:
     pooling: Literal["max", "mean"] = "max"
     """Of a branch's embeddings over the frames of a clip."""
     pretrained: str = ""
-    """Local file with ImageNet weights in torchvision's layout (resnet50-19c8e357.pth); empty = none."""
+    """Local file with ImageNet weights in torchvision's layout (resnet50-19c8e357.pth), read when a run begins; empty
+    = none."""
 
 
 @dataclass(frozen=True)
@@ -177,13 +179,15 @@ class Train:
     batch_norm: Literal["sync", "local", "frozen"] = "sync"
     """Statistics over all ranks, per rank, or fixed at the loaded ones."""
     precision: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
-    """Autocast type; auto = bfloat16 on GPU, float32 on CPU."""
+    """Autocast type; auto = float32 on a CPU, bfloat16 on a GPU (float16 where its compute capability is below 8).
+    float32 on a GPU is without TF32."""
     compile: bool = False
-    """Whether the network runs through torch.compile."""
+    """Whether the network runs through torch.compile: SSIN in one graph, SMIN in a few where clips have gaps."""
     validate_every: int = 10
     """Epochs between validations on the held-out identities."""
     save_minutes: float = 10.0
-    """Minutes between checkpoints within an epoch; every epoch ends with one."""
+    """Minutes between checkpoints within an epoch. Its end is saved before a validation, after the last epoch, and else
+    where saving takes less than half a second, or at most a twentieth of the time since the last checkpoint."""
     save_steps: int = 0
     """Steps between checkpoints within an epoch, beside those by the minute; 0 = only by the minute."""
     leave_seconds: float = 20.0
@@ -257,6 +261,9 @@ class Final:
             raise ConfigError(f"camera_weights with weight {self.weight}, wanted weights that are chosen or one given")
         if not 0 < self.weight_step <= 1:
             raise ConfigError(f"weight_step is {self.weight_step}, wanted more than 0 and at most 1")
+        if abs(remainder(1, self.weight_step)) > 1e-9:
+            near = f"{1 / round(1 / self.weight_step):.10g}"
+            raise ConfigError(f"weight_step is {self.weight_step}, wanted one that divides 1, such as {near}")
         if self.rerank and self.normalisation == "rank":
             raise ConfigError("rerank with normalisation rank, which is no distance of a pair, wanted another one")
         if self.rerank_gigabytes <= 0:
@@ -314,7 +321,8 @@ DEFAULTS: dict[str, Config] = {"ssin": SSIN_DEFAULTS, "smin": SMIN_DEFAULTS}
 # What a resumed run may change: nothing that has shaped the weights so far.
 FREE_ON_RESUME = frozenset(
     {
-        "run", "data.root", "data.workers", "data.stage", "train.epochs", "train.validate_every", "train.save_minutes",
-        "train.save_steps", "train.leave_seconds", "train.timeout_minutes", "train.compile", "extract.batch",
+        "run", "data.root", "data.workers", "data.stage", "model.pretrained", "train.epochs", "train.validate_every",
+        "train.save_minutes", "train.save_steps", "train.leave_seconds", "train.timeout_minutes", "train.compile",
+        "extract.batch",
     }
 )  # fmt: skip

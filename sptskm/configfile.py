@@ -5,12 +5,26 @@ import difflib
 import math
 import types
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from sptskm.config import DEFAULTS, FREE_ON_RESUME, Config, ConfigError, Final
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only; a key that stands twice is an error, where PyYAML forgets the first one."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise yaml.composer.ComposerError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return node
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -20,10 +34,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     values = read_yaml(path)
-    stream = values.pop("stream", None)
-    if stream not in DEFAULTS:
-        raise ConfigError(f"{path}: stream is {stream!r}, wanted one of {sorted(DEFAULTS)}")
-    return apply_overrides(named(path, DEFAULTS[stream], values), overrides)
+    try:
+        config = from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return apply_overrides(config, overrides)
 
 
 def load_final(path: str | Path, overrides: Sequence[str] = ()) -> Final:
@@ -46,44 +61,82 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = _parsed(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text, wanted YAML") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML ({error})") from None
     if content is not None and not isinstance(content, dict):
-        raise ConfigError(f"{path}: wanted `section: {{key: value}}`, found a {type(content).__name__}")
+        raise ConfigError(f"{path}: wanted `key: value` lines, found a {type(content).__name__}")
     return content or {}
 
 
+def _parsed(text: str) -> Any:
+    """The value of a YAML text. Raises YAMLError with a message of one line."""
+    try:
+        return _Loader(text).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        told = [error.context, error.problem, f"line {mark.line + 1}" if mark else None]
+        raise yaml.YAMLError(", ".join(words for words in told if words)) from None
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError) as error:
+        # of a character that is none, a date that is none, or a value that is not what its tag says
+        raise yaml.YAMLError(str(error).splitlines()[0]) from None
+
+
 def apply_overrides(config: Any, overrides: Sequence[str]) -> Any:
-    """`config` with `a.b=value` strings applied, all at once; values are read as YAML, and the last of a key counts."""
+    """`config` with `a.b=value` strings applied, all at once; the last of a key counts.
+
+    Values are read as YAML, but where text is wanted they stand as they are, unless in quotes.
+    """
     values: dict[str, Any] = {}
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"override {override!r}: wanted section.key=value")
-        values[dotted] = _yaml_value(override, text)
-    return merge(config, nest(values))
+        verbatim = _is_text(config, dotted) and not text.startswith(("'", '"'))
+        _put(values, dotted, text if verbatim else _yaml_value(override, text))
+    return merge(config, values)
+
+
+def _is_text(config: Any, dotted: str) -> bool:
+    """Whether there is such a key and it takes any text, as a path that may look like a date or a list."""
+    *sections, key = dotted.split(".")
+    for section in sections:
+        config = getattr(config, section, None)
+    return dataclasses.is_dataclass(config) and get_type_hints(type(config)).get(key) is str
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values by dotted names as nested sections: the inverse of `flat`."""
     nested: dict[str, Any] = {}
     for dotted, value in values.items():
-        *sections, key = dotted.split(".")
-        place = nested
-        for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"{dotted}: {section} was given a value of its own before")
-        place[key] = value
+        _put(nested, dotted, value)
     return nested
+
+
+def _put(nested: dict[str, Any], dotted: str, value: Any) -> None:
+    """Put a value, or some of a section, in its place; what a section does not name stays."""
+    *sections, key = dotted.split(".")
+    place = nested
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"{dotted}: {section} was given a value of its own before")
+    if isinstance(value, Mapping) and isinstance(place.get(key), dict):
+        for name, part in value.items():
+            _put(nested, f"{dotted}.{name}", part)
+    else:
+        place[key] = dict(value) if isinstance(value, Mapping) else value
 
 
 def _yaml_value(override: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML") from None
+        return _parsed(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML ({error})") from None
 
 
 def merge(section: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
@@ -127,13 +180,22 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
     if hint is str and isinstance(value, str):
         return value
     if hint in (int, float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = float("nan")
-        if math.isfinite(number) and (hint is float or number == int(number)):
-            return hint(number)
+        number = _number(value, hint)
+        if number is not None:
+            return number
     raise ConfigError(f"{name} is {value!r}, wanted {hint.__name__}")
+
+
+def _number(value: Any, hint: type[int] | type[float]) -> int | float | None:
+    """A number of that kind, or None for what is none; whole ones keep digits that a float has no room for."""
+    if hint is int and isinstance(value, int | str):
+        with suppress(ValueError):
+            return int(value)
+    with suppress(TypeError, ValueError, OverflowError):
+        number = float(value)
+        if math.isfinite(number) and (hint is float or number.is_integer()):
+            return hint(number)
+    return None
 
 
 def to_dict(config: Config | Final) -> dict[str, Any]:
@@ -145,9 +207,12 @@ def to_dict(config: Config | Final) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict` for a training configuration."""
+    """The inverse of `to_dict` for a training configuration. Raises ConfigError naming the key."""
     rest = {key: value for key, value in values.items() if key != "stream"}
-    return merge(DEFAULTS[values["stream"]], rest)
+    stream = values.get("stream")
+    if not isinstance(stream, str) or stream not in DEFAULTS:
+        raise ConfigError(f"stream is {stream!r}, wanted one of {sorted(DEFAULTS)}")
+    return merge(DEFAULTS[stream], rest)
 
 
 def to_yaml(config: Config | Final) -> str:

@@ -3,15 +3,16 @@
 Legend: N tracklets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
-from sptskm.config import Config, ConfigError
+from sptskm.atomic import hindrance
+from sptskm.config import Config, ConfigError, SsinModel
 from sptskm.configfile import apply_overrides, flat, from_dict, to_dict
 from sptskm.data import Tracklets, read_dataset
 from sptskm.data.clips import FrameSource
@@ -44,15 +45,31 @@ class Network:
 def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
     """The network of a run: its best checkpoint, or the newest where nothing was held out.
 
-    Raises FileNotFoundError for a folder without a readable checkpoint.
+    Raises FileNotFoundError for a folder without a readable checkpoint, ConfigError where weights and configuration do
+    not fit each other.
     """
     state = RunDir(run).trained()
     config = apply_overrides(from_dict(state["config"]), overrides)
     # the pretrained weights that training began with may be long gone
-    blank = apply_overrides(config, ['model.pretrained=""']) if config.stream == "ssin" else config
-    model = stream_of(blank).model(len(state["model"][CLASSIFIERS[config.stream]]))
-    model.load_state_dict(state["model"])
-    return Network(config, model.eval(), int(state["step"]), fingerprint(state["model"]))
+    model = config.model
+    blank = replace(config, model=replace(model, pretrained="")) if isinstance(model, SsinModel) else config
+    classifier = state["model"].get(CLASSIFIERS[config.stream])
+    network = stream_of(blank).model(1 if classifier is None else len(classifier))
+    load_weights(network, state["model"], run)
+    return Network(config, network.eval(), int(state["step"]), fingerprint(state["model"]))
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], run: Path) -> None:
+    """Put the weights of a run into a network. Raises ConfigError where they are not those of such a network."""
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in [*own, *found]:
+        if own.get(name) != found.get(name):
+            raise ConfigError(
+                f"{run}: the weights do not fit the network that the configuration describes: {name} is "
+                f"{found.get(name, 'missing')}, wanted {own.get(name, 'none')}"
+            )
+    model.load_state_dict(weights)
 
 
 def extract_run(
@@ -68,7 +85,10 @@ def extract_run(
         raise ConfigError(f"{out}: wanted a file that ends in .npz")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"{out.parent}: no such folder, wanted one for {out.name}")
-    network = load_network(run, [*overrides, f"data.root={data}"])
+    if why := hindrance(out):
+        raise ConfigError(f"{out}: {why}, wanted a file that can be written")
+    network = load_network(run, overrides)
+    network = replace(network, config=replace(network.config, data=replace(network.config.data, root=str(data))))
     with join(network.config.train.threads, network.config.train.timeout_minutes) as world:
         table, features = _embed(network, data, world, stop)
         if not world.is_main:

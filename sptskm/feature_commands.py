@@ -73,6 +73,7 @@ def _score(options: argparse.Namespace) -> None:
     from sptskm.score import score
     from sptskm.training.world import join
 
+    enter_step()
     pair = read_pair(options.features, options.smin)
     fused = None if options.fusion is None else read_fused(options.fusion)
     pair.check(fused)

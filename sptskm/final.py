@@ -3,7 +3,7 @@
 Legend: N tracklets, Q queries, G gallery rows.
 """
 
-import tempfile
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.atomic import hindrance
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import apply_overrides, from_dict
 from sptskm.data import Split, Tracklets
@@ -22,6 +23,7 @@ from sptskm.evaluation import (
     Rows,
     StreamDistances,
     align,
+    check_choosing,
     check_judging,
     check_some,
     choose_camera_weights,
@@ -37,9 +39,10 @@ from sptskm.evaluation import (
     select,
     stream_distances,
 )
+from sptskm.extraction import load_weights
 from sptskm.report.fused import compared
 from sptskm.report.insight import Insight
-from sptskm.report.results import Fusion, Ranking, Results
+from sptskm.report.results import RESULTS, Fusion, Ranking, Results
 from sptskm.report.writing import write
 from sptskm.training.explain import explain
 from sptskm.training.extract import extract
@@ -48,6 +51,8 @@ from sptskm.training.rundir import RunDir, fingerprint
 from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag
 from sptskm.training.world import World, join
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,15 +119,15 @@ def final(
     overrides: Sequence[str] = (),
     stop: StopFlag | None = None,
 ) -> Results | None:
-    """Evaluate one or two finished runs (SSIN, SMIN) together and write everything below `out`.
+    """Evaluate one or two trained runs (SSIN, SMIN) together and write everything below `out`.
 
     Every rank calls it alike; rank 0 gets the results. `overrides` apply to the runs' configurations (where the
-    data lies, how features are extracted).
+    data lies, how features are extracted); the test part is read whatever these say.
     Raises FileNotFoundError for a run without weights, ValueError when the runs do not belong together, Stopped when
     a rank's `stop` was set before all features were there.
     """
     _claim(Path(out))
-    streams = _trained(runs, overrides, settings, stop)
+    streams = _trained(runs, [*overrides, "data.test=true"], settings, stop)
     if streams is None:
         return None
     results = _evaluate(streams, settings)
@@ -136,10 +141,11 @@ def _claim(out: Path) -> None:
         raise ConfigError(f"{out}: holds a training run, wanted a folder of its own for the results")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
+        why = hindrance(out / RESULTS)
     except OSError as error:
-        raise ConfigError(f"{out}: {error.strerror}, wanted a folder for the results") from None
+        why = str(error.strerror)
+    if why:
+        raise ConfigError(f"{out}: {why}, wanted a folder for the results")
 
 
 def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | None = None) -> HeldOut | None:
@@ -172,8 +178,8 @@ def _trained(
     ]
     _check(configs, states, settings)
     with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
-        pairs = zip(configs, states, strict=True)
-        streams = [_extract(config, state, world, stop, settings) for config, state in pairs]
+        pairs, choosing = zip(configs, states, strict=True), len(configs) == 2 and settings.weight is None
+        streams = [_extract(config, state, world, stop, settings, choosing) for config, state in pairs]
     return sorted(streams, key=lambda stream: stream.config.stream == "smin") if world.is_main else None
 
 
@@ -191,17 +197,22 @@ def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], setti
         raise ConfigError("no identities were held out to choose the fusion weight on: set the final job's weight")
 
 
-def _extract(config: Config, state: Mapping[str, Any], world: World, stop: StopFlag | None, settings: Final) -> Trained:
+def _extract(
+    config: Config, state: Mapping[str, Any], world: World, stop: StopFlag | None, settings: Final, choosing: bool
+) -> Trained:
+    """Features of one stream, and where they come from; `choosing`: the fusion weight is chosen on the held-out."""
     setup = Setup.of(config, world, training=False)
     check_judging(settings, setup.table)
+    if choosing:
+        check_choosing(settings, setup.table, setup.split)
     if differing := [key for key, value in state["provenance"].items() if setup.provenance.get(key) != value]:
         raise ConfigError(
             f"{config.run}: was trained on other data than {config.data.root} holds now (other "
             f"{', '.join(differing)}); for the test part of other data use `sptskm extract` and `sptskm score`"
         )
     precision = Precision.of(config.train.precision, world.device)
-    model = setup.stream.model(len(setup.split.classes)).to(world.device, precision.dtype)
-    model.load_state_dict(state["model"])
+    model = setup.network(pretrained=False).to(world.device, precision.dtype)
+    load_weights(model, state["model"], Path(config.run))
     rows = np.concatenate([setup.split.held_out, setup.table.test])
     setup.stage(rows)
     found = extract(model, setup.stream, setup.source, rows, config, world, stop)
@@ -211,7 +222,9 @@ def _extract(config: Config, state: Mapping[str, Any], world: World, stop: StopF
         for part in (slice(None, cut), slice(cut, None))
     )
     origin = {"step": state["step"], "held_out_mAP": state["best_mAP"], "version": state["version"]}
-    origin["network"] = fingerprint(state["model"])
+    origin |= {"network": fingerprint(state["model"]), "finished": RunDir(config.run).result.is_file()}
+    if not origin["finished"]:
+        log.warning("%s: training has not finished, its weights of step %s are evaluated", config.run, state["step"])
     insight = explain(model, setup, test, world) if world.is_main else Insight()
     return Trained(config, setup.table, setup.split, held_out, test, {**state["provenance"], **origin}, insight)
 

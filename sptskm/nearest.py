@@ -18,7 +18,7 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import partial_of
+from sptskm.atomic import hindrance, partial_of
 from sptskm.config import ConfigError
 from sptskm.data import DataError
 from sptskm.evaluation import Features, FusedDistance, align
@@ -187,7 +187,7 @@ class Index:
         faiss = _faiss()
         try:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             raise DataError(f"index {path}: not readable ({str(error).splitlines()[0]}); delete it") from None
         found = index.ntotal, index.d
         wanted = int(gallery.valid_N.sum()), gallery.ssin_ND.shape[1] + gallery.smin_NE.shape[1]
@@ -196,9 +196,12 @@ class Index:
         return cls(index, gallery, distance)
 
     def write(self, path: Path) -> None:
-        """The file is there as a whole or not at all; the gallery's vectors are in it once more."""
-        with partial_of(path) as partial:
-            _faiss().write_index(self._index, str(partial))
+        """The file is there as a whole or not at all; the gallery's vectors are in it once more. Raises DataError."""
+        try:
+            with partial_of(path) as partial:
+                _faiss().write_index(self._index, str(partial))
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"index {path}: cannot be written ({str(error).splitlines()[0]})") from None
 
     def nearest(self, query: Compared, count: int) -> Nearest:
         """Like `exact`, but some of the nearest may be missing, though none of a query without a skeleton."""
@@ -293,6 +296,8 @@ def search(
     if count < 1:
         raise ConfigError(f"--top is {count}, wanted at least 1")
     gallery.check(fused)
+    if not gallery.first.features.valid_N.any():
+        raise DataError("no tracklet of the gallery has any input, wanted some")
     queries = _one(gallery, query) if isinstance(query, str) else query
     _check(gallery, queries)
     distance = ALONE if fused is None else fused.distance
@@ -336,7 +341,7 @@ def _row(labelled: Labelled, key: str) -> Labelled:
     rows = np.flatnonzero(features.keys_N == key)
     if not len(rows):
         raise DataError(f"the gallery has no tracklet {key}, wanted one of it such as {features.keys_N[0]}")
-    return _rows(labelled, rows[:1])
+    return _rows(labelled, rows)
 
 
 def _rows(labelled: Labelled, rows: Ints) -> Labelled:
@@ -354,9 +359,7 @@ def _check(gallery: Pair, queries: Pair) -> None:
         found, asked = (_made(side) for side in sides)
         if found != asked:
             raise DataError(f"the gallery's features are {found}, those of the query {asked}, wanted the same network")
-    first, query = gallery.first.features, queries.first.features
-    if not first.valid_N.any():
-        raise DataError(f"{first.stream} features: no tracklet of the gallery has any input, wanted some")
+    query = queries.first.features
     if not query.valid_N.any():
         whose = f"tracklet {query.keys_N[0]} has no" if len(query) == 1 else "no query has any"
         raise DataError(f"{query.stream} features: {whose} input to compare")
@@ -390,6 +393,8 @@ def _checksums(features: Path) -> list[tuple[str, int, int]]:
 def _open(path: Path, gallery: Compared, distance: FusedDistance) -> Index:
     if path.is_file():
         return Index.read(path, gallery, distance)
+    if why := hindrance(path):
+        raise DataError(f"index {path}: {why}, wanted a folder for it, or a search without --index")
     built = Index.build(gallery, distance)
     built.write(path)
     return built

@@ -86,14 +86,55 @@ def test_what_cannot_be_used_is_one_sentence_with_the_file_and_the_key(tmp_path:
     [
         ("model: {width: 8}", "stream is None, wanted one of"),
         ("stream: sssin", "stream is 'sssin', wanted one of"),
-        ("- a\n- b", "wanted `section: {key: value}`, found a list"),
+        ("- a\n- b", "wanted `key: value` lines, found a list"),
         ("stream: [ssin", "not valid YAML"),
         ("", "stream is None"),
+        ("stream: [ssin]", r"stream is \['ssin'\], wanted one of"),
+        ("stream: ssin\ndata: {root: 2020-99-99}", r"not valid YAML \(month must be in 1..12\)"),
+        ("a: \0", r"not valid YAML \(unacceptable character"),
+        ("stream: !!bool maybe", "not valid YAML"),
+        ("stream: " + 500 * "[", "nested too deeply"),
+        ("stream: ssin\n a: b: c", r"not valid YAML \(mapping values are not allowed here, line 2\)"),
     ],
 )
-def test_a_file_that_is_no_configuration_says_so(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+def test_a_file_that_is_no_configuration_says_so_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refused:
         load(written(tmp_path, text))
+    assert str(refused.value).startswith(f"{tmp_path / 'run.yaml'}: ")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfes", "stream: ssin  # é".encode("latin-1"), b"PK\x03\x04\x93\xe8"])
+def test_a_file_that_is_not_text_says_so(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"run\.yaml: not UTF-8 text, wanted YAML"):
+        load(tmp_path / "run.yaml")
+
+
+def test_text_is_read_as_utf_8_wherever_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes("stream: ssin\nrun: läufe\n".encode())
+    read = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda file, encoding="ascii": read(file, encoding=encoding))
+    assert load(path).run == "läufe"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("stream: ssin\ntrain: {epochs: 3}\ntrain: {seed: 2}\n", "train stands twice, line 3"),
+        ("stream: ssin\ntrain:\n  seed: 3\n  seed: 3\n", "seed stands twice, line 4"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_and_not_lost(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"run\.yaml: .*{told}"):
+        load(written(tmp_path, text))
+
+
+def test_what_yaml_takes_over_from_elsewhere_may_be_changed(tmp_path: Path) -> None:
+    text = "stream: ssin\nloss: {<<: {margin: 0.5, identity: 0.25}, margin: 0.75}\n"
+    loss = load(written(tmp_path, text)).loss
+    assert (loss.margin, loss.identity) == (0.75, 0.25)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -126,6 +167,36 @@ def test_overrides_are_applied_in_order_over_the_file(tmp_path: Path) -> None:
     assert (config.run, config.model.graph) == ("runs/x=y", "published")
 
 
+def test_whole_numbers_keep_all_their_digits(tmp_path: Path) -> None:
+    large = 2**53 + 1
+    for seed in (large, f"'{large}'"):
+        assert load(written(tmp_path, f"stream: ssin\ntrain: {{seed: {seed}}}\n")).train.seed == large
+    assert apply_overrides(SSIN_DEFAULTS, [f"train.seed={large}"]).train.seed == large
+    with pytest.raises(ConfigError, match="wanted float"):
+        apply_overrides(SSIN_DEFAULTS, [f"optim.lr=1{400 * '0'}"])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.seed=4", "train={epochs: 3}"],
+        ["train={epochs: 3}", "train.seed=4"],
+        ["train={epochs: 3}", "train={seed: 4}"],
+        ["train.seed=5", "train={epochs: 3, seed: 6}", "train.seed=4"],
+    ],
+)
+def test_a_section_as_an_override_changes_only_what_it_names(overrides: list[str]) -> None:
+    config = apply_overrides(SSIN_DEFAULTS, overrides)
+    assert (config.train.seed, config.train.epochs) == (4, 3)
+
+
+@pytest.mark.parametrize("path", ["2024-05-01", "2024", "a: b", "[set]", "a #1/own", "null", "", "{", "C:\\x"])
+def test_where_text_is_wanted_an_override_stands_as_it_is(path: str) -> None:
+    assert apply_overrides(SSIN_DEFAULTS, [f"data.root={path}"]).data.root == path
+    assert apply_overrides(Final(), [f"protocol={path}"]).protocol == path
+    assert apply_overrides(SSIN_DEFAULTS, [f'run="{path.encode("unicode_escape").decode()}"']).run == path
+
+
 def test_a_single_value_is_a_list_of_one() -> None:
     assert apply_overrides(SSIN_DEFAULTS, ["optim.milestones=5"]).optim.milestones == (5,)
     assert apply_overrides(SSIN_DEFAULTS, ["optim.milestones=[]"]).optim.milestones == ()
@@ -139,6 +210,9 @@ def test_a_single_value_is_a_list_of_one() -> None:
         ("optim.lrs=1", r"unknown key optim\.lrs; did you mean lr\?"),
         ("optim.lr.x=1", r"optim\.lr is \{'x': 1\}, wanted float"),
         ("optim=1", "optim is a section"),
+        ("optim.lr={}", r"optim\.lr is \{\}, wanted float"),
+        ("train={epochs: 3, epochs: 4}", "not valid YAML .epochs stands twice"),
+        ("data.root='a", "the value is not valid YAML"),
         ("stream=smin", r"unknown key stream \(legal here: clips"),
         ("=1", "unknown key "),
     ],
@@ -169,10 +243,23 @@ def test_the_final_job_has_defaults_a_file_and_overrides(tmp_path: Path) -> None
         load_final(path, ["weigth=1"])
 
 
-@pytest.mark.parametrize(("override", "wanted"), [("weight=1.5", "wanted 0"), ("weight_step=0", "more than 0")])
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("weight=1.5", "wanted 0"),
+        ("weight_step=0", "more than 0"),
+        ("weight_step=0.3", r"weight_step is 0\.3, wanted one that divides 1, such as 0\.3333333333$"),
+        ("weight_step=0.7", "such as 1$"),
+    ],
+)
 def test_a_fusion_weight_or_grid_that_cannot_be_is_refused(tmp_path: Path, override: str, wanted: str) -> None:
     with pytest.raises(ConfigError, match=wanted):
         load_final(tmp_path / "nowhere.yaml", [override])
+
+
+@pytest.mark.parametrize("step", [1, 0.05, 0.1, 0.02, 0.01, 0.3333333333, 1 / 7])
+def test_a_grid_that_divides_1_is_taken_whatever_its_rounding(step: float) -> None:
+    assert Final(weight_step=step).weight_step == step
 
 
 def test_changed_keys_names_what_may_not_change_on_resume() -> None:

@@ -11,10 +11,12 @@ from preparation.test_video import write_boxes, write_video
 from small import on_ranks, small_config
 
 from sptskm.cli import main
+from sptskm.config import ConfigError
 from sptskm.configfile import to_dict
 from sptskm.data import DataError, read_dataset, read_mars
 from sptskm.data.packs.writing import pack
-from sptskm.extraction import extract_run, load_network
+from sptskm.endings import Stopped
+from sptskm.extraction import Network, extract_run, load_network
 from sptskm.report.features import read_features
 from sptskm.training.rundir import RunDir, fingerprint, read_state
 from sptskm.training.streams import stream_of
@@ -114,6 +116,54 @@ def test_features_say_by_which_weights_they_were_made(runs, features, tmp_path):
     assert load_network(tmp_path).fingerprint == fingerprint(state["model"])
 
 
+def test_a_data_set_may_be_called_like_a_date_or_a_list(runs, tmp_path, monkeypatch):
+    asked = []
+
+    def embed(network: Network, data: Path, *_: object) -> None:
+        asked.append((network.config.data.root, data))
+        raise Stopped
+
+    monkeypatch.setattr("sptskm.extraction._embed", embed)
+    for name in ("2024-05-01", "[set]", "a: b"):
+        with pytest.raises(Stopped):
+            extract_run(runs["smin"], Path(name), tmp_path / "f.npz")
+        assert asked.pop() == (name, Path(name))
+
+
+def test_a_place_where_no_file_can_be_is_refused_before_anything_is_extracted(runs, walkers, tmp_path, monkeypatch):
+    monkeypatch.setattr("sptskm.extraction.load_network", lambda *_: pytest.fail("extracted"))
+    (tmp_path / "f.npz").mkdir()
+    with pytest.raises(ConfigError, match=r"f\.npz: Is a directory, wanted a file that can be written"):
+        extract_run(runs["smin"], walkers, tmp_path / "f.npz")
+    with pytest.raises(ConfigError, match="File name too long"):
+        extract_run(runs["smin"], walkers, tmp_path / f"{250 * 'f'}.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["f.npz"]
+
+
+def test_weights_that_do_not_fit_the_configuration_are_one_sentence(runs, tmp_path):
+    for stream, run in runs.items():
+        with pytest.raises(ConfigError, match=rf"{stream}: the weights do not fit .*: \S+ is \(.*\), wanted \(.*\)$"):
+            load_network(run, ["model.width=8"])
+    state = read_state(RunDir(runs["smin"]).best)
+    fewer = {name: tensor for name, tensor in state["model"].items() if name != "cls.weight"}
+    RunDir(tmp_path).write(tmp_path / "best.pt", state | {"model": fewer})
+    with pytest.raises(ConfigError, match=r"cls\.weight is missing, wanted \(1, "):
+        load_network(tmp_path)
+    RunDir(tmp_path).write(tmp_path / "best.pt", state | {"model": state["model"] | {"own": torch.zeros(3)}})
+    with pytest.raises(ConfigError, match=r"own is \(3,\), wanted none"):
+        load_network(tmp_path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"model": {}}, {"config": {}, "model": 3}])
+def test_a_checkpoint_of_something_else_is_one_sentence(tmp_path, content):
+    torch.save(content, tmp_path / "best.pt")
+    with pytest.raises(ConfigError, match=r"best\.pt: is not of a run, wanted a checkpoint"):
+        load_network(tmp_path)
+    torch.save({"config": {}, "model": {}}, tmp_path / "best.pt")
+    with pytest.raises(ConfigError, match="stream is None, wanted one of"):
+        load_network(tmp_path)
+
+
 def test_two_ranks_write_the_same_file_as_one(runs, features, walkers, tmp_path):
     on_ranks(2, _extract, runs["smin"], walkers, tmp_path / "f.npz")
     found, alone = read_features(tmp_path / "f.npz").features, read_features(features["smin"]).features
@@ -150,6 +200,8 @@ def test_wrong_files_of_features_are_told_in_a_sentence(tmp_path):
         "equally long": arrays | {"pids": np.arange(3)},
         "has 3 labels": arrays | {k: np.arange(3) for k in ("pids", "camids", "clothes")},
         "not finite": arrays | {"features": np.full((4, 3), np.nan, np.float32)},
+        "hold the tracklet b more than once": arrays | {"keys": np.array(["a", "b", "c", "b"])},
+        "of no numbers each": arrays | {"features": np.ones((4, 0), np.float32)},
         "wanted one text": arrays | {"stream": np.arange(2)},
     }
     for told, content in wrong.items():

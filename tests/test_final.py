@@ -182,11 +182,51 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_extracted(runs, tmp
         final([runs["ssin"]], tmp_path / "out", load_final(tmp_path / "final.yaml"))
 
 
+def test_a_protocol_that_the_held_out_cannot_serve_is_refused_before_anything_is_extracted(runs, tmp_path, monkeypatch):
+    rules = {**vars(PROTOCOLS["torchreid"]), "name": "mine", "min_length": 12, "clothes": "same"}
+    path = tmp_path / "mine.yaml"
+    path.write_text("".join(f"{key}: {str(value).lower()}\n" for key, value in rules.items()))
+    assert final(runs.values(), tmp_path / "given", Final(str(path), weight=0.5))
+    monkeypatch.setattr("sptskm.final.extract", never)
+    with pytest.raises(ConfigError, match="protocol mine leaves none of the 1 held-out queries a positive"):
+        final(runs.values(), tmp_path / "out", Final(str(path)))
+
+
+def test_the_test_part_is_evaluated_by_a_run_that_was_trained_without_it(runs, tmp_path):
+    run = Path(shutil.copytree(runs["smin"], tmp_path / "run"))
+    state = torch.load(run / "best.pt", weights_only=True)
+    state["config"]["data"]["test"] = False
+    torch.save(state, run / "best.pt")
+    found = final([run], tmp_path / "out", Final(), ["data.test=false"])
+    assert found.lines() == final([runs["smin"]], tmp_path / "other", Final()).lines()
+
+
+def test_a_run_whose_training_has_not_ended_is_evaluated_with_a_warning_and_says_so(runs, tmp_path, caplog):
+    run = Path(shutil.copytree(runs["smin"], tmp_path / "run", ignore=shutil.ignore_patterns("result.json")))
+    for stream, folder, finished in (("smin", run, False), ("ssin", runs["ssin"], True)):
+        caplog.clear()
+        found = final([folder], tmp_path / stream, Final())
+        assert ("SMIN had not finished training" in found.caption()) is not finished
+        saved = json.loads((tmp_path / stream / "results.json").read_text())
+        assert saved["provenance"][stream]["finished"] is finished
+        assert (f"{folder}: training has not finished" in caplog.text) is not finished
+        assert ("no: these are the weights so far" in (tmp_path / stream / "report.html").read_text()) is not finished
+
+
+@pytest.mark.parametrize("override", ["model.width=8", "model.embedding_dim=4"])
+def test_weights_that_do_not_fit_the_configuration_are_one_sentence(runs, tmp_path, override):
+    with pytest.raises(ConfigError, match=r"smin: the weights do not fit .*: \S+ is \(.*\), wanted \(.*\)$"):
+        final([runs["smin"]], tmp_path / "out", Final(), [override])
+
+
 def test_a_place_for_results_that_is_none_is_refused_before_anything_is_extracted(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("sptskm.final.extract", never)
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="file: File exists, wanted a folder for the results"):
         final([runs["ssin"]], tmp_path / "file", Final())
+    (tmp_path / "out" / "results.json").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="out: Is a directory, wanted a folder for the results"):
+        final([runs["ssin"]], tmp_path / "out", Final())
 
 
 def test_results_do_not_go_into_a_training_run_nor_touch_those_below(runs, tmp_path):
@@ -245,6 +285,14 @@ def test_a_final_job_that_is_asked_to_stop_leaves_before_it_has_looked_at_test(r
     with pytest.raises(Stopped):
         final([runs["ssin"], runs["smin"]], tmp_path / "out", Final(), stop=stop)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_pretrained_weights_that_training_began_with_may_be_gone(runs, tmp_path):
+    run = shutil.copytree(runs["ssin"], tmp_path / "run")
+    state = torch.load(run / "best.pt", weights_only=True)
+    state["config"]["model"]["pretrained"] = "gone.pth"
+    torch.save(state, run / "best.pt")
+    assert final([run], tmp_path / "out", Final()) is not None
 
 
 def test_a_folder_without_checkpoint_is_named(tmp_path):

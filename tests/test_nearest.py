@@ -33,7 +33,7 @@ def random_features(rows: int, length: int, seed: int = 0, stream: str = "ssin")
     centres = rng.normal(size=(rows // 10 + 1, length))
     features = centres[np.arange(rows) // 10] + 0.3 * rng.normal(size=(rows, length))
     features /= np.linalg.norm(features, axis=1, keepdims=True)
-    keys = np.array([f"t{row}" for row in range(rows)])
+    keys = np.array([f"t{row}" for row in range(rows)], np.str_)
     return Features(features.astype(np.float32), keys, np.ones(rows, bool), "print", stream)
 
 
@@ -110,6 +110,10 @@ def test_a_tracklet_finds_its_like_but_neither_itself_nor_what_has_no_input():
         search(Pair(labelled(features)), "t13")
     with pytest.raises(ConfigError, match="at least 1"):
         search(Pair(labelled(features)), "t1", 0)
+    empty = Pair(labelled(random_features(0, 8)))
+    for query in ("t1", empty):
+        with pytest.raises(DataError, match="no tracklet of the gallery has any input"):
+            search(empty, query)
     with pytest.raises(DataError, match="are 8 numbers of ssin by network aaaa, those of the query 5 numbers"):
         search(Pair(labelled(features)), Pair(labelled(random_features(4, 5))))
 
@@ -168,6 +172,19 @@ def test_an_index_finds_nearly_all_that_exact_search_finds_and_says_how_many(tmp
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match="not readable"):
         search(gallery, "t1", index=path)
+
+
+def test_an_index_that_cannot_be_written_is_told_before_it_is_built(tmp_path, monkeypatch):
+    pytest.importorskip("faiss", reason=NEEDS_FAISS)
+    gallery = Pair(labelled(random_features(30, 8)))
+    (tmp_path / "file").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "build", lambda *_: pytest.fail("built"))
+        with pytest.raises(DataError, match="Not a directory, wanted a folder for it, or a search without --index"):
+            search(gallery, "t1", index=tmp_path / "file" / "f.index")
+    built = Index.build(Compared.alone(gallery.first.features.features_ND))
+    with pytest.raises(DataError, match=r"f\.index: cannot be written \(.*\)$"):
+        built.write(tmp_path / "file" / "f.index")
 
 
 def test_an_index_of_two_streams_has_the_tracklets_with_skeletons_and_the_search_has_all(tmp_path):

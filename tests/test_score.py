@@ -97,6 +97,22 @@ def test_the_command_prints_the_table_with_its_protocol(
     assert "unknown protocol 'mars'" in capfd.readouterr().err
 
 
+def test_a_task_of_srun_scores_as_one_of_its_step_whatever_was_set_before(
+    walkers: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = {"NUM_TASKS": "1", "NUM_NODES": "1", "TASKS_PER_NODE": "1"}
+    for name, value in {f"SLURM_STEP_{name}": value for name, value in step.items()}.items():
+        monkeypatch.setenv(name, value)
+    for name, value in {"PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_ID": "5"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("RANK", "9")  # alone it would be half a group
+    table = read_mars(walkers)
+    path = tmp_path / "features.npz"
+    write_features(path, made_up(table, "ssin"), Rows(table.pids_N, table.camids_N), "a")
+    assert main(["score", str(path), "--data", str(walkers)]) == 0
+    assert "protocol mars-official" in capfd.readouterr().out
+
+
 def test_what_does_not_belong_together_is_refused(walkers: Path) -> None:
     table = read_mars(walkers)
     ssin, smin = made_up(table, "ssin"), made_up(table, "smin")

@@ -49,7 +49,7 @@ class SkeletonSource:
         skeletons, valid = self._cut(rows_B, frames_BT)
         if self.clips.random_move:
             draws_G72 = draw_moves(len(starts_G), rng)
-            move_(skeletons, torch.from_numpy(draws_G72[batch.slots_B]).to(skeletons))
+            move_(skeletons, torch.from_numpy(draws_G72[batch.slots_B]).to(skeletons, non_blocking=True))
         return TrainItem(_blank_(skeletons, valid), torch.from_numpy(rows_B))
 
     def all_clips(self, row: int) -> IntArray:
@@ -76,7 +76,7 @@ class SkeletonSource:
         """(c, 4, T, 14) and (c, T); what frames hold that are not valid is left open."""
         values_MV4 = self.store.values_MV4
         places_cT, valid_cT = self._places(rows_c, frames_cT)
-        index = torch.from_numpy(places_cT.ravel()).to(values_MV4.device)
+        index = torch.from_numpy(places_cT.ravel()).to(values_MV4.device, non_blocking=True)
         gathered_cTV4 = values_MV4.index_select(0, index).unflatten(0, frames_cT.shape)
         return gathered_cTV4.permute(0, 3, 1, 2).contiguous(), valid_cT
 
@@ -92,7 +92,7 @@ def _blank_(skeletons_c4TV: Tensor, valid_cT: NDArray[np.bool_]) -> Inputs:
     """Frames that are not valid become exactly zero; which are stays on the host, where it is asked without waiting."""
     valid = torch.from_numpy(valid_cT)
     if not valid_cT.all():
-        skeletons_c4TV *= valid.to(skeletons_c4TV.device)[:, None, :, None]
+        skeletons_c4TV *= valid.to(skeletons_c4TV.device, non_blocking=True)[:, None, :, None]
     return skeletons_c4TV, valid
 
 

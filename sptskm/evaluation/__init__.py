@@ -23,7 +23,7 @@ from sptskm.evaluation.metrics import (
     not_ranked,
 )
 from sptskm.evaluation.protocols import PROTOCOLS, Protocol, check_labels, protocol, select
-from sptskm.evaluation.refusals import check_judging, check_some
+from sptskm.evaluation.refusals import check_choosing, check_judging, check_some
 from sptskm.evaluation.reranking import Reranking, check_memory, feature_distances, fused_distances, rerank
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "StreamDistances",
     "align",
     "camera_pairs",
+    "check_choosing",
     "check_judging",
     "check_labels",
     "check_memory",

@@ -1,7 +1,8 @@
 """What would end a final job after its features have been extracted, found before."""
 
 from sptskm.config import ConfigError, Final
-from sptskm.data import Tracklets
+from sptskm.data import Split, Tracklets
+from sptskm.evaluation.metrics import JudgedRows, Rows
 from sptskm.evaluation.protocols import Protocol, check_labels, protocol, select
 from sptskm.evaluation.reranking import check_memory
 
@@ -19,6 +20,20 @@ def check_judging(settings: Final, table: Tracklets) -> None:
     check_some(rules, "test", len(queries), len(gallery))
     if settings.rerank:
         check_memory(len(table.test), len(table.query), gigabytes=settings.rerank_gigabytes)
+
+
+def check_choosing(settings: Final, table: Tracklets, split: Split) -> None:
+    """Raises ConfigError where the held-out tracklets cannot choose a fusion weight by the protocol of the settings."""
+    rules, rows = protocol(settings.protocol), split.held_out
+    query_rows, gallery_rows = select(rules, table.pids_N[rows], table.lengths[rows], split.query)
+    check_some(rules, "held-out", len(query_rows), len(gallery_rows))
+    query, gallery = (Rows.of(table, rows[chosen]) for chosen in (query_rows, gallery_rows))
+    judged = JudgedRows(query, gallery, rules)
+    if not any(judged.relevant(q)[0].size for q in range(len(query))):
+        raise ConfigError(
+            f"protocol {rules.name} leaves none of the {len(query)} held-out queries a positive to choose the "
+            "fusion weight on, wanted another protocol, or the final job's weight set"
+        )
 
 
 def check_some(rules: Protocol, whose: str, queries: int, gallery: int) -> None:

@@ -1,7 +1,12 @@
 """SSIN's mask-guided attention: image features attend to each other, the silhouette says where.
 
+Energies are not scaled and reach thousands, where bfloat16 counts in steps of 16, and a softmax takes their differences
+as logarithms. All that leads to the attention is therefore computed in float32 at least, also under autocast.
+
 Legend: B clips, N images, C channels, T frames, H rows, W columns, P positions, K projected channels.
 """
+
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +30,16 @@ class CrossAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, image_NCHW: Tensor, mask_NCHW: Tensor) -> Tensor:
-        f_NKP = self.f(image_NCHW).flatten(2)
-        g_NKP = self.g(image_NCHW).flatten(2)
-        h_NKP = self.h(mask_NCHW).flatten(2)
+        attention_NKP = self.attention(image_NCHW, mask_NCHW)
         m_NKHW = self.m(image_NCHW)
-        attended_NKHW = m_NKHW * mask_attention(f_NKP, g_NKP, h_NKP).view_as(m_NKHW)
+        attended_NKHW = m_NKHW * attention_NKP.view_as(m_NKHW)
         return self.gamma * self.v(attended_NKHW) + image_NCHW
+
+    def attention(self, image_NCHW: Tensor, mask_NCHW: Tensor) -> Tensor:
+        """The mask attention S (N, K, P)."""
+        with _no_autocast(image_NCHW):
+            image, mask = _at_least_float32(image_NCHW), _at_least_float32(mask_NCHW)
+            return mask_attention(self.f(image).flatten(2), self.g(image).flatten(2), self.h(mask).flatten(2))
 
 
 class SpaceTimeAttention(nn.Module):
@@ -52,12 +61,15 @@ class SpaceTimeAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, image_BCTHW: Tensor, mask_BCTHW: Tensor) -> Tensor:
-        query_BCP = self.h(image_BCTHW).flatten(2)
-        key_BCP = self.g(image_BCTHW).flatten(2)
-        mask_BCP = self.h(mask_BCTHW).flatten(2)
-        attention = mask_attention(query_BCP, key_BCP, mask_BCP).view_as(image_BCTHW)
+        attention = self.attention(image_BCTHW, mask_BCTHW).view_as(image_BCTHW)
         attended = self.m(image_BCTHW) * attention
         return self.gamma * attended + self.W_z(image_BCTHW)
+
+    def attention(self, image_BCTHW: Tensor, mask_BCTHW: Tensor) -> Tensor:
+        """The mask attention S (B, C, P)."""
+        with _no_autocast(image_BCTHW):
+            image, mask = _at_least_float32(image_BCTHW), _at_least_float32(mask_BCTHW)
+            return mask_attention(self.h(image).flatten(2), self.g(image).flatten(2), self.h(mask).flatten(2))
 
 
 def mask_attention(query_NKP: Tensor, key_NKP: Tensor, mask_NKP: Tensor) -> Tensor:
@@ -66,3 +78,14 @@ def mask_attention(query_NKP: Tensor, key_NKP: Tensor, mask_NKP: Tensor) -> Tens
     attention_NPQ = energy_NPQ.softmax(dim=-1)
     mask_energy_NKP = mask_NKP @ attention_NPQ.transpose(1, 2)
     return mask_energy_NKP.softmax(dim=-1)
+
+
+def _no_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Where operations keep the type of what they are given; nothing at all where they do already."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    """The same, unless it is of half precision."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

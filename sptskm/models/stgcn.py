@@ -6,7 +6,9 @@ take no part in batch statistics and none in the final average. Padding therefor
 Legend: B clips, C channels, T frames, V joints, K graph partitions, F valid frames of the batch.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,14 @@ from sptskm.models.graph import NUM_JOINTS, GraphName, adjacency
 TEMPORAL_KERNEL = 9
 # (output channels in units of width, temporal stride) of the ten blocks
 BLOCKS = ((1, 1), (1, 1), (1, 1), (1, 1), (2, 2), (2, 1), (2, 1), (4, 2), (4, 1), (4, 1))
+
+
+class Frames(NamedTuple):
+    """Which frames of a batch are valid, at one of the network's temporal resolutions."""
+
+    valid_BT: Tensor
+    places: tuple[Tensor, ...] | None
+    """Clip and time (F,) of each valid frame, in order; None where no batch statistics are wanted."""
 
 
 class GraphConv(nn.Module):
@@ -62,27 +72,28 @@ class Block(nn.Module):
             projection = nn.Conv2d(in_channels, out_channels, 1, (stride, 1))
             self.residual = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
 
-    def forward(self, x_BCTV: Tensor, A_KVV: Tensor, valid_BT: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        after_BT = None if valid_BT is None else _strided(valid_BT, self.stride)
+    def forward(self, x_BCTV: Tensor, A_KVV: Tensor, before: Frames | None, after: Frames | None) -> Tensor:
+        """`before` and `after` are the frames of what comes in and goes out; None where all are valid."""
         bn_in, relu, conv, bn_out, dropout = self.tcn
-        y = relu(batch_norm(bn_in, self.gcn(x_BCTV, A_KVV), valid_BT))
-        y = dropout(batch_norm(bn_out, conv(y), after_BT))
-        return F.relu(self._add_residual(y, x_BCTV, after_BT)), after_BT
+        y = relu(batch_norm(bn_in, self.gcn(x_BCTV, A_KVV), before))
+        y = dropout(batch_norm(bn_out, conv(y), after))
+        return F.relu(self._add_residual(y, x_BCTV, after))
 
-    def _add_residual(self, y_BCTV: Tensor, x_BCTV: Tensor, valid_BT: Tensor | None) -> Tensor:
+    def _add_residual(self, y_BCTV: Tensor, x_BCTV: Tensor, frames: Frames | None) -> Tensor:
         if not self.has_residual:
             return y_BCTV
         if self.residual is None:
             return y_BCTV + x_BCTV
         conv, bn = self.residual
-        return y_BCTV + batch_norm(bn, conv(x_BCTV), valid_BT)
+        return y_BCTV + batch_norm(bn, conv(x_BCTV), frames)
 
 
 class STGCN(nn.Module):
     """Skeletons (B, 4, T, 14) and optional valid frames (B, T) to pooled features (B, 4*width).
 
     Channels are x, y, z, confidence. Without `valid` every frame counts. A clip without a single valid
-    frame gives zeros. The adjacency is the buffer `A`; each block scales it by learned `edge_importance`.
+    frame gives zeros. `valid` is best left on the host, also for a network on a GPU: in training it is asked there
+    where the valid frames are. The adjacency is the buffer `A`; each block scales it by learned `edge_importance`.
     """
 
     A: Tensor
@@ -112,18 +123,22 @@ class STGCN(nn.Module):
 
     def forward(self, skeletons: Tensor, valid: Tensor | None = None) -> Tensor:
         self._check_shapes(skeletons, valid)
-        x, valid_BT = self._normalise_input(skeletons, valid), valid
-        for block, importance in zip(self.st_gcn_networks, self.edge_importance, strict=True):
-            x, valid_BT = block(x, self.A * importance, valid_BT)
-        if valid_BT is None:
+        frames: Sequence[Frames | None] = [None] * (1 + len(BLOCKS))
+        if valid is not None:
+            frames = frames_of(valid, [stride for _, stride in BLOCKS], skeletons.device, select=self.training)
+        x = self._normalise_input(skeletons, frames[0])
+        ways = zip(self.st_gcn_networks, self.edge_importance, pairwise(frames), strict=True)
+        for block, importance, (before, after) in ways:
+            x = block(x, self.A * importance, before, after)
+        if frames[-1] is None:
             return x.mean(dim=(2, 3))
-        frames_B1 = valid_BT.sum(dim=1, keepdim=True).clamp(min=1)
-        return x.mean(dim=3).sum(dim=2) / frames_B1
+        count_B1 = frames[-1].valid_BT.sum(dim=1, keepdim=True).clamp(min=1)
+        return x.mean(dim=3).sum(dim=2) / count_B1
 
-    def _normalise_input(self, x_BCTV: Tensor, valid_BT: Tensor | None) -> Tensor:
+    def _normalise_input(self, x_BCTV: Tensor, frames: Frames | None) -> Tensor:
         """BN over each joint's coordinates; the published channel order is joint * 4 + coordinate."""
         flat_BVCT = x_BCTV.permute(0, 3, 1, 2).flatten(1, 2)
-        flat = batch_norm(self.data_bn, flat_BVCT, valid_BT)
+        flat = batch_norm(self.data_bn, flat_BVCT, frames)
         return flat.unflatten(1, (NUM_JOINTS, -1)).permute(0, 2, 3, 1)
 
     def _check_shapes(self, skeletons: Tensor, valid: Tensor | None) -> None:
@@ -135,23 +150,49 @@ class STGCN(nn.Module):
             raise ValueError(f"valid must be {tuple(skeletons.shape[::2])}, got {tuple(valid.shape)}")
 
 
-def batch_norm(bn: nn.Module, x: Tensor, valid_BT: Tensor | None) -> Tensor:
+def batch_norm(bn: nn.Module, x: Tensor, frames: Frames | None) -> Tensor:
     """BN of (B, C, T) or (B, C, T, V) over the valid frames only; the others become zero.
 
     Selecting the frames, rather than weighting them, leaves the batch statistics to `bn` itself, so that
     synchronised BN counts valid frames over all ranks as well. With fixed statistics a frame does not depend on
     others, and zeros put in afterwards are the same with shapes that do not depend on values.
     """
-    if valid_BT is None:
+    if frames is None:
         return bn(x)
     frames_BTC = x.transpose(1, 2)  # (B, T, C[, V])
     if not bn.training:
-        return torch.where(_like(valid_BT, frames_BTC).transpose(1, 2), bn(x), 0)
-    selected = frames_BTC[valid_BT].unsqueeze(-1)  # (F, C[, V], 1)
-    out = torch.zeros_like(frames_BTC)
+        return torch.where(_like(frames.valid_BT, frames_BTC).transpose(1, 2), bn(x), 0)
+    assert frames.places is not None, "a network in evaluation has no BN that trains"
+    selected = frames_BTC[frames.places].unsqueeze(-1)  # (F, C[, V], 1)
+    # GPUs keep the layout, as the next convolution would turn it back; CPUs round as they always have
+    layout = torch.contiguous_format if x.device.type == "cpu" else torch.preserve_format
+    out = torch.zeros_like(frames_BTC, memory_format=layout)
     if len(selected):
-        out = out.masked_scatter(_like(valid_BT, frames_BTC), bn(selected).squeeze(-1))
+        out.index_put_(frames.places, bn(selected).squeeze(-1))
     return out.transpose(1, 2)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # it stops at what depends on values: better once than often
+def frames_of(valid_BT: Tensor, strides: Sequence[int], device: torch.device, select: bool) -> list[Frames]:
+    """Frames before and after each of these strides, on `device`; with `select` also their places.
+
+    How many frames are valid decides about shapes. The host asks that once for each resolution of what it has itself,
+    rather than wait for the device in every BN and again on the way back.
+    """
+    here_BT = valid_BT.cpu() if select else valid_BT.to(device)
+    frames = [_frames(here_BT, device, select)]
+    for stride in strides:
+        if stride == 1:
+            frames.append(frames[-1])
+        else:
+            here_BT = _strided(here_BT, stride)
+            frames.append(_frames(here_BT, device, select))
+    return frames
+
+
+def _frames(valid_BT: Tensor, device: torch.device, select: bool) -> Frames:
+    places = valid_BT.nonzero().T.contiguous().to(device, non_blocking=True).unbind() if select else None
+    return Frames(valid_BT.to(device, non_blocking=True), places)
 
 
 def _strided(valid_BT: Tensor, stride: int) -> Tensor:

@@ -4,6 +4,7 @@ Legend: N tracklets, D embedding.
 """
 
 import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def write_features(path: Path, features: Features, labels: Rows, network: str) -
 def read_features(path: Path) -> Labelled:
     """What `sptskm extract` or `sptskm evaluate` has written; clothes are None where no outfit is known.
 
-    Raises FileNotFoundError, and DataError for a file that is not of that form or holds a valid row that is not finite.
+    Raises FileNotFoundError, and DataError for a file that is not of that form, repeats a tracklet or holds a valid row
+    that is not finite.
     """
     wanted = "wanted one that `sptskm extract` or `sptskm evaluate` wrote"
     if not path.is_file():
@@ -86,6 +88,12 @@ def _labelled(path: Path, found: dict[str, NDArray[Any]]) -> Labelled:
         raise DataError(f"features {path}: {error}") from None
     if len(labels) != len(features):
         raise DataError(f"features {path}: has {len(labels)} labels, wanted {len(features)}, one for each tracklet")
+    if not features.features_ND.shape[1]:
+        raise DataError(f"features {path}: are of no numbers each, wanted some")
+    keys = features.keys_N.tolist()
+    if len(set(keys)) < len(keys):
+        repeated = next(key for key, count in Counter(keys).items() if count > 1)
+        raise DataError(f"features {path}: hold the tracklet {repeated} more than once, wanted each once")
     broken_N = features.valid_N & ~np.isfinite(features.features_ND).all(axis=1)
     if broken_N.any():
         raise DataError(f"features {path}: not finite for {features.keys_N[broken_N][0]}, wanted numbers")

@@ -248,6 +248,7 @@ def _streams(results: Results) -> str:
         "split": "hash of the split",
         "classes": "hash of the classes",
         "step": "step of the weights used",
+        "finished": "training has finished",
         "held_out_mAP": "held-out mAP",
         "version": "sptskm that trained it",
     }
@@ -255,6 +256,8 @@ def _streams(results: Results) -> str:
         found = [results.provenance[one.stream].get(key, "-") for one in results.configs]
         if key == "held_out_mAP":  # below 0 where nobody was held out
             found = [f"{100 * value:.1f} %" if value != "-" and value >= 0 else "-" for value in found]
+        if key == "finished":
+            found = [{True: "yes", False: "no: these are the weights so far"}.get(value, "-") for value in found]
         rows.append([words, *found])
     rows.append(["seed of the training", *(one.train.seed for one in results.configs)])
     rows.append(["seed of the split", *(one.data.split_seed for one in results.configs)])

@@ -27,6 +27,7 @@ _SKELETON_HEIGHT = 60
 _LINE = 14
 _LINES = 3  # of text below every tracklet, and one more where outfits are known
 _LONGEST = 12  # name of an identity or camera
+_SIZE, _SMALL = 11, 10.5  # of the first of these lines, and of the others
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,24 @@ class _Grid:
         box, table = self._box(place), self._table
         strips.draw_footage(canvas, box.within(_BORDER), self._footage[row], self._skeleton_height)
         canvas.frame(box, colour, _BORDER)
-        who, where = (strips.shortened(name, _LONGEST) for name in (table.pid_name(row), table.camera_name(row)))
         outfit = [f"outfit {table.clothes_N[row] if table.clothes_N[row] >= 0 else '-'}"] if table.has_clothes else []
-        lines = [f"{words[0]}   {who} · cam {where}", *outfit, *words[1:]]
-        for number, text in enumerate(lines):
-            y = box.y + box.height + 11 + number * _LINE
-            canvas.text(box.middle[0], y, text, 11 if number == 0 else 10.5, INK if number == 0 else SOFT, "center")
+        others = [strips.fitting(text, _SMALL, box.width) for text in (*outfit, *words[1:])]
+        for number, text in enumerate([self._first(words[0], row, box.width), *others]):
+            y, size, ink = (
+                box.y + box.height + 11 + number * _LINE,
+                _SMALL if number else _SIZE,
+                SOFT if number else INK,
+            )
+            canvas.text(box.middle[0], y, text, size, ink, "center")
+
+    def _first(self, place: str, row: int, width: int) -> str:
+        """The line that says who and where, in names as long as there is room for."""
+        names = self._table.pid_name(row), self._table.camera_name(row)
+        line = ""
+        for what, least in (("cam ", 6), ("", 2)):
+            for length in range(_LONGEST, least - 1, -1):
+                who, where = (strips.shortened(name, length) for name in names)
+                line = f"{place}   {who} · {what}{where}"
+                if strips.text_width(line, _SIZE) <= width:
+                    return line
+        return line

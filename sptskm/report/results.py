@@ -172,6 +172,8 @@ class Results:
             how = "as given" if self.fusion.curve_W2 is None else "chosen on identities held out of training"
             parts.append(f"fusion: {self.fusion.normalisation}, weight of SMIN {self.fusion.weight:.2f}, {how}")
             parts += [] if self.fusion.cameras is None else [self._by_camera(self.fusion.cameras)]
+        if unfinished := [NAMES[name] for name, origin in self.provenance.items() if not origin.get("finished", True)]:
+            parts.append(f"{' and '.join(unfinished)} had not finished training")
         if self.reranked:
             values, of = Reranking(), NAMES[self.plain.name]
             tried = self.fusion and self.fusion.cameras

@@ -4,18 +4,27 @@ Positions and sizes are in pixels, from the upper left corner.
 Shapes: H rows, W columns, K skeletons, V = 14 joints with x (right), y (down), z (away) and confidence.
 """
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from sptskm.data import Tracklets
 from sptskm.data.files import read_frame, read_mask, read_or_none, read_skeletons
 from sptskm.data.skeletons import EDGES, JOINTS
+
+log = logging.getLogger(__name__)
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
@@ -34,6 +43,14 @@ TRUNK: Final[Colour] = (84, 96, 104)
 FRAMES_SHOWN: Final = 3  # of a tracklet in a strip
 FRAME: Final = (48, 96)  # width and height in which they are shown there
 
+OTHER_SCRIPTS: Final = (
+    *(f"Noto Sans CJK {region}" for region in ("SC", "TC", "JP", "KR", "HK")),
+    *("Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Unifont"),
+    *("Arial Unicode MS", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei"),
+    *(f"Noto Sans {script}" for script in ("Arabic", "Devanagari", "Hebrew", "Thai")),
+)
+"""Fonts with letters that DejaVu Sans, which matplotlib brings, lacks."""
+
 DPI: Final = 128  # a power of two, so that a size in pixels survives the way through inches
 _FINER = 4  # skeletons are drawn so many times larger and shrunk, since cv2's small circles are diamonds
 _RIGHT_HIP, _LEFT_HIP = JOINTS.index("right hip"), JOINTS.index("left hip")
@@ -48,9 +65,51 @@ def hexadecimal(colour: Colour) -> str:
 
 def rendered(figure: Figure) -> Image:
     """The pixels (H, W, 3) of a matplotlib figure."""
+    if len(_families()) > 1:
+        for text in figure.findobj(Text):
+            text.set_fontfamily(_families())
     agg = FigureCanvasAgg(figure)
-    agg.draw()
+    with _boxes_told_once():
+        agg.draw()
     return np.ascontiguousarray(np.asarray(agg.buffer_rgba())[..., :3], np.uint8)
+
+
+@cache
+def _families() -> list[str]:
+    """Fonts in the order in which each letter is looked for: matplotlib's own, then what there is for other scripts."""
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    return ["sans-serif", *(name for name in OTHER_SCRIPTS if name in known)]
+
+
+@contextmanager
+def _boxes_told_once() -> Iterator[None]:
+    """Letters that no font has, for each of which matplotlib warns, are one line in the log."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", message="Glyph ")
+        yield
+    for one in caught:
+        if str(one.message).startswith("Glyph "):
+            _tell_of_boxes()
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
+@cache
+def _tell_of_boxes() -> None:
+    log.warning("no font of this machine has some letters of the names, which are boxes: install %s", OTHER_SCRIPTS[0])
+
+
+def text_width(words: str, size: float) -> float:
+    """About how wide `Canvas.text` sets them, in pixels."""
+    return sum(_letter_width(letter, size) for letter in words)
+
+
+@cache
+def _letter_width(letter: str, size: float) -> float:
+    font = font_manager.FontProperties(family=_families(), size=size * 72 / DPI)
+    with _boxes_told_once():
+        width, _, _ = RendererAgg(1, 1, DPI).get_text_width_height_descent(20 * letter, font, ismath=False)
+    return float(width) / 20
 
 
 class Box(NamedTuple):
@@ -211,6 +270,15 @@ def shortened(name: str, length: int) -> str:
     words = " ".join(name.split())
     kept = length - 1
     return words if len(words) <= length else f"{words[: kept - kept // 2]}…{words[len(words) - kept // 2 :]}"
+
+
+def fitting(words: str, size: float, width: float) -> str:
+    """Words, their middle left out where they are wider than that."""
+    length = len(words)
+    while text_width(words, size) > width and length > 1:
+        length -= 1
+        words = shortened(words, length)
+    return words
 
 
 def spread(length: int, count: int) -> list[int]:

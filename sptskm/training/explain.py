@@ -11,7 +11,6 @@ from sptskm.data.skeletons import JOINTS
 from sptskm.data.tracklets import IntArray, Tracklets
 from sptskm.evaluation import Features
 from sptskm.models import SSIN
-from sptskm.models.attention import SpaceTimeAttention, mask_attention
 from sptskm.report.insight import Attention, Insight, Joints
 from sptskm.training.precision import Precision
 from sptskm.training.setup import Setup
@@ -78,9 +77,7 @@ def _map_of(block: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
 
     From features (T, C, h, w) each frame has its own; from (1, C, T, h, w) the clip has one.
     """
-    query = block.h if isinstance(block, SpaceTimeAttention) else block.f
-    projected = query(image), block.g(image), block.h(mask)  # type: ignore[operator]
-    attention_NKP = mask_attention(*(x.flatten(2) for x in projected))
+    attention_NKP = block.attention(image, mask)  # type: ignore[operator]
     relative = attention_NKP.float().mean(dim=1) * attention_NKP.shape[2]
     return relative.reshape(-1, *image.shape[-2:])
 

@@ -9,6 +9,7 @@ import torch
 
 from sptskm.report.console import table
 from sptskm.training.allocation import interface_of
+from sptskm.training.devices import gpu_uuid, host_name
 from sptskm.training.world import World, join
 
 TIMEOUT_MINUTES = 1.0
@@ -30,12 +31,11 @@ class Rank:
 def inspect_ranks() -> str:
     """Meet the other ranks, do an all-reduce, and say on rank 0 what each of them is; empty on the others.
 
-    Raises Unreachable when they do not meet, RuntimeError when a sum is wrong or two ranks share a GPU.
+    Raises Unreachable when they do not meet, RuntimeError when a sum is wrong or their devices do not go together.
     """
     with join(threads=1, timeout_minutes=TIMEOUT_MINUTES) as world:
         ranks = world.collect(_me(world))
         milliseconds = _time_all_reduce(world)
-        _refuse_shared_gpus(ranks)
     if not world.is_main:
         return ""
     header = ["rank", "local", "host", "device", "interface", "CPUs"]
@@ -44,15 +44,13 @@ def inspect_ranks() -> str:
 
 
 def _me(world: World) -> Rank:
-    host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-    return Rank(world.rank, world.local_rank, host, _device(world), _interface(), len(os.sched_getaffinity(0)))
+    return Rank(world.rank, world.local_rank, host_name(), _device(world), _interface(), len(os.sched_getaffinity(0)))
 
 
 def _device(world: World) -> str:
     if world.device.type == "cpu":
         return "cpu"
-    properties = torch.cuda.get_device_properties(world.device)
-    return f"{world.device} {properties.name} {properties.uuid}"
+    return f"{world.device} {torch.cuda.get_device_name(world.device)} {gpu_uuid(world.device)}"
 
 
 def _interface() -> str:
@@ -74,12 +72,3 @@ def _time_all_reduce(world: World) -> float:
         if total != world.size:
             raise RuntimeError(f"the sum of a one from each of {world.size} ranks is {total}")
     return 1000 * min(seconds)
-
-
-def _refuse_shared_gpus(ranks: list[Rank]) -> None:
-    seen: dict[str, int] = {}
-    for rank in ranks:
-        if rank.device != "cpu":
-            uuid = f"{rank.host} {rank.device.split()[-1]}"
-            if (other := seen.setdefault(uuid, rank.rank)) != rank.rank:
-                raise RuntimeError(f"ranks {other} and {rank.rank} have the same GPU ({uuid}), wanted one for each")

@@ -21,14 +21,12 @@ def batch_hard_triplet(embedding_BD: Tensor, labels_B: Tensor, margin: float, ga
 
     Positives and negatives are mined in the global batch: `gather` concatenates over ranks and returns gradients,
     so that the mean over ranks is the loss, and its gradient the gradient, of one process. The hardest positive
-    may be the anchor itself when it has no other.
-    Raises ValueError when the global batch holds a single identity.
+    may be the anchor itself when it has no other; in a batch of a single identity the loss is zero, and `Setup`
+    refuses such a batch, because a look at it here would have the processor wait for the GPU.
     """
     embedding_BD = full_precision(embedding_BD)
     distance_BG = euclidean(embedding_BD, gather(embedding_BD))
     same_BG = labels_B[:, None] == gather(labels_B)[None, :]
-    if same_BG.all(dim=1).any():
-        raise ValueError("the batch holds a single identity, so that no negative exists; raise sampling.identities")
     hardest_positive_B = distance_BG.masked_fill(~same_BG, -torch.inf).amax(dim=1)
     hardest_negative_B = distance_BG.masked_fill(same_BG, torch.inf).amin(dim=1)
     return F.relu(hardest_positive_B - hardest_negative_B + margin).mean()

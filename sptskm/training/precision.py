@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+BFLOAT16_SINCE = (8, 0)  # compute capability; earlier GPUs only imitate it, slowly
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,21 @@ class Precision:
 
     @classmethod
     def of(cls, name: str, device: torch.device) -> "Precision":
-        """By configuration name; "auto" is bfloat16 autocast on a GPU and float32 on a CPU."""
+        """By configuration name; "auto" is what `automatic` says.
+
+        On a GPU, float32 turns TF32 off for this process, and any other lets convolutions have it again.
+        """
         if name == "auto":
-            name = "bfloat16" if device.type == "cuda" else "float32"
+            name = automatic(device)
+        if device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = name != "float32"  # PyTorch's own default is True
+            torch.backends.cuda.matmul.allow_tf32 = False  # its default
         if name == "float64":
             return cls(device, torch.float64)
         return cls(device, cast=_AUTOCAST.get(name))
+
+    def __str__(self) -> str:
+        return str(self.cast or self.dtype).removeprefix("torch.")
 
     def autocast(self) -> Any:
         """The context in which the network runs."""
@@ -32,3 +42,10 @@ class Precision:
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling, active for float16 only."""
         return torch.amp.GradScaler(self.device.type, enabled=self.cast is torch.float16)
+
+
+def automatic(device: torch.device) -> str:
+    """float32 on a CPU; on a GPU bfloat16 where it can compute with it, else float16."""
+    if device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.get_device_capability(device) >= BFLOAT16_SINCE else "float16"

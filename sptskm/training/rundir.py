@@ -98,12 +98,18 @@ class RunDir:
         write_text(path, text)
 
     def trained(self) -> State:
-        """The best weights, or the newest where nothing was held out. FileNotFoundError where there are none."""
-        if self.best.is_file() and (state := read_state(self.best)):
-            return state
-        if found := self.newest():
-            return found[1]
-        raise FileNotFoundError(f"{self.path}: no readable checkpoint, wanted a folder in which training has run")
+        """The best weights, or the newest where nothing was held out.
+
+        Raises FileNotFoundError where there are none, and ConfigError for a file of something else.
+        """
+        best = read_state(self.best) if self.best.is_file() else None
+        found = self.newest() if best is None else (self.best, best)
+        if found is None:
+            raise FileNotFoundError(f"{self.path}: no readable checkpoint, wanted a folder in which training has run")
+        path, state = found
+        if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("config", "model")):
+            raise ConfigError(f"{path}: is not of a run, wanted a checkpoint with its configuration and weights")
+        return state
 
     def newest(self) -> tuple[Path, State] | None:
         """The newest checkpoint that can be read; broken newer ones are passed over with a warning."""

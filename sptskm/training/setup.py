@@ -3,22 +3,23 @@
 import hashlib
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from sptskm import __version__
-from sptskm.config import Config
+from sptskm.config import Config, SsinModel
 from sptskm.configfile import flat, to_dict
 from sptskm.data import Split, Tracklets, hold_out, read_dataset
 from sptskm.data.clips import FrameSource, TrainClips, TrainItem
 from sptskm.data.packs.staging import stage
-from sptskm.data.sampler import Schedule
+from sptskm.data.sampler import Schedule, epoch_batches
 from sptskm.data.skeleton_clips import SkeletonSource
 from sptskm.data.tracklets import IntArray
 from sptskm.training.precision import Precision
@@ -45,13 +46,15 @@ class Setup:
         split = hold_out(table, config.data.held_out, config.data.split_seed, config.data.min_length)
         stream = stream_of(config)
         wanted = np.concatenate([split.train if training else table.test, split.held_out])
-        source = stream.source(table, wanted, Precision.of(config.train.precision, world.device))
+        precision = Precision.of(config.train.precision, world.device)
+        source = stream.source(table, wanted, precision)
         rows = stream.usable(source, split.train) if training else split.train
         schedule = Schedule(
             config.sampling, rows, table.pids_N[rows], config.train.epochs, config.train.seed, world.rank, world.size
         )
         setup = cls(config, table, split, stream, source, schedule)
-        world.agree({**versions(), "table": table.fingerprint, **setup.provenance, **flat(to_dict(config))})
+        computing = {"device": world.device.type, "precision": str(precision), "table": table.fingerprint}
+        world.agree({**versions(), **computing, **setup.provenance, **flat(to_dict(config))})
         return setup
 
     @property
@@ -62,6 +65,24 @@ class Setup:
             "split": self.split.hash,
             "classes": digest(self.split.classes),
         }
+
+    def network(self, pretrained: bool) -> nn.Module:
+        """The network; without pretrained weights where all of them are to be replaced, whose file may be gone."""
+        model = self.config.model
+        if pretrained or not isinstance(model, SsinModel):
+            return self.stream.model(len(self.split.classes))
+        blank = replace(self.config, model=replace(model, pretrained=""))
+        return stream_of(blank).model(len(self.split.classes))
+
+    def check_negatives(self, epoch: int) -> None:
+        """ValueError when a batch of this epoch has no negative for its triplets; P x K batches always have."""
+        if self.config.sampling.kind == "identities" or self.config.loss.triplet == 0:
+            return
+        schedule = self.schedule
+        rows_SG = epoch_batches(schedule.sampling, schedule.rows, schedule.pids, epoch, schedule.seed)
+        pids_SG = self.table.pids_N[rows_SG]
+        if (pids_SG == pids_SG[:, :1]).all(axis=1).any():
+            raise ValueError("a batch holds a single identity, so that no negative exists; raise sampling.identities")
 
     def labels(self, rows: torch.Tensor) -> torch.Tensor:
         """Class of each of these rows (B,): the place of its identity among the training identities."""

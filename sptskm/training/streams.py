@@ -126,10 +126,10 @@ class SminStream:
         )
 
     def prepare(self, inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
-        """Clips without a gap go without the mask, which is faster."""
+        """Clips without a gap go without the mask, which is faster; it stays on the host, where SMIN asks it."""
         skeletons, valid = inputs
         skeletons = skeletons.to(device, dtype, non_blocking=True)
-        return (skeletons,) if bool(valid.all()) else (skeletons, valid.to(device, non_blocking=True))
+        return (skeletons,) if bool(valid.all()) else (skeletons, valid)
 
     def picture(self, inputs: Inputs) -> NDArray[np.uint8]:
         skeletons, *valid = (x.cpu().numpy() for x in inputs)

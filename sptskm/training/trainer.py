@@ -19,7 +19,7 @@ from sptskm.endings import Stopped
 from sptskm.evaluation import Rows, Scores, evaluate, stream_distances
 from sptskm.report.console import progress
 from sptskm.report.tensorboard import Board
-from sptskm.training.extract import extract
+from sptskm.training.extract import channels_last, extract
 from sptskm.training.meters import Meters
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir, State
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 LOG_EVERY = 10  # steps between points in TensorBoard
 VALIDATION_PROTOCOL = "mars-official"
+CHEAP_SECONDS, CHEAP_SHARE = 0.5, 1 / 20  # a save may take so long, or that share of the time since the last one
 
 
 class NonFiniteLoss(RuntimeError):
@@ -83,8 +84,10 @@ class Trainer:
         self.report = report if world.is_main else unheard
         self.config = config = setup.config
         self.precision = Precision.of(config.train.precision, world.device)
+        self.folder = RunDir(config.run)
+        state = self.newest()
         torch.manual_seed(config.train.seed)
-        self.network = setup.stream.model(len(setup.split.classes)).to(world.device, self.precision.dtype)
+        self.network = setup.network(pretrained=state is None).to(world.device, self.precision.dtype)
         if world.device.type == "cuda":
             channels_last(self.network)
         self.model = world.wrap(self.network, config.train.batch_norm)
@@ -92,17 +95,19 @@ class Trainer:
         self.forward = torch.compile(self.model) if config.train.compile else self.model
         self.optimizer = make_optimizer(config, self.network)
         self.scaler = self.precision.scaler()
-        self.folder = RunDir(config.run)
         self.step, self.epochs_done, self.best_mAP = 0, 0, -1.0
-        self.saved_at = time.monotonic()
+        self.saved_at, self.save_seconds = time.monotonic(), 0.0
+        if state is not None:
+            self.restore(state)
 
     def run(self) -> Outcome:
         """All remaining epochs, or as many as are granted."""
-        self.resume()
-        self.board = Board(self.folder.path, self.step, self.world.is_main)
+        log.info("%s trains on %s in %s", self.config.stream, device_name(self.world.device), self.precision)
         per_epoch, epochs = self.setup.schedule.per_epoch, self.config.train.epochs
+        self.board = Board(self.folder.path, self.first_logged(), self.world.is_main)
         batches = self.setup.batches(self.step, self.world.device.type == "cuda")
         for epoch in range(self.epochs_done, epochs):
+            self.setup.check_negatives(epoch)
             meters = Meters()
             set_training(self.model, self.config.train.batch_norm)
             set_rate(self.optimizer, learning_rate(self.config, epoch))
@@ -125,50 +130,63 @@ class Trainer:
         """One step on one global batch; whether any rank was asked to stop."""
         seed_step(self.config.train.seed, self.step, self.world.rank)
         inputs = self.setup.stream.prepare(tuple(batch.inputs), self.world.device, self.precision.dtype)
-        labels = self.setup.labels(batch.row).to(self.world.device)
+        labels = upload(self.setup.labels(batch.row), self.world.device)
         if self.step == 0 and self.world.is_main:
             self.board.picture("training clips", self.setup.stream.picture(inputs), 0)
         with self.precision.autocast():
             output = self.forward(*inputs)
         terms = self.setup.stream.loss(output, labels, self.world.gather)
-        shared, stop = self.exchange(terms)
-        if not np.isfinite(list(shared.values())).all():
-            self.refuse(batch, shared)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(terms["total"]).backward()
         self.scaler.unscale_(self.optimizer)
+        shared, norm, stop = self.exchange(terms)
+        self.check_finite(batch, shared, norm)
         meters.add(shared, len(labels) * self.world.size)
-        norm = float(torch.nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None]))
-        if not np.isfinite(norm) and not self.scaler.is_enabled():  # which skips such a step and halves its scale
-            self.refuse(batch, {**shared, "gradient norm": norm})
         if self.step % LOG_EVERY == 0:
             self.board.scalars(meters.point(norm, self.optimizer.param_groups[0]["lr"]), self.step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if not np.isfinite(norm) and (scale := self.scaler.get_scale()) < 1:
+            hint = "float16 is too narrow, wanted train.precision=bfloat16 or float32; "
+            self.refuse(batch, {**shared, "gradient norm": norm, "loss scale": scale}, hint)
         self.step += 1
         return stop
 
-    def exchange(self, terms: dict[str, torch.Tensor]) -> tuple[dict[str, float], bool]:
-        """Mean of every loss term over ranks and whether any rank wants to stop, in one collective."""
-        flag = terms["total"].new_tensor(float(self.stop.requested))
-        *means, stop = self.world.sum(torch.stack([*terms.values(), flag])).tolist()
-        return {name: value / self.world.size for name, value in zip(terms, means, strict=True)}, stop > 0
+    def exchange(self, terms: dict[str, torch.Tensor]) -> tuple[dict[str, float], float, bool]:
+        """Mean of every loss term over ranks, norm of the gradient, and whether any rank wants to stop.
 
-    def refuse(self, batch: TrainItem, terms: dict[str, float]) -> None:
+        In one collective, and all in one look at what the device has computed: a GPU waits at none of them before.
+        """
+        total = terms["total"].detach()
+        flag = total.new_full((), float(self.stop.requested))
+        sums = self.world.sum(torch.stack([*terms.values(), flag]))
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+        *means, stop, length = torch.cat([sums, norm.to(sums.dtype)[None]]).tolist()
+        return {name: value / self.world.size for name, value in zip(terms, means, strict=True)}, length, stop > 0
+
+    def check_finite(self, batch: TrainItem, terms: dict[str, float], norm: float) -> None:
+        """Raise NonFiniteLoss on every rank before anything that is no number reaches the weights."""
+        if not np.isfinite(list(terms.values())).all():
+            self.refuse(batch, terms)
+        if not np.isfinite(norm) and not self.scaler.is_enabled():  # which skips such a step and halves its scale
+            self.refuse(batch, {**terms, "gradient norm": norm})
+
+    def refuse(self, batch: TrainItem, terms: dict[str, float], hint: str = "") -> None:
         """Raise NonFiniteLoss on every rank with the tracklets of the whole global batch."""
         rows = self.world.gather(batch.row.to(self.world.device)).tolist()
         keys = ", ".join(sorted({str(self.setup.table.keys_N[row]) for row in rows}))
         newest = self.folder.checkpoints()
         raise NonFiniteLoss(
-            f"loss {terms} at step {self.step} of {self.config.stream} is not finite; tracklets of the batch: {keys}; "
-            f"last good checkpoint: {newest[0] if newest else 'none yet'}"
+            f"loss {terms} at step {self.step} of {self.config.stream} is not finite; {hint}"
+            f"tracklets of the batch: {keys}; last good checkpoint: {newest[0] if newest else 'none yet'}"
         )
 
     def end_epoch(self, epoch: int, meters: Meters) -> None:
-        """Validate when due, keep the best, save, and say so in one line; Stopped when asked to in a validation."""
+        """Validate when due, keep the best, save when due, and say so in one line; Stopped when asked to meanwhile."""
         line = f"epoch {epoch + 1}/{self.config.train.epochs}  {meters.summary()}"
         values = {"epoch": epoch + 1.0, "step": float(self.step), **meters.epoch.means()}
-        due = (epoch + 1) % self.config.train.validate_every == 0 or epoch + 1 == self.config.train.epochs
+        last_one = epoch + 1 == self.config.train.epochs
+        due = (epoch + 1) % self.config.train.validate_every == 0 or last_one
         if due and len(self.setup.split.held_out):
             self.save()  # a validation may take longer than a job that was asked to leave has
             scores = self.validate()
@@ -183,13 +201,16 @@ class Trainer:
                 if self.world.is_main:
                     self.folder.write(self.folder.best, self.weights())
         self.epochs_done = epoch + 1
-        self.save()
+        if last_one or self.may_save():
+            self.save()
         log.info("%s %s", self.config.stream, line)
         self.report(values)
 
     def validate(self) -> Scores:
         """Scores on the held-out identities, across cameras."""
         split, table, source = self.setup.split, self.setup.table, self.setup.source
+        if self.config.train.batch_norm == "local":  # else each rank would validate by its own statistics
+            self.world.share_buffers(self.network)
         found = extract(self.network, self.setup.stream, source, split.held_out, self.config, self.world, self.stop)
         features, valid, query = found.features_ND, found.valid_N, split.query
         distance_QG = stream_distances(features[query], features, valid[query], valid)
@@ -200,6 +221,11 @@ class Trainer:
         """Whether a checkpoint within the epoch is due."""
         every, minutes = self.config.train.save_steps, self.config.train.save_minutes
         return (every > 0 and self.step % every == 0) or time.monotonic() - self.saved_at > 60 * minutes
+
+    def may_save(self) -> bool:
+        """Whether a checkpoint costs little, so that the end of any epoch can have one; all ranks wait for rank 0."""
+        since = time.monotonic() - self.saved_at
+        return self.save_seconds < CHEAP_SECONDS or self.save_seconds <= CHEAP_SHARE * since
 
     def weights(self) -> State:
         """The network and where it comes from: all that the final job needs."""
@@ -214,6 +240,7 @@ class Trainer:
 
     def save(self) -> None:
         """Everything needed to go on exactly from here. Schedule, draws and dropout follow from the step."""
+        began = time.monotonic()
         if self.world.is_main:
             state = {
                 **self.weights(),
@@ -221,25 +248,40 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "world": self.world.size,
+                "precision": str(self.precision),
             }
             self.folder.save(state, self.step)
         self.saved_at = time.monotonic()
+        self.save_seconds = self.saved_at - began
 
-    def resume(self) -> None:
-        """Continue from the newest readable checkpoint; ConfigError when it belongs to another run."""
+    def newest(self) -> State | None:
+        """The newest readable checkpoint, on every rank; ConfigError when it belongs to another run."""
         found = self.folder.newest() if self.world.is_main else None
         path = self.world.share(found[0] if found else None)
         if path is None:
             if self.world.is_main:
                 self.folder.write_text(self.folder.config, to_yaml(self.config))
-            return
+            return None
         state = found[1] if found else torch.load(path, map_location="cpu", weights_only=True)
         self.check_same_run(state)
+        log.info("%s continues from %s (step %d)", self.config.stream, path, state["step"])
+        return state
+
+    def restore(self, state: State) -> None:
+        """Go on exactly from a checkpoint."""
         self.network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # of a run in float16
+            self.scaler.load_state_dict(state["scaler"])
         self.step, self.epochs_done, self.best_mAP = state["step"], state["epochs_done"], state["best_mAP"]
-        log.info("%s continues from %s (step %d)", self.config.stream, path, self.step)
+
+    def first_logged(self) -> int:
+        """The step from which on what TensorBoard holds is replaced: the next one, or that of a validation done again.
+
+        Its points lie at the last step of the epoch, and are the same again where one of training lies there too.
+        """
+        again = self.step == (self.epochs_done + 1) * self.setup.schedule.per_epoch
+        return self.step - 1 if again and (self.step - 1) % LOG_EVERY else self.step
 
     def check_same_run(self, state: State) -> None:
         """Refuse to mix runs; a different number of ranks draws the same clips, in other roundings."""
@@ -254,6 +296,9 @@ class Trainer:
                 f"{self.folder.path}: holds another run ({'; '.join(changed)}); choose another run folder, "
                 "or delete this one to start afresh"
             )
+        before = state.get("precision", str(self.precision))  # older checkpoints do not say
+        if before != str(self.precision):
+            log.warning("trained in %s so far, continued in %s: other roundings", before, self.precision)
         if state["world"] != self.world.size:
             log.warning(
                 "saved by %d ranks, continued by %d: same clips, not same bits", state["world"], self.world.size
@@ -270,11 +315,14 @@ class Trainer:
         return outcome
 
 
-def channels_last(model: nn.Module) -> None:
-    """The layout in which GPUs convolve images fastest; the 3-D convolutions of SSIN's other variant have none."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A small tensor from the processor, for which the processor does not wait."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def device_name(device: torch.device) -> str:
+    """As people know it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:

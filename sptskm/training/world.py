@@ -6,6 +6,7 @@ our actors in Ray) start one, none at all means a single process, and anything i
 """
 
 import faulthandler
+import json
 import logging
 import os
 import sys
@@ -15,7 +16,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -27,13 +28,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sptskm.endings import Stopped, Unreachable
 from sptskm.training.batchnorm import SyncedBatchNorm
+from sptskm.training.devices import Place, misfit, place_of
 
 log = logging.getLogger(__name__)
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 FAILURE_KEY = "sptskm/failure"
+PLACE_KEY = "sptskm/place"  # / rank
 WATCH_SECONDS = 1.0
 FAREWELL_SECONDS = 5 * WATCH_SECONDS  # how long a rank stays for the others to read why it ends
+# in what a backend says of itself: no other rank has caused it, and starting again repeats it
+OWN_FAULTS = ("invalid usage", "invalid argument", "Duplicate GPU", "out of memory")
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,12 @@ class World:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every rank rank 0's buffers, such as the statistics of BN per rank."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
     def agree(self, values: Mapping[str, Any]) -> None:
         """RuntimeError on every rank when a value is not the same everywhere, naming it and the ranks that differ."""
         everyone = self.collect(dict(values))
@@ -113,8 +124,9 @@ class World:
             model = self._synchronised(model)
         # 1 x 1 convolutions: the strides of dimensions of size one differ, which costs nothing
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-        devices = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, devices)  # which also keeps the buffers at rank 0's
+        # Every forward in training begins with rank 0's buffers. Without device ids inputs stay where they are: SMIN
+        # asks on the host which frames are valid.
+        return DistributedDataParallel(model)
 
     def _synchronised(self, model: nn.Module) -> nn.Module:
         if self.device.type == "cuda":
@@ -126,10 +138,12 @@ class World:
 def join(threads: int, timeout_minutes: float) -> Iterator[World]:
     """Enter the world this process was started in, and leave it.
 
-    An exception in one rank is shown by every other rank with its trace, and ends them, within seconds. A rank that
-    vanishes is noticed by the collectives, at the latest after `timeout_minutes`, and raises Unreachable in the others.
+    RuntimeError on every rank when their devices do not go together. An exception in one rank is shown by every other
+    rank with its trace, and ends them, within seconds. A rank that vanishes is noticed by the collectives, at the
+    latest after `timeout_minutes`, and raises Unreachable in the others.
     """
-    faulthandler.enable()
+    with suppress(OSError):  # a notebook's stderr is no file
+        faulthandler.enable()
     if not torch.cuda.is_available():
         torch.set_num_threads(threads)
     if dist.is_initialized():  # somebody else has done it and will end it
@@ -137,7 +151,10 @@ def join(threads: int, timeout_minutes: float) -> Iterator[World]:
         return
     present = [name for name in VARIABLES if name in os.environ]
     if not present:
-        yield World()
+        world = World()
+        if reason := misfit([place_of(world.device)]):
+            raise RuntimeError(reason)
+        yield world
         return
     if missing := [name for name in VARIABLES if name not in present]:
         raise RuntimeError(f"{', '.join(present)} set but {', '.join(missing)} not: wanted all (torchrun) or none")
@@ -149,13 +166,7 @@ def _joined(timeout: timedelta) -> Iterator[World]:
     world = World(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
-    backend = "nccl" if world.device.type == "cuda" else "gloo"
-    try:
-        store, _, _ = next(rendezvous("env://", timeout=timeout))
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
-    except (dist.DistError, RuntimeError) as error:
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise Unreachable(f"rank {rank} does not meet the other {size - 1} at {where}: {first_line(error)}") from error
+    store = _meet(world, timeout)
     end_watch = _watch(store.clone(), world)
     try:
         yield world
@@ -163,7 +174,7 @@ def _joined(timeout: timedelta) -> Iterator[World]:
         dist.destroy_process_group()
         raise
     except Exception as error:
-        if _is_loss(error, store):
+        if is_loss(error, store):
             raise Unreachable(f"rank {rank} has lost another rank: {first_line(error)}") from error
         _announce(store, world)
         raise
@@ -172,9 +183,48 @@ def _joined(timeout: timedelta) -> Iterator[World]:
     dist.destroy_process_group()
 
 
-def _is_loss(error: Exception, store: Any) -> bool:
+def _meet(world: World, timeout: timedelta) -> Any:
+    """Connect all ranks; their store. Ranks that cannot compute together are refused before they wait in vain."""
+    with _reaching(world):
+        store, _, _ = next(rendezvous("env://", timeout=timeout))
+        places = _introduced(store, world)
+    if reason := misfit(places):
+        if world.is_main:  # the store may live in this process
+            time.sleep(FAREWELL_SECONDS)
+        raise RuntimeError(reason)
+    backend = "nccl" if world.device.type == "cuda" else "gloo"
+    with _reaching(world):
+        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
+    return store
+
+
+@contextmanager
+def _reaching(world: World) -> Iterator[None]:
+    """Unreachable for what fails because another rank is not there."""
+    try:
+        yield
+    except (dist.DistError, RuntimeError) as error:
+        if _is_own_fault(error):
+            raise
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        others = f"rank {world.rank} does not meet the other {world.size - 1} at {where}"
+        raise Unreachable(f"{others}: {first_line(error)}") from error
+
+
+def _introduced(store: Any, world: World) -> list[Place]:
+    """Where every rank computes; no collective is needed for it, which NCCL and gloo could not do together."""
+    store.set(f"{PLACE_KEY}/{world.rank}", json.dumps(asdict(place_of(world.device))))
+    texts = store.multi_get([f"{PLACE_KEY}/{rank}" for rank in range(world.size)])  # waits for them
+    return [Place(**json.loads(text)) for text in texts]
+
+
+def _is_own_fault(error: Exception) -> bool:
+    return any(fault in str(error) for fault in OWN_FAULTS)
+
+
+def is_loss(error: Exception, store: Any) -> bool:
     """Whether a collective has failed because a rank vanished; one that fails by its own fault says so first."""
-    if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+    if _is_own_fault(error) or (not isinstance(error, dist.DistError) and "gloo" not in str(error).lower()):
         return False
     try:
         return not store.check([FAILURE_KEY])
@@ -183,8 +233,10 @@ def _is_loss(error: Exception, store: Any) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of torch.distributed says before its C++ trace."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error of torch.distributed says before its C++ trace, and NCCL's own reason from further down."""
+    first, *rest = str(error).strip().splitlines() or [type(error).__name__]
+    _, told, reason = "\n".join(rest).partition("Last error:")
+    return f"{first}: {reason.strip().splitlines()[0]}" if told and reason.strip() else first
 
 
 def _announce(store: Any, world: World) -> None:

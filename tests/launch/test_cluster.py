@@ -44,6 +44,7 @@ def test_a_wrong_key_is_refused_with_the_legal_ones_named(tmp_path):
         ("minutes: 2", "warn_seconds is 120, wanted less than the 2 minutes of a job"),
         ("- nodes", "wanted `key: value` lines"),
         ("nodes: [", "not valid YAML"),
+        ("nodes: 2\nminutes: 9\nnodes: 3", "nodes stands twice, line 3"),
     ],
 )
 def test_an_impossible_value_is_one_sentence_with_the_file(tmp_path, text, sentence):

@@ -215,6 +215,15 @@ def write_rules(path: Path, **changed: object) -> None:
     path.write_text("".join(f"{key}: {str(value).lower()}\n" for key, value in rules.items()))
 
 
+def test_held_out_tracklets_need_fit_a_protocol_only_where_they_choose_something(configs, tmp_path):
+    write_rules(tmp_path / "mine.yaml", min_length=12, clothes="same")
+    words = [f"final.protocol={tmp_path / 'mine.yaml'}"]
+    assert plan(configs, *words, "final.weight=0.5")
+    assert plan(configs, *words, stream="smin")
+    with pytest.raises(ConfigError, match="held-out"):
+        plan(configs, *words)
+
+
 def test_a_protocol_of_ones_own_is_found_from_whatever_folder_a_job_runs_in(configs, tmp_path, monkeypatch):
     write_rules(tmp_path / "mine.yaml")
     monkeypatch.chdir(tmp_path)
@@ -226,12 +235,14 @@ def test_a_protocol_of_ones_own_is_found_from_whatever_folder_a_job_runs_in(conf
     [
         ("final.rerank_gigabytes=0.00001", "tracklets needs"),
         ("final.protocol=mine.yaml", "protocol mine leaves 0 quer"),
+        ("final.protocol=theirs.yaml", "protocol theirs leaves none of the 1 held-out queries a positive"),
     ],
 )
 def test_what_the_final_job_would_refuse_is_refused_before_any_training(
     configs, tmp_path, monkeypatch, override, words
 ):
     write_rules(tmp_path / "mine.yaml", min_length=5000)
+    write_rules(tmp_path / "theirs.yaml", name="theirs", min_length=12, clothes="same")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=words):
         plan(configs, "final.rerank=true", override)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sptskm.models import SMIN
 from sptskm.models.graph import GraphName, adjacency
-from sptskm.models.stgcn import STGCN, Block, GraphConv, batch_norm
+from sptskm.models.stgcn import STGCN, Block, Frames, GraphConv, batch_norm, frames_of
 
 GRAPHS: tuple[GraphName, ...] = ("spatial", "published")
 B, T = 3, 30
@@ -40,6 +40,12 @@ def marked(frames: int, *invalid: int) -> Tensor:
     valid = torch.ones(B, frames, dtype=torch.bool)
     valid[:, list(invalid)] = False
     return valid
+
+
+def selected(valid: Tensor) -> Frames:
+    """The valid frames of a batch as a BN that trains is told them."""
+    (frames,) = frames_of(valid, (), valid.device, select=True)
+    return frames
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -82,7 +88,7 @@ def test_joints_hear_of_each_other_on_the_spatial_graph_only(graph: GraphName, p
     backbone, x = small(graph).backbone, clips().requires_grad_()
     y = x
     for block, importance in zip(backbone.st_gcn_networks, backbone.edge_importance, strict=True):
-        y, _ = block(y, backbone.A * importance, None)
+        y = block(y, backbone.A * importance, None, None)
     y[..., 13].square().sum().backward()
     assert x.grad is not None
     assert x.grad[..., 13].abs().max() > 0
@@ -102,12 +108,12 @@ def test_the_graph_convolution_carries_joint_v_to_joint_w() -> None:
 def test_a_block_adds_its_residual_before_the_last_relu() -> None:
     block, A_KVV, x = fill(Block(4, 4, 3), GAINS), torch.rand(3, 14, 14), clips()
     with torch.no_grad():
-        y, _ = block(x, A_KVV, None)
+        y = block(x, A_KVV, None, None)
         plain = Block(4, 4, 3, residual=False).eval()
         plain.load_state_dict(block.state_dict())
         without = plain.tcn(plain.gcn(x, A_KVV))
     torch.testing.assert_close(y, (without + x).clamp(min=0))
-    torch.testing.assert_close(plain(x, A_KVV, None)[0], without.clamp(min=0))
+    torch.testing.assert_close(plain(x, A_KVV, None, None), without.clamp(min=0))
 
 
 def test_the_input_norm_counts_coordinates_within_joints() -> None:
@@ -149,7 +155,7 @@ def test_batch_statistics_count_valid_frames_only() -> None:
     bn, x = nn.BatchNorm2d(4), torch.randn(B, 4, T, 14)
     valid = torch.rand(B, T) > 0.5
     x.transpose(1, 2)[~valid] = 1e3
-    out = batch_norm(bn, x, valid)
+    out = batch_norm(bn, x, selected(valid))
     frames = x.transpose(1, 2)[valid]  # (F, 4, 14)
     torch.testing.assert_close(bn.running_mean, 0.1 * frames.mean(dim=(0, 2)))
     seen = out.transpose(1, 2)[valid]
@@ -161,9 +167,34 @@ def test_batch_statistics_count_valid_frames_only() -> None:
 def test_fixed_statistics_give_a_valid_frame_what_it_gets_alone_and_the_others_zero() -> None:
     bn, x, valid = fill(nn.BatchNorm2d(4), GAINS), torch.randn(B, 4, T, 14), torch.rand(B, T) > 0.5
     x.transpose(1, 2)[~valid] = torch.nan
-    out = batch_norm(bn.eval(), x, valid).transpose(1, 2)
+    out = batch_norm(bn.eval(), x, selected(valid)).transpose(1, 2)
     torch.testing.assert_close(out[valid], bn(x.transpose(1, 2)[valid][..., None])[..., 0])
     assert not out[~valid].any()
+
+
+def test_a_batch_without_any_valid_frame_leaves_the_statistics_alone() -> None:
+    bn = nn.BatchNorm2d(4)
+    out = batch_norm(bn, torch.randn(B, 4, T, 14), selected(torch.zeros(B, T, dtype=torch.bool)))
+    assert not out.any()
+    assert not bn.running_mean.any()
+
+
+def test_channels_that_lie_innermost_on_a_device_still_do_after_a_norm() -> None:
+    x, valid = torch.empty(B, 4, T, 14, device="meta").to(memory_format=torch.channels_last), marked(T, 3)
+    (frames,) = frames_of(valid, (), x.device, select=True)
+    out = batch_norm(nn.BatchNorm2d(4, device="meta"), x, frames)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_frames_are_valid_where_any_of_those_is_that_they_stand_for() -> None:
+    valid = torch.tensor([[True, False, False, False, True], [False, False, False, True, False]])
+    whole, half, same, quarter = frames_of(valid, (2, 1, 2), valid.device, select=True)
+    assert half.valid_BT.tolist() == [[True, False, True], [False, True, False]]
+    assert quarter.valid_BT.tolist() == [[True, True], [True, False]]
+    assert same is half
+    for frames in (whole, half, quarter):
+        assert [place.tolist() for place in frames.places] == frames.valid_BT.nonzero().T.tolist()
+    assert frames_of(valid, (), valid.device, select=False)[0].places is None
 
 
 def test_running_statistics_of_a_training_step_do_not_depend_on_padding() -> None:
@@ -236,7 +267,7 @@ def test_blocks_compute_what_the_original_computes(
     assert keys == set(arrays[f"{case}/state_keys"].tolist())
     A_KVV = torch.tensor(adjacency(graph), dtype=torch.float32)
     with torch.no_grad():
-        out, _ = fill(block, GAINS)(torch.from_numpy(arrays[f"{case}/x"]), A_KVV, None)
+        out = fill(block, GAINS)(torch.from_numpy(arrays[f"{case}/x"]), A_KVV, None, None)
     np.testing.assert_allclose(out.numpy(), arrays[f"{case}/{original}/y"], rtol=0, atol=1e-5)
 
 

@@ -216,6 +216,23 @@ def test_attention_is_the_published_arithmetic(block: nn.Module, shape: tuple[in
     torch.testing.assert_close(block(x, k), wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("block", "shape"), [(CrossAttention(64, 8), (64, 8, 4)), (SpaceTimeAttention(64), (64, 2, 8, 4))]
+)
+def test_autocast_does_not_reach_the_attention(block: nn.Module, shape: tuple[int, ...]) -> None:
+    """Its energies are in the hundreds here, at initialisation in the thousands: a step of bfloat16 is 2 and 16."""
+    x, k = 20 * torch.randn(2, *shape), 20 * torch.randn(2, *shape)
+    nn.init.ones_(block.gamma)
+    with torch.no_grad():
+        wanted = block.attention(x, k)
+        with torch.autocast("cpu", torch.bfloat16):
+            found, out = block.attention(x, k), block(x, k)
+            rounded = block.attention(x.bfloat16(), k.bfloat16())
+    torch.testing.assert_close(found.float(), wanted, rtol=1e-2, atol=1e-6)
+    assert found.dtype == out.dtype == rounded.dtype == torch.float32
+    assert block.double()(x.double(), k.double()).dtype == torch.float64
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_forward_pass_is_the_published_sequence_of_steps(variant: Variant) -> None:
     """One clip, frame by frame: attended features go into the global branch only."""

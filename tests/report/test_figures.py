@@ -21,11 +21,14 @@ from numpy.typing import NDArray
 from sptskm.data import Tracklets
 from sptskm.data.mars import MarsFolders
 from sptskm.data.tracklets import Modality
+from sptskm.report import strips
 from sptskm.report.figures import BLUE, GREEN, ORANGE, PURPLE, clip_sheet, cmc_figure, skeleton_sheet, weight_figure
 from sptskm.report.ranked import COLOURS, QUERY, Outcome, Ranked, Result, ranked_grid
 from sptskm.report.strips import INK, LEFT_LIMBS, LINE, RIGHT_LIMBS, Colour, Image, skeleton_of
 
 HIT, MISS, JUNK = (COLOURS[outcome] for outcome in get_args(Outcome))
+RANKED_GAP = 6  # pixels between two tracklets
+STIX_LETTER = "\ue000"
 LEGEND = 50  # rows above this one hold title and legend
 PERSON = np.array(
     [
@@ -347,6 +350,56 @@ def test_corrupt_files_are_left_out(table: Tracklets) -> None:
     assert len(_places(picture, HIT)) == 1
     assert _dark(picture) == pytest.approx(_dark(whole) * 2 / 3, rel=0.01)
     assert _like(picture, LINE).sum() > 10_000 > _like(whole, LINE).sum()
+
+
+@pytest.mark.parametrize("outcome", [1, -1])
+def test_long_names_are_cut_so_that_captions_stay_below_their_pictures(table: Tracklets, outcome: int) -> None:
+    names = {number: f"person-{number:05d}-of-the-night" for number in range(1, 6)}
+    places = {number: f"front-door-{number}-of-a-house" for number in range(1, 6)}
+    plain = _grid(table, [[outcome] * 8])
+    picture = _grid(replace(table, pid_names=names, camera_names=places), [[outcome] * 8])
+    frames = np.flatnonzero(_like(plain, COLOURS["right" if outcome > 0 else "junk"]).sum(axis=0) > 100)
+    gaps = np.flatnonzero(np.diff(frames) == 1 + RANKED_GAP)
+    assert len(gaps) == 7
+    caption = picture[-50:]
+    assert (caption[:, frames[0] : frames[-1]] < 200).any(axis=(0, 2)).mean() > 0.5
+    for place in frames[gaps]:
+        assert (caption[:, place + 2 : place + RANKED_GAP - 1] > 200).all()
+    assert (caption[:, frames[-1] + 2 :] > 200).all()
+
+
+def test_letters_that_no_font_has_are_one_line_in_the_log(caplog, recwarn) -> None:
+    strips._tell_of_boxes.cache_clear()
+    for words in ("\u5f20\u4f1f", "\u524d\u95e8"):
+        canvas = strips.Canvas(40, 200)
+        canvas.text(20, 20, words)
+        assert (canvas.picture() < 200).any()
+        assert strips.text_width(words, 12) > 0
+    assert caplog.text.count("no font of this machine has some letters") == 1
+    assert not [str(one.message) for one in recwarn if "Glyph" in str(one.message)]
+
+
+def test_letters_of_other_scripts_come_from_a_font_that_has_them(caplog, monkeypatch) -> None:
+    """By a font that matplotlib brings, and a letter that only this one has."""
+
+    def picture(words: str) -> Image:
+        strips._families.cache_clear()
+        strips._tell_of_boxes.cache_clear()
+        canvas = strips.Canvas(40, 200)
+        canvas.text(20, 20, words)
+        return canvas.picture()
+
+    monkeypatch.setattr(strips, "OTHER_SCRIPTS", ("nowhere to be found",))
+    boxes, plain = picture(STIX_LETTER), picture("plain")
+    assert "install nowhere to be found" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(strips, "OTHER_SCRIPTS", ("nowhere to be found", "STIXNonUnicode"))
+    found = picture(STIX_LETTER)
+    assert not caplog.text
+    assert not np.array_equal(found, boxes)
+    assert np.array_equal(picture("plain"), plain)
+    monkeypatch.undo()
+    strips._families.cache_clear()
 
 
 def test_outfits_get_a_line_of_their_own(table: Tracklets) -> None:

@@ -11,9 +11,11 @@ from small import on_ranks, small_config
 from sptskm.config import Config
 from sptskm.configfile import apply_overrides
 from sptskm.data.sampler import Draw, epoch_batches
+from sptskm.training import trainer as trainers
 from sptskm.training.extract import extract
 from sptskm.training.losses import batch_hard_triplet
 from sptskm.training.precision import Precision
+from sptskm.training.rundir import RunDir
 from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag
 from sptskm.training.trainer import Trainer
@@ -36,7 +38,7 @@ def first_step(config: Config, world: World) -> Arrays:
     inputs = trainer.setup.stream.prepare(tuple(batch.inputs), world.device, torch.float64)
     terms = trainer.setup.stream.loss(trainer.model(*inputs), trainer.setup.labels(batch.row), world.gather)
     terms["total"].backward()
-    means, _ = trainer.exchange(terms)
+    means, _, _ = trainer.exchange(terms)
     gradients = {n: p.grad.numpy() for n, p in trainer.network.named_parameters() if p.grad is not None}
     statistics = {n: b.numpy().copy() for n, b in trainer.network.named_buffers() if "running" in n}
     return {**gradients, **statistics, **{f"loss {name}": np.array(value) for name, value in means.items()}}
@@ -47,6 +49,21 @@ def whole_run(config: Config, world: World) -> Arrays:
     trainer = Trainer(Setup.of(config, world), world, StopFlag())
     assert trainer.run().finished
     return {name: value.numpy() for name, value in trainer.network.state_dict().items()}
+
+
+def validated_run(config: Config, world: World) -> Arrays:
+    """The same, with the features by which it was validated last."""
+    seen, embed = {}, trainers.extract
+
+    def extract_and_keep(*arguments: Any) -> Any:
+        found = embed(*arguments)
+        seen["validated"] = found.features_ND
+        return found
+
+    trainers.extract = extract_and_keep
+    weights = whole_run(config, world)
+    trainers.extract = embed
+    return {**weights, **seen}
 
 
 def features(config: Config, world: World) -> Arrays:
@@ -81,7 +98,7 @@ def battery(configs: dict[str, Config], worker_options: list[list[str]]) -> dict
             found[f"first step {stream}"] = first_step(config, world)
             if world.size == 2:
                 local = apply_overrides(config, [f"run={config.run}-local", "train.batch_norm=local"])
-                found[f"run with local BN {stream}"] = whole_run(local, world)
+                found[f"run with local BN {stream}"] = validated_run(local, world)
             if world.size <= 2:
                 found[f"run {stream}"] = whole_run(config, world)
             in_float32 = apply_overrides(config, ["train.precision=float32", *worker_options[world.size % 2]])
@@ -90,9 +107,14 @@ def battery(configs: dict[str, Config], worker_options: list[list[str]]) -> dict
 
 
 @pytest.fixture(scope="module")
-def found(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Arrays]]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs lie."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def found(walkers: Path, folder: Path) -> dict[int, list[dict[str, Arrays]]]:
     """The battery on 1, 2 and 4 ranks, each with another batch size and number of loader workers."""
-    folder = tmp_path_factory.mktemp("runs")
     configs = {s: small_config(s, walkers, folder / s, *EXACT) for s in STREAMS}
     options = [["extract.batch=5", "data.workers=0"], ["extract.batch=1", "data.workers=2"]]
     one = [battery(configs, options)]
@@ -128,8 +150,24 @@ def test_bn_per_rank_is_another_network_but_one_and_the_same_on_all_ranks(found:
         for rank in found[2]
     )
     assert largest_difference(ours, theirs) == 0
-    synchronised = {name: found[2][0][f"run {stream}"][name] for name in ours}
+    synchronised = {name: found[2][0][f"run {stream}"][name] for name in ours.keys() - {"validated"}}
+    ours = {name: ours[name] for name in synchronised}
     assert largest_difference(ours, synchronised) > RELATIVE
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_with_bn_per_rank_all_ranks_validate_the_network_that_is_saved(
+    found: Any, walkers: Path, folder: Path, tmp_path: Path, stream: str
+) -> None:
+    config = small_config(stream, walkers, tmp_path / "run", *EXACT)
+    setup = Setup.of(config, World())
+    _, state = RunDir(folder / f"{stream}-2-local").newest()
+    network = setup.network(pretrained=False).to(torch.float64)
+    network.load_state_dict(state["model"])
+    expected = extract(network, setup.stream, setup.source, setup.split.held_out, config, World()).features_ND
+    assert np.abs(expected).max() > 0
+    for rank in found[2]:
+        assert np.array_equal(rank[f"run with local BN {stream}"]["validated"], expected)
 
 
 @pytest.mark.parametrize("stream", STREAMS)

@@ -1,5 +1,6 @@
 """Every tracklet once, whatever the order: what extraction promises beside bit-equality (see test_ddp)."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from small import small_config
 
 from sptskm.data.clips import PIECE, AllClips, Piece
 from sptskm.data.files import DataError
+from sptskm.endings import Stopped
 from sptskm.training import extract as extraction
 from sptskm.training.extract import deal, extract
 from sptskm.training.setup import Setup
@@ -82,3 +84,36 @@ def test_a_broken_frame_ends_extraction_with_its_path(walkers, tmp_path):
     broken.write_bytes(b"not a jpeg")
     with pytest.raises(DataError, match=str(broken)):
         embeddings(copy, tmp_path, "ssin")
+
+
+class OnGpu(World):
+    """A rank that says it has a GPU, and stops before anything gets there."""
+
+    @property
+    def device(self):
+        return torch.device("cuda")
+
+    def any(self, flag):  # noqa: ARG002
+        return True
+
+
+@pytest.mark.parametrize("world", [World(), OnGpu()])
+def test_a_network_embeds_channels_last_on_a_gpu_and_only_there(walkers, tmp_path, world):
+    config = small_config("smin", walkers, tmp_path / "run")
+    setup = Setup.of(config, World(), training=False)
+    model = setup.stream.model(3)
+    weight = model.backbone.st_gcn_networks[5].tcn[2].weight
+    with pytest.raises(Stopped) if isinstance(world, OnGpu) else nullcontext():
+        extract(model, setup.stream, setup.source, setup.table.test, config, world)
+    assert weight.is_contiguous(memory_format=torch.channels_last) is isinstance(world, OnGpu)
+
+
+def test_pieces_in_pinned_memory_are_on_the_device_before_they_are_joined(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda x: x.dtype == torch.uint8)
+    pieces = [(torch.zeros(clips, 3, dtype=torch.uint8), torch.ones(clips)) for clips in (2, 1)]
+    joined, told = [], torch.cat
+    monkeypatch.setattr(torch, "cat", lambda parts: joined.extend(part.is_meta for part in parts) or told(parts))
+    frames, valid = extraction._join(pieces, torch.device("meta"))
+    assert joined == [True, True, False, False]
+    assert (frames.shape, frames.is_meta) == ((3, 3), True)
+    assert valid.tolist() == [1, 1, 1]

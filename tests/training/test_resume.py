@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sptskm.config import Config, ConfigError
 from sptskm.training.meters import Meters
 from sptskm.training.rundir import RunDir
-from sptskm.training.trainer import train
+from sptskm.training.trainer import Trainer, train
 
 EPOCHS = 3
 STREAM_OPTIONS = {"ssin": ["model.dropout=0.5", "data.workers=1"], "smin": ["model.dropout=0.5"]}
@@ -141,6 +141,63 @@ def test_loss_scaling_state_survives_a_stop(walkers, tmp_path, signal_after_step
     found, expected = newest(tmp_path / "run"), newest(tmp_path / "whole")
     assert equal(found["scaler"], expected["scaler"])
     assert equal(found["model"], expected["model"])
+
+
+def test_a_kill_between_a_validation_and_the_next_checkpoint_changes_no_bit(
+    walkers, tmp_path, uninterrupted, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    def kill(values: Any) -> None:
+        if values["epoch"] == 2:
+            raise Killed
+
+    monkeypatch.setattr(Trainer, "may_save", lambda _: False)
+    config = config_of("ssin", walkers, tmp_path / "run")
+    with pytest.raises(Killed):
+        train(config, report=kill)
+    assert newest(tmp_path / "run")["epochs_done"] == 1
+    assert train(config).finished
+    assert_same_end(tmp_path / "run", uninterrupted["ssin"])
+    found, expected = (
+        [(event.step, event.value) for event in EventAccumulator(str(run)).Reload().Scalars("validation/mAP")]
+        for run in (tmp_path / "run", uninterrupted["ssin"])
+    )
+    assert found == expected
+
+
+def test_pretrained_weights_are_read_by_a_new_run_only(walkers, tmp_path, signal_after_step):
+    """Afterwards their file may be elsewhere, or gone."""
+    gone = "model.pretrained=gone.pth"
+    with pytest.raises(FileNotFoundError, match=r"gone\.pth"):
+        train(config_of("ssin", walkers, tmp_path / "new", gone))
+    signal_after_step(1)
+    assert not train(config_of("ssin", walkers, tmp_path / "run")).finished
+    assert train(config_of("ssin", walkers, tmp_path / "run", gone)).finished
+
+
+@pytest.mark.parametrize("other", ["bfloat16", "float16"])
+def test_a_run_goes_on_in_the_numbers_of_another_device_and_says_so(
+    walkers, tmp_path, signal_after_step, monkeypatch, caplog, other
+):
+    config = config_of("smin", walkers, tmp_path / "run", "train.epochs=1")
+    signal_after_step(1)
+    assert not train(config).finished
+    monkeypatch.setattr("sptskm.training.precision.automatic", lambda _: other)
+    assert train(config).finished
+    assert f"trained in float32 so far, continued in {other}: other roundings" in caplog.text
+
+
+def test_a_checkpoint_that_does_not_say_its_precision_is_continued(walkers, tmp_path, signal_after_step, caplog):
+    config = config_of("smin", walkers, tmp_path / "run")
+    signal_after_step(1)
+    train(config)
+    state = newest(tmp_path / "run")
+    assert state.pop("precision") == "float32"
+    RunDir(tmp_path / "run").save(state, state["step"])
+    assert train(config).finished
+    assert "other roundings" not in caplog.text
 
 
 def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(

@@ -1,10 +1,12 @@
 """Ranks that are asked to stop leave together, whoever was asked, by which signal, and whatever they were doing."""
 
+import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -188,6 +190,19 @@ def test_a_block_that_ends_in_time_is_left_in_peace():
     time.sleep(0.3)
     assert not overdue
     assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
+def test_a_block_ends_while_a_loader_process_that_was_started_in_it_lives():
+    """An error's traceback keeps the loader and its processes, which are copies of this one with all its sockets."""
+    with stop_flag():
+        loader = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True)
+        loader.start()
+        late: list[bool] = []  # a failure of this test would be a hang
+        rescue = threading.Timer(10, lambda: late.append(True) or loader.kill())
+        rescue.start()
+    assert not late
+    rescue.cancel()
+    loader.kill()
 
 
 def test_a_block_that_does_not_end_is_overdue_once():

@@ -2,7 +2,9 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +16,23 @@ from sptskm.config import Config, ConfigError
 from sptskm.configfile import load
 from sptskm.data.mars import read_mars
 from sptskm.models import SSIN
+from sptskm.report.tensorboard import Board
+from sptskm.training.extract import channels_last
 from sptskm.training.losses import batch_hard_triplet, euclidean, identity_loss
+from sptskm.training.meters import Meters
+from sptskm.training.precision import Precision
+from sptskm.training.rundir import RunDir
+from sptskm.training.setup import Setup
+from sptskm.training.signals import StopFlag
 from sptskm.training.streams import SminStream
-from sptskm.training.trainer import NonFiniteLoss, channels_last, learning_rate, make_optimizer, set_training, train
+from sptskm.training.trainer import (
+    NonFiniteLoss,
+    Trainer,
+    learning_rate,
+    make_optimizer,
+    set_training,
+    train,
+)
 from sptskm.training.world import World
 
 
@@ -131,6 +147,71 @@ def test_a_non_finite_gradient_never_reaches_the_weights(walkers, tmp_path, monk
         assert all(value.isfinite().all() for value in state.values())
 
 
+def test_float16_that_overflows_at_every_scale_is_an_end_and_not_a_run_without_steps(walkers, tmp_path, monkeypatch):
+    loss = SminStream.loss
+
+    def steep(self, output, labels, gather):
+        terms = loss(self, output, labels, gather)
+        terms["total"].register_hook(lambda gradient: gradient * torch.inf)
+        return terms
+
+    monkeypatch.setattr(SminStream, "loss", steep)
+    monkeypatch.setattr(Precision, "scaler", lambda _: torch.amp.GradScaler("cpu", init_scale=4.0))
+    config = small_config("smin", walkers, tmp_path / "run", "train.precision=float16")
+    with pytest.raises(NonFiniteLoss, match=r"'loss scale': 0.5} at step 2 of smin .* wanted train.precision=bfloat16"):
+        train(config)
+
+
+def test_automatic_precision_and_tf32_follow_the_gpu(monkeypatch):
+    gpu, backends = torch.device("cuda"), torch.backends
+    monkeypatch.setattr(backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert str(Precision.of("auto", gpu)) == "float16"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    assert str(Precision.of("auto", gpu)) == "bfloat16"
+    for name, tf32 in (("float32", False), ("bfloat16", True), ("float64", True)):
+        assert str(Precision.of(name, gpu)) == name
+        assert (backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32) == (tf32, False)
+    assert str(Precision.of("auto", torch.device("cpu"))) == "float32"
+
+
+def test_ranks_must_agree_on_device_and_numbers(walkers, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(World, "agree", lambda _, values: seen.update(values))
+    Setup.of(small_config("smin", walkers, tmp_path / "run"), World())
+    assert (seen["device"], seen["precision"]) == ("cpu", "float32")
+
+
+def test_a_run_says_where_and_in_which_numbers_it_trains(walkers, tmp_path, caplog):
+    caplog.set_level("INFO", logger="sptskm")
+    train(small_config("smin", walkers, tmp_path / "run", "train.epochs=1"))
+    assert caplog.text.count("smin trains on CPU in float32") == 1
+
+
+def test_an_epoch_is_saved_before_a_validation_at_the_end_and_else_where_it_costs_little(
+    walkers, tmp_path, monkeypatch
+):
+    """A save takes a second here, and an epoch eight."""
+    clock, saved = [0.0], []
+    save, summary = RunDir.save, Meters.summary
+
+    def slow(self, state, step):
+        save(self, state, step)
+        clock[0] += 1
+        saved.append((step, state["epochs_done"]))
+
+    def long(self):
+        clock[0] += 8
+        return summary(self)
+
+    monkeypatch.setattr(RunDir, "save", slow)
+    monkeypatch.setattr(Meters, "summary", long)
+    monkeypatch.setattr("sptskm.training.trainer.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    config = small_config("smin", walkers, tmp_path / "run", "train.epochs=8", "train.validate_every=4")
+    steps = train(config).step // 8
+    assert saved == [(epoch * steps, done) for epoch, done in [(1, 1), (4, 3), (7, 7), (8, 7), (8, 8)]]
+
+
 def test_frozen_batch_norm_keeps_its_statistics():
     bn = torch.nn.BatchNorm1d(2)
     set_training(bn, "frozen")
@@ -163,9 +244,51 @@ def test_batch_hard_mining_equals_a_loop_over_all_triplets():
     assert float(batch_hard_triplet(x, labels, 0.3, World().gather)) == pytest.approx(np.mean(hinges))
 
 
-def test_a_batch_of_one_identity_is_refused_in_a_sentence():
-    with pytest.raises(ValueError, match="single identity"):
-        batch_hard_triplet(torch.randn(4, 2), torch.zeros(4), 0.3, World().gather)
+@pytest.mark.parametrize("overrides", ["", "loss.triplet=0", "sampling.kind=identities"])
+def test_a_batch_of_one_identity_is_refused_in_a_sentence_where_it_matters(walkers, tmp_path, overrides):
+    config = small_config("smin", walkers, tmp_path / "run", "sampling.kind=shuffled", *overrides.split())
+    setup = Setup.of(config, World())
+    one = setup.schedule.rows[setup.schedule.pids == setup.schedule.pids[0]]
+    rows = np.concatenate([one] * 2)
+    setup = replace(setup, schedule=setup.schedule._replace(rows=rows, pids=setup.table.pids_N[rows]))
+    refused = pytest.raises(ValueError, match="single identity")
+    with refused if not overrides else nullcontext():
+        setup.check_negatives(0)
+
+
+def test_a_run_is_refused_before_a_batch_of_one_identity(walkers, tmp_path, monkeypatch):
+    monkeypatch.setattr(Setup, "check_negatives", lambda _, epoch: pytest.fail(f"looked at epoch {epoch}"))
+    with pytest.raises(pytest.fail.Exception, match="looked at epoch 0"):
+        train(small_config("smin", walkers, tmp_path / "run"))
+
+
+def test_without_a_negative_the_loss_is_zero_and_no_gradient_is_nan():
+    x = torch.randn(4, 2, requires_grad=True)
+    loss = batch_hard_triplet(x, torch.zeros(4), 0.3, World().gather)
+    loss.backward()
+    assert loss.item() == 0
+    assert x.grad.equal(torch.zeros(4, 2))
+
+
+def test_the_loss_looks_at_no_value_so_that_no_gpu_is_waited_for():
+    """Tensors without values refuse to be looked at."""
+    x, labels = torch.empty(4, 2, device="meta"), torch.empty(4, device="meta")
+    assert batch_hard_triplet(x, labels, 0.3, World().gather).shape == ()
+    with pytest.raises(RuntimeError):
+        bool(labels.any())
+
+
+def test_a_step_looks_once_at_what_the_device_has_computed(walkers, tmp_path, monkeypatch):
+    config = small_config("ssin", walkers, tmp_path / "run", "optim.algorithm=sgd")
+    trainer = Trainer(Setup.of(config, World()), World(), StopFlag())
+    trainer.board = Board(tmp_path, 0, writes=False)
+    batch, looks, tolist = next(trainer.setup.batches(0, pinned=False)), [], torch.Tensor.tolist
+    with monkeypatch.context() as hooked:
+        hooked.setattr(torch.Tensor, "tolist", lambda self: looks.append(self.shape) or tolist(self))
+        for name in ("__bool__", "__float__", "item"):
+            hooked.setattr(torch.Tensor, name, lambda *_: pytest.fail("a second look"))
+        trainer.train_step(batch, Meters())
+    assert looks == [(7,)], "five terms, the flag and the norm"
 
 
 @pytest.mark.parametrize("stream", ["ssin", "smin"])

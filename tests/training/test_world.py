@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from small import free_port, on_ranks, small_config
 from torch import nn
 
 from sptskm.training.batchnorm import SyncedBatchNorm
 from sptskm.training.setup import Setup
-from sptskm.training.world import VARIABLES, World, join
+from sptskm.training.world import VARIABLES, World, first_line, is_loss, join
 
 
 def test_one_process_needs_no_group():
@@ -121,3 +122,43 @@ def test_an_exception_in_one_rank_ends_the_others_within_seconds_with_its_trace(
 def test_a_world_of_one_wraps_nothing():
     model = nn.Linear(2, 2)
     assert World().wrap(model, "sync") is model
+
+
+NCCL = """NCCL error in: /pytorch/c10d/NCCLUtils.cpp:77, {what} (run with NCCL_DEBUG=WARN for details)
+nccl{name}: {meaning}.
+Last error:
+{reason}
+Exception raised from create at /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:77"""
+DUPLICATE = NCCL.format(
+    what="invalid usage",
+    name="InvalidUsage",
+    meaning="This usually reflects invalid usage of NCCL library",
+    reason="Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 1b000",
+)
+GONE = NCCL.format(
+    what="remote process exited or there was a network error",
+    name="RemoteError",
+    meaning="A call failed possibly due to a network error or a remote process exiting prematurely",
+    reason="socketProgress: Connection closed by remote peer node7<40000>",
+)
+
+
+@pytest.mark.parametrize(("text", "lost"), [(DUPLICATE, False), (GONE, True)], ids=["its own fault", "a lost rank"])
+def test_what_nccl_complains_of_is_a_lost_rank_or_the_runs_own_fault(text, lost):
+    assert is_loss(dist.DistBackendError(text), dist.HashStore()) == lost
+
+
+def test_an_error_that_another_rank_has_announced_is_no_loss():
+    store = dist.HashStore()
+    store.set("sptskm/failure", "rank 1 failed")
+    assert not is_loss(dist.DistBackendError(GONE), store)
+
+
+def test_of_nccls_errors_its_own_reason_is_told():
+    first = first_line(dist.DistBackendError(GONE))
+    assert first.endswith(
+        "(run with NCCL_DEBUG=WARN for details): socketProgress: Connection closed by remote peer node7<40000>"
+    )
+    assert "\n" not in first
+    assert first_line(RuntimeError("one\ntwo")) == "one"
+    assert first_line(RuntimeError()) == "RuntimeError"

@@ -1,0 +1,88 @@
+"""Which device a rank has, and whether those of all ranks go together: said before the first collective would hang."""
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+HIDING = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that leave a process without any GPU
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rank computes."""
+
+    host: str
+    device: str
+    """cuda or cpu."""
+    gpu: str
+    """The UUID of its GPU; empty on a CPU."""
+    granted: str
+    """By which variable GPUs were granted to a rank that finds none; empty where nothing is wrong."""
+
+
+def place_of(device: torch.device) -> Place:
+    """That of this process, which computes on `device`."""
+    granted = granted_by(os.environ) if device.type == "cpu" else ""
+    return Place(host_name(), device.type, gpu_uuid(device), granted)
+
+
+def host_name() -> str:
+    """What the scheduler calls this node, or its own name."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def gpu_uuid(device: torch.device) -> str:
+    """The name that a GPU has in any process, whichever others that process sees."""
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
+
+
+def granted_by(known: Mapping[str, str]) -> str:
+    """The variable that says this process was given GPUs; empty where none does, or where they are hidden on purpose.
+
+    SLURM's own are believed. CUDA_VISIBLE_DEVICES may come from the shell that has submitted a job for CPUs, and
+    counts only outside of SLURM, where Ray and `launch/local.py` set it, on a machine that has GPUs.
+    """
+    visible = known.get("CUDA_VISIBLE_DEVICES")
+    if visible in HIDING:
+        return ""
+    for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE"):
+        none = ("", "0") if name == "SLURM_GPUS_ON_NODE" else ("",)  # a count; the others hold numbers of GPUs
+        if (value := known.get(name, "")) not in none:
+            return f"{name}={value}"
+    if visible and "SLURM_JOB_ID" not in known and has_gpus():
+        return f"CUDA_VISIBLE_DEVICES={visible}"
+    return ""
+
+
+def has_gpus() -> bool:
+    """Whether the machine shows GPUs to programs, usable or not."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def misfit(places: Sequence[Place]) -> str:
+    """Why these ranks, in order, cannot compute together, in one sentence; empty when they can."""
+    for rank, place in enumerate(places):
+        if place.granted:
+            return (
+                f"rank {rank} was given GPUs ({place.granted} on {place.host}), but PyTorch {torch.__version__} finds "
+                "none, wanted its build for GPUs and a driver that works (CUDA_VISIBLE_DEVICES= for a run on CPUs)"
+            )
+    with_gpu, without = (
+        [rank for rank, place in enumerate(places) if (place.device == "cuda") == whether] for whether in (True, False)
+    )
+    if with_gpu and without:
+        hosts = ", ".join(sorted({places[rank].host for rank in without}))
+        return f"{_ranks(with_gpu)} with a GPU, {_ranks(without)} without one (on {hosts}), wanted all alike"
+    seen: dict[tuple[str, str], int] = {}
+    for rank, place in enumerate(places):
+        if place.gpu and (other := seen.setdefault((place.host, place.gpu), rank)) != rank:
+            return f"ranks {other} and {rank} have the same GPU ({place.host} {place.gpu}), wanted one for each"
+    return ""
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
