@@ -24,9 +24,9 @@ setup(
         "optuna": ["optuna>=4.0"],
         "fast": ["simplejpeg>=1.8"],
         "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"],
-        "search": ["faiss-cpu>=1.9"],
+        "index": ["faiss-cpu>=1.9"],
         "dev": [
-            "sptskm[onnx,search]",
+            "sptskm[onnx,index]",
             "optuna>=4.0",
             "simplejpeg>=1.8",
             "pytest>=8.0",

@@ -19,11 +19,11 @@ from sptskm.data.clips import FrameSource
 from sptskm.data.manifest import UNSAID
 from sptskm.data.packs.staging import stage
 from sptskm.evaluation import Features, Rows
-from sptskm.report.features import write_features
+from sptskm.evaluation.feature_files import write_features
+from sptskm.report.provenance import packages
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir, fingerprint
-from sptskm.training.setup import versions
 from sptskm.training.signals import StopFlag
 from sptskm.training.streams import stream_of
 from sptskm.training.world import World, join
@@ -108,7 +108,7 @@ def _embed(network: Network, data: Path, world: World, stop: StopFlag | None) ->
     config = network.config
     table = read_dataset(data, labelled=False)
     settings: dict[str, Any] = {"table": table.fingerprint, "step": network.step}
-    world.agree({**versions(), **settings, **flat(to_dict(config))})
+    world.agree({**packages(), **settings, **flat(to_dict(config))})
     rows = np.arange(len(table))
     stream, precision = stream_of(config), Precision.of(config.train.precision, world.device)
     source = stream.source(table, rows, precision)

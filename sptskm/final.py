@@ -40,7 +40,6 @@ from sptskm.evaluation import (
     stream_distances,
 )
 from sptskm.extraction import load_weights
-from sptskm.report.fused import compared
 from sptskm.report.insight import Insight
 from sptskm.report.results import RESULTS, Fusion, Ranking, Results
 from sptskm.report.writing import write
@@ -85,7 +84,7 @@ class Part:
 
     def fusable(self, ssin: Features, smin: Features, kind: Normalisation) -> StreamDistances:
         """Distances of both streams, of unit features where these are to be concatenated, and who has a skeleton."""
-        ssin, smin = compared(ssin, kind), compared(smin, kind)
+        ssin, smin = ssin.compared(kind), smin.compared(kind)
         return StreamDistances(
             self.alone(ssin), self.alone(smin), smin.valid_N[self.query_rows], smin.valid_N[self.gallery_rows]
         )
@@ -297,7 +296,7 @@ def _reranked(streams: Sequence[Trained], test: Part, fusion: Fusion | None, set
         distances = feature_distances(features.features_ND[rows])
     else:
         kind = cast(Normalisation, fusion.normalisation)
-        ssin, smin = (compared(stream.test, kind) for stream in streams)
+        ssin, smin = (stream.test.compared(kind) for stream in streams)
         smin = align(ssin, smin)
         parts = ssin.features_ND[rows], smin.features_ND[rows], smin.valid_N[rows]
         distances = fused_distances(*parts, fusion.distance)

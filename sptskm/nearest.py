@@ -6,7 +6,6 @@ Legend: Q queries, G gallery rows, N tracklets, D and E numbers of the two strea
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from glob import escape
 from hashlib import blake2b
@@ -16,136 +15,20 @@ from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sptskm.atomic import hindrance, partial_of
 from sptskm.config import ConfigError
 from sptskm.data import DataError
 from sptskm.evaluation import Features, FusedDistance, align
-from sptskm.report.features import Labelled, read_features
+from sptskm.evaluation.feature_files import Labelled, read_features
+from sptskm.evaluation.neighbours import ALONE, GALLERY_BLOCK, Compared, Ints, Nearest, best_of, candidates_of, exact
 from sptskm.report.found import Found
 from sptskm.report.fused import Fused
 
-GALLERY_BLOCK = 65_536
-QUERY_BLOCK = 64
 SPARE = 8  # candidates beyond those asked for, as float32 orders neighbours as near as its rounding anyhow
 RECALL_SAMPLE = 64
 WANTED_RECALL = 0.98
 POINTS_PER_CELL = 64
-EPSILON = float(np.finfo(np.float32).eps)
-
-Floats32 = NDArray[np.float32]
-Ints = NDArray[np.int64]
-
-ALONE = FusedDistance(1.0, 0.0, 1.0, 0.0)  # one stream as it is
-
-
-@dataclass(frozen=True, eq=False)
-class Nearest:
-    """The nearest gallery rows (Q, K) of each query, nearest first, and their distances; -1 where none is."""
-
-    rows_QK: Ints
-    distances_QK: NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Compared:
-    """Tracklets as they are compared: features of SSIN (N, D) and of SMIN (N, E), and who has a skeleton (N,).
-
-    SMIN's features are finite for all. One stream alone stands as SSIN, beside an SMIN of no numbers that all have.
-    """
-
-    ssin_ND: Floats32
-    smin_NE: Floats32
-    valid_N: NDArray[np.bool_]
-
-    @classmethod
-    def alone(cls, features_ND: Floats32) -> "Compared":
-        """Of one stream."""
-        return cls(features_ND, np.empty((len(features_ND), 0), np.float32), np.ones(len(features_ND), np.bool_))
-
-    def __len__(self) -> int:
-        return len(self.valid_N)
-
-    def rows(self, chosen: slice | NDArray[Any]) -> "Compared":
-        """Some of them."""
-        return Compared(self.ssin_ND[chosen], self.smin_NE[chosen], self.valid_N[chosen])
-
-    def joined(self, distance: FusedDistance) -> Floats32:
-        """Rows (N, D + E) whose squared distances are the fused ones of tracklets with skeletons."""
-        factors = (np.float32(factor**0.5) for factor in (distance.ssin, distance.smin))
-        parts = (self.ssin_ND, self.smin_NE)
-        return np.concatenate([f * x for f, x in zip(factors, parts, strict=True)], axis=1, dtype=np.float32)
-
-
-def exact(query: Compared, gallery: Compared, count: int, distance: FusedDistance = ALONE) -> Nearest:
-    """The nearest rows (Q, count), equally far ones in row order, over blocks: no (Q, G) matrix is held."""
-    return _best(query, gallery, _candidates(query, gallery, count, distance), count, distance)
-
-
-def _candidates(query: Compared, gallery: Compared, count: int, distance: FusedDistance) -> list[Ints]:
-    """For each query the rows that may be among its nearest."""
-    blocks = (query.rows(slice(at, at + QUERY_BLOCK)) for at in range(0, len(query), QUERY_BLOCK))
-    return [rows_K for block in blocks for rows_K in _candidates_of(block, gallery, count, distance)]
-
-
-def _candidates_of(query: Compared, gallery: Compared, count: int, distance: FusedDistance) -> list[Ints]:
-    """By float32: all rows not farther than the last one asked for, but for what rounding can do to both."""
-    rows = [np.empty(0, np.int64)] * len(query)
-    near = [np.empty(0, np.float32)] * len(query)
-    limits, slack = np.full(len(query), np.inf), 0.0
-    for at in range(0, len(gallery), GALLERY_BLOCK):
-        distance_QG, error = _rounded(query, gallery.rows(slice(at, at + GALLERY_BLOCK)), distance)
-        slack = max(slack, 2 * error)
-        for q, distance_G in enumerate(distance_QG):
-            (inside,) = np.nonzero(distance_G <= limits[q])
-            rows[q], near[q] = np.append(rows[q], inside + at), np.append(near[q], distance_G[inside])
-            if len(near[q]) > count:
-                limits[q] = np.partition(near[q], count - 1)[count - 1] + slack
-                kept = near[q] <= limits[q]
-                rows[q], near[q] = rows[q][kept], near[q][kept]
-    return rows
-
-
-def _rounded(query: Compared, gallery: Compared, distance: FusedDistance) -> tuple[Floats32, float]:
-    """Distances (Q, G) in float32 and how far off they are at most."""
-    ssin_QG, ssin_error = _squared(query.ssin_ND, gallery.ssin_ND)
-    smin_QG, smin_error = _squared(query.smin_NE, gallery.smin_NE)
-    fused_QG = distance.of(ssin_QG, smin_QG, query.valid_N[:, None] & gallery.valid_N).astype(np.float32, copy=False)
-    error = max(distance.ssin, distance.alone) * ssin_error + distance.smin * smin_error
-    return fused_QG, error + 4 * EPSILON * (float(np.abs(fused_QG).max(initial=0)) + abs(distance.offset))
-
-
-def _squared(query_QD: Floats32, gallery_GD: Floats32) -> tuple[Floats32, float]:
-    """Squared distances (Q, G) and the bound of their error: each sum of D products may be D roundings off."""
-    squares_Q, squares_G = (np.einsum("nd,nd->n", rows, rows) for rows in (query_QD, gallery_GD))
-    distance_QG = query_QD @ gallery_GD.T
-    distance_QG *= -2
-    distance_QG += squares_Q[:, None]
-    distance_QG += squares_G
-    longest = float(squares_Q.max(initial=0) + squares_G.max(initial=0))
-    return distance_QG, (query_QD.shape[1] + 4) * EPSILON * longest
-
-
-def _best(
-    query: Compared, gallery: Compared, candidates: Sequence[Ints], count: int, distance: FusedDistance
-) -> Nearest:
-    """The nearest of each query's candidates by distances in float64; equally far ones in row order."""
-    rows_QK = np.full((len(query), count), -1)
-    distances_QK = np.full((len(query), count), np.inf)
-    for q, rows_K in enumerate(candidates):
-        rows_K = np.sort(rows_K)
-        found = gallery.rows(rows_K)
-        parts = _apart(found.ssin_ND, query.ssin_ND[q]), _apart(found.smin_NE, query.smin_NE[q])
-        distance_K = distance.of(*parts, query.valid_N[q] & found.valid_N)
-        order = np.argsort(distance_K, kind="stable")[:count]
-        rows_QK[q, : len(order)], distances_QK[q, : len(order)] = rows_K[order], distance_K[order]
-    return Nearest(rows_QK, distances_QK)
-
-
-def _apart(rows_KD: Floats32, query_D: Floats32) -> NDArray[np.float64]:
-    apart_KD = rows_KD.astype(np.float64) - query_D
-    return np.einsum("kd,kd->k", apart_KD, apart_KD)
 
 
 class Index:
@@ -208,12 +91,12 @@ class Index:
         known, unknown = np.flatnonzero(query.valid_N), np.flatnonzero(~query.valid_N)
         indexed, gallery = query.rows(known), self._gallery
         _, inside_QK = self._index.search(indexed.joined(self._distance), min(count + SPARE, len(self._inside)))
-        beside = _candidates(indexed, gallery.rows(self._beside), count, self._distance)
+        beside = candidates_of(indexed, gallery.rows(self._beside), count, self._distance)
         candidates = [
             np.concatenate([self._inside[own_K[own_K >= 0]], self._beside[other_K]])
             for own_K, other_K in zip(inside_QK, beside, strict=True)
         ]
-        near = _best(indexed, gallery, candidates, count, self._distance)
+        near = best_of(indexed, gallery, candidates, count, self._distance)
         others = exact(query.rows(unknown), gallery, count, self._distance)
         order = np.argsort(np.concatenate([known, unknown]))
         return Nearest(
@@ -242,7 +125,7 @@ def _faiss() -> ModuleType:
     try:
         import faiss
     except ImportError:
-        raise ConfigError("--index needs faiss, which is not installed: pip install 'sptskm[search]'") from None
+        raise ConfigError("--index needs faiss, which is not installed: pip install 'sptskm[index]'") from None
     return faiss
 
 
@@ -274,8 +157,8 @@ class Pair:
         first = self.first.features
         if self.smin is None or fused is None:
             return Compared.alone(first.features_ND)
-        smin = fused.compared(align(first, self.smin.features))
-        return Compared(fused.compared(first).features_ND, smin.known_ND, smin.valid_N)
+        smin = align(first, self.smin.features).compared(fused.normalisation)
+        return Compared(first.compared(fused.normalisation).features_ND, smin.known_ND, smin.valid_N)
 
 
 def read_pair(first: Path, smin: Path | None = None) -> Pair:

@@ -83,7 +83,9 @@ def _fused(
     """Of both streams; pairs without skeletons by SSIN."""
     ssin, smin = features
     everybody = replace(smin, valid_N=np.ones(len(smin), np.bool_), features_ND=smin.known_ND)
-    first, second = (_alone(fused.compared(one), query_rows, gallery_rows, world) for one in (ssin, everybody))
+    first, second = (
+        _alone(one.compared(fused.normalisation), query_rows, gallery_rows, world) for one in (ssin, everybody)
+    )
 
     def block(chosen: slice) -> NDArray[np.float64]:
         both_BG = smin.valid_N[query_rows[chosen]][:, None] & smin.valid_N[gallery_rows]

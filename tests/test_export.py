@@ -214,7 +214,9 @@ def test_the_exported_distance_is_that_of_the_final_job(onnxruntime, tmp_path, n
             ],
         )
         distances = (
-            squared_distances(fused.compared(query).features_ND, fused.compared(gallery).features_ND)
+            squared_distances(
+                query.compared(fused.normalisation).features_ND, gallery.compared(fused.normalisation).features_ND
+            )
             for query, gallery in ((ssin_Q, ssin_G), (smin_Q, smin_G))
         )
         expected_QG = fused.distance.of(*distances, smin_Q.valid_N[:, None] & smin_G.valid_N)

@@ -16,8 +16,8 @@ from sptskm.configfile import to_dict
 from sptskm.data import DataError, read_dataset, read_mars
 from sptskm.data.packs.writing import pack
 from sptskm.endings import Stopped
+from sptskm.evaluation.feature_files import read_features
 from sptskm.extraction import Network, extract_run, load_network
-from sptskm.report.features import read_features
 from sptskm.training.rundir import RunDir, fingerprint, read_state
 from sptskm.training.streams import stream_of
 

@@ -15,16 +15,17 @@ from sptskm.cli import main
 from sptskm.config import ConfigError
 from sptskm.data import DataError, read_dataset, read_mars
 from sptskm.evaluation import Features, FusedDistance, Rows, StreamDistances, align, fuse, squared_distances
+from sptskm.evaluation.feature_files import Labelled, read_features, write_features
+from sptskm.evaluation.neighbours import Compared, exact
 from sptskm.extraction import load_network
-from sptskm.nearest import Compared, Index, Pair, exact, index_beside, search
+from sptskm.nearest import Index, Pair, index_beside, search
 from sptskm.report import found as found_module
-from sptskm.report.features import Labelled, read_features, write_features
 from sptskm.report.fused import Fused, read_fused
 from sptskm.training.trainer import train
 
 NETWORKS = {"ssin": "aaaa", "smin": "bbbb"}
 FUSED = Fused(0.4, "zscore", FusedDistance(1.5, 0.8, 1.7, -0.3), NETWORKS)
-NEEDS_FAISS = "wants faiss: pip install 'sptskm[search]'"
+NEEDS_FAISS = "wants faiss: pip install 'sptskm[index]'"
 
 
 def random_features(rows: int, length: int, seed: int = 0, stream: str = "ssin") -> Features:
@@ -56,8 +57,8 @@ def pair(rows: int, seed: int = 0, every: int = 9) -> Pair:
 
 def streams(query: Pair, gallery: Pair, fused: Fused) -> StreamDistances:
     """All distances, as the final job takes them."""
-    ssin = [fused.compared(side.first.features).features_ND for side in (query, gallery)]
-    smin = [fused.compared(side.smin.features) for side in (query, gallery)]
+    ssin = [side.first.features.compared(fused.normalisation).features_ND for side in (query, gallery)]
+    smin = [side.smin.features.compared(fused.normalisation) for side in (query, gallery)]
     return StreamDistances(
         squared_distances(*ssin),
         squared_distances(*(np.nan_to_num(side.features_ND) for side in smin)),
@@ -66,8 +67,8 @@ def streams(query: Pair, gallery: Pair, fused: Fused) -> StreamDistances:
 
 
 def test_exact_search_over_blocks_finds_what_all_distances_say(monkeypatch):
-    monkeypatch.setattr("sptskm.nearest.GALLERY_BLOCK", 50)
-    monkeypatch.setattr("sptskm.nearest.QUERY_BLOCK", 3)
+    monkeypatch.setattr("sptskm.evaluation.neighbours.GALLERY_BLOCK", 50)
+    monkeypatch.setattr("sptskm.evaluation.neighbours.QUERY_BLOCK", 3)
     gallery, query = random_features(230, 8).features_ND, random_features(10, 8, 1).features_ND
     gallery[100:140] = gallery[20]  # equally far rows keep their order, however many
     query[0] = gallery[20]
@@ -83,8 +84,8 @@ def test_exact_search_over_blocks_finds_what_all_distances_say(monkeypatch):
 @pytest.mark.parametrize("normalisation", ["zscore", "minmax", "concat"])
 @pytest.mark.parametrize("weight", [0.0, 0.35, 1.0])
 def test_two_streams_are_ranked_as_the_final_job_ranks_them(normalisation, weight, monkeypatch):
-    monkeypatch.setattr("sptskm.nearest.GALLERY_BLOCK", 64)
-    monkeypatch.setattr("sptskm.nearest.QUERY_BLOCK", 4)
+    monkeypatch.setattr("sptskm.evaluation.neighbours.GALLERY_BLOCK", 64)
+    monkeypatch.setattr("sptskm.evaluation.neighbours.QUERY_BLOCK", 4)
     gallery, query = pair(200), pair(20, seed=1, every=4)
     both = streams(query, gallery, replace(FUSED, weight=weight, normalisation=normalisation))
     fused = Fused(weight, normalisation, FusedDistance.fitted(both, weight, normalisation), NETWORKS)

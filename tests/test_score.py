@@ -20,7 +20,7 @@ from sptskm.evaluation import (
     select,
     stream_distances,
 )
-from sptskm.report.features import write_features
+from sptskm.evaluation.feature_files import write_features
 from sptskm.report.fused import Fused
 from sptskm.score import score
 from sptskm.training.world import World, join

@@ -11,10 +11,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
 from sptskm.evaluation.metrics import JudgedRows, Rows
-from sptskm.evaluation.protocols import JUNK, Integers, Protocol, select
+from sptskm.evaluation.protocols import Integers, Protocol, select
 
-DISTRACTOR: Final = 0
 FOUND: Final = ""
 
 Table = tuple[Sequence[str], Sequence[Sequence[object]]]
@@ -51,9 +51,9 @@ class Explained:
             (without, len(self.query) - len(some)),
             *((f"  {why}", count) for why, count in self.skipped.most_common()),
             ("gallery rows", len(pids)),
-            ("  junk, never ranked", np.count_nonzero(pids == JUNK)),
-            ("  distractors", np.count_nonzero(pids == DISTRACTOR)),
-            ("  identities", len(np.unique(pids[pids > DISTRACTOR]))),
+            ("  junk, never ranked", np.count_nonzero(pids == JUNK_PID)),
+            ("  distractors", np.count_nonzero(pids == DISTRACTOR_PID)),
+            ("  identities", len(np.unique(pids[pids > DISTRACTOR_PID]))),
         ]
         if some.size:
             spread = {"least": some.min(), "median": np.median(some), "mean": some.mean(), "most": some.max()}
@@ -67,8 +67,8 @@ class Explained:
             own_Q, here_G = self.query.camids == camera, self.gallery.camids == camera
             found = self.positives_Q[own_Q & (self.positives_Q > 0)]
             mean = f"{found.mean():.1f}" if found.size else "-"
-            junk = np.count_nonzero(here_G & (self.gallery.pids == JUNK))
-            distractors = np.count_nonzero(here_G & (self.gallery.pids == DISTRACTOR))
+            junk = np.count_nonzero(here_G & (self.gallery.pids == JUNK_PID))
+            distractors = np.count_nonzero(here_G & (self.gallery.pids == DISTRACTOR_PID))
             queries = int(own_Q.sum())
             rows.append([camera, queries, queries - found.size, mean, int(here_G.sum()), junk, distractors])
         return ("camera", "queries", "without positive", "positives", "gallery", "junk", "distractors"), rows
@@ -94,7 +94,7 @@ def explain(protocol: Protocol, table: Rows, lengths_N: Integers, query_rows_Q: 
 
 def _why(protocol: Protocol, query: Rows, gallery: Rows, number: int, others_P: NDArray[np.int64]) -> str:
     """Why none of the gallery's other tracklets of the query's identity is ranked."""
-    if query.pids[number] == JUNK:
+    if query.pids[number] == JUNK_PID:
         return "the query is junk itself"
     if protocol.ignore_same_camera and others_P.size:
         others_P = others_P[gallery.camids[others_P] != query.camids[number]]

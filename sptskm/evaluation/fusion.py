@@ -7,7 +7,7 @@ Shape suffixes: N tracklets, Q queries, G gallery rows, D feature length, W weig
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -57,6 +57,14 @@ class Features:
     def known_ND(self) -> NDArray[np.float32]:
         """The features, zero where there was no input."""
         return np.where(self.valid_N[:, None], self.features_ND, np.float32(0))
+
+    def compared(self, normalisation: str) -> "Features":
+        """As their distances are fused: where they are concatenated of length 1, but for zeros."""
+        if normalisation != "concat":
+            return self
+        length_N1 = np.linalg.norm(self.features_ND, axis=1, keepdims=True)
+        unit_ND = (self.features_ND / np.where(length_N1 > 0, length_N1, 1)).astype(np.float32)
+        return replace(self, features_ND=unit_ND)
 
 
 def align(a: Features, b: Features) -> Features:

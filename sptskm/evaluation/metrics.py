@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.data import Tracklets
+from sptskm.data.tracklets import JUNK_PID
 from sptskm.evaluation import protocols
 from sptskm.evaluation.distances import TILE, Floats, SquaredDistances
-from sptskm.evaluation.protocols import JUNK, Integers, Protocol
+from sptskm.evaluation.protocols import Integers, Protocol
 
 CMC_RANKS: Final = 50
 QUERY_BLOCK: Final = 1024  # a longer block gains nothing
@@ -224,7 +225,7 @@ def clothes_changed(query: Rows, gallery: Rows, protocol: str = "mars-official")
 def not_ranked(query: Rows, number: int, gallery: Rows, protocol: str) -> NDArray[np.bool_]:
     """Which gallery rows (G,) a protocol leaves out of the ranking of one query. Raises as `evaluate`."""
     judged = JudgedRows(query, gallery, protocols.protocol(protocol))
-    left_out_G: NDArray[np.bool_] = gallery.pids == JUNK
+    left_out_G: NDArray[np.bool_] = gallery.pids == JUNK_PID
     left_out_G[judged.relevant(number)[1]] = True
     return left_out_G
 
@@ -252,12 +253,12 @@ class JudgedRows:
         protocols.check_labels(rules, query.clothes is not None and gallery.clothes is not None)
         self._query, self._gallery, self.rules = query, gallery, rules
         self._by_pid = _ByIdentity(gallery.pids)
-        self.junk = self._by_pid.rows(JUNK)
+        self.junk = self._by_pid.rows(JUNK_PID)
 
     def relevant(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows of the query's identity, ascending: the positives and those that are not ranked."""
         pid, gallery = int(self._query.pids[number]), self._gallery
-        if pid == JUNK:
+        if pid == JUNK_PID:
             return self.junk[:0], self.junk[:0]  # of no identity
         same = self._by_pid.rows(pid)
         if self.rules.ignore_same_camera:

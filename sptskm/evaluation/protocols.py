@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 
 from sptskm.config import ConfigError
 from sptskm.configfile import named, read_yaml
+from sptskm.data.tracklets import JUNK_PID
 
 Integers = NDArray[np.integer[Any]]
 
 ENDINGS: Final = (".yaml", ".yml")
-
-JUNK: Final = -1
-"""The pid of tracklets that are neither right nor wrong (bad detections): never ranked."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def select(
     if not protocol.keep_queries:
         in_gallery[queries] = False
     if not protocol.keep_junk:
-        in_gallery &= pids != JUNK
+        in_gallery &= pids != JUNK_PID
     return queries[long_enough[queries]], np.flatnonzero(in_gallery).astype(np.int64)
 
 

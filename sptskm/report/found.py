@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from sptskm.data import DataError, Tracklets
 from sptskm.data.tracklets import JUNK_PID, Modality, Readable
 from sptskm.evaluation import Features
+from sptskm.evaluation.feature_files import Labelled
 from sptskm.report.console import table
-from sptskm.report.features import Labelled
 from sptskm.report.ranked import Outcome, Ranked, Result, ranked_grid
 from sptskm.report.strips import Image
 

@@ -1,18 +1,13 @@
-"""The fused distance that a final job has kept, for those who compare other tracklets as it did.
-
-Legend: N tracklets, D embedding.
-"""
+"""The fused distance that a final job has kept, for those who compare other tracklets as it did."""
 
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from sptskm.data import DataError
-from sptskm.evaluation import Features, FusedDistance
+from sptskm.evaluation import FusedDistance
 from sptskm.report.results import RESULTS
 
 log = logging.getLogger(__name__)
@@ -33,19 +28,6 @@ class Fused:
         """Raises DataError where a stream's weights are others than those that were fused."""
         if network != self.networks[stream]:
             raise DataError(f"{whose} is of network {network} of {stream}, wanted {self.networks[stream]} as fused")
-
-    def compared(self, features: Features) -> Features:
-        """Features (N, D) of one stream as that distance takes them: of length 1 where they are concatenated."""
-        return compared(features, self.normalisation)
-
-
-def compared(features: Features, normalisation: str) -> Features:
-    """Features (N, D) as their distances are fused: where they are concatenated of length 1, but for zeros."""
-    if normalisation != "concat":
-        return features
-    length_N1 = np.linalg.norm(features.features_ND, axis=1, keepdims=True)
-    unit_ND = (features.features_ND / np.where(length_N1 > 0, length_N1, 1)).astype(np.float32)
-    return replace(features, features_ND=unit_ND)
 
 
 def read_fused(results: Path) -> Fused:

@@ -14,17 +14,20 @@ from sptskm import __version__
 GIT_SECONDS = 10.0
 
 
-def versions() -> dict[str, str]:
-    """What the result depends on beside configuration and data."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+def packages() -> dict[str, str]:
+    """Versions of what computes; the same on all ranks of a run."""
     return {
         "sptskm": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "opencv": cv2.__version__,
-        "device": device,
     }
+
+
+def versions() -> dict[str, str]:
+    """What the result depends on beside configuration and data."""
+    return {**packages(), "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"}
 
 
 def code_state() -> dict[str, str]:

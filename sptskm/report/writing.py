@@ -15,7 +15,7 @@ from sptskm.atomic import write_bytes, write_text
 from sptskm.config import DEFAULTS
 from sptskm.configfile import to_dict
 from sptskm.evaluation import CameraWeights, Reranking, Rows
-from sptskm.report.features import write_features
+from sptskm.evaluation.feature_files import write_features
 from sptskm.report.page import REPORT, page
 from sptskm.report.pictures import PICTURES, Picture, pictures
 from sptskm.report.projector import write_projector

@@ -1,7 +1,6 @@
 """What a run trains on: table, split, clips and the order in which they come."""
 
 import hashlib
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,7 +12,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from sptskm import __version__
 from sptskm.config import Config, SsinModel
 from sptskm.configfile import flat, to_dict
 from sptskm.data import Split, Tracklets, hold_out, read_dataset
@@ -22,6 +20,7 @@ from sptskm.data.packs.staging import stage
 from sptskm.data.sampler import Schedule, epoch_batches
 from sptskm.data.skeleton_clips import SkeletonSource
 from sptskm.data.tracklets import IntArray
+from sptskm.report.provenance import packages
 from sptskm.training.precision import Precision
 from sptskm.training.signals import ignore_in_worker
 from sptskm.training.streams import Source, Stream, stream_of
@@ -54,7 +53,7 @@ class Setup:
         )
         setup = cls(config, table, split, stream, source, schedule)
         computing = {"device": world.device.type, "precision": str(precision), "table": table.fingerprint}
-        world.agree({**versions(), **computing, **setup.provenance, **flat(to_dict(config))})
+        world.agree({**packages(), **computing, **setup.provenance, **flat(to_dict(config))})
         return setup
 
     @property
@@ -108,17 +107,6 @@ class Setup:
         """Let this node have copies of the files of `rows` that are read over and over, in this order."""
         if isinstance(self.source, FrameSource):
             stage(self.table, self.config.data.stage, rows)
-
-
-def versions() -> dict[str, str]:
-    """What a result depends on beside its configuration and data."""
-    return {
-        "sptskm": __version__,
-        "Python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "OpenCV": cv2.__version__,
-    }
 
 
 def start_worker(worker: int) -> None:

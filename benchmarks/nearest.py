@@ -1,6 +1,6 @@
 """Nearest tracklets in a large gallery: time of a query exactly and by the index, time to build it, memory, recall.
 
-    python benchmarks/search_gallery.py --rows 1000000 --length 256
+    python benchmarks/nearest.py --rows 1000000 --length 256
 
 The features are made up: identities are drawn around a few hundred directions, tracklets around identities, all of
 length 1. Legend: N rows, D numbers, Q queries.
@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from sptskm.nearest import Compared, Index, exact
+from sptskm.evaluation.neighbours import Compared, exact
+from sptskm.nearest import Index
 
 QUERIES = 32
 TRACKLETS = 10  # of an identity

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from sptskm.atomic import partial_of
 from sptskm.data import DataError
-from sptskm.evaluation import Features, Rows
+from sptskm.evaluation.fusion import Features
+from sptskm.evaluation.metrics import Rows
 
 ARRAYS = ("features", "keys", "valid", "pids", "camids", "clothes", "fingerprint", "stream", "network")
 
