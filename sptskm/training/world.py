@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from sptskm.config import ConfigError
 from sptskm.endings import Stopped, Unreachable
 from sptskm.training.batchnorm import SyncedBatchNorm
 from sptskm.training.devices import Place, misfit, place_of
@@ -61,7 +62,7 @@ class World:
             return torch.device("cpu")
         visible = torch.cuda.device_count()
         if 1 < visible <= self.local_rank:
-            raise RuntimeError(
+            raise ConfigError(
                 f"rank {self.rank} is number {self.local_rank} on its node, but only {visible} GPUs are visible there "
                 f"(CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}), wanted one for each rank"
             )
@@ -138,7 +139,7 @@ class World:
 def join(threads: int, timeout_minutes: float) -> Iterator[World]:
     """Enter the world this process was started in, and leave it.
 
-    RuntimeError on every rank when their devices do not go together. An exception in one rank is shown by every other
+    ConfigError on every rank when their devices do not go together. An exception in one rank is shown by every other
     rank with its trace, and ends them, within seconds. A rank that vanishes is noticed by the collectives, at the
     latest after `timeout_minutes`, and raises Unreachable in the others.
     """
@@ -153,11 +154,11 @@ def join(threads: int, timeout_minutes: float) -> Iterator[World]:
     if not present:
         world = World()
         if reason := misfit([place_of(world.device)]):
-            raise RuntimeError(reason)
+            raise ConfigError(reason)
         yield world
         return
     if missing := [name for name in VARIABLES if name not in present]:
-        raise RuntimeError(f"{', '.join(present)} set but {', '.join(missing)} not: wanted all (torchrun) or none")
+        raise ConfigError(f"{', '.join(present)} set but {', '.join(missing)} not: wanted all (torchrun) or none")
     yield from _joined(timedelta(minutes=timeout_minutes))
 
 
@@ -191,7 +192,7 @@ def _meet(world: World, timeout: timedelta) -> Any:
     if reason := misfit(places):
         if world.is_main:  # the store may live in this process
             time.sleep(FAREWELL_SECONDS)
-        raise RuntimeError(reason)
+        raise ConfigError(reason)
     backend = "nccl" if world.device.type == "cuda" else "gloo"
     with _reaching(world):
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)

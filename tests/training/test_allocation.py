@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from sptskm.config import ConfigError
 from sptskm.training.allocation import PORTS, VARIABLES, enter_step, port, set_variables, tasks_per_node
 from sptskm.training.world import World
 
@@ -98,5 +99,5 @@ def test_too_few_visible_gpus_are_one_clear_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     os.environ["CUDA_VISIBLE_DEVICES"] = "GPU-1a,GPU-2b"
-    with pytest.raises(RuntimeError, match=r"rank 7 is number 3 on its node, but only 2 GPUs .*DEVICES=GPU-1a,GPU-2b"):
+    with pytest.raises(ConfigError, match=r"rank 7 is number 3 on its node, but only 2 GPUs .*DEVICES=GPU-1a,GPU-2b"):
         _ = World(7, 8, 3).device

@@ -7,6 +7,7 @@ import pytest
 import torch
 from small import free_port, on_ranks
 
+from sptskm.config import ConfigError
 from sptskm.training import devices, world
 from sptskm.training.devices import Place, granted_by, misfit
 from sptskm.training.world import VARIABLES, join
@@ -47,7 +48,7 @@ def test_a_lone_process_that_finds_none_of_its_gpus_is_refused(monkeypatch):
     sentence = (
         r"rank 0 was given GPUs \(SLURM_STEP_GPUS=3 on .*\), but PyTorch .* finds none, wanted its build for GPUs"
     )
-    with pytest.raises(RuntimeError, match=sentence), join(1, 1):
+    with pytest.raises(ConfigError, match=sentence), join(1, 1):
         pass
 
 
@@ -68,7 +69,7 @@ def meet_as(ports: list[int]) -> list[str]:
         try:
             with join(threads=1, timeout_minutes=0.5) as group:
                 found.append(f"{group.sum(torch.ones(1)).item():.0f} ranks")
-        except RuntimeError as error:
+        except ConfigError as error:
             found.append(str(error))
     return found
 

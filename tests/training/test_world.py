@@ -14,6 +14,7 @@ import torch.distributed as dist
 from small import free_port, on_ranks, small_config
 from torch import nn
 
+from sptskm.config import ConfigError
 from sptskm.training.batchnorm import SyncedBatchNorm
 from sptskm.training.setup import Setup
 from sptskm.training.world import VARIABLES, World, first_line, is_loss, join
@@ -31,7 +32,7 @@ def test_half_set_variables_are_refused_by_name(monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(RuntimeError, match="MASTER_ADDR"), join(1, 1):
+    with pytest.raises(ConfigError, match="MASTER_ADDR"), join(1, 1):
         pass
 
 
