@@ -3,13 +3,14 @@
 import json
 import shutil
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from launching import ROOT, launch, processes_naming, write_configs
-from nodes import Slurm, ids
+from nodes import CLUSTER, Slurm, ids
 from runs import assert_same_end, end_of, options, until, until_training
 
 from sptskm.training.allocation import port
@@ -89,8 +90,7 @@ def test_a_job_runs_the_code_as_it_was_submitted_also_after_a_requeue(
 def test_two_ranks_on_each_of_two_nodes_meet_whatever_was_set_before_and_whoever_has_their_port(
     slurm: Slurm, configs: Path, tmp_path: Path
 ) -> None:
-    nodes = "nodes: 2\ngpus_per_node: 2\ncpus_per_task: 1\nmem_gb: 2\nminutes: 60\nwarn_seconds: 30\npartition: main\n"
-    (tmp_path / "two.yaml").write_text(nodes)
+    (tmp_path / "two.yaml").write_text(f"{CLUSTER}cpu_ranks: 2\n".replace("mem_gb: 1", "mem_gb: 2"))
     inherited = {"RANK": "3", "LOCAL_RANK": "5", "WORLD_SIZE": "9", "MASTER_ADDR": "nowhere", "MASTER_PORT": "1"}
     words = options(configs, tmp_path / "two.yaml", tmp_path / "run", "smin")
     rival = slurm.occupy(seconds=60)
@@ -116,6 +116,13 @@ def test_the_ranks_of_an_allocation_can_be_looked_at_before_anything_is_trained(
         ["3", "1", "127.0.0.2", "cpu"],
     ]
     assert seen[-1].startswith("all-reduce over 4 ranks: ")
+
+
+def test_a_step_that_was_given_gpus_which_pytorch_does_not_see_says_so(slurm: Slurm) -> None:
+    command = ["srun", "-N1", "--gpus-per-node=1", "sptskm", "check", "--dist"]  # the GPUs of this cluster are none
+    done = subprocess.run(command, env=slurm.environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "sptskm: rank 0 was given GPUs (SLURM_STEP_GPUS=0 on 127.0.0.1), but PyTorch" in done.stderr
 
 
 TEMPLATE = ["--parsable", "-N2", "-p", "main", "--gpus-per-node=0", "--cpus-per-task=1", "--mem=1G", "-o/dev/null"]
