@@ -95,7 +95,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_said_and_the_same_command_continues_once_there_is_room(
     walkers: Path, tmp_path: Path, small_disk: Path
 ) -> None:
-    run, rules = small_disk / "run", "trials: 3\nepochs: 20\nscheduler: none\n"
+    run, rules = small_disk / "run", "trials: 3\nepochs: 10\nscheduler: none\n"
     (tmp_path / "search.yaml").write_text(f"{rules}smin:\n  loss.margin: {{uniform: [0, 1]}}\n")
     words = ["launch/tune.py", "--stream", "smin", "--config", write_configs(tmp_path / "configs", walkers)]
     words += ["--search", tmp_path / "search.yaml", "--run", run]
@@ -111,7 +111,7 @@ def test_a_full_disk_is_said_and_the_same_command_continues_once_there_is_room(
     (small_disk / "ballast").unlink()
     code, _, err = end(start(*words))
     assert code == 0, err
-    assert [(trial.end, trial.epochs) for trial in begun(run).values()] == [("finished", 20)] * 3
+    assert [(trial.end, trial.epochs) for trial in begun(run).values()] == [("finished", 10)] * 3
 
 
 def test_trials_that_want_half_a_gpu_share_one(walkers: Path, tmp_path: Path) -> None:
