@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from sptskm.atomic import hindrance
-from sptskm.config import Config, ConfigError, SsinModel
+from sptskm.config import Config, ConfigError
 from sptskm.configfile import apply_overrides, flat, from_dict, to_dict
 from sptskm.data import Tracklets, read_dataset
 from sptskm.data.clips import FrameSource
@@ -51,10 +51,8 @@ def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
     state = RunDir(run).trained()
     config = apply_overrides(from_dict(state["config"]), overrides)
     # the pretrained weights that training began with may be long gone
-    model = config.model
-    blank = replace(config, model=replace(model, pretrained="")) if isinstance(model, SsinModel) else config
     classifier = state["model"].get(CLASSIFIERS[config.stream])
-    network = stream_of(blank).model(1 if classifier is None else len(classifier))
+    network = stream_of(config).model(1 if classifier is None else len(classifier), pretrained=False)
     load_weights(network, state["model"], run)
     return Network(config, network.eval(), int(state["step"]), fingerprint(state["model"]))
 

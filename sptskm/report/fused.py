@@ -47,7 +47,7 @@ def read_fused(results: Path) -> Fused:
         distance = constants and FusedDistance(**{name: float(value) for name, value in constants.items()})
     except (ValueError, TypeError, KeyError, AttributeError):
         raise DataError(f"{path}: tells no fusion, wanted the {RESULTS} of both streams evaluated") from None
-    if (content["fusion"].get("camera_weights") or {}).get("used"):
+    if (found.get("camera_weights") or {}).get("used"):
         log.warning("%s ranks with weights by camera; what follows uses the single weight %.2f", path, weight)
     if distance and set(networks) == {"ssin", "smin"}:
         return Fused(weight, normalisation, distance, networks)

@@ -119,12 +119,8 @@ class _Grid:
         outfit = [f"outfit {table.clothes_N[row] if table.clothes_N[row] >= 0 else '-'}"] if table.has_clothes else []
         others = [strips.fitting(text, _SMALL, box.width) for text in (*outfit, *words[1:])]
         for number, text in enumerate([self._first(words[0], row, box.width), *others]):
-            y, size, ink = (
-                box.y + box.height + 11 + number * _LINE,
-                _SMALL if number else _SIZE,
-                SOFT if number else INK,
-            )
-            canvas.text(box.middle[0], y, text, size, ink, "center")
+            size, ink = (_SMALL, SOFT) if number else (_SIZE, INK)
+            canvas.text(box.middle[0], box.y + box.height + 11 + number * _LINE, text, size, ink, "center")
 
     def _first(self, place: str, row: int, width: int) -> str:
         """The line that says who and where, in names as long as there is room for."""

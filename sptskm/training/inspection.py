@@ -31,7 +31,8 @@ class Rank:
 def inspect_ranks() -> str:
     """Meet the other ranks, do an all-reduce, and say on rank 0 what each of them is; empty on the others.
 
-    Raises Unreachable when they do not meet, RuntimeError when a sum is wrong or their devices do not go together.
+    Raises Unreachable when they do not meet, ConfigError when their devices do not go together, RuntimeError when a sum
+    is wrong.
     """
     with join(threads=1, timeout_minutes=TIMEOUT_MINUTES) as world:
         ranks = world.collect(_me(world))

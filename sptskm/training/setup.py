@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from sptskm.config import Config, SsinModel
+from sptskm.config import Config
 from sptskm.configfile import flat, to_dict
 from sptskm.data import Split, Tracklets, hold_out, read_dataset
 from sptskm.data.clips import FrameSource, TrainClips, TrainItem
@@ -67,11 +67,7 @@ class Setup:
 
     def network(self, pretrained: bool) -> nn.Module:
         """The network; without pretrained weights where all of them are to be replaced, whose file may be gone."""
-        model = self.config.model
-        if pretrained or not isinstance(model, SsinModel):
-            return self.stream.model(len(self.split.classes))
-        blank = replace(self.config, model=replace(model, pretrained=""))
-        return stream_of(blank).model(len(self.split.classes))
+        return self.stream.model(len(self.split.classes), pretrained)
 
     def check_negatives(self, epoch: int) -> None:
         """ValueError when a batch of this epoch has no negative for its triplets; P x K batches always have."""

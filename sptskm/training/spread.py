@@ -25,8 +25,8 @@ def evaluate_spread(distances: Blocks, query: Rows, gallery: Rows, protocol: str
     Raises as `evaluate_blocks`.
     """
     share = -(-len(query) // (world.size * TILE)) * TILE
-    rows = np.arange(len(query))[world.rank * share : (world.rank + 1) * share]
     first = world.rank * share
+    rows = np.arange(len(query))[first : first + share]
 
     def own(chosen: slice) -> Doubles:
         return distances(slice(first + chosen.start, first + chosen.stop))

@@ -37,8 +37,8 @@ class Stream(Protocol):
     def usable(self, source: Source, rows: IntArray) -> IntArray:
         """Those of `rows` that this stream has any input for."""
 
-    def model(self, num_classes: int) -> nn.Module:
-        """The network, with pretrained weights where the configuration names a file."""
+    def model(self, num_classes: int, pretrained: bool = True) -> nn.Module:
+        """The network, with pretrained weights where the configuration names a file and they are asked for."""
 
     def prepare(self, inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
         """Inputs as they were cut to what the network takes, on the device."""
@@ -62,7 +62,7 @@ class SsinStream:
     def usable(self, source: Source, rows: IntArray) -> IntArray:  # noqa: ARG002
         return rows
 
-    def model(self, num_classes: int) -> SSIN:
+    def model(self, num_classes: int, pretrained: bool = True) -> SSIN:
         config = self.model_config
         model = SSIN(
             num_classes,
@@ -74,7 +74,7 @@ class SsinStream:
             dropout=config.dropout,
             pooling=config.pooling,
         )
-        if config.pretrained:
+        if config.pretrained and pretrained:
             load_resnet(model, read_state_dict(config.pretrained))
         return model
 
@@ -115,7 +115,7 @@ class SminStream:
         assert isinstance(source, SkeletonSource)
         return rows[source.store.has_any(rows)]
 
-    def model(self, num_classes: int) -> SMIN:
+    def model(self, num_classes: int, pretrained: bool = True) -> SMIN:  # noqa: ARG002 - there are none
         config = self.model_config
         return SMIN(
             num_classes,
