@@ -22,13 +22,14 @@ setup(
     ],
     extras_require={
         "optuna": ["optuna>=4.0"],
-        "fast": ["simplejpeg>=1.8"],
+        "fast": ["simplejpeg>=1.8", "ai-edge-litert>=2.0"],
         "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"],
         "index": ["faiss-cpu>=1.9"],
         "dev": [
             "sptskm[onnx,index]",
             "optuna>=4.0",
             "simplejpeg>=1.8",
+            "ai-edge-litert>=2.0",
             "pytest>=8.0",
             "ruff>=0.6",
             "mypy>=1.11",

@@ -24,6 +24,7 @@ from sptskm.endings import (
     sentence,
 )
 from sptskm.preparation import command as preparation
+from sptskm.preparation import weights_cache
 from sptskm.report.console import set_up_logging
 from sptskm.synthetic import DEMO, Sizes, write_dataset
 from sptskm.training.allocation import enter_step
@@ -65,9 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("overrides", nargs="*", metavar="section.key=value")
     show.set_defaults(command=_config)
 
-    prepare = commands.add_parser("prepare", help="make masks or skeletons from frames, or what is missing of them")
-    preparation.options(prepare)
-    prepare.set_defaults(command=_prepare)
+    _prepare_options(commands)
 
     pack = commands.add_parser("pack", help="put a data set's files into a few hundred large ones, or check these")
     pack.add_argument("data", type=Path, help="folder in the MARS layout, or a manifest; with --verify a pack")
@@ -110,6 +109,15 @@ def _parser() -> argparse.ArgumentParser:
     summary.add_argument("folders", nargs="+", type=Path, metavar="folder")
     summary.set_defaults(command=_summary)
     return parser
+
+
+def _prepare_options(commands: Any) -> None:
+    prepare = commands.add_parser("prepare", help="make masks or skeletons from frames, or what is missing of them")
+    preparation.options(prepare)
+    prepare.set_defaults(command=_prepare)
+    weights = commands.add_parser("weights", help="fetch the weights that make masks and skeletons")
+    weights_cache.options(weights)
+    weights.set_defaults(command=_weights)
 
 
 def _synth_options(synth: argparse.ArgumentParser) -> None:
@@ -206,6 +214,10 @@ def _prepare(options: argparse.Namespace) -> int:
     complete, text = preparation.run(options)
     print(text)
     return 0 if complete else EXIT_BAD_INPUT
+
+
+def _weights(options: argparse.Namespace) -> None:
+    print(weights_cache.run(options))
 
 
 def _config(options: argparse.Namespace) -> None:

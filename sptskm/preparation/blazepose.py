@@ -1,0 +1,216 @@
+"""Masks and 3D skeletons by one network: BlazePose (MediaPipe's `pose_landmark_full`, Apache-2.0).
+
+The network looks at a square around one person and gives the person's outline, 39 points in three dimensions and
+whether anybody is there. Facts: Bazarevsky et al. 2020, Xu et al. 2020 (GHUM), and the graph's public model card.
+Legend: N frames, H rows, W columns of a crop, 3 = blue, green, red as OpenCV reads them; S = 256 rows and columns of
+the network's input, P = 33 landmarks, V = 14 joints of `sptskm.data.skeletons`, 4 = x, y, z, confidence.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.config import ConfigError
+from sptskm.data.skeletons import EDGES, JOINTS
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+SIZE = 256
+MARGIN = 1.25  # side of the square over the longer edge of the person's box
+PRESENT = 0.5  # the network's probability of a person, from which its output is believed
+LANDMARKS = 33  # of 39 points; the others are helpers for tracking
+MEAN_CONFIDENCE = 0.3  # of the 14 joints, below which the body is taken for invented
+LONGEST_LIMB = 0.9  # metres; of 20,000 real frames 0.01 % have a longer one
+SHORTEST_BODY, TALLEST_BODY = 1.5, 6.5  # metres, sum of the 13 bones; an adult has about 4.4
+
+# Landmarks whose mean a joint is.
+_SOURCES: dict[str, tuple[int, ...]] = {
+    "head": (7, 8),
+    "neck": (11, 12),
+    "right shoulder": (12,),
+    "right elbow": (14,),
+    "right wrist": (16,),
+    "left shoulder": (11,),
+    "left elbow": (13,),
+    "left wrist": (15,),
+    "right hip": (24,),
+    "right knee": (26,),
+    "right ankle": (28,),
+    "left hip": (23,),
+    "left knee": (25,),
+    "left ankle": (27,),
+}
+_ENDS = np.array(EDGES)
+
+
+class Raw(NamedTuple):
+    """What the network says of one square."""
+
+    landmarks: Floats
+    """(39, 5): x, y, z in pixels of the input, visibility and presence before the sigmoid."""
+    world: Floats
+    """(39, 3): metres from the middle of the hips; x right, y down, z away."""
+    presence: float
+    """Probability that a person is there."""
+    mask: Floats
+    """(S, S): logits of the person's outline."""
+    heatmaps: Floats
+    """(64, 64, 39)."""
+
+
+class Network(Protocol):
+    """Something that runs the network."""
+
+    def __call__(self, square_SS3: Bytes) -> Raw:
+        """Run the network on one square of 256 x 256, blue first."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """What was found in a crop."""
+
+    mask_HW: Bytes
+    """255 on the person, 0 elsewhere; empty where nobody was found."""
+    skeleton_V4: Floats
+    """Metres from the middle of the hips, confidence in [0, 1]; NaN throughout where nobody was found."""
+    presence: float
+
+
+class OpenCVNetwork:
+    """Run the network in OpenCV on one CPU thread."""
+
+    name = "opencv"
+
+    def __init__(self, file: Path) -> None:
+        cv2.setNumThreads(1)  # the last bits depend on it, and shards use the other cores better
+        try:
+            # OpenCV 5's default engine gives one of the five outputs; before 5 there is no choice of engine
+            engine = [cv2.dnn.ENGINE_CLASSIC] if hasattr(cv2.dnn, "ENGINE_CLASSIC") else []
+            self._net = cv2.dnn.readNetFromTFLite(str(file), *engine)
+        except cv2.error as error:
+            raise ConfigError(f"{file}: cannot be read by OpenCV {cv2.__version__} ({error.err or error})") from None
+
+    def __call__(self, square_SS3: Bytes) -> Raw:
+        """Run the network on one square of 256 x 256, blue first."""
+        self._net.setInput(np.ascontiguousarray(_network_input(square_SS3).transpose(2, 0, 1)[None]))
+        names = ("Identity", "Identity_4", "Identity_1", "Identity_2", "Identity_3")
+        found = (np.asarray(output, np.float32) for output in self._net.forward(names))
+        points, world, presence, mask, heatmaps = found
+        return _raw(points, world, presence, mask[0, 0], heatmaps[0].transpose(1, 2, 0))
+
+
+class LiteRTNetwork:
+    """Run the network in ai-edge-litert, about twice as fast as OpenCV; the last bits differ."""
+
+    name = "litert"
+
+    def __init__(self, file: Path) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        try:
+            self._interpreter = Interpreter(model_path=str(file), num_threads=1)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(f"{file}: cannot be read by ai-edge-litert ({error})") from None
+        (self._input,) = (item["index"] for item in self._interpreter.get_input_details())
+        self._outputs = {item["name"]: item["index"] for item in self._interpreter.get_output_details()}
+
+    def __call__(self, square_SS3: Bytes) -> Raw:
+        """Run the network on one square of 256 x 256, blue first."""
+        self._interpreter.set_tensor(self._input, _network_input(square_SS3)[None])
+        self._interpreter.invoke()
+        names = ("Identity", "Identity_4", "Identity_1", "Identity_2", "Identity_3")
+        points, world, presence, mask, heatmaps = (self._interpreter.get_tensor(self._outputs[name]) for name in names)
+        return _raw(points, world, presence, mask[0, ..., 0], heatmaps[0])
+
+
+def open_network(file: Path, engine: str = "opencv") -> Network:
+    """Open the network's file in `opencv` or `litert`.
+
+    Raises ConfigError for another engine, for one that is not installed and for a file that it cannot read.
+    """
+    if engine == "opencv":
+        return OpenCVNetwork(file)
+    if engine != "litert":
+        raise ConfigError(f"--engine is {engine}, wanted opencv or litert")
+    try:
+        return LiteRTNetwork(file)
+    except ImportError:
+        raise ConfigError("--engine is litert and ai-edge-litert is missing: pip install 'sptskm[fast]'") from None
+
+
+def find_person(network: Network, frame_HW3: Bytes, box: tuple[float, float, float, float] | None = None) -> Person:
+    """Find the one person in a crop (H, W, 3), or the one in `box` (left, top, right, bottom) of a larger picture.
+
+    The mask has the size of the crop, or of the box rounded to pixels. Raises ValueError for another array.
+    """
+    if frame_HW3.ndim != 3 or frame_HW3.shape[2] != 3 or frame_HW3.dtype != np.uint8:
+        raise ValueError(f"frame is {frame_HW3.dtype} {frame_HW3.shape}, wanted uint8 (height, width, 3)")
+    left, top, right, bottom = box or (0, 0, frame_HW3.shape[1], frame_HW3.shape[0])
+    matrix_23 = _square(left, top, right, bottom)
+    square_SS3 = cv2.warpAffine(frame_HW3, matrix_23, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
+    raw = network(np.asarray(square_SS3, np.uint8))
+    width, height = round(right) - round(left), round(bottom) - round(top)
+    skeleton_V4 = joints_of(raw)
+    if raw.presence < PRESENT:
+        return Person(np.zeros((height, width), np.uint8), skeleton_V4, raw.presence)
+    matrix_23[:, 2] -= matrix_23[:, :2] @ (-round(left), -round(top))  # pixels of the box instead of the frame
+    logits_HW = cv2.warpAffine(
+        raw.mask, matrix_23, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=-100.0
+    )
+    return Person(np.where(logits_HW > 0, 255, 0).astype(np.uint8), skeleton_V4, raw.presence)
+
+
+def find_persons(network: Network, frames_NHW3: Bytes) -> Iterator[Person]:
+    """Find the person in each of N crops."""
+    return (find_person(network, frame) for frame in frames_NHW3)
+
+
+def joints_of(raw: Raw) -> Floats:
+    """Give the 14 joints (V, 4) in metres with confidence sigmoid(visibility) * sigmoid(presence), of a mean the least.
+
+    NaN throughout where the network sees nobody, or a body that cannot be: joints that it does not believe itself,
+    a limb longer than LONGEST_LIMB, bones that add up to a toddler's or a giant's.
+    """
+    confidence_P = (_sigmoid(raw.landmarks[:LANDMARKS, 3:])).prod(axis=1)
+    skeleton_V4 = np.empty((len(JOINTS), 4), np.float32)
+    for joint, name in enumerate(JOINTS):
+        sources = list(_SOURCES[name])
+        skeleton_V4[joint, :3] = raw.world[sources].mean(axis=0)
+        skeleton_V4[joint, 3] = confidence_P[sources].min()
+    if raw.presence < PRESENT or not is_possible(skeleton_V4):
+        skeleton_V4[:] = np.nan
+    return skeleton_V4
+
+
+def is_possible(skeleton_V4: Floats) -> bool:
+    """Whether 14 joints in metres can be a person's and are believed by the network itself."""
+    bones_E = np.linalg.norm(skeleton_V4[_ENDS[:, 0], :3] - skeleton_V4[_ENDS[:, 1], :3], axis=1)
+    body = SHORTEST_BODY <= bones_E.sum() <= TALLEST_BODY
+    return bool(body and bones_E.max() <= LONGEST_LIMB and skeleton_V4[:, 3].mean() >= MEAN_CONFIDENCE)
+
+
+def _square(left: float, top: float, right: float, bottom: float) -> NDArray[np.float64]:
+    """The (2, 3) matrix from pixels of a picture to those of the square around a box."""
+    side = MARGIN * max(right - left, bottom - top)
+    scale = SIZE / side
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return np.array([[scale, 0.0, SIZE / 2 - scale * x], [0.0, scale, SIZE / 2 - scale * y]])
+
+
+def _network_input(square_SS3: Bytes) -> Floats:
+    return np.ascontiguousarray(square_SS3[..., ::-1]).astype(np.float32) / np.float32(255)
+
+
+def _raw(points: Floats, world: Floats, presence: Floats, mask_SS: Floats, heatmaps: Floats) -> Raw:
+    return Raw(points.reshape(39, 5), world.reshape(39, 3), float(presence.item()), mask_SS, heatmaps)
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
