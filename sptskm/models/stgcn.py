@@ -120,12 +120,13 @@ class STGCN(nn.Module):
             blocks.append(Block(*channels, partitions, stride=stride, dropout=dropout))
         self.st_gcn_networks = nn.ModuleList(blocks)
         self.edge_importance = nn.ParameterList(nn.Parameter(torch.ones_like(A_KVV)) for _ in self.st_gcn_networks)
+        self.frames_of = frames_of  # its shapes depend on values; `streams.compiled` keeps torch.compile out of it
 
     def forward(self, skeletons: Tensor, valid: Tensor | None = None) -> Tensor:
         self._check_shapes(skeletons, valid)
         frames: Sequence[Frames | None] = [None] * (1 + len(BLOCKS))
         if valid is not None:
-            frames = frames_of(valid, [stride for _, stride in BLOCKS], skeletons.device, select=self.training)
+            frames = self.frames_of(valid, [stride for _, stride in BLOCKS], skeletons.device, select=self.training)
         x = self._normalise_input(skeletons, frames[0])
         ways = zip(self.st_gcn_networks, self.edge_importance, pairwise(frames), strict=True)
         for block, importance, (before, after) in ways:
@@ -172,7 +173,6 @@ def batch_norm(bn: nn.Module, x: Tensor, frames: Frames | None) -> Tensor:
     return out.transpose(1, 2)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # it stops at what depends on values: better once than often
 def frames_of(valid_BT: Tensor, strides: Sequence[int], device: torch.device, select: bool) -> list[Frames]:
     """Frames before and after each of these strides, on `device`; with `select` also their places.
 

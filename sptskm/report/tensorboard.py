@@ -1,15 +1,14 @@
-"""The one writer of a run's TensorBoard files."""
+"""The one writer of a run's TensorBoard files.
+
+TensorBoard is imported where something is written: of the ranks of a run, only by the first.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 
 
 class Board:
@@ -20,7 +19,11 @@ class Board:
     """
 
     def __init__(self, folder: Path, first_step: int | None = 0, writes: bool = True) -> None:
-        self._writer: Any = SummaryWriter(str(folder), purge_step=first_step) if writes else None
+        self._writer: Any = None
+        if writes:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def scalars(self, values: Mapping[str, float], step: int, when: float | None = None) -> None:
         """One point per tag, of now or of a time in seconds since 1970."""
@@ -36,6 +39,8 @@ class Board:
     def encoded(self, tag: str, png: bytes, size: tuple[int, ...]) -> None:
         """An RGB picture of a size (H, W) that is a PNG already."""
         if self._writer is not None:
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
             image = Summary.Image(height=size[0], width=size[1], colorspace=3, encoded_image_string=png)
             summary = Summary(value=[Summary.Value(tag=tag, image=image)])
             self._writer._get_file_writer().add_summary(summary, 0)
@@ -54,6 +59,8 @@ class Board:
     ) -> None:
         """Points for the projector: features, a header and a line of metadata for each, square thumbnails in 0..1."""
         if self._writer is not None:
+            import torch
+
             plain = [[" ".join(cell.split()) for cell in line] for line in lines]
             images = None if thumbnails_N3EE is None else torch.from_numpy(thumbnails_N3EE)
             self._writer.add_embedding(features_ND, plain[1:], images, tag=tag, metadata_header=plain[0])
@@ -61,6 +68,8 @@ class Board:
     def hyperparameters(self, settings: Mapping[str, Any]) -> None:
         """This run's line in HParams."""
         if self._writer is not None:
+            from torch.utils.tensorboard.summary import hparams
+
             _, session, _ = hparams(_plain(settings), {})
             # without an end: a run that is ended by others, or killed, is listed all the same
             self._writer._get_file_writer().add_summary(session)
@@ -68,6 +77,8 @@ class Board:
     def experiment(self, examples: Mapping[str, Any], metrics: Sequence[str]) -> None:
         """The columns of HParams for this folder and those below: settings, and tags whose last points are results."""
         if self._writer is not None:
+            from torch.utils.tensorboard.summary import hparams
+
             experiment, _, _ = hparams(_plain(examples), dict.fromkeys(metrics, 0.0))
             self._writer._get_file_writer().add_summary(experiment)
 

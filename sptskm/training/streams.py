@@ -3,8 +3,8 @@
 Everything else in training (sampling, loop, validation, extraction) is one code for both.
 """
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from sptskm.data.tracklets import IntArray, Tracklets
 from sptskm.models import SMIN, SSIN, load_resnet, read_state_dict
 from sptskm.models.smin import SMINOutput
 from sptskm.models.ssin import SSINOutput
-from sptskm.report.figures import clip_sheet, skeleton_sheet
+from sptskm.models.stgcn import STGCN
 from sptskm.training.losses import Gather, batch_hard_triplet, identity_loss
 from sptskm.training.precision import Precision
 
@@ -44,7 +44,10 @@ class Stream(Protocol):
         """Inputs as they were cut to what the network takes, on the device."""
 
     def picture(self, inputs: Inputs) -> NDArray[np.uint8]:
-        """Prepared training clips as an RGB picture (H, W, 3)."""
+        """Draw prepared training clips as an RGB picture (H, W, 3).
+
+        matplotlib is imported here: of all ranks only one draws, and only at its first step.
+        """
 
     def loss(self, output: object, labels: Tensor, gather: Gather) -> Terms:
         """Loss terms of this rank's clips (B,), mined in the global batch."""
@@ -89,6 +92,8 @@ class SsinStream:
         return frames.to(dtype).div_(255), masks.to(dtype).div_(255)
 
     def picture(self, inputs: Inputs) -> NDArray[np.uint8]:
+        from sptskm.report.figures import clip_sheet
+
         frames, masks = (x.float().cpu().numpy() for x in inputs)
         return clip_sheet(frames, masks)
 
@@ -132,6 +137,8 @@ class SminStream:
         return (skeletons,) if bool(valid.all()) else (skeletons, valid)
 
     def picture(self, inputs: Inputs) -> NDArray[np.uint8]:
+        from sptskm.report.figures import skeleton_sheet
+
         skeletons, *valid = (x.cpu().numpy() for x in inputs)
         return skeleton_sheet(skeletons, valid[0] if valid else None)
 
@@ -146,3 +153,14 @@ def stream_of(config: Config) -> Stream:
     """The stream a configuration describes."""
     kinds: Mapping[str, type[SsinStream] | type[SminStream]] = {"ssin": SsinStream, "smin": SminStream}
     return kinds[config.stream](config.clips, config.model, config.loss)  # type: ignore[arg-type, return-value]
+
+
+def compiled(model: nn.Module) -> Callable[..., Any]:
+    """Run a network through torch.compile, except for what depends on values: one stop there rather than several.
+
+    Nothing of the compiler is imported before: that costs a second of CPU time in every process.
+    """
+    for module in model.modules():
+        if isinstance(module, STGCN):
+            module.frames_of = torch.compiler.disable(module.frames_of)
+    return torch.compile(model)

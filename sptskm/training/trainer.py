@@ -25,6 +25,7 @@ from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir, State
 from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag, stop_flag
+from sptskm.training.streams import compiled
 from sptskm.training.world import World, join
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class Trainer:
             channels_last(self.network)
         self.model = world.wrap(self.network, config.train.batch_norm)
         self.network = getattr(self.model, "module", self.model)
-        self.forward = torch.compile(self.model) if config.train.compile else self.model
+        self.forward = compiled(self.model) if config.train.compile else self.model
         self.optimizer = make_optimizer(config, self.network)
         self.scaler = self.precision.scaler()
         self.step, self.epochs_done, self.best_mAP = 0, 0, -1.0
