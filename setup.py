@@ -14,6 +14,8 @@ setup(
         "scipy>=1.11",
         "opencv-python>=4.11",
         "pyyaml>=6.0",
+        "pydantic>=2.7",
+        "pyarrow>=15.0",
         "tensorboard>=2.15",
         "matplotlib>=3.8",
         "tqdm>=4.66",

@@ -10,8 +10,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Literal
 
+from sptskm.common.reading import read_yaml
 from sptskm.config import ConfigError
-from sptskm.configfile import apply_overrides, merge, read_yaml
+from sptskm.configfile import apply_overrides, merge
 
 # until the job listens to them, these signals would end it; a shell's `trap ''` is inherited
 PYTHON = f"""sh -c 'trap "" USR1 USR2; exec "$0" "$@"' {quote(sys.executable)}"""

@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from math import remainder
 from typing import Literal
 
+from sptskm.common.errors import ConfigError as ConfigError
+
 StreamName = Literal["ssin", "smin"]
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message names the key, the value found and the value wanted."""
 
 
 @dataclass(frozen=True)

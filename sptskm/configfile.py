@@ -11,20 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from sptskm.common.reading import parsed_yaml, read_yaml
 from sptskm.config import DEFAULTS, FREE_ON_RESUME, Config, ConfigError, Final
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain values only; a key that stands twice is an error, where PyYAML forgets the first one."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
-                raise yaml.composer.ComposerError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
-            seen.add((key.tag, str(key.value)))
-        return node
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -54,36 +42,6 @@ def named(path: Path, defaults: Any, values: Mapping[str, Any]) -> Any:
         return merge(defaults, values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises FileNotFoundError, or ConfigError naming the file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        content = _parsed(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not UTF-8 text, wanted YAML") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML ({error})") from None
-    if content is not None and not isinstance(content, dict):
-        raise ConfigError(f"{path}: wanted `key: value` lines, found a {type(content).__name__}")
-    return content or {}
-
-
-def _parsed(text: str) -> Any:
-    """The value of a YAML text. Raises YAMLError with a message of one line."""
-    try:
-        return _Loader(text).get_single_data()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        told = [error.context, error.problem, f"line {mark.line + 1}" if mark else None]
-        raise yaml.YAMLError(", ".join(words for words in told if words)) from None
-    except RecursionError:
-        raise yaml.YAMLError("nested too deeply") from None
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError) as error:
-        # of a character that is none, a date that is none, or a value that is not what its tag says
-        raise yaml.YAMLError(str(error).splitlines()[0]) from None
 
 
 def apply_overrides(config: Any, overrides: Sequence[str]) -> Any:
@@ -134,7 +92,7 @@ def _put(nested: dict[str, Any], dotted: str, value: Any) -> None:
 
 def _yaml_value(override: str, text: str) -> Any:
     try:
-        return _parsed(text)
+        return parsed_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"override {override!r}: the value is not valid YAML ({error})") from None
 

@@ -1,5 +1,5 @@
-"""The one exception of the data room."""
+"""Re-export the error of the data room."""
 
+from sptskm.common.errors import DataError
 
-class DataError(ValueError):
-    """Data that cannot be used; the message is one sentence with the path, what was found and what was wanted."""
+__all__ = ["DataError"]

@@ -28,9 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sptskm.data.errors import DataError
+from sptskm.common.errors import DataError
+from sptskm.common.tables import FORMS
 from sptskm.data.files import SKELETON_SHAPE
-from sptskm.data.forms import FORMS, IMAGES, read_lines, write_lines
+from sptskm.data.forms import IMAGES, read_lines, write_lines
 from sptskm.data.tracklets import DISTRACTOR_PID, ENDINGS, JUNK_PID, Modality, Tracklets
 
 SPLITS = ("train", "query", "gallery", "distractor", "junk")

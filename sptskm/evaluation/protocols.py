@@ -15,8 +15,9 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.reading import read_yaml
 from sptskm.config import ConfigError
-from sptskm.configfile import named, read_yaml
+from sptskm.configfile import named
 from sptskm.data.tracklets import JUNK_PID
 
 Integers = NDArray[np.integer[Any]]

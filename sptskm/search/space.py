@@ -22,8 +22,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sptskm.common.reading import read_yaml
 from sptskm.config import DEFAULTS, Config, ConfigError
-from sptskm.configfile import flat, merge, named, nest, read_yaml, to_dict
+from sptskm.configfile import flat, merge, named, nest, to_dict
 
 Settings = dict[str, Any]
 """Values by the dotted names of configuration keys."""

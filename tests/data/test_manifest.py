@@ -157,7 +157,7 @@ def test_what_is_wrong_is_one_sentence_with_the_line(
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("{", "line 3 is not JSON"),
+        ("{", "line 3: column 2 is not JSON"),
         ("[1]", r"line 3 is \[1\], wanted an object"),
         ({"colour": "red"}, "line 3 has the column 'colour'"),
         ({"pid": True}, "line 3: pid is True, wanted text or a number"),
@@ -186,7 +186,7 @@ def test_files_that_are_no_manifest_are_refused(tmp_path: Path) -> None:
     other = tmp_path / "m.xlsx"
     other.write_bytes(b"PK")
     for act in (lambda: read_entries(other), lambda: write_entries(other, ENTRIES)):
-        with pytest.raises(DataError, match=r"m\.xlsx: ends in \.xlsx, wanted \.csv, \.jsonl, \.parquet"):
+        with pytest.raises(DataError, match=r"m\.xlsx: ends in \.xlsx, wanted \.csv, \.tsv, \.jsonl"):
             act()
     for name in ("m.csv", "m.jsonl"):
         (tmp_path / name).write_bytes(f"{HEADER}\nJ\xfcrgen".encode("latin-1"))
