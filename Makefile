@@ -1,10 +1,10 @@
 # Two commands do everything on a bare machine with Python 3.10+ and make:
 #   make demo   environment, generated data set, both streams, fused evaluation, TensorBoard files
-#   make test   environment, all tests
+#   make test   environment, the quick tests (make test-all: all of them)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 
 # Rebuilt only when the package metadata or the pinned versions change.
 .venv/ready: setup.py constraints.txt pyproject.toml
@@ -20,7 +20,10 @@ demo: .venv/ready data/walkers
 	$(BIN)/python launch/local.py --stream both --config configs/demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
+
+test-all: .venv/ready
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 lint: .venv/ready
 	$(BIN)/ruff check .

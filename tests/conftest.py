@@ -1,5 +1,6 @@
 """What every room's tests may ask for."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,27 @@ import torch
 from _pytest.terminal import TerminalReporter
 
 from sptskm.synthetic import TINY, write_dataset
+
+CLUSTER = Path(__file__).parent / "cluster"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many workers as cores, and one more where tests on clusters run, which mostly wait."""
+    return len(os.sched_getaffinity(0)) + ("not slow" not in config.option.markexpr)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on clusters are slow and come first, all by one worker; another file's tests stay with one worker, too.
+
+    So the fixtures of a file are made once.
+    """
+    for item in items:
+        if on_cluster := CLUSTER in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+        item.add_marker(pytest.mark.xdist_group("cluster" if on_cluster else item.path.stem))
+    items.sort(key=lambda item: CLUSTER not in item.path.parents)
 
 
 def pytest_configure() -> None:

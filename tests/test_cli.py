@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import yaml
-from launching import ROOT
+from helpers.launching import ROOT
 
 from sptskm import cli
 from sptskm.cli import main

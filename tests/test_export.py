@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import small_config
+from helpers.small import small_config
 
 from sptskm.cli import main
 from sptskm.config import ConfigError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from small import small_config, training_part
+from helpers.small import small_config, training_part
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sptskm.config import ConfigError, Final

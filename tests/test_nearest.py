@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from small import small_config
+from helpers.small import small_config
 
 from sptskm.cli import main
 from sptskm.config import ConfigError

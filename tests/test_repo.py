@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from launching import ROOT
+from helpers.launching import ROOT
 
 from launch.cluster import Cluster, load_cluster
 from sptskm.config import DEFAULTS, Final

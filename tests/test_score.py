@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import on_ranks
+from helpers.small import on_ranks
 
 from sptskm.cli import main
 from sptskm.config import ConfigError, Final

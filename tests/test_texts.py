@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from launching import ROOT
+from helpers.launching import ROOT
 
 from launch import local, slurm, tune
 from launch.cluster import load_cluster
@@ -48,7 +48,7 @@ def understood(words: list[str]) -> bool:
         if "overrides" in chosen and "file" in chosen:
             load(ROOT / chosen.file, chosen.overrides)
     elif words[:1] == ["make"]:
-        targets = set(re.findall(r"^([a-z]\w*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+        targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         assert {word for word in words[1:] if "=" not in word} <= targets
     elif words[0].endswith("python") and words[1].startswith("launch/"):
         launched(words[1], words[2:])

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launching import write_configs
-from nodes import CLUSTER, Slurm, bring_up
-from runs import options
+from helpers.launching import write_configs
+from helpers.nodes import CLUSTER, Slurm, bring_up
+from helpers.runs import options
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launching import ROOT, processes_naming
-from nodes import Slurm
+from helpers.launching import ROOT, processes_naming
+from helpers.nodes import Slurm
 
 PYTHON = "/usr/bin/python3"  # one that every user may run
 

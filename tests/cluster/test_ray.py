@@ -13,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from launching import end, processes_with, start, write_configs
-from nodes import Slurm
-from runs import assert_same_end, until, until_training
-from small import on_ranks, small_config
+from helpers.launching import end, processes_with, start, write_configs
+from helpers.nodes import Slurm
+from helpers.runs import assert_same_end, until, until_training
+from helpers.small import on_ranks, small_config
 
 from sptskm.search import read_trials
 from sptskm.training.trainer import train

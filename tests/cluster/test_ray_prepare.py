@@ -4,9 +4,9 @@ import os
 import signal
 from pathlib import Path
 
-from launching import end, processes, start
-from networks import contents, frames_only, write_posehg3d
-from runs import until
+from helpers.launching import end, processes, start
+from helpers.networks import contents, frames_only, write_posehg3d
+from helpers.runs import until
 
 from sptskm import cli
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from launching import end, processes_naming, start, write_configs
-from runs import until
+from helpers.launching import end, processes_naming, start, write_configs
+from helpers.runs import until
 
 from sptskm.search import Trial, read_trials
 

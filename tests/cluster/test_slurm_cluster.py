@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import ROOT, launch, processes_naming, write_configs
-from nodes import CLUSTER, Slurm, ids
-from runs import assert_same_end, end_of, options, until, until_training
+from helpers.launching import ROOT, launch, processes_naming, write_configs
+from helpers.nodes import CLUSTER, Slurm, ids
+from helpers.runs import assert_same_end, end_of, options, until, until_training
 
 from sptskm.training.allocation import port
 

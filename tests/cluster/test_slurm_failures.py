@@ -5,8 +5,8 @@ import os
 import signal
 from pathlib import Path
 
-from nodes import CLUSTER, Slurm
-from runs import assert_same_end, ended, options, rank_of, until, until_training
+from helpers.nodes import CLUSTER, Slurm
+from helpers.runs import assert_same_end, ended, options, rank_of, until, until_training
 
 from sptskm.data import read_dataset
 from sptskm.data.packs.writing import pack

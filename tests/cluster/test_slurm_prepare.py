@@ -4,10 +4,10 @@ import os
 import signal
 from pathlib import Path
 
-from launching import launch, processes
-from networks import contents, frames_only, write_posehg3d
-from nodes import Slurm, ids
-from runs import until
+from helpers.launching import launch, processes
+from helpers.networks import contents, frames_only, write_posehg3d
+from helpers.nodes import Slurm, ids
+from helpers.runs import until
 
 from sptskm import cli
 from sptskm.data import read_mars

@@ -6,10 +6,10 @@ import signal
 from pathlib import Path
 
 import yaml
-from launching import launch, submitted_rank, write_configs
-from nodes import Slurm, ids
-from runs import until
-from small import training_part
+from helpers.launching import launch, submitted_rank, write_configs
+from helpers.nodes import Slurm, ids
+from helpers.runs import until
+from helpers.small import training_part
 
 from sptskm.search import read_trials
 

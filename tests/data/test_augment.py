@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.oracles import needs_shared, oracle
 from numpy.typing import NDArray
-from oracles import needs_shared, oracle
 
 from sptskm.data.augment import PLAIN, View, draw_view, enlarged_size, show, show_together
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from handmade import TEST, TRAIN, write_files, write_tables
+from helpers.handmade import TEST, TRAIN, write_files, write_tables
 
 from sptskm.data import DataError, read_dataset, read_mars
 from sptskm.data.check import KEPT, Report, check

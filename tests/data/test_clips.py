@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from handmade import Walk, write_files, write_tables
+from helpers.handmade import Walk, write_files, write_tables
 from torch.utils.data import DataLoader
 
 from sptskm.config import SsinClips

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from handmade import QUERY, TEST, TRAIN, Walk, write_files, write_tables
+from helpers.handmade import QUERY, TEST, TRAIN, Walk, write_files, write_tables
 
 from sptskm.cli import main
 from sptskm.config import ConfigError

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from handmade import TEST, TRAIN, Walk, write_tables
-from oracles import SHARED, needs_shared
+from helpers.handmade import TEST, TRAIN, Walk, write_tables
+from helpers.oracles import SHARED, needs_shared
 
 from sptskm.data import DataError, Tracklets, hold_out, read_mars
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import write_files, write_frame_of, write_tables
+from helpers.handmade import write_files, write_frame_of, write_tables
 
 from sptskm.cli import main
 from sptskm.data import DataError, Tracklets, read_dataset, read_mars

@@ -7,8 +7,8 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from helpers.oracles import needs_shared, oracle
 from numpy.typing import NDArray
-from oracles import needs_shared, oracle
 from torch import Tensor
 
 from sptskm.config import Sampling, SminClips

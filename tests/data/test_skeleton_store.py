@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from handmade import write_files, write_tables
+from helpers.handmade import write_files, write_tables
 
 from sptskm.config import SminClips
 from sptskm.data import DataError, Tracklets, read_mars

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
+from helpers.oracles import SHARED
 from numpy.typing import NDArray
 
 from sptskm.data.skeletons import EDGE_TOTAL, EDGES, JOINTS, normalise
@@ -15,7 +13,6 @@ from sptskm.data.skeletons import EDGE_TOTAL, EDGES, JOINTS, normalise
 FROM_MPII = (9, 8, 12, 11, 10, 13, 14, 15, 2, 1, 0, 3, 4, 5)
 
 Floats = NDArray[np.float64]
-SHARED = Path(os.environ.get("SPTSKM_SHARED", Path(__file__).parents[3] / "shared"))
 
 
 def _walk(seed: int = 0, frames: int = 9) -> Floats:

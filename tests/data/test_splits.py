@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import Walk, write_tables
+from helpers.handmade import Walk, write_tables
 
 from sptskm.data import DataError, Tracklets, hold_out, read_mars
 from sptskm.data.manifest import Entry

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import write_files
+from helpers.handmade import write_files
 
 from sptskm.data import DataError, Tracklets, read_dataset
 from sptskm.data.packs import staging

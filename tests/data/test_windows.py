@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from oracles import SHARED, needs_shared
+from helpers.oracles import SHARED, needs_shared
 
 from sptskm.data.windows import chosen_clips, covering_clips, dense_clips, random_window
 

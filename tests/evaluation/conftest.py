@@ -1,18 +1,14 @@
 """Slow, independent evaluation in plain Python, and the labels of MARS where they are at hand."""
 
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.oracles import SHARED
 from scipy.io import loadmat
 
 from sptskm.evaluation import Rows, Scores
-
-SHARED = Path(os.environ.get("SPTSKM_SHARED", Path(__file__).parents[3] / "shared"))
-
 
 # Whether the query's own camera is left out, and whether AP is the official trapezoid. CCVID: test_clothes.py.
 RULES = {

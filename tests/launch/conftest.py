@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from launching import write_configs
+from helpers.launching import write_configs
 
 
 @pytest.fixture

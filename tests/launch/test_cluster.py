@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import submitit
-from launching import ROOT
+from helpers.launching import ROOT
 
 from launch.cluster import Cluster, construction, load_cluster, parameters
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from launching import broken_walkers, end, launch, processes_naming, start, write_configs
+from helpers.launching import broken_walkers, end, launch, processes_naming, start, write_configs
 
 from launch import local
 from launch.local import share_gpus, visible_gpus

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import write_configs
+from helpers.launching import write_configs
 
 from launch.plan import make_plan, parser
 from sptskm.search import Draw, Recorder, Search, Trial, folder_of

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launching import ROOT
+from helpers.launching import ROOT
 
 from launch import local, slurm
 from launch.jobs import FinalJob, TrainJob, final_job

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from networks import frames_only
+from helpers.networks import frames_only
 
 from launch import prepare_jobs, preparing, shards
 from launch.cluster import Cluster

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from launching import ROOT, launch, processes_naming
+from helpers.launching import ROOT, launch, processes_naming
 
 from launch import jobs, slurm
 from launch.cluster import load_cluster

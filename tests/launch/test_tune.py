@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import broken_walkers, end, launch, processes_with, start, write_configs
-from small import free_port, small_config
+from helpers.launching import broken_walkers, end, launch, processes_with, start, write_configs
+from helpers.small import free_port, small_config
 
 from launch import tune
 from sptskm.training.trainer import train

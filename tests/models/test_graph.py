@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from oracles import needs_shared, oracle
+from helpers.oracles import needs_shared, oracle
 
 from sptskm.data.skeletons import EDGES
 from sptskm.models.graph import CENTRE, NUM_JOINTS, adjacency

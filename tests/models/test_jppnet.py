@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.oracles import SHARED, jppnet_by_rule, needs_shared, oracle, tf_weights_by_rule
+from helpers.tf_writer import data_file, write_checkpoint
 from numpy.typing import NDArray
-from oracles import SHARED, jppnet_by_rule, needs_shared, oracle, tf_weights_by_rule
-from tf_writer import data_file, write_checkpoint
 from torch import Tensor
 
 from sptskm.models import JPPNet, load_jppnet

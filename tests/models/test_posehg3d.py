@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from oracles import SHARED, fill, needs_shared, oracle, weights_by_rule
+from helpers.oracles import SHARED, fill, needs_shared, oracle, weights_by_rule
 from torch import Tensor
 
 from sptskm.models import PoseHG3D, PoseMaps, load_posehg3d

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from oracles import GAINS, SHARED, fill, needs_shared, oracle, weights_by_rule
+from helpers.oracles import GAINS, SHARED, fill, needs_shared, oracle, weights_by_rule
 from torch import Tensor, nn
 
 from sptskm.models import SMIN

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.oracles import SHARED, needs_shared
+from helpers.tf_writer import CODES, data_file, entry, header, index_file, message, write_checkpoint, write_index
 from numpy.typing import NDArray
-from oracles import SHARED, needs_shared
-from tf_writer import CODES, data_file, entry, header, index_file, message, write_checkpoint, write_index
 
 from sptskm.models.crc32c import crc32c, masked
 from sptskm.models.tf_checkpoint import find_prefix, open_checkpoint

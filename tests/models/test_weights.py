@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracles import GAINS, weights_by_rule
+from helpers.oracles import GAINS, weights_by_rule
 from torch import Tensor
 
 from sptskm.models import SMIN, SSIN, load_published, load_resnet, read_state_dict

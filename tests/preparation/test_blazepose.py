@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from blazepose_weights import blazepose_file
+from helpers.blazepose_weights import blazepose_file
 
 from sptskm.config import ConfigError
 from sptskm.data import read_dataset

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
+from helpers.oracles import needs_shared, oracle
 from numpy.typing import NDArray
-from oracles import needs_shared, oracle
 
 from sptskm.data import DataError
 from sptskm.data.files import read_mask, read_skeleton

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from networks import frames_only
+from helpers.networks import frames_only
 
 from sptskm import cli
 from sptskm.data import read_mars

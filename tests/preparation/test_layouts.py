@@ -4,8 +4,8 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from helpers.oracles import needs_shared, oracle
 from numpy.typing import NDArray
-from oracles import needs_shared, oracle
 
 from sptskm.data.skeletons import JOINTS, normalise
 from sptskm.preparation.layouts import LAYOUTS, Channels, Layout, to_joints

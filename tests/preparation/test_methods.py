@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import frames_only, write_jppnet, write_posehg3d
+from helpers.networks import frames_only, write_jppnet, write_posehg3d
 
 from sptskm import cli
 from sptskm.config import ConfigError

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from helpers.oracles import jppnet_by_rule, needs_shared, oracle
 from numpy.typing import NDArray
-from oracles import jppnet_by_rule, needs_shared, oracle
 from torch import Tensor
 
 from sptskm.models import JPPNet

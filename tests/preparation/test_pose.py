@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.oracles import fill, needs_shared, oracle
 from numpy.typing import NDArray
-from oracles import fill, needs_shared, oracle
 from torch import Tensor
 
 from sptskm.data.skeletons import EDGE_TOTAL, EDGES, JOINTS, normalise

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from networks import write_posehg3d
+from helpers.networks import write_posehg3d
 
 from sptskm.cli import main
 from sptskm.data import read_dataset

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from blazepose_weights import blazepose_file
+from helpers.blazepose_weights import blazepose_file
 
 from sptskm import cli
 from sptskm.config import ConfigError

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import contents, frames_only, write_jppnet, write_posehg3d
-from small import on_ranks, small_config
+from helpers.networks import contents, frames_only, write_jppnet, write_posehg3d
+from helpers.small import on_ranks, small_config
 
 from sptskm import cli
 from sptskm.config import ConfigError, Final

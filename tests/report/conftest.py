@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small import small_config
+from helpers.small import small_config
 
 from sptskm.config import Final
 from sptskm.data import Tracklets, read_mars

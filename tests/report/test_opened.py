@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from serving import tensorboard
+from helpers.serving import tensorboard
 
 from sptskm.report.figures import STREAMS
 from sptskm.report.page import REPORT

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import tensorboard
+from helpers.serving import tensorboard
 
 from sptskm.report.search import METRIC, begin_page, write_page
 from sptskm.report.tensorboard import Board

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import ROOT
+from helpers.launching import ROOT
 
 from sptskm.config import DEFAULTS, ConfigError
 from sptskm.configfile import nest

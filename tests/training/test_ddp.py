@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import on_ranks, small_config
+from helpers.small import on_ranks, small_config
 
 from sptskm.config import Config
 from sptskm.configfile import apply_overrides

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import free_port, on_ranks
+from helpers.small import free_port, on_ranks
 
 from sptskm.config import ConfigError
 from sptskm.training import devices, world

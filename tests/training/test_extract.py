@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import small_config
+from helpers.small import small_config
 
 from sptskm.data.clips import PIECE, AllClips, Piece
 from sptskm.data.files import DataError

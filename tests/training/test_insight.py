@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import small_config
+from helpers.small import small_config
 from torch import nn
 
 from sptskm.data.skeletons import JOINTS

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import small_config
+from helpers.small import small_config
 
 from sptskm.cli import main
 from sptskm.config import Final

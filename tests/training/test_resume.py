@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import small_config
+from helpers.small import small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sptskm.config import Config, ConfigError

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from small import on_ranks
+from helpers.small import on_ranks
 
 from sptskm.evaluation import Rows, Scores, evaluate_features
 from sptskm.evaluation.distances import SquaredDistances

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import free_port, on_ranks, small_config
+from helpers.small import free_port, on_ranks, small_config
 
 from sptskm.config import Config
 from sptskm.configfile import to_yaml

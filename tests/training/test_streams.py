@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import small_config
+from helpers.small import small_config
 
 from sptskm.config import Config
 from sptskm.data.skeleton_clips import SkeletonSource

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small import small_config
+from helpers.small import small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sptskm.config import Config, ConfigError

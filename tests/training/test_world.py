@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from small import free_port, on_ranks, small_config
+from helpers.small import free_port, on_ranks, small_config
 from torch import nn
 
 from sptskm.config import ConfigError

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from small import small_config
-
+from helpers.small import small_config
 from sptskm.configfile import to_yaml
 from sptskm.data import read_mars
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEADLINE = 240  # seconds; only a hanging launcher meets it
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sptskm.models.jppnet import JPPNet, tf_names
 
-SHARED = Path(os.environ.get("SPTSKM_SHARED", Path(__file__).parents[2] / "shared"))
+SHARED = Path(os.environ.get("SPTSKM_SHARED", Path(__file__).parents[3] / "shared"))
 
 needs_shared = pytest.mark.skipif(
     not (SHARED / "oracles").is_dir(), reason=f"the original code's numbers are not at {SHARED}"

@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-import tf_writer
 import torch
 
+from helpers import tf_writer
 from sptskm.models import JPPNet, PoseHG3D
 from sptskm.models.jppnet import tf_names
 

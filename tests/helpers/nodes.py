@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launching import ROOT, launch
+
+from helpers.launching import ROOT, launch
 
 DEADLINE = 150  # seconds that any job here may take on two busy cores
 CLUSTER = "nodes: 2\ngpus_per_node: 0\ncpus_per_task: 1\nmem_gb: 1\nminutes: 60\nwarn_seconds: 30\npartition: main\n"

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from launching import submitted_rank
+
+from helpers.launching import submitted_rank
 
 EPOCHS = 12
 PATIENCE = 90  # seconds for something to happen on two busy cores

@@ -1,0 +1,1 @@
+"""What tests of several rooms share: small data, networks and runs, programs as users start them."""
