@@ -35,6 +35,10 @@ def options(commands: Any) -> None:
     search.add_argument("--query", required=True, help="a tracklet of the gallery, or a .npz file of features")
     search.add_argument("--query-smin", type=Path, metavar="FEATURES.npz", help="beside a file as --query")
     search.add_argument("--fusion", type=Path, metavar="RESULTS", help="of `evaluate`: fuse as it did")
+    search.add_argument(
+        "--weight", type=float, metavar="SMIN", help="fuse by this share of SMIN instead, 0 to 1, fitted on the gallery"
+    )
+    search.add_argument("--other-cameras", action="store_true", help="leave out the query's own camera")
     search.add_argument("--top", type=int, default=10)
     search.add_argument("--index", action="store_true", help="approximate, by an index that is kept beside the gallery")
     search.add_argument("--data", type=Path, help="the gallery's data set, for names and the picture")
@@ -86,7 +90,7 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    from sptskm.nearest import Pair, index_beside, read_pair, search
+    from sptskm.nearest import Pair, fit_fused, index_beside, read_pair, search
     from sptskm.report.found import check_picture, write_picture
     from sptskm.report.fused import read_fused
 
@@ -94,13 +98,15 @@ def _search(options: argparse.Namespace) -> None:
     gallery = read_pair(options.gallery, options.gallery_smin)
     query = read_pair(Path(options.query), options.query_smin) if options.query.endswith(".npz") else options.query
     fused = None if options.fusion is None else read_fused(options.fusion)
+    if options.weight is not None:
+        fused = fit_fused(gallery, options.weight)
     names = None if options.data is None else read_dataset(options.data, labelled=False)
     query_names = names if options.query_data is None else read_dataset(options.query_data, labelled=False)
     if options.out is not None and names is not None and query_names is not None:
         asked = query.first if isinstance(query, Pair) else gallery.first
         check_picture(options.out, (names, gallery.first), (query_names, asked))
     index = index_beside(options.gallery, options.gallery_smin, fused) if options.index else None
-    found = search(gallery, query, options.top, fused, index)
+    found = search(gallery, query, options.top, fused, index, other_cameras=options.other_cameras)
     print(found.text(names))
     if options.out is not None and names is not None:
         write_picture(options.out, found.picture(names, query_names))
@@ -108,6 +114,8 @@ def _search(options: argparse.Namespace) -> None:
 
 def _check_search(options: argparse.Namespace) -> None:
     """What can be said before a file is opened."""
+    if options.weight is not None and options.fusion is not None:
+        raise ConfigError("--weight and --fusion were given, wanted one of them: both say how the streams are fused")
     if options.out is not None and options.data is None:
         raise ConfigError("a picture was asked for by --out, wanted the data set by --data as well")
     if options.query_data is not None and options.out is None:

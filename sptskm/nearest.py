@@ -15,11 +15,12 @@ from typing import Any
 from zipfile import ZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sptskm.atomic import hindrance, partial_of
 from sptskm.config import ConfigError
 from sptskm.data import DataError
-from sptskm.evaluation import Features, FusedDistance, align
+from sptskm.evaluation import Features, FusedDistance, StreamDistances, align, squared_distances
 from sptskm.evaluation.feature_files import Labelled, read_features
 from sptskm.evaluation.neighbours import ALONE, GALLERY_BLOCK, Compared, Ints, Nearest, best_of, candidates_of, exact
 from sptskm.report.found import Found
@@ -29,6 +30,7 @@ SPARE = 8  # candidates beyond those asked for, as float32 orders neighbours as 
 RECALL_SAMPLE = 64
 WANTED_RECALL = 0.98
 POINTS_PER_CELL = 64
+FITTED_ON = 512  # tracklets of the gallery whose distances tell how far the two streams spread
 
 
 class Index:
@@ -166,30 +168,69 @@ def read_pair(first: Path, smin: Path | None = None) -> Pair:
     return Pair(read_features(first), None if smin is None else read_features(smin))
 
 
-def search(
-    gallery: Pair, query: str | Pair, count: int = 10, fused: Fused | None = None, index: Path | None = None
+def fit_fused(gallery: Pair, weight: float) -> Fused:
+    """Fuse both streams by a weight of SMIN that the user gives; z-scores of the gallery's own distances, no labels.
+
+    Raises ConfigError for a weight outside 0 to 1 or one stream alone, and DataError where too few of the gallery's
+    tracklets have both inputs.
+    """
+    if not 0 <= weight <= 1:
+        raise ConfigError(f"--weight is {weight}, wanted 0 (SSIN alone) to 1 (SMIN alone)")
+    if gallery.smin is None:
+        raise ConfigError("--weight was given with one stream, wanted the features of SMIN by --gallery-smin as well")
+    first, second = gallery.first.features, align(gallery.first.features, gallery.smin.features)
+    both = _drawn(np.flatnonzero(first.valid_N & second.valid_N), FITTED_ON)
+    if len(both) < 4:
+        raise DataError(f"{len(both)} tracklets of the gallery have both inputs, wanted at least 4 to fit --weight on")
+    halves = both[::2], both[1::2]  # no tracklet is compared with itself
+    ssin_QG, smin_QG = (squared_distances(*(side.features_ND[half] for half in halves)) for side in (first, second))
+    known_Q, known_G = (np.ones(len(half), np.bool_) for half in halves)
+    try:
+        streams = StreamDistances(ssin_QG, smin_QG, known_Q, known_G)
+        distance = FusedDistance.fitted(streams, weight, "zscore")
+    except ValueError as error:
+        raise DataError(f"--weight cannot be fitted on the gallery: {error}") from None
+    return Fused(weight, "zscore", distance, {side.features.stream: side.network for side in gallery.sides})
+
+
+def search(  # what is searched, for what, and how
+    gallery: Pair,
+    query: str | Pair,
+    count: int = 10,
+    fused: Fused | None = None,
+    index: Path | None = None,
+    *,
+    other_cameras: bool = False,
 ) -> Found:
     """The nearest tracklets of the gallery to a tracklet of it, by key, or to those of other features.
 
     Tracklets without input are neither found nor looked for, and the tracklet itself is not found. Two streams are
     compared as `fused` says, tracklets without a skeleton by SSIN alone. With `index` an approximate index is read
-    there, or built and written.
+    there, or built and written. With `other_cameras` none of the query's own camera is found.
     Raises ConfigError and DataError.
     """
     if count < 1:
         raise ConfigError(f"--top is {count}, wanted at least 1")
+    if other_cameras and index is not None:
+        raise ConfigError("--other-cameras with --index, wanted one of them: an index does not know cameras")
     gallery.check(fused)
     if not gallery.first.features.valid_N.any():
         raise DataError("no tracklet of the gallery has any input, wanted some")
     queries = _one(gallery, query) if isinstance(query, str) else query
     _check(gallery, queries)
+    if other_cameras:
+        _check_cameras(gallery.first, queries.first)
     distance = ALONE if fused is None else fused.distance
     rows_G, rows_Q = (np.flatnonzero(side.first.features.valid_N) for side in (gallery, queries))
     searched, asked = gallery.compared(fused).rows(rows_G), queries.compared(fused).rows(rows_Q)
     opened = None if index is None else _open(index, searched, distance)
     begin = time.perf_counter()
     wanted = min(count + isinstance(query, str), len(searched))
-    nearest = exact(asked, searched, wanted, distance) if opened is None else opened.nearest(asked, wanted)
+    if other_cameras:
+        camids_Q, camids_G = (s.first.labels.camids[r] for s, r in ((queries, rows_Q), (gallery, rows_G)))
+        nearest = _elsewhere((asked, camids_Q), (searched, camids_G), wanted, distance)
+    else:
+        nearest = exact(asked, searched, wanted, distance) if opened is None else opened.nearest(asked, wanted)
     spent = (time.perf_counter() - begin) / max(1, len(asked))
     remark = f"gallery of {len(searched)} tracklets, {1000 * spent:.1f} ms a query, {_how(opened, count)}"
     if without := int((~asked.valid_N).sum()):
@@ -199,6 +240,29 @@ def search(
     found = Nearest(np.where(nearest.rows_QK < 0, -1, rows_G[nearest.rows_QK]), nearest.distances_QK)
     found = _without_itself(found, gallery, query, count)
     return Found(gallery.first, _rows(queries.first, rows_Q).features, found.rows_QK, found.distances_QK, remark)
+
+
+def _elsewhere(
+    queries: tuple[Compared, NDArray[Any]], searched: tuple[Compared, NDArray[Any]], count: int, distance: FusedDistance
+) -> Nearest:
+    """Like `exact`, among the gallery rows of other cameras; each side comes with the camera of every row."""
+    (query, camids_Q), (gallery, camids_G) = queries, searched
+    found = Nearest(np.full((len(query), count), -1), np.full((len(query), count), np.inf))
+    for camid in np.unique(camids_Q):
+        asked, rows = np.flatnonzero(camids_Q == camid), np.flatnonzero(camids_G != camid)
+        if len(rows):
+            near = exact(query.rows(asked), gallery.rows(rows), count, distance)
+            found.rows_QK[asked] = np.where(near.rows_QK < 0, -1, rows[near.rows_QK])
+            found.distances_QK[asked] = near.distances_QK
+    return found
+
+
+def _check_cameras(gallery: Labelled, query: Labelled) -> None:
+    """Raise DataError where cameras of query and gallery are numbers of two data sets, or one camera is all."""
+    if gallery.features.fingerprint != query.features.fingerprint:
+        raise DataError("query and gallery are of two data sets, whose cameras are not the same; leave --other-cameras")
+    if len(np.unique(gallery.labels.camids)) < 2:
+        raise DataError("the gallery has one camera, wanted several, or a search without --other-cameras")
 
 
 def _how(index: Index | None, count: int) -> str:

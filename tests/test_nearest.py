@@ -18,7 +18,7 @@ from sptskm.evaluation import Features, FusedDistance, Rows, StreamDistances, al
 from sptskm.evaluation.feature_files import Labelled, read_features, write_features
 from sptskm.evaluation.neighbours import Compared, exact
 from sptskm.extraction import load_network
-from sptskm.nearest import Index, Pair, index_beside, search
+from sptskm.nearest import Index, Pair, fit_fused, index_beside, search
 from sptskm.report import found as found_module
 from sptskm.report.fused import Fused, read_fused
 from sptskm.training.trainer import train
@@ -392,3 +392,50 @@ def test_the_command_says_what_it_lacks(final, tmp_path, capsys):
     ):
         assert main(["search", *words, "--query", "x"]) == 2
         assert told in capsys.readouterr().err
+
+
+def seen_by(pair: Pair, cameras: int) -> Pair:
+    """The same tracklets, taken by cameras in turn."""
+    camids = np.arange(len(pair.first.features)) % cameras
+    relabelled = [replace(side, labels=replace(side.labels, camids=camids)) for side in pair.sides]
+    return Pair(*relabelled)
+
+
+def test_other_cameras_leaves_out_the_query_s_own():
+    gallery = seen_by(pair(60), cameras=3)
+    everywhere = search(gallery, "t7", 59, FUSED)
+    elsewhere = search(gallery, "t7", 59, FUSED, other_cameras=True)
+    expected = [row for row in everywhere.rows_QK[0].tolist() if row >= 0 and row % 3 != 7 % 3]
+    assert [row for row in elsewhere.rows_QK[0].tolist() if row >= 0] == expected
+    several = search(gallery, gallery, 5, FUSED, other_cameras=True)
+    assert (several.rows_QK % 3 != np.arange(60)[:, None] % 3).all()
+
+
+def test_other_cameras_wants_cameras_that_can_be_told_apart(tmp_path):
+    one, gallery = pair(20), seen_by(pair(20), cameras=2)
+    with pytest.raises(DataError, match="the gallery has one camera"):
+        search(one, "t7", 3, FUSED, other_cameras=True)
+    strangers = [replace(side, features=replace(side.features, fingerprint="other")) for side in gallery.sides]
+    with pytest.raises(DataError, match="query and gallery are of two data sets"):
+        search(gallery, Pair(*strangers), 3, FUSED, other_cameras=True)
+    with pytest.raises(ConfigError, match="--other-cameras with --index"):
+        search(gallery, "t7", 3, FUSED, tmp_path / "g.index", other_cameras=True)
+
+
+def test_a_weight_of_one_s_own_fuses_z_scores_of_the_gallery():
+    gallery = pair(400)
+    alone = search(Pair(gallery.first), "t8", 5)
+    assert search(gallery, "t8", 5, fit_fused(gallery, 0.0)).rows_QK.tolist() == alone.rows_QK.tolist()
+    fused = fit_fused(gallery, 0.5)
+    everything = streams(gallery, gallery, fused)
+    spread = [everything.where_valid(matrix).std() for matrix in (everything.ssin_QG, everything.smin_QG)]
+    np.testing.assert_allclose([fused.distance.ssin, fused.distance.smin], 0.5 / np.array(spread), rtol=0.05)
+
+
+def test_a_weight_is_refused_outside_0_to_1_with_one_stream_and_with_too_few_tracklets():
+    with pytest.raises(ConfigError, match=r"--weight is 1\.5, wanted 0"):
+        fit_fused(pair(40), 1.5)
+    with pytest.raises(ConfigError, match="wanted the features of SMIN by --gallery-smin"):
+        fit_fused(Pair(pair(40).first), 0.5)
+    with pytest.raises(DataError, match="3 tracklets of the gallery have both inputs"):
+        fit_fused(pair(3, every=1000), 0.5)

@@ -89,9 +89,10 @@ def test_a_picture_of_nobody_has_no_skeleton_and_an_empty_mask(network: Network)
     "said",
     [
         pytest.param(raw(presence=0.49), id="nobody"),
-        pytest.param(raw(logit=-1.0), id="not believed"),
-        pytest.param(raw(scale=0.2), id="tiny"),
+        pytest.param(raw(logit=0.5), id="not believed"),
+        pytest.param(raw(scale=0.3), id="tiny"),
         pytest.param(raw(scale=2.5), id="giant"),
+        pytest.param(raw(scale=-1.0), id="upside down"),
     ],
 )
 def test_an_impossible_body_is_no_skeleton(said: Raw) -> None:
