@@ -12,6 +12,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.data.images import MAX_PIXELS
+
 LEVEL = 6  # of zlib; 9 takes five times as long for 1 % less
 _BEGIN = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
 _KIND = b"\x01\x00\x00\x00\x00"  # bit depth 1, grey, deflate, the usual filters, not interlaced
@@ -33,19 +35,24 @@ def encode(mask_HW: NDArray[np.uint8]) -> bytes:
 
 
 def decode(content: bytes) -> NDArray[np.uint8] | None:
-    """(H, W) of 0 and 255 from what `encode` writes; None for everything else, damaged files among it."""
+    """(H, W) of 0 and 255 from what `encode` writes; None for everything else, damaged and too large ones among it."""
     if len(content) <= _FRAME or content[:16] != _BEGIN or content[24:29] != _KIND or content[37:41] != b"IDAT":
         return None
     width, height = struct.unpack(">II", content[16:24])
     (size,) = struct.unpack(">I", content[33:37])
     if len(content) != _FRAME + size or content[12:33] != _checked(content[12:29]) or not content.endswith(_END):
         return None
-    try:
-        packed = zlib.decompress(content[_HEAD : _HEAD + size])  # which verifies its own checksum
-    except zlib.error:
+    if zlib.crc32(content[37 : _HEAD + size]) != int.from_bytes(content[_HEAD + size : _HEAD + size + 4], "big"):
         return None
     stride = 1 + -(-width // 8)
-    if len(packed) != height * stride:
+    if height * width > MAX_PIXELS:
+        return None
+    stream = zlib.decompressobj()
+    try:
+        packed = stream.decompress(content[_HEAD : _HEAD + size], height * stride + 1)
+    except zlib.error:
+        return None
+    if len(packed) != height * stride or not stream.eof or stream.unused_data:  # eof: its own checksum is right
         return None
     rows_HP = np.frombuffer(packed, np.uint8).reshape(height, stride)
     if rows_HP[:, 0].any():

@@ -17,7 +17,7 @@ try:
 except ImportError:  # an extra; OpenCV decodes to the same pixels
     simplejpeg = None
 
-from sptskm.data import bilevel
+from sptskm.data import bilevel, images
 from sptskm.data.errors import DataError
 from sptskm.data.tracklets import Modality, Readable, Tracklets
 
@@ -26,45 +26,58 @@ PAUSE_S = 0.2
 MASK_THRESHOLD = 30  # grey value above which a mask pixel belongs to the person, as published
 SKELETON_KEY = "new_joint"
 SKELETON_SHAPE = (14, 4)
-_JPEG, _EXIF = b"\xff\xd8\xff", b"Exif\0\0"  # how such a file begins, and what may turn it round, as OpenCV does
-_BEFORE_PIXELS = 512  # bytes in which that stands, if it does
-_PNG, _GREY = b"\x89PNG\r\n\x1a\n", b"\x00"  # how such a file begins, and the colour type in its byte 25
 # MATLAB files begin with free text; scipy puts the date there, which would change every run.
 _MAT_TEXT = b"MATLAB 5.0 MAT-file, written by sptskm".ljust(116)
 
 
 def read_frame(file: Readable) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB; the same pixels, in two thirds of the time, where simplejpeg is installed."""
+    """(H, W, 3) RGB; the same pixels, in two thirds of the time, where simplejpeg is installed.
+
+    Raises DataError for a file that cannot be read or decoded, that its decoder complains about, or of more pixels
+    than `images.MAX_PIXELS`.
+    """
     content = _bytes(file, "frame")
-    if simplejpeg is not None and content[:3] == _JPEG and _EXIF not in content[:_BEFORE_PIXELS]:
+    header = _header(file, "frame", content)
+    if simplejpeg is not None and header.kind == "JPEG" and not header.app1:
         try:
             return np.asarray(simplejpeg.decode_jpeg(content, "RGB"), np.uint8)
         except ValueError:
-            pass  # OpenCV decides what can be read
+            pass  # damaged, or a kind that simplejpeg does not know: OpenCV tells which
     return _decoded(file, "frame", content, cv2.IMREAD_COLOR_RGB)
 
 
 def read_mask(file: Readable) -> NDArray[np.uint8]:
     """(H, W) with 255 on the person and 0 elsewhere; any image is accepted and thresholded at its own size.
 
-    Masks as `bilevel` writes them take a third of the time of others.
+    Masks as `bilevel` writes them take a third of the time of others. Raises DataError as `read_frame`.
     """
     content = _bytes(file, "mask")
     mask_HW = bilevel.decode(content)
     if mask_HW is not None:
         return mask_HW
-    is_grey = content[:8] == _PNG and content[25:26] == _GREY
+    is_grey = _header(file, "mask", content).grey
     image = _decoded(file, "mask", content, cv2.IMREAD_GRAYSCALE if is_grey else cv2.IMREAD_COLOR)
     # as published; the grey that decoders make of colours is another
     grey_HW = image if is_grey else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     return np.asarray(cv2.threshold(grey_HW, MASK_THRESHOLD, 255, cv2.THRESH_BINARY)[1], np.uint8)
 
 
+def _header(file: Readable, kind: str, content: bytes) -> images.Header:
+    try:
+        return images.read_header(content)
+    except ValueError as error:
+        raise _corrupt(file, kind, error) from None
+
+
 def _decoded(file: Readable, kind: str, content: bytes, flags: int) -> NDArray[np.uint8]:
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    if image is None:
-        raise DataError(f"{kind} {file}: corrupt, not a readable image")
-    return np.asarray(image, np.uint8)
+    try:
+        return images.decode(content, flags)
+    except ValueError as error:
+        raise _corrupt(file, kind, error) from None
+
+
+def _corrupt(file: Readable, kind: str, error: ValueError) -> DataError:
+    return DataError(f"{kind} {file}: corrupt, not a readable image" + (f" ({error})" if str(error) else ""))
 
 
 def read_skeleton(file: Readable) -> NDArray[np.float32]:

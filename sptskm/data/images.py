@@ -1,0 +1,184 @@
+"""What the bytes of a picture say before it is decoded, and decoding that hears what the decoder complains about.
+
+The size is known before any memory is taken for pixels, so that a small file cannot ask for gigabytes. Damage that the
+format itself gives away is found here: the checksum of every chunk of a PNG, the markers of a JPEG.
+Sources: ITU T.81 annex B (JPEG markers), W3C PNG section 5, RFC 9649 (WebP), and the headers of BMP files.
+"""
+
+import os
+import struct
+import sys
+import tempfile
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_PIXELS = 1 << 25
+"""Pixels of a picture at most: about those of 8K video (7680 x 4320). SPTSKM_MAX_PIXELS raises it."""
+VARIABLE = "SPTSKM_MAX_PIXELS"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of JPEG that begin with the picture's size
+_SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
+_COMPLAINTS = (  # what libjpeg warns of, and goes on
+    "Corrupt JPEG data",
+    "Premature end of JPEG",
+    "Invalid SOS parameters",
+    "Inconsistent progression sequence",
+    "Unknown Adobe color transform",
+    "Warning: unknown JFIF",
+)
+
+
+class Header(NamedTuple):
+    """What a picture is."""
+
+    kind: str
+    """JPEG, PNG, BMP or WebP."""
+    height: int
+    width: int
+    grey: bool = False
+    """Whether a PNG has grey values alone."""
+    app1: bool = False
+    """Whether a JPEG carries Exif or other data that may say how to turn it, wherever in the header that stands."""
+
+
+def read_header(content: bytes) -> Header:
+    """Read kind and size. Raises ValueError for damage and too many pixels, in words, and for other formats."""
+    for signature, read in _READERS.items():
+        if content.startswith(signature):
+            try:
+                header = read(content)
+            except (IndexError, struct.error):
+                raise ValueError("ends too early") from None
+            check_size(header.height, header.width)
+            return header
+    raise ValueError
+
+
+def check_size(height: int, width: int) -> None:
+    """Raise ValueError for an empty picture and for one of more pixels than allowed."""
+    if height < 1 or width < 1:
+        raise ValueError(f"is {height}x{width}, wanted some pixels")
+    if height * width > MAX_PIXELS and height * width > (most := _most_pixels()):
+        raise ValueError(f"is {height}x{width}, wanted at most {most:,} pixels; the variable {VARIABLE} raises that")
+
+
+def _most_pixels() -> int:
+    text = os.environ.get(VARIABLE, "")
+    if text and not text.isdecimal():
+        raise ValueError(f"{VARIABLE} is {text!r}, wanted a number of pixels")
+    return int(text or MAX_PIXELS)
+
+
+def _jpeg(content: bytes) -> Header:
+    """Walk from marker to marker up to the first scan."""
+    at, size, app1 = 2, None, False
+    while True:
+        if content[at] != 0xFF:
+            raise ValueError(f"has no marker at byte {at}")
+        while content[at] == 0xFF:  # any number of these may precede one
+            at += 1
+        marker = content[at]
+        if marker == _SCAN and size:
+            return Header("JPEG", size[0], size[1], app1=app1)
+        if marker in (_SCAN, _END) or (marker in _SIZES and size):
+            raise ValueError(f"has the marker {marker:02x} at byte {at}, where another is wanted")
+        app1 |= marker == _APP1
+        if marker in _SIZES:
+            size = struct.unpack_from(">HH", content, at + 4)  # behind the length and a byte of precision
+        at += 1 + int.from_bytes(content[at + 1 : at + 3], "big")
+
+
+def _png(content: bytes) -> Header:
+    """Verify every chunk up to the last one."""
+    if content[12:16] != b"IHDR":
+        raise ValueError("begins with another chunk than IHDR")
+    height, width = struct.unpack_from(">II", content, 16)[::-1]
+    at, view = len(_PNG), memoryview(content)
+    while True:
+        length, kind = struct.unpack_from(">I4s", content, at)
+        (wanted,) = struct.unpack_from(">I", content, at + 8 + length)
+        if zlib.crc32(view[at + 4 : at + 8 + length]) != wanted:
+            raise ValueError(f"has a damaged chunk {kind.decode('ascii', 'replace')!r} at byte {at}")
+        at += 12 + length
+        if kind == b"IEND":
+            return Header("PNG", height, width, grey=content[25] == 0)
+
+
+def _bmp(content: bytes) -> Header:
+    (length,) = struct.unpack_from("<I", content, 14)
+    width, height = struct.unpack_from("<HH" if length == 12 else "<ii", content, 18)
+    return Header("BMP", abs(height), abs(width))  # a negative height means that the first row is on top
+
+
+def _webp(content: bytes) -> Header:
+    kind = content[12:16]
+    if content[8:12] != b"WEBP" or struct.unpack_from("<I", content, 4)[0] + 8 > len(content):
+        raise ValueError("ends before its last byte")
+    if kind == b"VP8X":
+        sides = (1 + int.from_bytes(content[at : at + 3], "little") for at in (27, 24))
+    elif kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", content, 21)
+        sides = (1 + (bits >> shift & 0x3FFF) for shift in (14, 0))
+    else:
+        sides = (side & 0x3FFF for side in struct.unpack_from("<HH", content, 26)[::-1])
+    height, width = sides
+    return Header("WebP", height, width)
+
+
+_READERS: dict[bytes, Callable[[bytes], Header]] = {b"\xff\xd8\xff": _jpeg, _PNG: _png, b"BM": _bmp, b"RIFF": _webp}
+
+
+def decode(content: bytes, flags: int) -> NDArray[np.uint8]:
+    """Decode by OpenCV. Raises ValueError for what it refuses, and for what its JPEG decoder merely warns of."""
+    with _heard() if content[:2] == b"\xff\xd8" else _nothing_heard() as heard:
+        try:
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        except cv2.error as error:
+            raise ValueError(str(error.err or error).strip()) from None
+    if heard:
+        raise ValueError(heard[0])
+    if image is None:
+        raise ValueError
+    return np.asarray(image, np.uint8)
+
+
+@contextmanager
+def _nothing_heard() -> Iterator[list[str]]:
+    yield []
+
+
+_listening = threading.Lock()
+# no process is forked while standard error is elsewhere
+os.register_at_fork(before=_listening.acquire, after_in_parent=_listening.release, after_in_child=_listening.release)
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """Collect libjpeg's warnings, which OpenCV leaves on standard error and takes the picture all the same.
+
+    What anybody else writes there meanwhile is passed on.
+    """
+    heard: list[str] = []
+    with _listening, tempfile.TemporaryFile() as file:
+        sys.stderr.flush()
+        before = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield heard
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            file.seek(0)
+            for line in file.read().splitlines(keepends=True):
+                text = line.decode(errors="replace").strip()
+                if text.startswith(_COMPLAINTS):
+                    heard.append(text)
+                else:
+                    os.write(2, line)

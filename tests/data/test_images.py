@@ -1,0 +1,242 @@
+"""Pictures that are damaged, turned or far too large: the same answer with and without the faster decoder."""
+
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sptskm.data import bilevel, files, images
+from sptskm.data.errors import DataError
+from sptskm.data.files import read_frame, read_mask
+
+PNG = b"\x89PNG\r\n\x1a\n"
+EXIF_6 = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # turned by a quarter
+Bytes = NDArray[np.uint8]
+
+
+@pytest.fixture(params=["simplejpeg", "OpenCV"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which library is at hand."""
+    if request.param == "simplejpeg":
+        pytest.importorskip("simplejpeg")
+    else:
+        monkeypatch.setattr(files, "simplejpeg", None)
+    return str(request.param)
+
+
+def photo(shape: tuple[int, int] = (128, 64), seed: int = 0) -> Bytes:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (9, 5, 3), dtype=np.uint8)
+    smooth = cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC).astype(int)
+    return (smooth + rng.integers(-20, 20, (*shape, 3))).clip(0, 255).astype(np.uint8)
+
+
+def encoded(image: Bytes, ending: str = ".jpg", *options: int) -> bytes:
+    return bytes(cv2.imencode(ending, image, options)[1].tobytes())
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(height: int, width: int, packed: bytes, depth: int = 8) -> bytes:
+    header = struct.pack(">II", width, height) + bytes([depth, 0, 0, 0, 0])
+    return PNG + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def refusal(read: Callable[[Path], Bytes], path: Path, content: bytes) -> str:
+    """The sentence, without the path."""
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value).partition(f"{path}: ")[2]
+
+
+@pytest.mark.usefixtures("decoder")
+@pytest.mark.parametrize("read", [read_frame, read_mask])
+def test_zeros_within_a_jpeg_are_refused_though_decoders_go_on(
+    read: Callable[[Path], Bytes], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    good, rng = encoded(photo()), np.random.default_rng(0)
+    for at in rng.integers(0, len(good) - 512, 20).tolist():
+        content = good[:at] + bytes(512) + good[at + 512 :]
+        assert refusal(read, tmp_path / "a.jpg", content).startswith("corrupt, not a readable image")
+    assert "JPEG" not in capfd.readouterr().err, "the sentence says it"
+
+
+@pytest.mark.usefixtures("decoder")
+@pytest.mark.parametrize("left_out", [1, 2, 20, 3000])
+def test_a_jpeg_without_its_end_is_refused(left_out: int, tmp_path: Path) -> None:
+    assert "corrupt" in refusal(read_frame, tmp_path / "a.jpg", encoded(photo())[:-left_out])
+
+
+def test_a_whole_jpeg_is_no_complaint_and_what_others_say_meanwhile_is_passed_on(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = cv2.imdecode
+
+    def noisy(*arguments: Any) -> object:
+        sys.stderr.write("a line of somebody else\n")
+        sys.stderr.flush()
+        return decode(*arguments)
+
+    monkeypatch.setattr(cv2, "imdecode", noisy)
+    assert images.decode(encoded(photo()), cv2.IMREAD_COLOR).shape == (128, 64, 3)
+    assert capfd.readouterr().err == "a line of somebody else\n"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"",
+        segment(0xFE, b"a comment" * 100),  # which puts it behind the first 512 bytes
+        segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0") + segment(0xE2, bytes(4000)),
+        b"\xff\xff\xff",  # which may precede any marker
+    ],
+)
+def test_a_frame_is_turned_wherever_it_says_so(before: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, path = encoded(photo()), tmp_path / "a.jpg"
+    path.write_bytes(plain[:2] + before + segment(0xE1, EXIF_6) + plain[2:])
+    found = read_frame(path)
+    assert found.shape == (64, 128, 3)
+    monkeypatch.setattr(files, "simplejpeg", None)
+    np.testing.assert_array_equal(found, read_frame(path))
+
+
+@pytest.mark.usefixtures("decoder")
+def test_the_word_exif_anywhere_else_turns_nothing(tmp_path: Path) -> None:
+    plain, path = encoded(photo()), tmp_path / "a.jpg"
+    path.write_bytes(plain[:2] + segment(0xFE, EXIF_6) + plain[2:])
+    assert read_frame(path).shape == (128, 64, 3)
+
+
+def test_a_flipped_bit_anywhere_in_a_png_is_refused(tmp_path: Path) -> None:
+    colour, rng = encoded(photo((32, 16)), ".png"), np.random.default_rng(0)
+    text = colour[:33] + chunk(b"tEXt", b"Author\0somebody") + colour[33:]
+    for good in (text, bilevel.encode(np.eye(32, dtype=np.uint8))):
+        for bit in rng.integers(0, 8 * len(good), 60).tolist():
+            damaged = bytearray(good)
+            damaged[bit // 8] ^= 1 << bit % 8
+            assert "corrupt" in refusal(read_mask, tmp_path / "a.png", bytes(damaged))
+
+
+def test_a_png_that_ends_early_or_holds_too_little_is_refused(tmp_path: Path) -> None:
+    rows = bytes(32 * 17)
+    for content in (
+        png(32, 16, zlib.compress(rows))[:-12],
+        png(32, 16, zlib.compress(rows)[:-4]),
+        png(32, 16, zlib.compress(rows[:100])),
+        png(32, 16, zlib.compress(bytes(32 * 3)[:50]), depth=1),
+    ):
+        assert "corrupt" in refusal(read_mask, tmp_path / "a.png", content)
+
+
+HUGE = 60_000
+WIDE = struct.pack(">HH", HUGE, HUGE)
+
+
+def resized_jpeg() -> bytes:
+    """Its header promises 3.6 thousand million pixels."""
+    content = encoded(photo((16, 8)))
+    at = content.index(b"\xff\xc0")
+    return content[: at + 5] + WIDE + content[at + 9 :]
+
+
+def resized_bmp() -> bytes:
+    content = encoded(photo((16, 8)), ".bmp")
+    return content[:18] + struct.pack("<ii", HUGE, -HUGE) + content[26:]
+
+
+def resized_webp(ending: bytes) -> bytes:
+    side = (HUGE - 1).to_bytes(3, "little")
+    body = b"VP8X" + struct.pack("<I", 10) + bytes(4) + side + side if ending == b"VP8X" else b""
+    body = body or b"VP8L" + struct.pack("<IBI", 5, 0x2F, 0x3FFF | 0x3FFF << 14)
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+@pytest.mark.parametrize("read", [read_frame, read_mask])
+@pytest.mark.parametrize(
+    "content",
+    [
+        png(HUGE, HUGE, zlib.compress(bytes(1000))),
+        png(HUGE, HUGE, zlib.compress(bytes(1000)), depth=1),
+        resized_jpeg(),
+        resized_bmp(),
+        resized_webp(b"VP8X"),
+        resized_webp(b"VP8L"),
+    ],
+    ids=["png", "bilevel", "jpeg", "bmp", "webp", "lossless webp"],
+)
+def test_too_many_pixels_are_refused_by_the_header(
+    read: Callable[[Path], Bytes], content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "imdecode", None)  # is not asked
+    said = refusal(read, tmp_path / "a", content)
+    assert "wanted at most 33,554,432 pixels; the variable SPTSKM_MAX_PIXELS raises that" in said
+
+
+@pytest.mark.parametrize(("value", "refused"), [("", True), ("99", True), ("800", False), ("many", True)])
+def test_the_limit_can_be_raised(value: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encoded(photo((40, 20))))
+    monkeypatch.setattr(images, "MAX_PIXELS", 99)
+    monkeypatch.setenv("SPTSKM_MAX_PIXELS", value)
+    if refused:
+        with pytest.raises(DataError, match=r"SPTSKM_MAX_PIXELS (raises that|is 'many', wanted a number of pixels)"):
+            read_frame(path)
+    else:
+        assert read_frame(path).shape == (40, 20, 3)
+
+
+def test_a_small_mask_takes_no_gigabytes(tmp_path: Path) -> None:
+    packer = zlib.compressobj(9)
+    stream = b"".join(packer.compress(bytes(1 << 20)) for _ in range(200)) + packer.flush()
+    for name, content in (("a", png(HUGE, HUGE, stream)), ("b", png(100, 100, stream, depth=1))):
+        (tmp_path / f"{name}.png").write_bytes(content)
+    script = """
+import resource, sys
+from contextlib import suppress
+from pathlib import Path
+from sptskm.data.errors import DataError
+from sptskm.data.files import read_mask
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for name in sys.argv[1:]:
+    with suppress(DataError):
+        read_mask(Path(name))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert len(grown) == 2
+    assert max(map(int, grown)) < 50_000  # KiB
+
+
+@pytest.mark.parametrize("ending", [".png", ".bmp", ".webp", ".jpg"])
+def test_every_kind_that_is_read_gives_its_size(ending: str, tmp_path: Path) -> None:
+    for channels in (1, 3):
+        content = encoded(photo((37, 53))[..., :channels], ending)
+        header = images.read_header(content)
+        assert (header.height, header.width) == (37, 53)
+        (tmp_path / "a").write_bytes(content)
+        assert read_frame(tmp_path / "a").shape == (37, 53, 3)
+    lossless = encoded(photo((37, 53)), ".webp", cv2.IMWRITE_WEBP_QUALITY, 101)
+    assert images.read_header(lossless)[:3] == ("WebP", 37, 53)
+
+
+@pytest.mark.parametrize("ending", [".tiff", ".ppm", ".gif"])
+def test_other_kinds_of_pictures_are_refused(ending: str, tmp_path: Path) -> None:
+    assert "not a readable image" in refusal(read_frame, tmp_path / "a.jpg", encoded(photo((8, 4)), ending))
