@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.launching import broken_walkers, end, launch, processes_with, start, write_configs
-from helpers.small import free_port, small_config
+from helpers.small import small_config
 
 from launch import tune
 from sptskm.training.trainer import train
@@ -40,7 +40,7 @@ def test_the_command_line_answers_without_torch_and_ray():
         ("--nodes=2", "--nodes waits for a running cluster, wanted --address with it"),
         ("--retrain", "--fixed searches for nothing, wanted it without --search and --retrain"),
         ("--address=auto", "--address is auto, wanted HOST:PORT of a running Ray"),
-        (f"--address=127.0.0.1:{free_port()}", "where no Ray answers"),
+        ("--address=127.0.0.1:1", "where no Ray answers"),
     ],
 )
 def test_what_cannot_work_is_refused_before_ray_is_started(option, sentence, configs, tmp_path, capsys):
