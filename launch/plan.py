@@ -1,6 +1,6 @@
 """What the launchers share: the command line, the runs it asks for, and checks before anything is started.
 
-Nothing here imports torch, so that a launcher answers at once on a login node.
+Torch is imported only where there are weights to be opened, so that a launcher answers at once on a login node.
 """
 
 import argparse
@@ -162,6 +162,9 @@ def _check_weights(config: Config) -> None:
             raise FileNotFoundError(
                 f"model.pretrained is {path}: no such file; compute nodes have no internet, copy it there first"
             )
+        from sptskm.models.weights import check_pretrained  # and with it torch, which nothing else here needs
+
+        check_pretrained(config.model)
 
 
 def _check_files(config: Config, table: Tracklets, split: Split) -> None:

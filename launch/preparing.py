@@ -48,6 +48,17 @@ def wanted_of(chosen: argparse.Namespace) -> Wanted:
     return Wanted(chosen.prepare, chosen.data.absolute(), weights, *options, precision=chosen.precision)
 
 
+def check_weights(wanted: Wanted) -> None:
+    """Refuse what the jobs would: weights that are damaged, not finite, or of another network. Raises as opening does.
+
+    Torch is imported only where there are any.
+    """
+    if wanted.weights is not None:
+        from sptskm.models import open_jppnet, open_posehg3d
+
+        open_jppnet(wanted.weights) if wanted.made == "masks" else open_posehg3d(wanted.weights)
+
+
 def resolved(wanted: Wanted, gpus: bool) -> Wanted:
     """The same with the precision that all shards have, known before any of them starts. Raises ConfigError."""
     return replace(wanted, precision=precision_of(wanted.made, wanted.precision, gpus))

@@ -70,6 +70,7 @@ def prepare(arguments: Sequence[str] | None) -> int:
         if cluster.executor == "local":
             raise ConfigError("--prepare submits an array to SLURM; without one: sptskm prepare")
         wanted = preparing.wanted_of(chosen)
+        preparing.check_weights(wanted)
         _check_scheduler("`sptskm prepare` works")
         queued = prepare_jobs.submit(wanted, cluster)
     except (ValueError, OSError) as error:

@@ -90,6 +90,7 @@ def prepare(arguments: Sequence[str] | None) -> int:
     try:
         _check_address(chosen)
         wanted = preparing.wanted_of(chosen)
+        preparing.check_weights(wanted)
         folder = preparing.jobs_folder(wanted)
         os.chdir(snapshot.take(folder))
         with _joined(folder, chosen.address, LEAVE_SECONDS) as stop:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.data.errors import DataError
 from sptskm.models.crc32c import crc32c, masked
 
 MAGIC = 0xDB4775248B80FB57
@@ -61,25 +62,25 @@ class TFCheckpoint:
     def read(self, name: str, verify: bool = True) -> NDArray[Any]:
         """The values of one variable in its own shape and type, checked against its checksum unless `verify` is off.
 
-        Raises FileNotFoundError for a missing data file; ValueError for an unknown name, a type that numpy lacks,
+        Raises FileNotFoundError for a missing data file; DataError for an unknown name, a type that numpy lacks,
         a variable stored in slices, a data file that ends too early, and damaged values.
         """
         variable = self.variables.get(name)
         if variable is None:
-            raise ValueError(f"checkpoint {self.prefix}: holds no variable {name}, wanted one of its index")
+            raise DataError(f"checkpoint {self.prefix}: holds no variable {name}, wanted one of its index")
         self._check_readable(name, variable)
         path = Path(f"{self.prefix}.data-{variable.shard:05d}-of-{self.shards:05d}")
         if not path.is_file():
             raise FileNotFoundError(f"checkpoint {path}: no such file, but variable {name} lies in it")
         end, length = variable.offset + variable.size, path.stat().st_size
         if length < end:
-            raise ValueError(f"checkpoint {path}: cut short, has {length} bytes, but {name} ends at byte {end}")
+            raise DataError(f"checkpoint {path}: cut short, has {length} bytes, but {name} ends at byte {end}")
         dtype = np.dtype(variable.dtype).newbyteorder("<")
         values = np.fromfile(path, dtype, variable.size // dtype.itemsize, offset=variable.offset)
         if verify:
             found = masked(crc32c(values))
             if found != variable.checksum:
-                raise ValueError(
+                raise DataError(
                     f"checkpoint {path}: damaged, variable {name} has checksum {found:08x}, "
                     f"wanted {variable.checksum:08x}"
                 )
@@ -88,14 +89,12 @@ class TFCheckpoint:
     def _check_readable(self, name: str, variable: Variable) -> None:
         where = f"checkpoint {self.prefix}: variable {name}"
         if variable.dtype not in _DTYPES.values():
-            raise ValueError(f"{where} is of {variable.dtype}, wanted one of {', '.join(_DTYPES.values())}")
+            raise DataError(f"{where} is of {variable.dtype}, wanted one of {', '.join(_DTYPES.values())}")
         if variable.sliced:
-            raise ValueError(f"{where} is stored in slices (a partitioned variable), wanted it whole")
+            raise DataError(f"{where} is stored in slices (a partitioned variable), wanted it whole")
         wanted = int(np.prod(variable.shape, dtype=np.int64)) * np.dtype(variable.dtype).itemsize
         if variable.size != wanted:
-            raise ValueError(
-                f"{where} has {variable.size} bytes, wanted {wanted} for {variable.dtype} {variable.shape}"
-            )
+            raise DataError(f"{where} has {variable.size} bytes, wanted {wanted} for {variable.dtype} {variable.shape}")
 
 
 def find_prefix(path: str | Path) -> Path | None:
@@ -103,7 +102,7 @@ def find_prefix(path: str | Path) -> Path | None:
 
     `path` is the prefix itself, one of the checkpoint's files, the text file `checkpoint` or the folder that has
     it. Of the prefix that the text file names only the base name counts, as such folders are moved about.
-    Raises FileNotFoundError for a folder without text file and where a checkpoint lacks its index file; ValueError
+    Raises FileNotFoundError for a folder without text file and where a checkpoint lacks its index file; DataError
     for a text file that names no checkpoint.
     """
     given = path = Path(path)
@@ -124,7 +123,7 @@ def find_prefix(path: str | Path) -> Path | None:
 def open_checkpoint(path: str | Path) -> TFCheckpoint:
     """Reads the index of the checkpoint at `path` (see find_prefix), and none of its values.
 
-    Raises FileNotFoundError where there is none; ValueError for a file that is no index, is cut short or damaged,
+    Raises FileNotFoundError where there is none; DataError for a file that is no index, is cut short or damaged,
     compressed, or of a big-endian machine.
     """
     prefix = find_prefix(path)
@@ -135,9 +134,9 @@ def open_checkpoint(path: str | Path) -> TFCheckpoint:
         shards = _shards(entries)
         variables = {key.decode(): _variable(value) for key, value in entries.items() if key}
     except _Unusable as problem:
-        raise ValueError(f"checkpoint {_index(prefix)}: {problem}") from None
+        raise DataError(f"checkpoint {_index(prefix)}: {problem}") from None
     except UnicodeDecodeError as problem:
-        raise ValueError(f"checkpoint {_index(prefix)}: damaged, a name is not UTF-8 ({problem})") from None
+        raise DataError(f"checkpoint {_index(prefix)}: damaged, a name is not UTF-8 ({problem})") from None
     return TFCheckpoint(prefix, shards, variables)
 
 
@@ -148,7 +147,7 @@ def _index(prefix: Path) -> Path:
 def _named_in(path: Path) -> str:
     found = re.search(r'^model_checkpoint_path:\s*"(.+)"', path.read_text(errors="replace"), re.MULTILINE)
     if not found:
-        raise ValueError(f'checkpoint {path}: names no checkpoint, wanted a line model_checkpoint_path: "..."')
+        raise DataError(f'checkpoint {path}: names no checkpoint, wanted a line model_checkpoint_path: "..."')
     return PureWindowsPath(found.group(1)).name  # takes either slash for a separator
 
 

@@ -1,12 +1,14 @@
 """Published weights in: strict loading by the original names, never a download.
 
-A mismatch is one error that names every missing, unexpected or mis-shaped entry.
+What does not fit is one sentence that counts the missing, unexpected, mis-shaped and not finite entries and names some.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,13 +16,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sptskm.config import SsinModel
+from sptskm.data.errors import DataError
 from sptskm.models.jppnet import JPPNet, tf_names
 from sptskm.models.posehg3d import PoseHG3D
+from sptskm.models.resnet import ResNet
 from sptskm.models.smin import SMIN
 from sptskm.models.ssin import SSIN
 from sptskm.models.tf_checkpoint import TFCheckpoint, find_prefix, open_checkpoint
+from sptskm.models.torch_files import read_torch
 
 _STAGES = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+_NUMBERED = {number: stage for stage, number in _STAGES.items()}
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net")
+_PREFIXES = ("module", "_orig_mod")
+FEW = 3  # entries named in a sentence, of each kind
 
 
 @dataclass(frozen=True)
@@ -32,32 +42,40 @@ class Loaded:
 
 
 def read_state_dict(path: str | Path) -> dict[str, Any]:
-    """A state dict from a local file, with or without a wrapping {"state_dict": ...}; executes nothing.
+    """Return the dictionary in a local PyTorch file, as it is; executes nothing.
 
-    Raises FileNotFoundError, or ValueError when the file is not a plain dictionary of tensors.
+    Raises FileNotFoundError or another OSError naming the file, or DataError when it is damaged or no dictionary.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights {path}: no such file; copy it there from a machine that has it")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"weights {path}: not a plain PyTorch state dict ({reason})") from error
+        content = read_torch(path)
+    except DataError as error:
+        raise DataError(f"weights {error}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"weights {path}: holds a {type(content).__name__}, wanted a state dict")
+        raise DataError(f"weights {path}: holds a {type(content).__name__}, wanted a state dict")
     return content
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Put the file into the sentence of a DataError about its content."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"weights {path}: {error}") from None
 
 
 def load_published(model: nn.Module, state_dict: Mapping[str, Any]) -> Loaded:
     """Load a checkpoint with the original names into SSIN or SMIN.
 
-    Accepts the data-parallel prefix `module.` and the published wrapper {"state_dict", "epoch"}. Entries
-    are Tensors or numpy arrays. A plain ST-GCN checkpoint goes into SMIN's backbone: its classifier `fcn`
-    is left out and SMIN's head stays as initialised; the returned value names both.
-    Raises ValueError naming every missing, unexpected or mis-shaped entry.
+    Accepts the wrappers and prefixes that `plain_names` knows. Entries are Tensors or numpy arrays. A plain ST-GCN
+    checkpoint goes into SMIN's backbone: its classifier `fcn` is left out and SMIN's head stays as initialised; the
+    returned value names both.
+    Raises DataError with some of the entries that are missing, unexpected, mis-shaped or not finite.
     """
-    entries = _plain_names(state_dict)
+    entries = plain_names(state_dict)
     if isinstance(model, SMIN) and any(name.startswith("st_gcn_networks.") for name in entries):
         return _load_stgcn(model, entries)
     if isinstance(model, SMIN):
@@ -72,39 +90,59 @@ def load_resnet(model: SSIN, state_dict: Mapping[str, Any]) -> Loaded:
     """ImageNet weights in torchvision's layout (`resnet50-19c8e357.pth`) into both trunks of SSIN.
 
     The mask trunk has fewer blocks per stage and takes the first of each, as published. `fc` is left out.
-    Raises ValueError naming every missing or mis-shaped entry.
+    Raises DataError with some of the entries that are missing, unexpected, mis-shaped or not finite.
     """
-    entries = _plain_names(state_dict)
-    renamed = {_indexed(name): value for name, value in entries.items() if not name.startswith("fc.")}
+    entries = plain_names(state_dict)
+    for trunk, fitted in zip((model.img_base, model.mask_base), _trunks(model, entries), strict=True):
+        _fill(trunk, fitted)
+    return Loaded(ignored=tuple(sorted(name for name in entries if name.startswith("fc."))))
+
+
+def load_pretrained(model: SSIN, path: str | Path) -> None:
+    """Load a file of ImageNet weights into both trunks. Raises what `read_state_dict` and `load_resnet` raise."""
+    content = read_state_dict(path)
+    with _naming(path):
+        load_resnet(model, content)
+
+
+def check_pretrained(model: SsinModel) -> None:
+    """Refuse, as `load_pretrained` would, the file that a configuration names, without making the network."""
+    content = read_state_dict(model.pretrained)
+    with torch.device("meta"):  # shapes and nothing else
+        trunks = SimpleNamespace(
+            img_base=ResNet(model.depths, model.width).as_sequential(),
+            mask_base=ResNet(model.mask_depths, model.width).as_sequential(),
+        )
+    with _naming(model.pretrained):
+        _trunks(trunks, plain_names(content))
+
+
+def _trunks(model: Any, entries: Mapping[str, Any]) -> list[dict[str, Tensor]]:
+    """The entries of torchvision's ResNet for the image trunk and the mask trunk, by the trunks' own names."""
+    found = []
     for trunk in (model.img_base, model.mask_base):
-        wanted = trunk.state_dict().keys()
-        _load_strict(trunk, {name: value for name, value in renamed.items() if name in wanted})
-    ignored = [name for name in entries if name.startswith("fc.")]
-    unused = [name for name in entries if _indexed(name) not in model.img_base.state_dict()]
-    return Loaded(ignored=tuple(sorted({*ignored, *unused})))
+        own = {_published(name): value for name, value in trunk.state_dict().items()}
+        # the image trunk takes all there is, so that weights of a deeper network are not taken for its own
+        given = {n: v for n, v in entries.items() if n in own or (trunk is model.img_base and not n.startswith("fc."))}
+        fitted = fit("ResNet", own, given)
+        found.append({name: fitted[_published(name)] for name in trunk.state_dict() if _published(name) in fitted})
+    return found
 
 
 def load_posehg3d(model: PoseHG3D, path: str | Path) -> None:
-    """Load a file of pose-hg-3d's second version (`fusion_3d_var.pth`), bare or as {"epoch", "state_dict"}.
+    """Load a file of pose-hg-3d's second version (`fusion_3d_var.pth`), in any wrapping that `plain_names` knows.
 
-    Only the batch counters that old files lack may be missing. Raises FileNotFoundError, or ValueError when the
-    file belongs to another network, naming every missing, unexpected or mis-shaped entry.
+    Only the batch counters that old files lack may be missing. Raises FileNotFoundError, or DataError when the
+    file belongs to another network, with some of the entries that do not fit.
     """
     content = read_state_dict(path)
-    inner = content.get("state_dict", content)
-    if not isinstance(inner, dict) or any(not isinstance(value, Tensor) for value in inner.values()):
-        raise ValueError(f"weights {path}: its state dict holds something else than tensors, wanted tensors by name")
-    entries = _plain_names(content)
-    if any(name.startswith("hourglass.") for name in entries):
-        raise ValueError(f"weights {path}: has the hourglass network of the branch hg3d, wanted the second version")
-    if "hm.weight" in entries and not any(name.startswith("depth.") for name in entries):
-        raise ValueError(
-            f"weights {path}: has no depth head (trained on MPII alone), wanted fusion_3d_var.pth or alike"
-        )
-    try:
+    with _naming(path):
+        entries = plain_names(content)
+        if any(name.startswith("hourglass.") for name in entries):
+            raise DataError("has the hourglass network of the branch hg3d, wanted the second version")
+        if "hm.weight" in entries and not any(name.startswith("depth.") for name in entries):
+            raise DataError("has no depth head (trained on MPII alone), wanted fusion_3d_var.pth or alike")
         _load_strict(model, entries)
-    except ValueError as error:
-        raise ValueError(f"weights {path}: {error}") from None
 
 
 def load_jppnet(model: JPPNet, path: str | Path) -> Loaded:
@@ -112,22 +150,21 @@ def load_jppnet(model: JPPNet, path: str | Path) -> Loaded:
 
     For a checkpoint `path` is the prefix, the folder or one of its files (see tf_checkpoint.find_prefix); what it
     holds beside the model's variables (`fc3_pose`, the optimiser's) is left out. `torch.save(model.state_dict(), ...)`
-    afterwards makes the second kind. Raises FileNotFoundError, or ValueError naming every missing or mis-shaped
-    entry, or what is damaged.
+    afterwards makes the second kind. Raises FileNotFoundError, or DataError with some of the entries that do not fit,
+    or what is damaged.
     """
     if find_prefix(path) is not None:
         checkpoint = open_checkpoint(path)
         names = tf_names(model)
         _check_variables(model, names, checkpoint)
-        _load_strict(model, {ours: _oihw(checkpoint.read(theirs)) for ours, theirs in names.items()})
+        with _naming(path):
+            _load_strict(model, {ours: _oihw(checkpoint.read(theirs)) for ours, theirs in names.items()})
         return Loaded(ignored=tuple(sorted(checkpoint.variables.keys() - names.values())))
     if not Path(path).is_file():
         raise FileNotFoundError(f"weights {path}: neither a PyTorch file nor the prefix of a TensorFlow checkpoint")
-    entries = _plain_names(read_state_dict(path))
-    try:
-        _load_strict(model, entries)
-    except ValueError as error:
-        raise ValueError(f"weights {path}: {error}") from None
+    content = read_state_dict(path)
+    with _naming(path):
+        _load_strict(model, plain_names(content))
     return Loaded()
 
 
@@ -138,7 +175,7 @@ def open_jppnet(path: str | Path) -> JPPNet:
         units = [_count(shapes, rf"res{stage}\w+_branch2a/weights$") for stage in (2, 3, 4, 5)]
         sizes = units, shapes.get("conv1/weights", ())[3:], shapes.get("fc1_pose/pose_conv6/b", ())
     else:
-        entries = _plain_names(read_state_dict(path)) if Path(path).is_file() else {}
+        entries = read_entries(path) if Path(path).is_file() else {}
         shapes = {name: tuple(value.shape) for name, value in entries.items() if isinstance(value, Tensor)}
         units = [_count(shapes, rf"backbone\.stage{stage}\.\d+\.conv_a\.weight$") for stage in (2, 3, 4, 5)]
         sizes = units, shapes.get("backbone.conv1.weight", ())[:1], shapes.get("parsing2.last.bias", ())
@@ -151,7 +188,7 @@ def open_jppnet(path: str | Path) -> JPPNet:
 
 def open_posehg3d(path: str | Path) -> PoseHG3D:
     """The network of a file of weights, as large as these say. Raises as `load_posehg3d`."""
-    entries = _plain_names(read_state_dict(path))
+    entries = read_entries(path)
     depths = [_count(entries, rf"layer{stage}\.\d+\.conv1\.weight$") for stage in (1, 2, 3, 4)]
     stem = entries.get("conv1.weight")
     model = PoseHG3D(depths, stem.shape[0]) if min(depths) and isinstance(stem, Tensor) else PoseHG3D()
@@ -172,9 +209,8 @@ def _check_variables(model: JPPNet, names: Mapping[str, str], checkpoint: TFChec
         elif found[name].shape != wanted or not found[name].dtype.startswith("float"):
             problems.append(f"{name} is {found[name].dtype} {found[name].shape}, wanted float {wanted}")
     if problems:
-        listed = "; ".join(problems)
-        raise ValueError(
-            f"checkpoint {checkpoint.prefix}: {len(problems)} of {len(names)} variables do not fit: {listed}"
+        raise DataError(
+            f"checkpoint {checkpoint.prefix}: {len(problems)} of {len(names)} variables do not fit: {_some(problems)}"
         )
 
 
@@ -187,14 +223,38 @@ def _oihw(values: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(values.transpose(3, 2, 0, 1)) if values.ndim == 4 else values
 
 
-def _indexed(name: str) -> str:
-    stage, _, rest = name.partition(".")
-    return f"{_STAGES.get(stage, stage)}.{rest}"
+def _published(name: str) -> str:
+    """Torchvision's name of an entry of a trunk whose layers are numbered."""
+    number, _, rest = name.partition(".")
+    return f"{_NUMBERED[int(number)]}.{rest}"
 
 
-def _plain_names(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    inner = state_dict.get("state_dict", state_dict)
-    return {name.removeprefix("module."): value for name, value in inner.items()}
+def read_entries(path: str | Path) -> dict[str, Any]:
+    """The entries of a file by their network's names. Raises as `read_state_dict` and `plain_names`, with the path."""
+    content = read_state_dict(path)
+    with _naming(path):
+        return plain_names(content)
+
+
+def plain_names(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """The entries of a state dict by the names that the network itself has.
+
+    Training programs put a state dict into another dictionary ({"state_dict": ...}, {"model": ...}), and put
+    `module.` (data parallel) and `_orig_mod.` (torch.compile) before names or parts of names, in any order.
+    Raises DataError for what is no tensor and for names that become the same.
+    """
+    while inner := next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None):
+        content = inner
+    entries: dict[str, Any] = {}
+    for given, value in content.items():
+        if not isinstance(given, str) or not isinstance(value, Tensor | np.ndarray):
+            kind = type(value).__name__
+            raise DataError(f"holds a {kind} under {str(given)[:60]!r}, wanted a state dict: tensors by name")
+        name = ".".join(part for part in given.split(".") if part not in _PREFIXES)
+        if name in entries:
+            raise DataError(f"holds {name} twice, with and without a prefix (as in {given}), wanted it once")
+        entries[name] = value
+    return entries
 
 
 def _load_stgcn(model: SMIN, entries: dict[str, Any]) -> Loaded:
@@ -213,24 +273,64 @@ def _check_graph(model: SMIN, A: Any) -> None:
         return  # absent, or reported as mis-shaped with the rest
     if not torch.allclose(torch.as_tensor(A).to(ours), ours, atol=1e-6):
         other = "published" if model.backbone.graph == "spatial" else "spatial"
-        raise ValueError(
+        raise DataError(
             f"the checkpoint's adjacency A is not that of graph={model.backbone.graph!r}; "
             f"construct SMIN(graph={other!r}) if it was trained with that one"
         )
 
 
 def _load_strict(module: nn.Module, entries: Mapping[str, Any]) -> None:
-    own: dict[str, Tensor] = module.state_dict()
+    _fill(module, fit(type(module).__name__, module.state_dict(), entries))
+
+
+def _fill(module: nn.Module, fitted: Mapping[str, Tensor]) -> None:
+    module.load_state_dict({**module.state_dict(), **fitted})
+
+
+def fit(what: str, own: Mapping[str, Tensor], entries: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The entries of a checkpoint in the types of a network's own ones; only batch counters may be missing.
+
+    Raises DataError that says how many entries are missing, unexpected, mis-shaped or not finite, and names some.
+    """
     # written only by PyTorch >= 0.4.1 and not used by any computation here
     optional = {name for name in own if name.endswith("num_batches_tracked")}
-    problems = [f"missing {name}" for name in own if name not in entries and name not in optional]
-    problems += [f"unexpected {name}" for name in entries if name not in own]
-    tensors = {name: torch.as_tensor(entries[name]) for name in own if name in entries}
-    problems += [
+    tensors = {name: _plain(name, entries[name]) for name in own if name in entries}
+    missing = [name for name in own if name not in entries and name not in optional]
+    unexpected = [name for name in entries if name not in own]
+    other = [
         f"{name} has shape {tuple(value.shape)}, wanted {tuple(own[name].shape)}"
         for name, value in tensors.items()
         if value.shape != own[name].shape
     ]
-    if problems:
-        raise ValueError(f"{type(module).__name__}: {len(problems)} entries do not fit: " + "; ".join(problems))
-    module.load_state_dict({**own, **tensors})
+    if number := len(missing) + len(unexpected) + len(other):
+        told = [f"missing {_some(missing)}"] * bool(missing) + [f"unexpected {_some(unexpected)}"] * bool(unexpected)
+        told += [_some(other, "; ")] * bool(other)
+        raise DataError(f"{what}: {number} entries do not fit: {'; '.join(told)}")
+    fitted = {name: value.to(own[name].dtype) for name, value in tensors.items()}
+    if bad := [name for name, value in fitted.items() if not _usable(name, value)]:
+        raise DataError(
+            f"{what}: {len(bad)} of {len(fitted)} entries are not finite (or a negative variance): {_some(bad)}; "
+            "wanted numbers"
+        )
+    return fitted
+
+
+def _plain(name: str, value: Any) -> Tensor:
+    """An entry as an ordinary tensor of real numbers."""
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "fiub":
+        raise DataError(f"{name} is an array of {value.dtype}, wanted real numbers")
+    tensor = torch.as_tensor(value)
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
+        raise DataError(f"{name} is a quantised, sparse, complex or empty tensor, wanted one of real numbers")
+    return tensor
+
+
+def _usable(name: str, value: Tensor) -> bool:
+    """Whether a network can compute with it: finite, and no negative variance."""
+    return bool(value.isfinite().all()) and not (name.endswith("running_var") and bool((value < 0).any()))
+
+
+def _some(names: Sequence[str], between: str = ", ") -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return between.join(names[:FEW]) + more

@@ -17,7 +17,7 @@ from sptskm.data.clips import FrameSource, Inputs
 from sptskm.data.skeleton_clips import SkeletonSource
 from sptskm.data.skeleton_store import load_skeletons
 from sptskm.data.tracklets import IntArray, Tracklets
-from sptskm.models import SMIN, SSIN, load_resnet, read_state_dict
+from sptskm.models import SMIN, SSIN, load_pretrained
 from sptskm.models.smin import SMINOutput
 from sptskm.models.ssin import SSINOutput
 from sptskm.models.stgcn import STGCN
@@ -78,7 +78,7 @@ class SsinStream:
             pooling=config.pooling,
         )
         if config.pretrained and pretrained:
-            load_resnet(model, read_state_dict(config.pretrained))
+            load_pretrained(model, config.pretrained)
         return model
 
     def prepare(self, inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:

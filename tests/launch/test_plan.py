@@ -126,6 +126,15 @@ def test_bad_input_is_one_sentence_and_nothing_is_started(launcher, case, config
     assert sentence in err
 
 
+def test_weights_that_training_could_not_use_are_refused_when_submitted(configs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "Popen", None)
+    (tmp_path / "w.pth").write_text("<!DOCTYPE html><html>Virus scan warning</html>")
+    words = ["--stream", "ssin", "--config", str(configs), f"model.pretrained={tmp_path / 'w.pth'}"]
+    assert local.main([*words, "--run", str(tmp_path / "run")]) == 2
+    assert f"ssin: weights {tmp_path / 'w.pth'}: is a web page (HTML)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_zero_held_out_is_accepted_with_a_given_weight(configs):
     assert plan(configs, "data.held_out=0", "final.weight=0.5").final.weight == 0.5
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from helpers.networks import frames_only
 
-from launch import prepare_jobs, preparing, shards
+from launch import prepare_jobs, preparing, shards, slurm, tune
 from launch.cluster import Cluster
 from sptskm.config import ConfigError
 from sptskm.preparation.command import Wanted
@@ -61,3 +61,13 @@ def test_all_shards_are_told_one_precision_before_any_of_them_starts(told, data,
 def test_half_precision_without_gpus_is_refused_before_any_shard_starts(told, data, monkeypatch):
     with pytest.raises(ConfigError, match="--precision is float16 and there is no GPU, wanted float32"):
         told(wanted_masks(data, "--precision", "float16"), 0, monkeypatch)
+
+
+@pytest.mark.parametrize("launcher", [slurm, tune])
+@pytest.mark.parametrize("made", ["masks", "skeletons"])
+def test_weights_of_something_else_are_refused_before_any_shard_starts(launcher, made, data, tmp_path, capsys):
+    (tmp_path / "w.pth").write_text("<!DOCTYPE html><html>Virus scan warning</html>")
+    words = ["--prepare", made, "--data", str(data), "--weights", str(tmp_path / "w.pth")]
+    assert launcher.main(words) == 2
+    assert f"weights {tmp_path / 'w.pth'}: is a web page" in capsys.readouterr().err
+    assert not list(data.rglob("jobs"))

@@ -1,6 +1,9 @@
 """Published weights in, and nothing executed on the way."""
 
+import dataclasses
+import errno
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,12 @@ import torch
 from helpers.oracles import GAINS, weights_by_rule
 from torch import Tensor
 
-from sptskm.models import SMIN, SSIN, load_published, load_resnet, read_state_dict
+from sptskm.config import SsinModel
+from sptskm.data import DataError
+from sptskm.models import SMIN, SSIN, load_pretrained, load_published, load_resnet, read_state_dict
 from sptskm.models.graph import adjacency
 from sptskm.models.resnet import ResNet
+from sptskm.models.weights import check_pretrained
 
 State = dict[str, Any]
 
@@ -61,7 +67,7 @@ def test_a_published_checkpoint_loads_in_every_wrapping(prefix: str, wrapped: bo
     assert (loaded.ignored, loaded.initialised) == ((), ())
 
 
-def test_one_error_names_everything_that_does_not_fit_and_changes_nothing() -> None:
+def test_one_error_tells_of_all_that_does_not_fit_and_changes_nothing() -> None:
     model = ssin()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     given = weights_by_rule(shapes(model), GAINS)
@@ -74,10 +80,8 @@ def test_one_error_names_everything_that_does_not_fit_and_changes_nothing() -> N
     message = str(caught.value)
     for part in (
         "SSIN: 6 entries do not fit",
-        "missing img_base.0.weight",
-        "missing glob_cls.bias",
-        "unexpected extra.weight",
-        "unexpected another",
+        "missing img_base.0.weight, glob_cls.bias;",
+        "unexpected extra.weight, another;",
         "conv_cls.weight has shape (625, 16), wanted (5, 16)",
         "mask_cls.bias has shape (625,), wanted (5,)",
     ):
@@ -161,7 +165,7 @@ def test_imagenet_weights_of_another_network_are_refused_by_name() -> None:
     given = resnet_checkpoint()
     del given["layer1.1.conv3.weight"]
     given["conv1.weight"] = torch.zeros(64, 3, 7, 7)
-    with pytest.raises(ValueError, match=r"missing 4\.1\.conv3\.weight; 0\.weight has shape \(64, 3, 7, 7\)"):
+    with pytest.raises(ValueError, match=r"missing layer1\.1\.conv3\.weight; conv1\.weight has shape \(64, 3, 7, 7\)"):
         load_resnet(ssin(), given)
 
 
@@ -201,7 +205,7 @@ def test_files_that_are_no_weights_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth: no such file; copy it there"):
         read_state_dict(tmp_path / "nowhere.pth")
     (tmp_path / "page.pth").write_text("<html>not found</html>")
-    with pytest.raises(ValueError, match=r"page\.pth: not a plain PyTorch state dict"):
+    with pytest.raises(DataError, match=r"page\.pth: is a web page \(HTML\)"):
         read_state_dict(tmp_path / "page.pth")
     torch.save(torch.ones(3), tmp_path / "tensor.pth")
     with pytest.raises(ValueError, match=r"tensor\.pth: holds a Tensor, wanted a state dict"):
@@ -214,3 +218,139 @@ def test_float64_arrays_are_taken_at_the_models_precision() -> None:
     load_published(model, {name: value.numpy().astype(np.float64) for name, value in wanted.items()})
     assert model.img_base[0].weight.dtype == torch.float32
     assert_loaded(model, wanted)
+
+
+@pytest.mark.parametrize(
+    ("wrappers", "prefix"),
+    [
+        (("model",), ""),
+        (("model_state_dict",), "module."),
+        (("model", "state_dict"), "_orig_mod."),
+        ((), "_orig_mod.module."),
+        (("state_dict",), "module._orig_mod."),
+    ],
+)
+def test_what_training_programs_wrap_around_weights_is_understood(tmp_path: Path, wrappers, prefix: str) -> None:
+    model, content = ssin(), {prefix + name: value for name, value in resnet_checkpoint().items()}
+    for wrapper in wrappers:
+        content = {"epoch": 3, "note": "of a friend", wrapper: content}
+    torch.save(content, tmp_path / "w.pth")
+    load_pretrained(model, tmp_path / "w.pth")
+    torch.testing.assert_close(model.img_base[0].weight, resnet_checkpoint()["conv1.weight"])
+
+
+def test_a_compiled_part_of_a_network_loads_and_a_name_given_twice_is_refused() -> None:
+    model, wanted = ssin(), weights_by_rule(shapes(ssin()), GAINS)
+    load_published(model, {name.replace("img_base.", "img_base._orig_mod."): value for name, value in wanted.items()})
+    assert_loaded(model, wanted)
+    with pytest.raises(DataError, match=r"holds glob_cls\.bias twice, with and without a prefix"):
+        load_published(model, {**wanted, "module.glob_cls.bias": torch.zeros(5)})
+
+
+CONFIG = SsinModel(depths=(2, 1, 1, 1), width=8)
+
+
+def pretrained(path: Path, content: object, **options: Any) -> SsinModel:
+    torch.save(content, path, **options)
+    return dataclasses.replace(CONFIG, pretrained=str(path))
+
+
+def test_weights_that_training_can_load_pass_the_check_of_submission(tmp_path: Path) -> None:
+    check_pretrained(pretrained(tmp_path / "w.pth", {"state_dict": resnet_checkpoint()}))
+
+
+def altered(**entries: Any) -> State:
+    return {**resnet_checkpoint(), **{name.replace("__", "."): value for name, value in entries.items()}}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (altered(conv1__weight=torch.full((8, 3, 7, 7), torch.nan)), "1 of .* are not finite .*: conv1.weight; wanted"),
+        (altered(bn1__bias=torch.full((8,), 1e300, dtype=torch.float64)), "not finite .*: bn1.bias"),
+        (altered(bn1__running_var=-torch.ones(8)), "negative variance.*: bn1.running_var"),
+        (altered(bn1__bias=torch.zeros(8, dtype=torch.complex64)), "bn1.bias is a .*complex"),
+        (altered(bn1__bias=torch.zeros(8).to_sparse()), "bn1.bias is a .*sparse"),
+        (altered(bn1__bias=torch.zeros(8, device="meta")), "bn1.bias is a .*empty"),
+        (altered(bn1__bias=[0.0] * 8), "holds a list under 'bn1.bias', wanted a state dict"),
+        (altered(layer1__2__conv1__weight=torch.zeros(8, 32, 1, 1)), "1 entries .*: unexpected layer1.2.conv1.weight"),
+        ({3: torch.zeros(3)}, "holds a Tensor under '3', wanted a state dict"),
+        ({}, "missing conv1.weight, bn1.weight, bn1.bias and 97 more$"),
+        (weights_by_rule(shapes(smin()), GAINS), "missing conv1.weight, .* more; unexpected .* and .* more$"),
+    ],
+)
+def test_weights_that_do_not_fit_are_one_short_sentence_at_submission_and_before_training(
+    tmp_path: Path, content: object, told: str
+) -> None:
+    config = pretrained(tmp_path / "w.pth", content)
+    sentences = []
+    for refuse in (check_pretrained, lambda config: load_pretrained(ssin(), config.pretrained)):
+        with pytest.raises(DataError, match=told) as caught:
+            refuse(config)
+        sentences.append(str(caught.value))
+    assert sentences[0] == sentences[1]
+    assert sentences[0].startswith(f"weights {tmp_path / 'w.pth'}: ")
+    assert len(sentences[0]) < 400 + len(str(tmp_path))
+    assert "\n" not in sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is empty"),
+        (b"\n <!DOCTYPE html><html>Virus scan warning", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a pointer of Git LFS"),
+        (b"\x40\0\0\0\0\0\0\0{}", "is a safetensors file"),
+        (b"\x1f\x8b\x08", "is compressed"),
+        (b"weights of a friend", "cut off or damaged"),
+    ],
+)
+def test_what_is_no_file_of_pytorch_is_told_without_its_advice(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(DataError, match=rf"w\.pth: .*{told}.*wanted") as caught:
+        read_state_dict(tmp_path / "w.pth")
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_weights_that_are_cut_off_are_refused(tmp_path: Path, legacy: bool) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(resnet_checkpoint(), path, _use_new_zipfile_serialization=not legacy)
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(DataError, match=r"w\.pth: .*cut off"):
+        read_state_dict(path)
+
+
+def test_a_flipped_bit_in_weights_is_found_and_files_without_checksums_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.ones(1000)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\x00\x00\x80\x3f" * 8) + 402] ^= 1
+    path.write_bytes(content)
+    assert not torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(1000)), "PyTorch takes it"
+    with pytest.raises(DataError, match=r"w\.pth: is damaged \(Bad CRC-32 .*data/0"):
+        read_state_dict(path)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"a": torch.ones(1000)}, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(read_state_dict(path)["a"], torch.ones(1000))
+
+
+def test_weights_that_cannot_be_read_are_not_called_damaged(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.ones(1000)}, path)
+
+    def broken_disk(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", broken_disk)
+    with pytest.raises(OSError, match=r"Input/output error: '.*w\.pth'"):
+        read_state_dict(path)
+
+
+def test_a_whole_module_is_refused_with_the_class_it_wants_to_execute(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pth")
+    with pytest.raises(DataError, match=r"holds torch\.nn\.modules\.linear\.Linear, which .* would have to execute"):
+        read_state_dict(tmp_path / "w.pth")
