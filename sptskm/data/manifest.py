@@ -202,6 +202,7 @@ def as_table(path: Path, entries: Sequence[Entry], test: bool = True) -> Trackle
         place=place,
         pid_names={number: pid for pid, number in pid_numbers.items()},
         camera_names={number: camera for camera, number in camera_numbers.items()},
+        clothes_names={number: clothes for clothes, number in outfits.items()},
     )
 
 

@@ -76,6 +76,8 @@ class Tracklets:
     pid_names: Mapping[int, str] = field(default_factory=dict)
     """What an identity is called, where that is not its number."""
     camera_names: Mapping[int, str] = field(default_factory=dict)
+    clothes_names: Mapping[int, str] = field(default_factory=dict)
+    """What an outfit is called, where that is not its number."""
 
     def __len__(self) -> int:
         return len(self.pids_N)
@@ -166,6 +168,11 @@ class Tracklets:
         """What the camera of a row is called."""
         camid = int(self.camids_N[row])
         return self.camera_names.get(camid, str(camid))
+
+    def clothes_name(self, row: int) -> str:
+        """Say what the person of a row wears; empty where that is not known."""
+        clothes = int(self.clothes_N[row])
+        return "" if clothes < 0 else self.clothes_names.get(clothes, f"outfit {clothes}")
 
 
 def check_ranges(starts_N: IntArray, stops_N: IntArray, num_frames: int, source: str) -> None:

@@ -118,6 +118,8 @@ def _together(origins: Sequence[tuple[Tracklets, int]]) -> Tracklets:
     cameras = [table.camera_name(row) for table, row in origins]
     pids = {name: number for number, name in enumerate(dict.fromkeys(people), 1)} | {"-": JUNK_PID}
     camids = {name: number for number, name in enumerate(dict.fromkeys(cameras), 1)}
+    clothes = [table.clothes_name(row) for table, row in origins]
+    outfits = {name: number for number, name in enumerate(dict.fromkeys(clothes))}
     return Tracklets(
         keys_N=np.array([table.keys_N[row] for table, row in origins]),
         stems_M=np.concatenate(stems),
@@ -125,12 +127,13 @@ def _together(origins: Sequence[tuple[Tracklets, int]]) -> Tracklets:
         stops_N=stops_N,
         pids_N=np.array([pids[name] for name in people]),
         camids_N=np.array([camids[name] for name in cameras]),
-        clothes_N=np.array([table.clothes_N[row] for table, row in origins]),
+        clothes_N=np.array([-1 if not name else outfits[name] for name in clothes]),
         num_train=0,
         query=np.empty(0, np.int64),
         place=_Origins(origins),
         pid_names={number: name for name, number in pids.items()},
         camera_names={number: name for name, number in camids.items()},
+        clothes_names={number: name for name, number in outfits.items()},
     )
 
 

@@ -116,7 +116,7 @@ class _Grid:
         box, table = self._box(place), self._table
         strips.draw_footage(canvas, box.within(_BORDER), self._footage[row], self._skeleton_height)
         canvas.frame(box, colour, _BORDER)
-        outfit = [f"outfit {table.clothes_N[row] if table.clothes_N[row] >= 0 else '-'}"] if table.has_clothes else []
+        outfit = [table.clothes_name(row) or "-"] if table.has_clothes else []
         others = [strips.fitting(text, _SMALL, box.width) for text in (*outfit, *words[1:])]
         for number, text in enumerate([self._first(words[0], row, box.width), *others]):
             size, ink = (_SMALL, SOFT) if number else (_SIZE, INK)

@@ -14,6 +14,8 @@ from sptskm.data import DataError, read_dataset
 from sptskm.data import manifest as manifest_module
 from sptskm.data.files import is_there, read_frame, read_skeletons
 from sptskm.data.manifest import FIELDS, Entry, images, natural, read_entries, read_manifest, write_entries
+from sptskm.data.packs.unpacking import unpack
+from sptskm.data.packs.writing import pack
 
 ENTRIES = [
     Entry("anna-1", "anna", "door", "train", "walks/anna-1", "masks/anna-1", "anna-1.npy", 'red, or "crimson"', "May"),
@@ -252,6 +254,18 @@ def test_names_are_numbered_in_natural_order_those_of_training_first(walks: Path
     assert table.camids_N.tolist() == [1, 2, 2, 3, 3, 3]
     assert table.clothes_N.tolist() == [0, 1, -1, 1, -1, -1]
     assert table.has_clothes
+
+
+def test_clothes_are_called_what_the_manifest_calls_them_also_in_a_pack(walks: Path, tmp_path: Path) -> None:
+    said = {entry.tracklet: entry.clothes for entry in read_entries(walks)}
+    assert set(said.values()) > {""}
+    table = read_manifest(walks)
+    assert {str(key): table.clothes_name(row) for row, key in enumerate(table.keys_N)} == said
+    pack(table, tmp_path / "pack", workers=1)
+    packed = read_dataset(tmp_path / "pack")
+    assert {str(key): packed.clothes_name(row) for row, key in enumerate(packed.keys_N)} == said
+    manifest = unpack(tmp_path / "pack", tmp_path / "files")
+    assert {entry.tracklet: entry.clothes for entry in read_entries(manifest)} == said
 
 
 def test_numbers_do_not_depend_on_whether_the_test_part_is_read(walks: Path) -> None:

@@ -223,6 +223,8 @@ def read_pack(folder: Path, test: bool = True) -> Tracklets:
         place=place,
         pid_names={int(number): name for number, name in summary["pid_names"].items()},
         camera_names={int(number): name for number, name in summary["camera_names"].items()},
+        # packs of before do not have them
+        clothes_names={int(number): name for number, name in summary.get("clothes_names", {}).items()},
     )
     found, wanted = table.training_fingerprint, summary["training_fingerprint"]
     if found != wanted:

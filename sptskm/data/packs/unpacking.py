@@ -95,5 +95,5 @@ def _entry(table: Tracklets, row: int) -> Entry:
         frames=of_folder(f"frames/{key}"),
         masks=f"masks/{key}",
         skeleton=f"skeletons/{key}.npy",
-        clothes="" if clothes < 0 else str(clothes),
+        clothes="" if clothes < 0 else table.clothes_names.get(clothes, str(clothes)),
     )

@@ -208,6 +208,7 @@ def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Seque
         "frames": int(table.lengths.sum()),
         "pid_names": dict(table.pid_names),
         "camera_names": dict(table.camera_names),
+        "clothes_names": dict(table.clothes_names),
         "heads": {part: heads.get(part, 0) for part in PARTS},
         "files": files,
     }
