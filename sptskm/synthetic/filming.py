@@ -44,11 +44,13 @@ _DIFFICULTY = np.array([1.0, 0.7, 0.8, 1.2, 1.7, 0.8, 1.2, 1.7, 0.8, 1.0, 1.4, 0
 
 @dataclass(frozen=True)
 class Footage:
-    """The encoded JPEG frames and PNG masks of a tracklet and its (F, 14, 4) skeletons."""
+    """The encoded JPEG frames and PNG masks of a tracklet and its (F, 14, 4) skeletons, as an estimator would say."""
 
     frames: list[bytes]
     masks: list[bytes]
     skeletons: Floats
+    joints: Floats
+    """(F, 14, 3): where the joints really are, metres in camera axes; no file holds them."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def film(
     pictures, masks = _develop(drawn, behind, occluder, camera, rng)
     joints = points[:, :14]
     unseen = hidden(crop.project(joints)[0], occluder)
-    return Footage(pictures, masks, normalise(_estimated(joints, unseen, camera, rng)))
+    return Footage(pictures, masks, normalise(_estimated(joints, unseen, camera, rng)), joints)
 
 
 def _heading(camera: Camera, frames: int, rng: np.random.Generator) -> Floats:
