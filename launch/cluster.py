@@ -3,9 +3,12 @@
 None of it changes a result, so none of it is part of a run's configuration.
 """
 
+import os
+import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any, Literal
@@ -16,6 +19,33 @@ from sptskm.configfile import apply_overrides, merge
 
 # until the job listens to them, these signals would end it; a shell's `trap ''` is inherited
 PYTHON = f"""sh -c 'trap "" USR1 USR2; exec "$0" "$@"' {quote(sys.executable)}"""
+
+
+# options of sbatch that follow from a key of the cluster file, or that the launcher needs for itself
+OWN = {
+    "nodes": "nodes", "gpus-per-node": "gpus_per_node", "gpus": "gpus_per_node", "gpus-per-task": "gpus_per_node",
+    "ntasks": "gpus_per_node or cpu_ranks", "ntasks-per-node": "gpus_per_node or cpu_ranks",
+    "ntasks-per-gpu": "gpus_per_node or cpu_ranks", "cpus-per-task": "cpus_per_task", "cpus-per-gpu": "cpus_per_task",
+    "mem": "mem_gb", "mem-per-cpu": "mem_gb", "mem-per-gpu": "mem_gb", "time": "minutes", "time-min": "minutes",
+    "partition": "partition", "account": "account", "constraint": "constraint", "signal": "warn_seconds",
+    "requeue": "requeues", "no-requeue": "requeues", "array": "at_once",
+}  # fmt: skip
+RESERVED = frozenset(
+    {
+        "job-name", "output", "error", "input", "open-mode", "chdir", "dependency", "kill-on-invalid-dep", "clusters",
+        "wrap", "wait", "parsable", "quiet", "verbose", "test-only", "help", "usage", "version", "export-file",
+    }
+)  # fmt: skip
+# those of srun's variables that sbatch hands on from the submitting shell instead of setting them for the job
+SRUN_READS = frozenset(
+    f"SLURM_{name}"
+    for name in (
+        "CLUSTERS", "CPU_BIND", "CPU_FREQ_REQ", "DISTRIBUTION", "EXCLUSIVE", "GPU_BIND", "GPU_FREQ", "GPUS_PER_TASK",
+        "HINT", "KILL_BAD_EXIT", "MEM_BIND", "MEM_PER_GPU", "NETWORK", "NO_KILL", "OVERLAP", "THREADS_PER_CORE",
+        "TIMELIMIT", "UNBUFFEREDIO", "WAIT",
+    )
+)  # fmt: skip
+FOR_TRAINING_ALONE = ("executor", "final", "at_once")
 
 
 @dataclass(frozen=True)
@@ -52,8 +82,18 @@ class Cluster:
     """How many trials of a search may run at a time, of each stream."""
     retries: int = 2
     """How often a job that has lost a rank or a node is queued again."""
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    """Any other options of sbatch by their long names, such as `qos: long`, `exclude: "n[3-5]"`, `exclusive: true`."""
+    final: dict[str, Any] = field(default_factory=dict)
+    """What the final job is given otherwise, by the keys above; by default one rank on one node, with its share of the
+    node's memory."""
 
     def __post_init__(self) -> None:
+        for key, value in vars(self).items():
+            for text in [value] if isinstance(value, str) else value if isinstance(value, tuple) else ():
+                refuse_control_characters(key, text.replace("\t", " ") if key == "setup" else text)
+        for option, value in self.sbatch.items():
+            _check_option(option, value)
         for ok, message in (
             (self.nodes >= 1, f"nodes is {self.nodes}, wanted at least 1"),
             (self.tasks_per_node >= 1, f"gpus_per_node or else cpu_ranks is {self.tasks_per_node}, wanted at least 1"),
@@ -66,6 +106,22 @@ class Cluster:
         ):
             if not ok:
                 raise ConfigError(message)
+        if self.final:
+            self.for_final()
+
+    def for_final(self) -> "Cluster":
+        """What the final job is given. Raises ConfigError for an impossible `final` section."""
+        if wrong := [key for key in FOR_TRAINING_ALONE if key in self.final]:
+            raise ConfigError(f"final.{wrong[0]} is given, wanted it for all jobs, outside `final`")
+        share = replace(
+            self,
+            nodes=1,
+            gpus_per_node=min(self.gpus_per_node, 1),
+            cpu_ranks=1,
+            mem_gb=-(-self.mem_gb // self.tasks_per_node),
+            final={},
+        )
+        return merge(share, self.final, "final.")
 
     @property
     def tasks_per_node(self) -> int:
@@ -76,6 +132,42 @@ class Cluster:
     def ranks(self) -> int:
         """Ranks of a job."""
         return self.nodes * self.tasks_per_node
+
+
+def refuse_control_characters(what: str, text: str) -> None:
+    """Raise ConfigError for text that would not stay on its line of a batch script, or in a terminal."""
+    odd = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")), None)
+    if odd is not None:
+        raise ConfigError(f"{what} is {text!r}, wanted it without line breaks and other control characters")
+
+
+def _check_option(option: str, value: Any) -> None:
+    """Raise ConfigError for what cannot be an option of sbatch, and for those that the launcher sets itself."""
+    if not re.fullmatch(r"[a-z][a-z0-9]+(-[a-z0-9]+)*", option):
+        hint = option.strip("-").replace("_", "-").lower()
+        raise ConfigError(f"sbatch: {option!r} is no long name of an option, wanted one as in `{hint}: value`")
+    if option in OWN:
+        raise ConfigError(f"sbatch: {option} follows from a key of the cluster file, wanted {OWN[option]} instead")
+    if option in RESERVED:
+        raise ConfigError(f"sbatch: {option} is set by the launcher itself, wanted a file without it")
+    if value is False or not isinstance(value, str | int | float):
+        raise ConfigError(
+            f"sbatch: {option} is {value!r}, wanted text (in quotes), a number, or true for an option without value"
+        )
+    refuse_control_characters(f"sbatch: {option}", str(value))
+    if value == "":
+        raise ConfigError(f"sbatch: {option} is empty, wanted a value, or true for an option without one")
+
+
+def overriding(environment: Mapping[str, str] = os.environ) -> str:
+    """One line that says which environment variables win over the cluster file; empty where none does."""
+    found = [f"{name}={value}" for name, value in sorted(environment.items()) if value and _overrides(name)]
+    return f"note: the environment overrides the cluster file with {', '.join(found)}" if found else ""
+
+
+def _overrides(name: str) -> bool:
+    """Whether sbatch, or srun in the job, takes a variable for one of its options."""
+    return (name.startswith("SBATCH_") and name != "SBATCH_EXPORT_FILE") or name in SRUN_READS
 
 
 def load_cluster(path: Path, overrides: Sequence[str] = ()) -> Cluster:
@@ -96,19 +188,33 @@ def construction(cluster: Cluster) -> dict[str, Any]:
     return {**limit, "slurm_python": PYTHON} if cluster.executor == "slurm" else limit
 
 
-def parameters(cluster: Cluster, name: str, folder: Path, code: Path, after: str = "") -> dict[str, Any]:
+def parameters(
+    cluster: Cluster, name: str, folder: Path, code: Path, after: str = "", array: bool = False
+) -> dict[str, Any]:
     """Keyword arguments of submitit's AutoExecutor for a job that starts `after` others ("afterok:7:8").
 
-    It runs the copy of the code in `code`, and keeps its files in `folder`.
+    It runs the copy of the code in `code`, and keeps its files in `folder`. Raises ConfigError for a folder that
+    cannot stand in a batch script.
     """
-    additional: dict[str, Any] = {"chdir": str(code), "requeue": True}
+    for what, text in (("the name of a job", name), ("the folder of the jobs", str(folder)), ("python", PYTHON)):
+        refuse_control_characters(what, text)
+    if tag := re.search("%[jtAa]", str(folder)):
+        raise ConfigError(
+            f"the folder of the jobs is {folder}, wanted it without {tag[0]}, which stands for a job's id"
+        )
+    additional: dict[str, Any] = {**cluster.sbatch, "chdir": str(code), "requeue": True}
     if after:
         # without the second a job whose predecessor failed waits for ever
         additional |= {"dependency": after, "kill-on-invalid-dep": "yes"}
+    logs: list[str] = []
+    if "%" in str(folder):  # which is itself where SLURM makes names of logs
+        log = f"{str(folder).replace('%', '%%')}/{'%A_%a' if array else '%j'}"
+        additional |= {"output": f"{log}_0_log.out", "error": f"{log}_0_log.err"}
+        logs = ["--output", f"{log}_%t_log.out", "--error", f"{log}_%t_log.err"]
     slurm: dict[str, Any] = {
         "signal_delay_s": cluster.warn_seconds,
         # since SLURM 22.05 srun does not take over the CPUs that sbatch has asked for
-        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cluster.cpus_per_task}"],
+        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cluster.cpus_per_task}", *logs],
         "setup": list(cluster.setup),
         "teardown": [
             "code=$?",

@@ -16,7 +16,7 @@ from typing import Any
 
 from launch import prepare_jobs, preparing, snapshot
 from launch import search as searches
-from launch.cluster import Cluster, construction, load_cluster, parameters
+from launch.cluster import Cluster, construction, load_cluster, overriding, parameters
 from launch.plan import STREAMS, Plan, check, make_plan, parser
 from launch.submission import Queued, queue, queue_array
 from launch.watch import watch
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return prepare(arguments)
     chosen = command_line().parse_intermixed_args(arguments)
     try:
-        cluster = load_cluster(_cluster_file(chosen.cluster))
+        cluster = _cluster(chosen)
         if chosen.dry_run and cluster.executor == "local":
             raise ConfigError(f"--dry-run shows batch scripts, and --cluster {chosen.cluster} has none")
         if chosen.watch and (chosen.dry_run or cluster.executor == "local"):
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def prepare_command_line() -> argparse.ArgumentParser:
     """What may be typed behind `python launch/slurm.py --prepare`."""
     options = preparing.command_line()
-    options.add_argument("--cluster", default="slurm", help="a file configs/cluster/NAME.yaml, or a path")
+    _cluster_options(options, "a file configs/cluster/NAME.yaml, or a path")
     options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
     return options
 
@@ -66,7 +66,7 @@ def prepare(arguments: Sequence[str] | None) -> int:
     """Submit the making of masks or skeletons."""
     chosen = prepare_command_line().parse_args(arguments)
     try:
-        cluster = load_cluster(_cluster_file(chosen.cluster))
+        cluster = _cluster(chosen)
         if cluster.executor == "local":
             raise ConfigError("--prepare submits an array to SLURM; without one: sptskm prepare")
         wanted = preparing.wanted_of(chosen)
@@ -101,13 +101,26 @@ def searched_by(plan: Plan, cluster: Cluster, chosen: argparse.Namespace) -> sea
 def command_line() -> argparse.ArgumentParser:
     """What may be typed behind `python launch/slurm.py`."""
     options = parser("Train and evaluate on a SLURM cluster.", preparing.USAGE.format("slurm"))
-    options.add_argument(
-        "--cluster", default="slurm", help="a file configs/cluster/NAME.yaml, or a path; `local` needs no SLURM"
-    )
+    _cluster_options(options, "a file configs/cluster/NAME.yaml, or a path; `local` needs no SLURM")
     options.add_argument("--dry-run", action="store_true", help="print the batch scripts, submit nothing")
     options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
     searches.options(options)
     return options
+
+
+def _cluster_options(options: argparse.ArgumentParser, told: str) -> None:
+    options.add_argument("--cluster", default="slurm", help=told)
+    for key, what in (("partition", "where jobs run"), ("minutes", "time limit of a job"), ("nodes", "nodes of a job")):
+        options.add_argument(f"--{key}", metavar=key.upper(), help=f"{what}, instead of what the cluster file says")
+
+
+def _cluster(chosen: argparse.Namespace) -> Cluster:
+    """The cluster file of a command line with what it says otherwise; a note where the environment wins over both."""
+    given = {key: value for key in ("partition", "minutes", "nodes") if (value := getattr(chosen, key)) is not None}
+    cluster = load_cluster(_cluster_file(chosen.cluster), [f"{key}={value}" for key, value in given.items()])
+    if cluster.executor == "slurm" and (note := overriding()):
+        print(note, file=sys.stderr)
+    return cluster
 
 
 def _check_scheduler(otherwise: str) -> None:
@@ -143,7 +156,8 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
     texts = []
     for name in (*names, "final"):
         after = f"afterok:{':'.join(names)}" if name == "final" else ""
-        wanted = parameters(cluster, name, plan.logs, snapshot.place(plan.logs), after)
+        granted = cluster.for_final() if name == "final" else cluster
+        wanted = parameters(granted, name, plan.logs, snapshot.place(plan.logs), after)
         printer = Printer(folder=plan.logs, python=construction(cluster)["slurm_python"])
         plain = {key.removeprefix("slurm_"): value for key, value in wanted.items()}
         printer.update_parameters(**printer._convert_parameters(plain))
@@ -160,7 +174,8 @@ def submit(plan: Plan, cluster: Cluster) -> Queued:
         for config in plan.configs:
             queued.add(config.stream, queue(plan.logs, cluster, TrainJob(config, cluster.requeues), config.stream))
         after = queued.behind("afterok")
-        queued.add("final", queue(plan.logs, cluster, final_job(plan, cluster.requeues), "final", after))
+        own = cluster.for_final()
+        queued.add("final", queue(plan.logs, own, final_job(plan, own.requeues), "final", after))
     return queued
 
 
@@ -187,8 +202,8 @@ def submit_search(plan: Plan, cluster: Cluster, searched: searches.Searches, ret
             for name, config in zip(last, plan.configs, strict=True):
                 job = RetrainJob(plan, config.stream, limit)
                 queued.add(name, queue(plan.logs, cluster, job, name, queued.behind("afterok", "search")))
-        job = FoundJob(plan, retrain, limit)
-        queued.add("final", queue(plan.logs, cluster, job, "final", queued.behind("afterok", *last)))
+        job, own = FoundJob(plan, retrain, limit), cluster.for_final()
+        queued.add("final", queue(plan.logs, own, job, "final", queued.behind("afterok", *last)))
     return queued
 
 
@@ -200,7 +215,7 @@ def run_here(plan: Plan, cluster: Cluster) -> int:
     training = [queue(place, cluster, TrainJob(config, limit), config.stream) for config in plan.configs]
     if _failed(training):
         return 1
-    final = queue(place, cluster, final_job(plan, limit), "final")
+    final = queue(place, cluster.for_final(), final_job(plan, limit), "final")
     if _failed([final]):
         return 1
     print(f"{final.results()[0]}\n\n{plan.farewell()}")

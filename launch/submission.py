@@ -21,7 +21,7 @@ def queue(folder: Path, cluster: Cluster, job: Any, name: str, after: str = "") 
 
 def queue_array(folder: Path, cluster: Cluster, jobs: Sequence[Any], name: str) -> list[Any]:
     """Submit jobs as one array, at most `at_once` of which run at a time."""
-    executor = _executor(folder, cluster, name)
+    executor = _executor(folder, cluster, name, array=True)
     executor.update_parameters(slurm_array_parallelism=cluster.at_once)
     with executor.batch():
         submitted = [executor.submit(job) for job in jobs]
@@ -30,11 +30,13 @@ def queue_array(folder: Path, cluster: Cluster, jobs: Sequence[Any], name: str) 
     return submitted
 
 
-def _executor(folder: Path, cluster: Cluster, name: str, after: str = "") -> Any:
+def _executor(folder: Path, cluster: Cluster, name: str, after: str = "", array: bool = False) -> Any:
     import submitit
 
+    wanted = parameters(cluster, name, folder, snapshot.place(folder), after, array)
+    snapshot.take(folder)
     executor = submitit.AutoExecutor(folder, cluster.executor, **construction(cluster))
-    executor.update_parameters(**parameters(cluster, name, folder, snapshot.take(folder), after))
+    executor.update_parameters(**wanted)
     return executor
 
 

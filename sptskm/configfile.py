@@ -110,9 +110,18 @@ def merge(section: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{name} is a section, wanted {name}.key=value, found {value!r}")
             changes[key] = merge(current, value, f"{name}.")
+        elif isinstance(current, dict):
+            changes[key] = {**current, **_mapping(value, name)}
         else:
             changes[key] = _coerce(value, hints[key], name)
     return dataclasses.replace(section, **changes)
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    """A section whose keys are free."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ConfigError(f"{name} is {value!r}, wanted a section of `key: value` lines")
+    return dict(value)
 
 
 def _unknown(name: str, key: str, hints: Mapping[str, Any]) -> str:

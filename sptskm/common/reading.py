@@ -174,6 +174,18 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def _number_or_time(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    """A number; what YAML 1.1 takes for one to the base of 60, such as the time 16:00, stays text."""
+    if ":" in node.value:
+        return node.value
+    kinds = {"tag:yaml.org,2002:int": loader.construct_yaml_int, "tag:yaml.org,2002:float": loader.construct_yaml_float}
+    return kinds[node.tag](node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number_or_time)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file. Raises FileNotFoundError, OSError, or ConfigError naming the file."""
     if not path.is_file():

@@ -7,7 +7,8 @@ import pytest
 import submitit
 from helpers.launching import ROOT
 
-from launch.cluster import Cluster, construction, load_cluster, parameters
+from launch.cluster import Cluster, construction, load_cluster, overriding, parameters
+from sptskm.config import ConfigError
 
 
 def write(folder: Path, text: str) -> Path:
@@ -45,6 +46,32 @@ def test_a_wrong_key_is_refused_with_the_legal_ones_named(tmp_path):
         ("- nodes", "wanted `key: value` lines"),
         ("nodes: [", "not valid YAML"),
         ("nodes: 2\nminutes: 9\nnodes: 3", "nodes stands twice, line 3"),
+        ("sbatch: high", "sbatch is 'high', wanted a section of `key: value` lines"),
+        ("sbatch: {3: high}", "sbatch is {3: 'high'}, wanted a section"),
+        ("sbatch: {qos: [high, low]}", "sbatch: qos is ['high', 'low'], wanted text (in quotes), a number, or true"),
+        ("sbatch: {qos: false}", "sbatch: qos is False, wanted text"),
+        ("sbatch: {qos: }", "sbatch: qos is None, wanted text"),
+        ("sbatch: {begin: 2026-12-01}", "sbatch: begin is datetime.date(2026, 12, 1), wanted text (in quotes)"),
+        ("sbatch: {qos: ''}", "sbatch: qos is empty, wanted a value"),
+        (
+            'sbatch: {qos: "high\\n#SBATCH --uid=0"}',
+            r"sbatch: qos is 'high\n#SBATCH --uid=0', wanted it with",
+        ),
+        ("sbatch: {--qos: high}", "sbatch: '--qos' is no long name of an option, wanted one as in `qos: value`"),
+        ("sbatch: {mail_user: me}", "wanted one as in `mail-user: value`"),
+        ("sbatch: {p: gpu}", "sbatch: 'p' is no long name of an option"),
+        ('sbatch: {"qos=a --uid": 0}', "is no long name of an option"),
+        ("sbatch: {time: 30}", "sbatch: time follows from a key of the cluster file, wanted minutes instead"),
+        ("sbatch: {ntasks-per-node: 3}", "wanted gpus_per_node or cpu_ranks instead"),
+        ("sbatch: {output: here.log}", "sbatch: output is set by the launcher itself"),
+        ('partition: "gpu\\n#SBATCH --uid=0"', r"partition is 'gpu\n#SBATCH --uid=0', wanted it without line breaks"),
+        ('account: "a\\rb"', "account is 'a\\rb', wanted it without line breaks"),
+        ('constraint: "a\\u2028b"', "wanted it without line breaks"),
+        ('setup: ["module load cuda\\nrm x"]', "setup is 'module load cuda\\nrm x', wanted it without line breaks"),
+        ("final: {nodes: 0}", "nodes is 0, wanted at least 1"),
+        ("final: {node: 1}", "unknown key final.node; did you mean nodes?"),
+        ("final: {executor: local}", "final.executor is given, wanted it for all jobs, outside `final`"),
+        ("final: {sbatch: {time: 3}}", "sbatch: time follows from a key of the cluster file"),
     ],
 )
 def test_an_impossible_value_is_one_sentence_with_the_file(tmp_path, text, sentence):
@@ -91,3 +118,36 @@ def test_a_scheduler_is_asked_to_requeue_as_often_as_the_cluster_says(tmp_path, 
 def test_empty_settings_are_left_to_the_scheduler():
     given = parameters(Cluster(), "ssin", Path("jobs"), Path("code"))
     assert not {"slurm_partition", "slurm_account", "slurm_constraint"} & set(given)
+
+
+def test_the_final_job_has_one_rank_with_its_share_of_a_node_unless_the_file_says_otherwise(tmp_path):
+    training = "nodes: 4\ngpus_per_node: 8\ncpus_per_task: 6\nmem_gb: 500\npartition: gpu\nsbatch: {qos: long}\n"
+    found = load_cluster(write(tmp_path, training)).for_final()
+    assert found == Cluster(cpus_per_task=6, mem_gb=63, partition="gpu", sbatch={"qos": "long"})
+    own = "final: {gpus_per_node: 2, mem_gb: 90, minutes: 60, partition: small, sbatch: {qos: short, nice: 5}}\n"
+    found = load_cluster(write(tmp_path, training + own)).for_final()
+    assert (found.ranks, found.mem_gb, found.minutes, found.partition) == (2, 90, 60, "small")
+    assert found.sbatch == {"qos": "short", "nice": 5}
+    on_cpus = load_cluster(write(tmp_path, "gpus_per_node: 0\ncpu_ranks: 8\nmem_gb: 16\n")).for_final()
+    assert (on_cpus.ranks, on_cpus.mem_gb) == (1, 2)
+
+
+def test_times_in_a_file_stay_what_was_written(tmp_path):
+    assert load_cluster(write(tmp_path, "sbatch: {begin: 16:00, deadline: 1:30:00.5}\n")).sbatch == {
+        "begin": "16:00",
+        "deadline": "1:30:00.5",
+    }
+
+
+@pytest.mark.parametrize("folder", ["a\nb", "a\x1b[2Jb", "100%j", "%a"])
+def test_a_folder_that_cannot_stand_in_a_batch_script_is_refused(folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"the folder of the jobs is .*, wanted it without"):
+        parameters(Cluster(), "ssin", tmp_path / folder, tmp_path / "code")
+
+
+def test_variables_that_override_the_file_are_said_in_one_line():
+    inside = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "4", "SLURM_CONF": "/etc/slurm/slurm.conf", "HOME": "/"}
+    assert overriding(inside) == ""
+    given = {**inside, "SBATCH_PARTITION": "debug", "SBATCH_QOS": "", "SLURM_HINT": "nomultithread"}
+    note = "note: the environment overrides the cluster file with SBATCH_PARTITION=debug, SLURM_HINT=nomultithread"
+    assert overriding(given) == note

@@ -53,15 +53,16 @@ def test_a_dry_run_shows_the_script_of_every_job(configs, cluster, tmp_path, cap
     found = dry_run(capsys, *words)
     assert list(found) == ["ssin", "smin", "final"]
     for name, lines in found.items():
+        nodes, ranks, memory = (1, 1, 50) if name == "final" else (2, 2, 100)
         assert {
             f"#SBATCH --job-name={name}",
             "#SBATCH --partition=gpu",
             "#SBATCH --account=prj-7",
-            "#SBATCH --nodes=2",
-            "#SBATCH --ntasks-per-node=2",
-            "#SBATCH --gpus-per-node=2",
+            f"#SBATCH --nodes={nodes}",
+            f"#SBATCH --ntasks-per-node={ranks}",
+            f"#SBATCH --gpus-per-node={ranks}",
             "#SBATCH --cpus-per-task=8",
-            "#SBATCH --mem=100GB",
+            f"#SBATCH --mem={memory}GB",
             "#SBATCH --time=90",
             "#SBATCH --signal=USR2@77",
             "module load cuda",
@@ -72,6 +73,54 @@ def test_a_dry_run_shows_the_script_of_every_job(configs, cluster, tmp_path, cap
     assert waits <= set(found.pop("final"))
     assert not any("dep" in line for lines in found.values() for line in lines if line.startswith("#SBATCH"))
     assert not (tmp_path / "run").exists()
+
+
+def test_options_of_sbatch_and_of_the_command_line_are_in_the_scripts(configs, cluster, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SBATCH_QOS", "low")
+    with cluster.open("a") as file:
+        file.write(
+            "sbatch: {qos: high, mail-user: me@x.org, exclude: 'n[3-5]', comment: \"it's $HOME\", exclusive: true}\n"
+        )
+        file.write("final: {minutes: 20, sbatch: {qos: short}}\n")
+    words = ("--stream", "ssin", "--config", configs, "--cluster", cluster, "--run", tmp_path / "run")
+    words += ("--partition", "debug", "--minutes", 45, "--nodes", 1)
+    assert slurm.main([*map(str, words), "--dry-run"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "note: the environment overrides the cluster file with SBATCH_QOS=low\n"
+    found = scripts(out)
+    for lines in found.values():
+        assert {
+            "#SBATCH --mail-user=me@x.org",
+            "#SBATCH --exclude='n[3-5]'",
+            """#SBATCH --comment='it'"'"'s $HOME'""",
+            "#SBATCH --exclusive",
+            "#SBATCH --partition=debug",
+            "#SBATCH --nodes=1",
+        } <= set(lines)
+    assert {"#SBATCH --qos=high", "#SBATCH --time=45"} <= set(found["ssin"])
+    assert {"#SBATCH --qos=short", "#SBATCH --time=20"} <= set(found["final"])
+
+
+def test_a_percent_sign_in_the_run_folder_is_one_in_the_names_of_logs(configs, tmp_path, capsys):
+    run = tmp_path / "50 % x"
+    found = dry_run(capsys, "--stream", "ssin", "--config", configs, "--run", run)
+    doubled = str(run).replace("%", "%%")
+    for lines in found.values():
+        assert f"#SBATCH --output='{doubled}/jobs/%j_0_log.out'" in lines
+        (srun,) = [line for line in lines if line.startswith("srun")]
+        assert f"--output '{doubled}/jobs/%j_%t_log.out' --error '{doubled}/jobs/%j_%t_log.err'" in srun
+
+
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_a_line_break_in_the_run_folder_is_refused_before_anything_is_written(
+    configs, tmp_path, capsys, monkeypatch, words
+):
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/sbatch")
+    run = tmp_path / "run\n#SBATCH --uid=0"
+    error = refused(capsys, "--stream", "ssin", "--config", configs, "--run", run, *words)
+    assert r"run\n#SBATCH --uid=0/jobs', wanted it without line breaks" in error
+    assert error.count("\n") == 1
+    assert not run.exists()
 
 
 def test_one_stream_is_one_training_job_and_a_final_job_behind_it(configs, capsys):
@@ -187,7 +236,7 @@ def test_a_requeued_job_removes_what_its_earlier_start_left_half_done(tmp_path, 
 
 def test_both_streams_train_on_two_ranks_and_are_fused_through_the_local_executor(configs, tmp_path):
     own = tmp_path / "two.yaml"
-    own.write_text((ROOT / "configs" / "cluster" / "local.yaml").read_text() + "cpu_ranks: 2\n")
+    own.write_text((ROOT / "configs" / "cluster" / "local.yaml").read_text() + "cpu_ranks: 2\nfinal: {cpu_ranks: 2}\n")
     run = tmp_path / "run"
     words = ("--stream", "both", "--config", configs, "--run", run, "--cluster", own)
     code, out, err = launch("launch/slurm.py", *words, "train.epochs=1", "sampling.rounds=1")
