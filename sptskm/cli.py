@@ -173,8 +173,8 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _check_quality(options: argparse.Namespace) -> int:
+    from sptskm.data.derived import HOME
     from sptskm.preparation.inspection import inspect
-    from sptskm.preparation.work import HOME
 
     folder = options.folder if options.folder.is_dir() else options.folder.parent
     out = options.out or folder / HOME / "quality"

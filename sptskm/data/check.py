@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sptskm.data.dataset import read_dataset
+from sptskm.data.derived import MADE
 from sptskm.data.errors import DataError
-from sptskm.data.files import SKELETON_SHAPE, read_frame, read_mask, read_skeleton
+from sptskm.data.files import SKELETON_SHAPE, is_there, read_frame, read_mask, read_skeleton
 from sptskm.data.mars import MarsFolders
 from sptskm.data.parallel import in_parallel
+from sptskm.data.stale import is_stale
 from sptskm.data.tracklets import JUNK_PID, Modality, Readable, Tracklets
 
 JUNK_LABEL = "00-1"  # identity -1 in frame names
@@ -149,9 +151,29 @@ class _Look:
                         sizes[frame] = array.shape[:2]
                 except DataError as error:
                     problems.append(Problem(file, str(error)))
+        problems += self._stale(row)
         counts["problem"] = len(problems)
         counts["tracklet with a skeleton"] = min(1, counts["skeleton"])
         return _Tally(counts, problems[:KEPT])
+
+    def _stale(self, row: int) -> list[Problem]:
+        """Return what is on record as made of other frames than lie there now."""
+        if not (self.decode and self.present["frames"]):
+            return []
+        problems = []
+        for made in (made for made in MADE if self.present[made]):
+            folder, key = self.table.folder(row, made), self.table.keys_N[row]
+            try:
+                if not is_stale(self.table, row, made) or not is_there(self.table, row, made):
+                    continue
+                sentence = (
+                    f"{made} of tracklet {key} in {folder}: were made of other frames than lie there now; "
+                    f"`sptskm prepare {made}` with the options of before makes them again"
+                )
+            except (DataError, OSError) as error:
+                sentence = str(error)
+            problems.append(Problem(folder, sentence))
+        return problems
 
     def _separate(self, row: int, counts: Counter[str], problems: list[Problem]) -> list[Modality]:
         """Modalities with a file a frame; skeletons that lie together are looked at here."""

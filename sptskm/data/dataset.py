@@ -1,7 +1,9 @@
 """A data set by its place: a folder in the MARS layout, a manifest, or a pack."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from sptskm.data.derived import read_derived
 from sptskm.data.manifest import ENDINGS_OF_MANIFESTS, read_manifest, read_unlabelled
 from sptskm.data.mars import read_mars
 from sptskm.data.packs.reading import SUMMARY, read_pack
@@ -15,8 +17,10 @@ def read_dataset(place: str | Path, test: bool = True, labelled: bool = True) ->
     a manifest may be one as `read_unlabelled` takes it. Raises DataError or FileNotFoundError naming the file at fault.
     """
     place = Path(place)
-    if place.suffix in ENDINGS_OF_MANIFESTS:
-        return read_manifest(place, test) if labelled else read_unlabelled(place)
-    if (place / SUMMARY).is_file():
+    if place.suffix not in ENDINGS_OF_MANIFESTS and (place / SUMMARY).is_file():
         return read_pack(place, test)
-    return read_mars(place, test)
+    if place.suffix not in ENDINGS_OF_MANIFESTS:
+        table = read_mars(place, test)
+    else:
+        table = read_manifest(place, test) if labelled else read_unlabelled(place)
+    return replace(table, derived=read_derived(place))

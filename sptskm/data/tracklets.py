@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.data.derived import Derived
 from sptskm.data.errors import DataError
 
 Modality = Literal["frames", "masks", "skeletons"]
@@ -78,6 +79,8 @@ class Tracklets:
     camera_names: Mapping[int, str] = field(default_factory=dict)
     clothes_names: Mapping[int, str] = field(default_factory=dict)
     """What an outfit is called, where that is not its number."""
+    derived: Derived = field(default_factory=Derived)
+    """What is on record of how masks and skeletons were made."""
 
     def __len__(self) -> int:
         return len(self.pids_N)

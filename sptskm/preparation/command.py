@@ -9,7 +9,8 @@ from typing import get_args
 
 from sptskm.config import ConfigError
 from sptskm.data import Tracklets, read_dataset
-from sptskm.preparation.work import Made, Precision, prepare, verify
+from sptskm.data.derived import Made
+from sptskm.preparation.work import Precision, prepare, verify
 
 ON = "cpu, cuda:1, ... (default: a GPU, each shard the next one, or the CPU where there is none)"
 
@@ -103,7 +104,7 @@ def run(chosen: argparse.Namespace) -> tuple[bool, str]:
             said.append(made(wanted, chosen.shard or 0))
         if chosen.shard is not None:
             return True, said[0]
-    complete, text = verify(chosen.data, table, chosen.made)
+    complete, text = verify(chosen.data, table, chosen.made, compare=chosen.verify)
     return complete, "\n".join([*said, text])
 
 
@@ -120,7 +121,7 @@ def _from_videos(chosen: argparse.Namespace) -> tuple[bool, str]:
             continue
         wanted = Wanted(kind, data, file, chosen.grabcut, fast=False, flip=False, shards=1, **on)
         said.append(made(wanted, 0))
-        all_there, text = verify(data, read_dataset(data), kind)
+        all_there, text = verify(data, read_dataset(data), kind, compare=False)
         said.append(text)
         complete = complete and all_there
     return complete, "\n".join(said)

@@ -151,7 +151,7 @@ def points_from(path: Path, layout: PointLayout, channels: Channels) -> Floats:
     Raises FileNotFoundError, DataError for a file that cannot be read or holds something else, and ValueError for
     unknown layouts and channels.
     """
-    shape = _shape(layout, channels)
+    shape = shape_of(layout, channels)
     content, ending = read_content(path, "key points"), path.suffix.lower()
     if ending == ".json":
         return _oriented(path, keypoint_json.points(path, content, shape, channels), shape)
@@ -169,7 +169,7 @@ def results_from(path: Path, layout: PointLayout, channels: Channels) -> dict[st
     Raises what `points_from` raises.
     """
     content = read_content(path, "key points")
-    return keypoint_json.results(path, content, _shape(layout, channels), channels)
+    return keypoint_json.results(path, content, shape_of(layout, channels), channels)
 
 
 def joints_of(
@@ -189,8 +189,8 @@ def skeletons_from(path: Path, layout: PointLayout, channels: Channels, *, zero_
     return joints_of(points_from(path, layout, channels), layout, channels, zero_is_missing=zero_is_missing)
 
 
-def _shape(layout: str, channels: str) -> tuple[int, int]:
-    """K and C."""
+def shape_of(layout: str, channels: str) -> tuple[int, int]:
+    """Return K and C. Raises ValueError for an unknown layout or channels."""
     points = {name: len(names) for name, names in LAYOUTS.items()} | {"14": SKELETON_SHAPE[0]}
     if layout not in points or channels not in get_args(Channels):
         known = f"a layout of {', '.join(points)} and channels of {', '.join(get_args(Channels))}"

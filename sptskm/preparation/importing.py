@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sptskm.config import ConfigError
 from sptskm.data import DataError, Tracklets
+from sptskm.data.derived import Made
 from sptskm.data.files import read_frame
 from sptskm.preparation.formats import (
     MaskKind,
@@ -22,11 +23,12 @@ from sptskm.preparation.formats import (
     mask_from,
     points_from,
     results_from,
+    shape_of,
     write_mask,
     write_skeleton,
 )
 from sptskm.preparation.layouts import Channels
-from sptskm.preparation.work import Made, Outcome, agree, note
+from sptskm.preparation.work import Ledger, Outcome, note
 from sptskm.report.console import progress
 
 MASK_NAMES = (".png", "_vis.png", ".bmp", ".jpg", "_mask.png")
@@ -45,13 +47,18 @@ class Source:
     channels: Channels = "xyc"
 
     def check(self, made: Made) -> None:
-        """ConfigError when the kind of mask or the layout is not said, or nothing is there."""
+        """Raise ConfigError when the kind of mask or the layout is not said, or nothing is there.
+
+        Raises ValueError for an unknown layout or channels.
+        """
         if not self.place.exists():
             raise ConfigError(f"--from is {self.place}, where there is no file or folder")
         if made == "masks" and self.kind is None:
             raise ConfigError("--kind is missing: what the masks are is not guessed")
         if made == "skeletons" and self.layout is None:
             raise ConfigError("--layout is missing: the order of the key points is not guessed")
+        if self.layout is not None:
+            shape_of(self.layout, self.channels)
 
 
 def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Outcome:
@@ -63,16 +70,16 @@ def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Ou
     source.check(made)
     settings = {"method": "imported", "as": source.kind or f"{source.layout} {source.channels}"}
     take = _masks(table, source) if made == "masks" else _skeletons(table, source)
-    agree(root, made, settings)
-    outcome = Outcome()
+    ledger, outcome = Ledger(root, table, made, settings), Outcome()
     write: Callable[[Path, NDArray[Any]], None] = write_mask if made == "masks" else write_skeleton
     for row in progress(range(len(table)), f"import {made}", total=len(table)):
+        outcome.stale += ledger.remove_stale(row)
         results = [table.path(row, frame, made) for frame in range(table.lengths[row])]
         missing = [frame for frame, path in enumerate(results) if not path.exists()]
         outcome.kept += len(results) - len(missing)
-        if missing:
-            results[0].parent.mkdir(parents=True, exist_ok=True)
         for frame, found in take(row, missing, outcome):
+            ledger.begin(row)
+            results[frame].parent.mkdir(parents=True, exist_ok=True)
             write(results[frame], found)
             outcome.made += 1
     note(root, made, "imported", outcome, settings)

@@ -10,7 +10,9 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -21,17 +23,17 @@ from numpy.typing import NDArray
 from sptskm.atomic import write_text
 from sptskm.config import ConfigError
 from sptskm.data import DataError, Tracklets
+from sptskm.data.derived import HOME, SETTINGS, Made, home_of, read_derived, write_frames, write_method
 from sptskm.data.files import read_frame
+from sptskm.data.stale import fingerprint_of, is_stale
 from sptskm.data.tracklets import Modality
 from sptskm.report.console import progress
 
-Made = Literal["masks", "skeletons"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Bytes = NDArray[np.uint8]
 
 AHEAD = 2  # blocks that are read while one is computed
 SHOWN = 20  # files that a message lists
-HOME = "prepared"  # folder in a data set for what is known of its preparation
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,13 @@ class Outcome:
     """Files that were there before."""
     failed: dict[str, str] = field(default_factory=dict)
     """Reason by path of the result that is missing."""
+    stale: int = 0
+    """Files that were removed, as they had been made of other frames."""
 
     def text(self, what: str) -> str:
-        """One line."""
-        return f"{self.made:,} {what}, {self.kept:,} were there, {len(self.failed):,} failed"
+        """Return the counts in one line."""
+        said = f"{self.made:,} {what}, {self.kept:,} were there, {len(self.failed):,} failed"
+        return f"{said}; {self.stale:,} of other frames were removed first" if self.stale else said
 
 
 def precision_of(made: Made, asked: Precision, gpu: bool) -> Precision:
@@ -95,20 +100,86 @@ def shard_rows(table: Tracklets, shard: int, shards: int) -> NDArray[np.int64]:
 
 
 def prepare(root: Path, table: Tracklets, method: Method, shard: int = 0, shards: int = 1) -> Outcome:
-    """Make what is missing of a shard and write down how it went.
+    """Make what is missing of a shard, or was made of other frames, and write down how it went.
 
     A frame that cannot be read is passed over and named in the outcome. Raises ConfigError when the data set holds
-    results of other settings.
+    results of another method.
     """
     rows = shard_rows(table, shard, shards)
-    agree(root, method.made, method.settings)
-    outcome, blocks = Outcome(), list(missing_blocks(table, rows, method.made, method.block))
+    ledger, outcome = Ledger(root, table, method.made, method.settings), Outcome()
+    for row in rows.tolist():
+        outcome.stale += ledger.remove_stale(row)
+    blocks = list(missing_blocks(table, rows, method.made, method.block))
     outcome.kept = int(table.lengths[rows].sum()) - sum(block.stop - block.start for block in blocks)
     named = f"{method.made} {shard + 1} of {shards}"
     for block, images in progress(_read_ahead(table, blocks), named, total=len(blocks)):
-        _make(block.paths(table, method.made), images, method, outcome)
+        _make(block.paths(table, method.made), images, method, outcome, partial(ledger.begin, block.row))
     note(root, method.made, f"{shard:04d}-of-{shards:04d}", outcome, method.settings)
     return outcome
+
+
+class Ledger:
+    """The record of a data set's masks or skeletons while they are made.
+
+    The data set is claimed for a method, and a tracklet for its frames, right before the first result is written: an
+    attempt that made nothing leaves no claim. Raises ConfigError when there are results of another method.
+    """
+
+    def __init__(self, root: Path, table: Tracklets, made: Made, method: Mapping[str, Any]) -> None:
+        self.root, self.table, self.made, self.method = root, table, made, dict(method)
+        self.claimed = False
+        self.begun: int | None = None
+        self.check()
+
+    def check(self) -> None:
+        """Raise ConfigError when there are results of another method."""
+        found = read_derived(self.root).methods.get(self.made)
+        if found is None:
+            return
+        if "precision" in self.method:
+            found = {"precision": "float32", **found}  # of before it was noted, when only CPUs had made any
+        changed = [key for key in self.method if found.get(key) != self.method[key]]
+        if not changed or not _any_result(self.table, self.made):
+            return
+        said = "; ".join(f"{key}: {found.get(key)} -> {self.method[key]}" for key in changed)
+        end = "remove them and this file"
+        end = f"give --precision {found['precision']}, or {end}" if changed == ["precision"] else end
+        file = home_of(self.root) / HOME / self.made / SETTINGS
+        raise ConfigError(f"{file}: the {self.made} there were made otherwise ({said}); {end}")
+
+    def begin(self, row: int) -> None:
+        """Note the method, and of which frames a tracklet's results are made; called before each result."""
+        if not self.claimed:
+            self.check()
+            write_method(self.root, self.made, self.method)
+            self.claimed = True
+        if self.begun != row:
+            folder, key = self.table.folder(row, self.made), str(self.table.keys_N[row])
+            with suppress(DataError):  # a frame that cannot be read, which is named where it is wanted
+                write_frames(self.root, self.made, folder, key, fingerprint_of(self.table, row))
+            self.begun = row
+
+    def remove_stale(self, row: int) -> int:
+        """Remove a tracklet's results if they were made of other frames; the number of files that were."""
+        if not self._is_stale(row):
+            return 0
+        results = [self.table.path(row, frame, self.made) for frame in range(self.table.lengths[row])]
+        there = [path for path in results if path.is_file()]
+        for path in there:
+            path.unlink()
+        return len(there)
+
+    def _is_stale(self, row: int) -> bool:
+        try:
+            return is_stale(self.table, row, self.made)
+        except (DataError, OSError):  # what the frames hold is not known, and nothing is removed
+            return False
+
+
+def _any_result(table: Tracklets, made: Made) -> bool:
+    return any(
+        table.path(row, frame, made).is_file() for row in range(len(table)) for frame in range(table.lengths[row])
+    )
 
 
 def note(root: Path, made: Made, shard: str, outcome: Outcome, settings: Mapping[str, Any]) -> None:
@@ -118,25 +189,10 @@ def note(root: Path, made: Made, shard: str, outcome: Outcome, settings: Mapping
 
 
 def home(root: Path, made: Made) -> Path:
-    """Where a data set keeps what is known of its masks or skeletons."""
-    folder = (root if root.is_dir() else root.parent) / HOME / made
+    """Return the folder in which a data set keeps what is known of its masks or skeletons; it is made."""
+    folder = home_of(root) / HOME / made
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def agree(root: Path, made: Made, settings: Mapping[str, Any]) -> None:
-    """Note the settings of a data set's results; ConfigError when there are others already."""
-    file, wanted = home(root, made) / "settings.json", dict(settings)
-    found = json.loads(file.read_text()) if file.exists() else wanted
-    if "precision" in wanted:
-        found = {"precision": "float32", **found}  # of before it was noted, when only CPUs had made any
-    if found != wanted:
-        differing = [key for key in wanted if found.get(key) != wanted[key]]
-        changed = "; ".join(f"{key}: {found.get(key)} -> {wanted[key]}" for key in differing)
-        end = "remove them and this file"
-        end = f"give --precision {found['precision']}, or {end}" if differing == ["precision"] else end
-        raise ConfigError(f"{file}: the {made} there were made otherwise ({changed}); {end}")
-    write_text(file, json.dumps(wanted, indent=1))
 
 
 def missing_blocks(table: Tracklets, rows: Iterable[int], made: Made, size: int) -> Iterator[Block]:
@@ -179,7 +235,13 @@ def _read(frames: Iterable[Path]) -> list[Bytes | DataError]:
     return images
 
 
-def _make(results: Sequence[Path], images: Sequence[Bytes | DataError], method: Method, outcome: Outcome) -> None:
+def _make(
+    results: Sequence[Path],
+    images: Sequence[Bytes | DataError],
+    method: Method,
+    outcome: Outcome,
+    begin: Callable[[], None],
+) -> None:
     pairs = list(zip(results, images, strict=True))
     outcome.failed |= {str(path): str(error) for path, error in pairs if isinstance(error, DataError)}
     readable = [(path, image) for path, image in pairs if not isinstance(image, DataError)]
@@ -188,20 +250,40 @@ def _make(results: Sequence[Path], images: Sequence[Bytes | DataError], method: 
     for _, group in groupby(readable, key=lambda pair: pair[1].shape):
         paths, frames = zip(*group, strict=True)
         for path, result in zip(paths, method.compute(np.stack(frames)), strict=True):
+            begin()
             method.write(path, result)
             outcome.made += 1
 
 
-def verify(root: Path, table: Tracklets, made: Made) -> tuple[bool, str]:
-    """Whether every frame has its mask or skeleton, and a text that says so or lists what is missing, with reasons."""
+def verify(root: Path, table: Tracklets, made: Made, compare: bool = True) -> tuple[bool, str]:
+    """Return whether every frame has its own mask or skeleton, and what is missing, with reasons.
+
+    With `compare` all frames are read, to find tracklets whose results were made of other frames.
+    """
     missing = list(missing_blocks(table, range(len(table)), made, size=1))
     total = int(table.lengths.sum())
     reasons: dict[str, str] = {}
     for file in sorted(home(root, made).glob("shard-*.json")):
-        reasons |= json.loads(file.read_text())["failed"]
+        reasons |= _failed(file)
     lines = [f"{total - len(missing):,} of {total:,} {made} are there"]
     shown = [path for block in missing[:SHOWN] for path in block.paths(table, made)]
     lines += [f"{path}: {reasons.get(str(path), 'not made yet')}" for path in shown]
     if len(missing) > SHOWN:
         lines.append(f"... and {len(missing) - SHOWN:,} more")
-    return not missing, "\n".join(lines)
+    stale = [str(table.keys_N[row]) for row in range(len(table)) if compare and is_stale(table, row, made)]
+    if stale:
+        shown_keys = ", ".join(stale[:SHOWN]) + (", ..." if len(stale) > SHOWN else "")
+        lines.append(
+            f"{len(stale):,} tracklets have other frames now than their {made} were made of: {shown_keys}; "
+            f"`sptskm prepare {made}` makes these again"
+        )
+    return not missing and not stale, "\n".join(lines)
+
+
+def _failed(file: Path) -> dict[str, str]:
+    """Return the reasons in a shard's note; none from a note that cannot be read, as they only explain."""
+    try:
+        found = json.loads(file.read_bytes())["failed"]
+        return {str(path): str(reason) for path, reason in found.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}

@@ -11,10 +11,10 @@ from helpers.networks import frames_only
 
 from sptskm import cli
 from sptskm.data import read_mars
+from sptskm.data.derived import HOME
 from sptskm.data.files import read_mask, read_skeleton
 from sptskm.endings import EXIT_BAD_INPUT
 from sptskm.preparation.parsing import COLOURS
-from sptskm.preparation.work import HOME
 
 TORSO = [(0, -1.6, 0.1, 0.9), *[(0.1 * j, -1.5 + 0.1 * j, 0.0, 0.8) for j in range(1, 14)]]
 

@@ -1,18 +1,20 @@
 """Which network computes masks and skeletons, where, and in which precision; and that no two of these are mixed."""
 
-import json
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.handmade import write_files
 from helpers.networks import frames_only, write_jppnet, write_posehg3d
 
 from sptskm import cli
 from sptskm.config import ConfigError
+from sptskm.data import read_mars
+from sptskm.data.derived import HOME, Made, read_derived, write_method
 from sptskm.preparation.command import Wanted
 from sptskm.preparation.methods import device_of, method_of
-from sptskm.preparation.work import HOME, Made, Precision, agree, precision_of
+from sptskm.preparation.work import Ledger, Precision, precision_of
 
 WRITERS = {"masks": write_jppnet, "skeletons": write_posehg3d}
 
@@ -76,22 +78,23 @@ def test_weights_are_the_same_on_every_device_in_every_precision(made: Made, tmp
 
 
 def test_results_of_another_precision_are_refused_in_a_sentence_that_names_the_option(tmp_path: Path) -> None:
-    agree(tmp_path, "masks", {"method": "jppnet", "weights": "0a", "precision": "float16"})
+    data = write_files(tmp_path)
+    write_method(data, "masks", {"method": "jppnet", "weights": "0a", "precision": "float16"})
     with pytest.raises(ConfigError, match=r"\(precision: float16 -> float32\); give --precision float16, or remove"):
-        agree(tmp_path, "masks", {"method": "jppnet", "weights": "0a", "precision": "float32"})
+        Ledger(data, read_mars(data), "masks", {"method": "jppnet", "weights": "0a", "precision": "float32"})
     with pytest.raises(
         ConfigError, match=r"\(weights: 0a -> 0b; precision: float16 -> float32\); remove them and this"
     ):
-        agree(tmp_path, "masks", {"method": "jppnet", "weights": "0b", "precision": "float32"})
+        Ledger(data, read_mars(data), "masks", {"method": "jppnet", "weights": "0b", "precision": "float32"})
 
 
 def test_results_from_before_the_precision_was_noted_are_float32(tmp_path: Path) -> None:
-    old = {"method": "jppnet", "weights": "0a"}
-    agree(tmp_path, "masks", old)
+    data, old = write_files(tmp_path), {"method": "jppnet", "weights": "0a"}
+    write_method(data, "masks", old)
     with pytest.raises(ConfigError, match="precision: float32 -> float16"):
-        agree(tmp_path, "masks", {**old, "precision": "float16"})
-    agree(tmp_path, "masks", {**old, "precision": "float32"})
-    assert json.loads((tmp_path / HOME / "masks" / "settings.json").read_text())["precision"] == "float32"
+        Ledger(data, read_mars(data), "masks", {**old, "precision": "float16"})
+    Ledger(data, read_mars(data), "masks", {**old, "precision": "float32"}).begin(0)
+    assert read_derived(data).methods["masks"]["precision"] == "float32"
 
 
 def test_half_precision_on_a_cpu_is_refused_before_anything_is_written(

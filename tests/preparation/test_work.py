@@ -15,8 +15,9 @@ from helpers.small import on_ranks, small_config
 from sptskm import cli
 from sptskm.config import ConfigError, Final
 from sptskm.data import read_mars
+from sptskm.data.derived import HOME
 from sptskm.final import final
-from sptskm.preparation.work import HOME, missing_blocks, shard_rows, verify
+from sptskm.preparation.work import missing_blocks, shard_rows, verify
 from sptskm.training.trainer import train
 
 

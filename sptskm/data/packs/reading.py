@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.data.derived import read_packed
 from sptskm.data.errors import DataError
 from sptskm.data.files import ATTEMPTS, SKELETON_SHAPE, retried
 from sptskm.data.tracklets import IntArray, Modality, Tracklets
@@ -218,13 +219,14 @@ def read_pack(folder: Path, test: bool = True) -> Tracklets:
         **{name: joined[name] for name in ("keys_N", "starts_N", "stops_N", *PLACES)},
     )
     table = Tracklets(
-        **{name: joined[name] for name in LISTED},
+        **{name: joined[name] for name in LISTED},  # type: ignore[arg-type]  # mypy takes it for all fields
         num_train=num_train,
         place=place,
         pid_names={int(number): name for number, name in summary["pid_names"].items()},
         camera_names={int(number): name for number, name in summary["camera_names"].items()},
         # packs of before do not have them
         clothes_names={int(number): name for number, name in summary.get("clothes_names", {}).items()},
+        derived=read_packed(folder, summary.get("methods", {})),
     )
     found, wanted = table.training_fingerprint, summary["training_fingerprint"]
     if found != wanted:

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sptskm.atomic import write_bytes
+from sptskm.data.derived import MADE, write_frames, write_method
 from sptskm.data.errors import DataError
 from sptskm.data.files import SKELETON_KEY, mat_bytes
 from sptskm.data.importers.reading import of_folder
@@ -36,11 +37,22 @@ def unpack(folder: Path, out: Path) -> Path:
                 if not path.is_file() or path.stat().st_size != len(content):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_bytes(path, content)
+    _write_record(table, out, target)
     if is_mars:
         write_mars_tables(out, table)
         return out
     write_entries(out / MANIFEST, [_entry(table, row) for row in range(len(table))])
     return out / MANIFEST
+
+
+def _write_record(table: Tracklets, out: Path, target: MarsFolders | ManifestFolders) -> None:
+    """Write down of which frames, and by which method, masks and skeletons were made, as the pack knows it."""
+    for made, method in table.derived.methods.items():
+        write_method(out, made, method)
+    for made in MADE:
+        for row, key in enumerate(table.keys_N.tolist()):
+            if frames := table.derived.frames(made, table.folder(row, made), key):
+                write_frames(out, made, target.folder(row, made), key, frames)
 
 
 def _check_names(folder: Path, table: Tracklets) -> None:

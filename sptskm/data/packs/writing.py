@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from sptskm.atomic import partial_of, write_text
 from sptskm.config import ConfigError
+from sptskm.data.derived import MADE, PACKED
 from sptskm.data.errors import DataError
 from sptskm.data.files import read_retrying, read_skeletons
 from sptskm.data.packs.reading import MASK_ENDING, PARTS, PLACES, SUMMARY, VERSION, Part, member, read_summary
@@ -197,12 +198,16 @@ def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Seque
             path = out / f"{part}-skeletons.npy"
             files[path.name] = _write(path, partial(np.save, arr=found, allow_pickle=False))
             heads[part] = files[path.name][0] - found.nbytes
+    if record := _record(table, holds):
+        text = json.dumps(record).encode()
+        files[PACKED] = _write(out / PACKED, lambda file: file.write(text))
     summary = {
         "version": VERSION,
         "of": json.loads((out / WORK / "pack.json").read_text()),
         "fingerprint": table.fingerprint,
         "training_fingerprint": table.training_fingerprint,
         "modalities": holds,
+        "methods": {made: dict(method) for made, method in table.derived.methods.items() if made in holds},
         "layout": "mars" if not table.pid_names else "manifest",
         "tracklets": len(table),
         "frames": int(table.lengths.sum()),
@@ -216,6 +221,16 @@ def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Seque
     for killed in out.glob("*.partial"):
         killed.unlink(missing_ok=True)
     shutil.rmtree(out / WORK)
+
+
+def _record(table: Tracklets, holds: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the fingerprint of the frames that masks and skeletons were made of, by kind and tracklet, where known."""
+    record: dict[str, dict[str, str]] = {}
+    for made in (made for made in MADE if made in holds):
+        keys = enumerate(table.keys_N.tolist())
+        found = {key: table.derived.frames(made, table.folder(row, made), key) for row, key in keys}
+        record[made] = {key: frames for key, frames in found.items() if frames is not None}
+    return {made: frames for made, frames in record.items() if frames}
 
 
 def _part_of(table: Tracklets, part: Part) -> dict[str, NDArray[Any]]:

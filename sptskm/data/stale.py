@@ -1,0 +1,29 @@
+"""Whether masks and skeletons were made of the frames that lie beside them now."""
+
+from sptskm.data.derived import Made, fingerprint
+from sptskm.data.errors import DataError
+from sptskm.data.files import read_retrying
+from sptskm.data.tracklets import Tracklets
+
+
+def fingerprint_of(table: Tracklets, row: int) -> str:
+    """Return the fingerprint of a tracklet's frames as they are now.
+
+    A frame that is not there counts as such. Raises DataError for one that cannot be read: what it holds is not known.
+    """
+    contents: list[bytes | None] = []
+    for file in table.files(row, range(int(table.lengths[row])), "frames"):
+        try:
+            contents.append(read_retrying(file) if file.is_file() else None)
+        except OSError as error:
+            raise DataError(f"frame {file}: cannot be read ({error.strerror})") from error
+    return fingerprint(contents)
+
+
+def is_stale(table: Tracklets, row: int, made: Made) -> bool:
+    """Return whether a tracklet's masks or skeletons are on record as made of other frames; False without a record.
+
+    Raises DataError for frames or a record that cannot be read.
+    """
+    wanted = table.derived.frames(made, table.folder(row, made), str(table.keys_N[row]))
+    return wanted is not None and wanted != fingerprint_of(table, row)
