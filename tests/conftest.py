@@ -2,16 +2,22 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
 from _pytest.terminal import TerminalReporter
+from helpers.drawing import nothing_drawn
+from helpers.sharing import shared
+from helpers.small import small_config
 
 from sptskm.synthetic import TINY, write_dataset
+from sptskm.training.trainer import train
 
 CLUSTER = Path(__file__).parent / "cluster"
+STREAMS = ("ssin", "smin")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -46,9 +52,26 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
         terminalreporter.write_line(f"{count} tests {reason[0].lower()}{reason[1:]}")
 
 
+@pytest.fixture
+def without_drawing() -> Iterator[None]:
+    """Evaluations without pictures and projector; what a fixture of a wider scope has drawn before stays."""
+    with nothing_drawn():
+        yield
+
+
 @pytest.fixture(scope="session")
 def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny generated data set in the MARS layout; read-only by agreement, copy it before changing it."""
-    root = tmp_path_factory.mktemp("walkers") / "tiny"
-    write_dataset(root, TINY, seed=0, workers=1)
-    return root
+    return shared(tmp_path_factory, "walkers", lambda folder: write_dataset(folder, TINY, seed=0, workers=1))
+
+
+@pytest.fixture(scope="session")
+def trained(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A finished run of each stream, as `small_config` describes it; read-only by agreement."""
+
+    def make(folder: Path) -> None:
+        for stream in STREAMS:
+            assert train(small_config(stream, walkers, folder / stream)).finished
+
+    folder = shared(tmp_path_factory, "trained", make)
+    return {stream: folder / stream for stream in STREAMS}

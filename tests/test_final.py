@@ -21,20 +21,14 @@ from sptskm.report.comparison import compare, read_judged
 from sptskm.training.signals import StopFlag
 from sptskm.training.trainer import train
 
+# pictures are drawn once, for `results`, which is made before this applies; the others are about numbers
+pytestmark = pytest.mark.usefixtures("without_drawing")
+
 
 @pytest.fixture(scope="module")
-def runs(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("runs")
-    for stream in ("ssin", "smin"):
-        train(small_config(stream, walkers, folder / stream))
-    return {stream: folder / stream for stream in ("ssin", "smin")}
-
-
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are drawn once, for `results`, which is made before this; the others are about numbers."""
-    monkeypatch.setattr("sptskm.report.writing.pictures", lambda _: [])
-    monkeypatch.setattr("sptskm.report.writing.write_projector", lambda *_: None)
+def runs(trained: dict[str, Path]) -> dict[str, Path]:
+    """A finished run of each stream."""
+    return trained
 
 
 @pytest.fixture(scope="module")

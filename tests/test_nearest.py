@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers.small import small_config
+from helpers.drawing import nothing_drawn
 
 from sptskm.cli import main
 from sptskm.config import ConfigError
@@ -21,7 +21,6 @@ from sptskm.extraction import load_network
 from sptskm.nearest import Index, Pair, fit_fused, index_beside, search
 from sptskm.report import found as found_module
 from sptskm.report.fused import Fused, read_fused
-from sptskm.training.trainer import train
 
 NETWORKS = {"ssin": "aaaa", "smin": "bbbb"}
 FUSED = Fused(0.4, "zscore", FusedDistance(1.5, 0.8, 1.7, -0.3), NETWORKS)
@@ -261,17 +260,12 @@ def test_the_fused_distance_of_a_final_job_is_read_and_other_files_are_refused(t
 
 
 @pytest.fixture(scope="module")
-def final(walkers, tmp_path_factory):
+def final(trained, tmp_path_factory):
     """Results of two briefly trained runs, as the command writes them but for pictures."""
-    folder = tmp_path_factory.mktemp("runs")
-    for stream in ("ssin", "smin"):
-        train(small_config(stream, walkers, folder / stream, "train.epochs=1"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sptskm.report.writing.pictures", lambda _: [])
-        patch.setattr("sptskm.report.writing.write_projector", lambda *_: None)
-        runs = [str(folder / stream) for stream in ("ssin", "smin")]
-        assert main(["evaluate", *runs, "--out", str(folder / "final"), "--set", "weight=0.6"]) == 0
-    return folder / "final"
+    out = tmp_path_factory.mktemp("final")
+    with nothing_drawn():
+        assert main(["evaluate", *map(str, trained.values()), "--out", str(out), "--set", "weight=0.6"]) == 0
+    return out
 
 
 def test_the_command_ranks_the_features_of_a_final_job_as_that_job_did(final, walkers, tmp_path, capsys):
@@ -291,11 +285,11 @@ def test_the_command_ranks_the_features_of_a_final_job_as_that_job_did(final, wa
     assert cv2.imread(str(tmp_path / "found.png")).std() > 5
 
 
-def test_a_final_job_keeps_the_networks_of_its_features_and_extraction_finds_the_same(final):
+def test_a_final_job_keeps_the_networks_of_its_features_and_extraction_finds_the_same(final, trained):
     networks = read_fused(final).networks
     for stream, network in networks.items():
         assert read_features(final / f"features-{stream}.npz").network == network
-        assert load_network(final.parent / stream).fingerprint == network
+        assert load_network(trained[stream]).fingerprint == network
     assert networks["ssin"] != networks["smin"]
 
 

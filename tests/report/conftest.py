@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.sharing import shared
 from helpers.small import small_config
 
 from sptskm.config import Final
@@ -17,6 +18,7 @@ from sptskm.data import Tracklets, read_mars
 from sptskm.evaluation import Features, Rows, evaluate, stream_distances
 from sptskm.evaluation.protocols import protocol, select
 from sptskm.report.results import Fusion, Ranking, Results
+from sptskm.report.writing import write
 
 Make = Callable[..., Results]
 
@@ -29,6 +31,16 @@ def make(walkers: Path, tmp_path: Path) -> Make:
         return _results(replace(read_mars(walkers), **changed), streams, settings or Final(), tmp_path)
 
     return made
+
+
+@pytest.fixture(scope="session")
+def written(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an evaluation of both streams writes, all pictures included; read-only by agreement."""
+
+    def make(folder: Path) -> None:
+        write(_results(read_mars(walkers), ("ssin", "smin"), Final(), folder / "runs"), folder / "final")
+
+    return shared(tmp_path_factory, "written", make) / "final"
 
 
 def _results(table: Tracklets, streams: Sequence[str], settings: Final, folder: Path) -> Results:

@@ -17,17 +17,9 @@ from helpers.serving import tensorboard
 
 from sptskm.report.figures import STREAMS
 from sptskm.report.page import REPORT
-from sptskm.report.results import Results
-from sptskm.report.writing import write
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 LAPTOP = (1366, 768)
-
-
-@pytest.fixture
-def written(make: Callable[..., Results], tmp_path: Path) -> Path:
-    write(make(), tmp_path / "final")
-    return tmp_path / "final"
 
 
 @pytest.fixture

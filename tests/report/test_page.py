@@ -22,13 +22,6 @@ VOID = {"meta", "img", "br", "link", "hr", "input"}
 HOSTILE = '<script>alert("1 & 2")</script>\t$x$\nmore'
 
 
-@pytest.fixture
-def without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where only words and files matter."""
-    monkeypatch.setattr("sptskm.report.writing.pictures", lambda _: [])
-    monkeypatch.setattr("sptskm.report.writing.write_projector", lambda *_: None)
-
-
 class _Reader(HTMLParser):
     """Which tags are open, what is linked to, and all text outside of style."""
 
@@ -58,8 +51,13 @@ class _Reader(HTMLParser):
             self.text += data
 
 
-def _read(results: Results, out: Path) -> _Reader:
+def _written(results: Results, out: Path) -> _Reader:
+    """Write a report and read it."""
     write(results, out)
+    return _read(out)
+
+
+def _read(out: Path) -> _Reader:
     content = (out / REPORT).read_text()
     assert content.startswith("<!DOCTYPE html>")
     assert not re.search(r"https?://|url\(|@import|srcset", content)
@@ -79,7 +77,7 @@ def test_a_reranked_result_is_shown_below_the_plain_one_which_stays_the_one_that
 ) -> None:
     results = make(settings=Final(rerank=True))
     assert results.plain.name == "fused"
-    reader = _read(results, tmp_path / "out")
+    reader = _written(results, tmp_path / "out")
     content = (tmp_path / "out" / REPORT).read_text()
     assert content.index('"name">fused</td>') < content.index('"name">reranked</td>')
     assert content.index('alt="camera pairs fused"') < content.index('alt="camera pairs reranked"')
@@ -93,9 +91,9 @@ def test_a_reranked_result_is_shown_below_the_plain_one_which_stays_the_one_that
     assert list(shown[0].distances) == ["fused", "SSIN", "SMIN"]
 
 
-def test_the_report_is_whole_and_carries_the_numbers_of_results_json(make: Make, tmp_path: Path) -> None:
-    reader = _read(make(), tmp_path / "out")
-    saved = json.loads((tmp_path / "out" / "results.json").read_text())
+def test_the_report_is_whole_and_carries_the_numbers_of_results_json(written: Path) -> None:
+    reader = _read(written)
+    saved = json.loads((written / "results.json").read_text())
     assert len(saved["results"]) == 6
     for line in saved["results"]:
         assert f"{100 * line['mAP']:.1f}" in reader.text
@@ -114,14 +112,14 @@ def test_the_report_is_whole_and_carries_the_numbers_of_results_json(make: Make,
         assert words in reader.text
     assert "-100.0 %" not in reader.text
     assert reader.ids >= {"results", "ranked", "cameras", "distances", "provenance", "glossary"}
-    assert reader.seen.count("img") == len(list((tmp_path / "out").glob("*.png")))
+    assert reader.seen.count("img") == len(list(written.glob("*.png")))
 
 
 def test_nothing_that_users_have_named_becomes_markup(make: Make, tmp_path: Path) -> None:
     results = make(pid_names=dict.fromkeys(range(-1, 100), HOSTILE), camera_names=dict.fromkeys(range(9), HOSTILE))
     config = results.configs[0]
     named = [replace(config, run=HOSTILE, data=replace(config.data, root=HOSTILE)), *results.configs[1:]]
-    reader = _read(replace(results, configs=named), tmp_path)
+    reader = _written(replace(results, configs=named), tmp_path)
     assert '<script>alert("1 & 2")' in reader.text
     metadata = next((tmp_path / "projector").rglob("metadata.tsv")).read_text().splitlines()
     assert {line.count("\t") for line in metadata} == {3}
@@ -129,33 +127,35 @@ def test_nothing_that_users_have_named_becomes_markup(make: Make, tmp_path: Path
 
 @pytest.mark.parametrize("stream", ["ssin", "smin"])
 def test_one_stream_alone_has_a_report_without_what_needs_two(make: Make, tmp_path: Path, stream: str) -> None:
-    reader = _read(make([stream]), tmp_path)
+    reader = _written(make([stream]), tmp_path)
     assert {"results", "ranked", "distances"} <= reader.ids
     assert "disputed" not in reader.ids
     assert not (tmp_path / "fusion-weight.png").exists()
 
 
 def test_camera_pairs_are_shown_for_the_official_protocol_only(make: Make, tmp_path: Path) -> None:
-    assert "cameras" not in _read(make(["ssin"], Final(protocol="mars-standard")), tmp_path).ids
+    assert "cameras" not in _written(make(["ssin"], Final(protocol="mars-standard")), tmp_path).ids
 
 
 def test_with_a_single_camera_nobody_is_found_and_the_report_says_so(make: Make, tmp_path: Path) -> None:
     camids_N = 0 * make().table.camids_N + 1
-    reader = _read(make(camids_N=camids_N), tmp_path)
+    reader = _written(make(camids_N=camids_N), tmp_path)
     assert "no query had anything to be found" in reader.text
     assert not {"cameras", "ranked", "distances"} & reader.ids
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_a_report_without_clothes_speaks_of_all_queries_only(make: Make, tmp_path: Path) -> None:
-    _read(make(["ssin"], clothes_N=0 * make().table.clothes_N - 1), tmp_path)
+    _written(make(["ssin"], clothes_N=0 * make().table.clothes_N - 1), tmp_path)
     saved = json.loads((tmp_path / "results.json").read_text())
     assert [line["queries"] for line in saved["results"]] == ["all"]
 
 
-def test_a_second_report_replaces_the_first(make: Make, tmp_path: Path) -> None:
+def test_a_second_report_replaces_the_first(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sptskm.report.writing.pictures", lambda _: [])
     results = make(["ssin"])
-    _read(results, tmp_path)
-    assert "2 (evaluations into this folder" in _read(results, tmp_path).text
+    _written(results, tmp_path)
+    assert "2 (evaluations into this folder" in _written(results, tmp_path).text
     assert len(list((tmp_path / "projector").glob("events*"))) == 1
     assert (tmp_path / "projector" / "projector_config.pbtxt").read_text().count("tensor_path") == 1
     assert not list(tmp_path.rglob("*.partial"))
@@ -177,7 +177,7 @@ def test_what_an_evaluation_of_both_streams_has_left_is_not_beside_that_of_one(m
 @pytest.mark.usefixtures("without_drawing")
 def test_results_tell_rules_test_data_and_settings_of_the_final_job(make: Make, tmp_path: Path) -> None:
     results = make(["smin"], Final(normalisation="auto"))
-    reader = _read(results, tmp_path)
+    reader = _written(results, tmp_path)
     saved = json.loads((tmp_path / "results.json").read_text())
     assert saved["rules"] == vars(PROTOCOLS["mars-official"])
     assert saved["test_data"] == results.test_data
@@ -209,11 +209,11 @@ def test_queries_without_a_positive_that_count_as_0_are_told(make: Make, tmp_pat
     assert line["skipped"] == 0 < line["without_positive"] < line["used"]
     told = f"queries without a positive count as 0 ({line['without_positive']} of {line['used']})"
     assert told in results.text()
-    reader = _read(results, tmp_path / "out")
+    reader = _written(results, tmp_path / "out")
     assert told in reader.text
     assert "only tracklets of 5 frames or more" in reader.text
     assert "count nowhere" not in reader.text
-    assert "count nowhere" in _read(make(["smin"]), tmp_path / "out").text
+    assert "count nowhere" in _written(make(["smin"]), tmp_path / "out").text
 
 
 @pytest.mark.usefixtures("without_drawing")
@@ -221,6 +221,6 @@ def test_one_query_alone_has_no_interval(make: Make, tmp_path: Path) -> None:
     results = make(["smin"], Final(protocol="mars-standard"), query=make().table.query[:1])
     assert results.lines()[0]["mAP_interval"] is None
     assert results.text().splitlines()[2].split()[3] == "-"
-    reader = _read(results, tmp_path)
+    reader = _written(results, tmp_path)
     assert "over 1 query against" in reader.text
     assert "interval" not in reader.text.split("Protocol")[0]

@@ -3,7 +3,6 @@
 import json
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,18 +35,9 @@ from sptskm.training.trainer import (
 from sptskm.training.world import World
 
 
-@pytest.fixture(scope="module")
-def finished(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One finished run of each stream."""
-    runs = {stream: tmp_path_factory.mktemp("finished") / stream for stream in ("ssin", "smin")}
-    for stream, run in runs.items():
-        train(small_config(stream, walkers, run))
-    return runs
-
-
 @pytest.mark.parametrize("stream", ["ssin", "smin"])
-def test_a_run_leaves_its_configuration_checkpoints_result_and_board(finished, stream):
-    run = finished[stream]
+def test_a_run_leaves_its_configuration_checkpoints_result_and_board(trained, stream):
+    run = trained[stream]
     assert load(run / "config.yaml").stream == stream
     assert json.loads((run / "result.json").read_text())["finished"]
     assert (run / "best.pt").is_file()
