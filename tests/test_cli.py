@@ -33,7 +33,7 @@ def test_config_prints_every_value_with_overrides_applied(capsys):
         (["evaluate", "nowhere", "--out", "x", "--final", "typo.yaml"], "sptskm: typo.yaml: no such file"),
         (["evaluate", "nowhere", "--out", "x", "--set", "protocl=torchreid"], "unknown key protocl"),
         (["evaluate", "--explain", "nowhere", "--protocol", "a #1/2024: x.yaml"], "a #1/2024: x.yaml: no such file"),
-        (["config", "docs/report.png"], "docs/report.png: not UTF-8 text, wanted YAML"),
+        (["config", "docs/report.png"], "docs/report.png: line 1 (byte 0) is not UTF-8 text"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(words, sentence, capsys, monkeypatch):

@@ -1,19 +1,34 @@
 """MARS (Zheng et al., ECCV 2016) from its own files: name lists, .mat tables, optional clothes.csv."""
 
-import csv
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 
 from sptskm.atomic import write_bytes, write_text
-from sptskm.data.errors import DataError
+from sptskm.common.errors import DataError
+from sptskm.common.matlab import read_mat
+from sptskm.common.numbers import INT32, whole_numbers
+from sptskm.common.reading import read_text
+from sptskm.common.tables import read_table
 from sptskm.data.files import mat_bytes
-from sptskm.data.tracklets import ENDINGS, IntArray, Modality, Tracklets, check_ranges
+from sptskm.data.names import bare_name, check_names, label
+from sptskm.data.tracklets import (
+    ENDINGS,
+    IntArray,
+    Modality,
+    Tracklets,
+    check_ranges,
+    check_table,
+    decode_names,
+    encode_names,
+)
+
+log = logging.getLogger(__name__)
 
 _SUFFIXES: dict[Modality, str] = {"frames": "", "masks": "_mask", "skeletons": "_joint3d"}
 
@@ -31,19 +46,19 @@ def read_mars(root: str | Path, test: bool = True) -> Tracklets:
     num_train, query = len(rows), np.array([], dtype=np.int64)
     if test:
         test_stems, test_rows = _read_part(root, "test")
-        query = _read_query(root / "info" / "query_IDX.mat", len(test_rows))
+        query = _read_query(root / "info" / "query_IDX.mat", test_rows)
         test_rows[:, :2] += len(stems_M)  # their frames follow those of the training part
         stems_M, rows = np.concatenate([stems_M, test_stems]), np.concatenate([rows, test_rows])
     starts_N = rows[:, 0] - 1
-    keys_N = stems_M[starts_N].astype(str)
-    return Tracklets(
+    keys_N = decode_names(stems_M[starts_N])
+    table = Tracklets(
         keys_N=keys_N,
         stems_M=stems_M,
         starts_N=starts_N,
         stops_N=rows[:, 1],
         pids_N=rows[:, 2],
         camids_N=rows[:, 3],
-        clothes_N=_read_clothes(root / "clothes.csv", keys_N),
+        clothes_N=_labels_of_clothes(root / "clothes.csv", keys_N, whole=test),
         num_train=num_train,
         query=query,
         place=MarsFolders(
@@ -51,6 +66,8 @@ def read_mars(root: str | Path, test: bool = True) -> Tracklets:
             num_train,
         ),
     )
+    check_table(table, str(root / "info"))
+    return table
 
 
 @dataclass(frozen=True)
@@ -116,68 +133,103 @@ def _read_names(path: Path) -> NDArray[np.bytes_]:
     """Frame names without ending (M,), in file order; the tables' ranges index these lines."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; MARS-evaluation's info folder belongs there")
-    content = path.read_bytes()
-    if b"/" in content or b"\\" in content or b".." in content:
+    text = read_text(path)
+    if "/" in text or "\\" in text or ".." in text:
         raise DataError(f"{path}: holds a path, wanted bare file names such as 0001C1T0001F001.jpg")
-    names = np.array(content.split(), dtype=np.bytes_)
-    if not len(names):
+    names = [line for line in map(str.strip, text.split("\n")) if line]
+    if not names:
         raise DataError(f"{path}: is empty, wanted one frame name per line")
-    return np.char.partition(names, b".")[:, 0]
-
-
-def _read_mat(path: Path, key: str) -> NDArray[Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; MARS-evaluation's info folder belongs there")
-    try:
-        content = scipy.io.loadmat(path)
-    except Exception as error:
-        raise DataError(f"{path}: not a readable .mat file ({error})") from error
-    if key not in content:
-        found = ", ".join(name for name in content if not name.startswith("__"))
-        raise DataError(f"{path}: holds {found or 'nothing'}, wanted the variable {key}")
-    return np.asarray(content[key])
+    if len(names) < len(text.split()):
+        raise DataError(f"{path}: has {len(text.split())} words in {len(names)} lines, wanted one name in each")
+    check_names(names, f"{path}:")
+    stems = [name.partition(".")[0] for name in names]
+    if len(set(stems)) < len(stems):
+        twice, count = Counter(stems).most_common(1)[0]
+        raise DataError(f"{path}: has {twice} {count} times, wanted each frame once")
+    return encode_names(stems, str(path))
 
 
 def _read_table(path: Path, key: str, num_lines: int) -> IntArray:
     """(N, 4) first line, last line (1-based, inclusive), pid, camid; int64, so that uint16 arithmetic cannot wrap."""
-    table = _read_mat(path, key)
-    if table.ndim != 2 or table.shape[1] != 4:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; MARS-evaluation's info folder belongs there")
+    table = read_mat(path, key)
+    if table.ndim != 2 or table.shape[1] != 4 or not len(table):
         raise DataError(f"{path}: {key} has shape {table.shape}, wanted (tracklets, 4)")
-    table = table.astype(np.int64)
+    table = whole_numbers(table, f"{path}: {key}", *INT32)
     check_ranges(table[:, 0] - 1, table[:, 1], num_lines, str(path))
     return table
 
 
-def _read_query(path: Path, num_test: int) -> IntArray:
-    """0-based rows of the test table; the file is 1-based and uint16."""
-    query = _read_mat(path, "query_IDX").astype(np.int64).ravel()
+def _read_query(path: Path, rows: IntArray) -> IntArray:
+    """0-based rows of the test table `rows` (N, 4); the file is 1-based and uint16."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; MARS-evaluation's info folder belongs there")
+    found = read_mat(path, "query_IDX")
+    if found.ndim > 2 or (found.size and max(found.shape, default=1) != found.size):
+        raise DataError(f"{path}: query_IDX has shape {found.shape}, wanted one row or one column")
+    query = whole_numbers(found.ravel(), f"{path}: query_IDX", *INT32, unit="entry")
     if not len(query):
         raise DataError(f"{path}: query_IDX is empty, wanted rows of the test table")
     if len(np.unique(query)) < len(query):
         raise DataError(f"{path}: query_IDX repeats a row, wanted each query once")
-    if not 1 <= query.min() <= query.max() <= num_test:
+    if not 1 <= query.min() <= query.max() <= len(rows):
         raise DataError(
-            f"{path}: query_IDX spans {query.min()} to {query.max()}, wanted 1 to {num_test} (rows of the test table)"
+            f"{path}: query_IDX spans {query.min()} to {query.max()}, wanted 1 to {len(rows)} (rows of the test table)"
+        )
+    persons, counts = np.unique(rows[query - 1, 2:], axis=0, return_counts=True)
+    if (counts > 1).any():
+        pid, camid = persons[counts.argmax()]
+        raise DataError(
+            f"{path}: query_IDX has {counts.max()} queries of identity {pid} at camera {camid}, wanted one as in MARS "
+            "(a manifest may have more)"
         )
     return query - 1
 
 
-def _read_clothes(path: Path, keys_N: NDArray[np.str_]) -> IntArray:
-    """Outfit label per row, -1 where clothes.csv (columns tracklet, clothes) is absent or silent."""
-    clothes_N = np.full(len(keys_N), -1, dtype=np.int64)
+def read_clothes(path: Path, keys: Sequence[str], whole: bool = True) -> dict[str, str]:
+    """Return outfits by tracklet from clothes.csv (columns tracklet, clothes); none where there is no such file.
+
+    A tracklet is named by its key, perhaps with an ending such as .jpg or folders before it. Unless `keys` are the
+    `whole` data set, other names are those of the rest; else lines and tracklets without partner are logged. Raises
+    DataError for a tracklet that is named twice, and where no line names any.
+    """
     if not path.is_file():
-        return clothes_N
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"tracklet", "clothes"} <= set(reader.fieldnames or ()):
-            raise DataError(f"{path}: columns are {reader.fieldnames}, wanted tracklet,clothes")
-        worn = {line["tracklet"]: line["clothes"] for line in reader if line["clothes"]}
-    labels = {name: label for label, name in enumerate(sorted(set(worn.values())))}
-    known = [(row, labels[worn[key]]) for row, key in enumerate(keys_N) if key in worn]
-    if known:
-        rows, values = zip(*known, strict=True)
-        clothes_N[list(rows)] = values
-    return clothes_N
+        return {}
+    known, lines, others = set(keys), dict[str, str](), list[str]()
+    worn: dict[str, str] = {}
+    for place, line in read_table(path, _check_columns):
+        name, clothes = (label(line.get(column) or "", f"{path}: {place}") for column in ("tracklet", "clothes"))
+        key = name if name in known else bare_name(name)
+        if key in lines:
+            raise DataError(f"{path}: {place} names {name} again, which {lines[key]} does, wanted each tracklet once")
+        lines[key] = place
+        if key not in known:
+            others.append(f"{place}, {name}")
+        if clothes:
+            worn[key] = clothes
+    if whole and lines and len(others) == len(lines):
+        raise DataError(
+            f"{path}: none of its {len(lines)} lines names a tracklet ({others[0]}), wanted names such as {keys[0]}"
+        )
+    if whole and others:
+        silent = sum(key not in worn for key in keys)
+        told = f"{len(others)} of {len(lines)} lines name no tracklet ({others[0]})"
+        log.warning("%s: %s, %d of %d tracklets have no outfit", path, told, silent, len(keys))
+    return worn
+
+
+def _check_columns(found: Sequence[str], place: str) -> None:
+    if not {"tracklet", "clothes"} <= set(found) or len(set(found)) < len(found):
+        raise DataError(f"{place.partition(': ')[0]}: columns are {list(found)}, wanted tracklet,clothes")
+
+
+def _labels_of_clothes(path: Path, keys_N: NDArray[np.str_], whole: bool) -> IntArray:
+    """Outfit label per row, -1 where clothes.csv is absent or silent."""
+    keys = keys_N.tolist()
+    worn = read_clothes(path, keys, whole)
+    labels = {name: number for number, name in enumerate(sorted(set(worn.values())))}
+    return np.array([labels[worn[key]] if key in worn else -1 for key in keys], np.int64)
 
 
 def _folder(root: Path, split: str, modality: Modality) -> Path:

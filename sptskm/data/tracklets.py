@@ -4,7 +4,7 @@ Legend: N tracklets, M frames of all tracklets together.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.errors import DataError
 from sptskm.data.derived import Derived
-from sptskm.data.errors import DataError
 
 Modality = Literal["frames", "masks", "skeletons"]
 ENDINGS: dict[Modality, str] = {"frames": ".jpg", "masks": ".png", "skeletons": ".mat"}
@@ -62,7 +62,7 @@ class Tracklets:
     keys_N: NDArray[np.str_]
     """Unique name of every row; in MARS that of its first frame."""
     stems_M: NDArray[np.bytes_]
-    """Frame names without ending; tracklet n owns stems_M[starts_N[n]:stops_N[n]]."""
+    """Frame names without ending, in UTF-8; tracklet n owns stems_M[starts_N[n]:stops_N[n]]."""
     starts_N: IntArray
     stops_N: IntArray
     pids_N: IntArray
@@ -133,17 +133,17 @@ class Tracklets:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         digest.update(str(self.num_train).encode())
-        if (self.keys_N[:rows] != self.stems_M[self.starts_N[:rows]].astype(str)).any():
+        if (self.keys_N[:rows] != decode_names(self.stems_M[self.starts_N[:rows]])).any():
             digest.update("\n".join(self.keys_N[:rows].tolist()).encode())
         return digest.hexdigest()[:16]
 
     def stems(self, row: int) -> list[str]:
         """Frame names of a tracklet, in order."""
-        return [stem.decode() for stem in self.stems_M[self.starts_N[row] : self.stops_N[row]]]
+        return decode_names(self.stems_M[self.starts_N[row] : self.stops_N[row]]).tolist()
 
     def files(self, row: int, frames: Sequence[int], modality: Modality) -> Sequence[Readable]:
         """The files of some frames (0-based) of a tracklet; whether they exist is not checked."""
-        stems = self.stems_M[self.starts_N[row] + np.asarray(frames, np.int64)].astype(str).tolist()
+        stems = decode_names(self.stems_M[self.starts_N[row] + np.asarray(frames, np.int64)]).tolist()
         return self.place.files(row, frames, stems, modality)
 
     def path(self, row: int, frame: int, modality: Modality) -> Path:
@@ -176,6 +176,60 @@ class Tracklets:
         """Say what the person of a row wears; empty where that is not known."""
         clothes = int(self.clothes_N[row])
         return "" if clothes < 0 else self.clothes_names.get(clothes, f"outfit {clothes}")
+
+
+def encode_names(names: Iterable[str], source: str) -> NDArray[np.bytes_]:
+    """Return frame names in UTF-8, as `stems_M` holds them.
+
+    Raises DataError, which `source` begins, for a name that is not (of a file system in another encoding).
+    """
+    names = list(names)
+    try:
+        return np.array([name.encode() for name in names], np.bytes_)
+    except UnicodeEncodeError as error:
+        raise DataError(f"{source}: the name {error.object!a} is not UTF-8, wanted another name") from None
+
+
+def decode_names(stems_M: NDArray[np.bytes_]) -> NDArray[np.str_]:
+    """Return frame names as texts."""
+    return np.char.decode(stems_M, "utf-8") if len(stems_M) else stems_M.astype(np.str_)
+
+
+def check_table(table: Tracklets, source: str) -> None:
+    """Raise DataError, which `source` begins, for rows that cannot be those of a data set.
+
+    Every tracklet has a name of its own and frames that no other one has; identities are -1 (junk), 0 (distractor) or
+    more, in training more, and are not in training and test at once; cameras are 0 or more; queries are persons.
+    """
+    pids_N, train, test = table.pids_N, table.train, table.test
+    _check_low(pids_N[test], JUNK_PID, f"{source}: the identity of test row", f"{JUNK_PID} or more")
+    _check_low(pids_N[train], 1, f"{source}: the identity of training row", "1 or more: nobody else can be trained on")
+    _check_low(table.camids_N, 0, f"{source}: the camera of row", "0 or more")
+    names, counts = np.unique(table.keys_N, return_counts=True)
+    if (counts > 1).any():
+        raise DataError(f"{source}: {counts.max()} tracklets are called {names[counts.argmax()]}, wanted other names")
+    order_N = np.argsort(table.starts_N, kind="stable")
+    overlaps = np.flatnonzero(table.starts_N[order_N][1:] < table.stops_N[order_N][:-1])
+    if len(overlaps):
+        first, second = table.keys_N[order_N[overlaps[0] : overlaps[0] + 2]].tolist()
+        raise DataError(f"{source}: the tracklets {first} and {second} share frames, wanted each frame in one")
+    both = np.intersect1d(pids_N[train], pids_N[test])
+    if len(both):
+        row = int(np.flatnonzero(pids_N == both[0])[0])
+        raise DataError(
+            f"{source}: the identity {table.pid_name(row)} is in training and in test ({len(both)} such), wanted each "
+            "in one of them"
+        )
+    nobody = table.query[pids_N[test[table.query]] <= DISTRACTOR_PID]
+    if len(nobody):
+        what = "junk" if pids_N[test[nobody[0]]] == JUNK_PID else "a distractor"
+        raise DataError(f"{source}: the query of test row {nobody[0] + 1} is {what}, wanted a person")
+
+
+def _check_low(values: IntArray, low: int, what: str, wanted: str) -> None:
+    below = np.flatnonzero(values < low)
+    if len(below):
+        raise DataError(f"{what} {below[0] + 1} is {values[below[0]]}, wanted {wanted}")
 
 
 def check_ranges(starts_N: IntArray, stops_N: IntArray, num_frames: int, source: str) -> None:

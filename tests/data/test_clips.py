@@ -143,7 +143,7 @@ def test_a_loader_process_writes_to_the_same_memory_again(table: Tracklets, monk
 
 
 def test_pieces_hold_every_clip_once_and_at_most_16(tmp_path: Path) -> None:
-    table = read_mars(write_tables(tmp_path, train=[Walk(1, 1, 70), Walk(1, 2, 32), Walk(2, 1, 2)]))
+    table = read_mars(write_tables(tmp_path, train=[Walk(1, 1, 70), Walk(1, 2, 32), Walk(3, 1, 2)]))
     data = clips.AllClips(clips.FrameSource(table, SSIN), limit=0)
     spans = [[(piece.first, piece.last) for piece in data.pieces(row)] for row in range(3)]
     assert spans == [[(0, 16), (16, 32), (32, 35)], [(0, 16)], [(0, 1)]]

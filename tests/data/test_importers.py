@@ -252,10 +252,10 @@ class OpenedHDF5(dict[str, np.ndarray]):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ({"query": np.array([[4]])}, r"query spans 4 to 4, wanted 1 to 3 \(lines of the test list\)"),
-        ({"query": np.array([[0]])}, "query spans 0 to 0"),
+        ({"query": np.array([[4]])}, "query: entry 1 is 4, wanted whole numbers from 1 to 3"),
+        ({"query": np.array([[0]])}, "query: entry 1 is 0, wanted whole"),
         ({"query": np.zeros((1, 0))}, "query is empty"),
-        ({"other": np.array([[1]])}, "not a readable .mat file with the variable query"),
+        ({"other": np.array([[1]])}, "holds other, wanted the variable query"),
     ],
 )
 def test_queries_of_lsvid_are_lines_of_its_test_list(

@@ -3,7 +3,9 @@
 import dataclasses
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +55,7 @@ def test_query_rows_point_into_the_test_rows(root: Path) -> None:
 
 def test_query_numbers_and_ranges_are_wide_enough_for_arithmetic(tmp_path: Path) -> None:
     """The published query file is uint16, which wraps."""
-    walks = [Walk(1 + i % 9000, 1 + i % 6, 2, 1 + i // 9000) for i in range(40_000)]
+    walks = [Walk(10 + i % 9000, 1 + i % 6, 2, 1 + i // 9000) for i in range(40_000)]
     root = write_tables(tmp_path, test=walks, query=[1, 40_000])
     table = read_mars(root)
     assert table.query.tolist() == [0, 39_999]
@@ -63,8 +65,8 @@ def test_query_numbers_and_ranges_are_wide_enough_for_arithmetic(tmp_path: Path)
 
 
 def test_a_table_of_small_unsigned_numbers_does_not_wrap_at_the_offset(tmp_path: Path) -> None:
-    long = [Walk(1, 1, 20_000), Walk(1, 2, 20_000)]
-    root = write_tables(tmp_path, train=long, test=long, query=[1])
+    train, test = ([Walk(pid, 1, 20_000), Walk(pid, 2, 20_000)] for pid in (1, 2))
+    root = write_tables(tmp_path, train=train, test=test, query=[1])
     for name in ("train", "test"):
         path = root / "info" / f"tracks_{name}_info.mat"
         table = scipy.io.loadmat(path)[f"track_{name}_info"].astype(np.uint16)
@@ -193,7 +195,7 @@ def test_the_fingerprint_does_not_change_with_the_place(tmp_path: Path) -> None:
         {"train": (*TRAIN[:3], Walk(5, 2, 1))},
         {"train": (*TRAIN[:3], Walk(7, 4, 1))},
         {"train": (*TRAIN[:2], Walk(5, 1, 3), Walk(5, 4, 2))},
-        {"train": TRAIN[:3], "test": (TRAIN[3], *TEST)},
+        {"test": (Walk(7, 4, 1), *TEST), "query": (4,)},
         {"query": (4,)},
         {"query": (3, 4)},
         {"train": (*TRAIN[:3], Walk(5, 4, 1, number=2))},
@@ -274,3 +276,169 @@ def test_queries_that_cannot_be_are_refused_before_any_training(walkers, tmp_pat
     scipy.io.savemat(copy / "info" / "query_IDX.mat", {"query_IDX": np.array([rows], np.uint16)})
     with pytest.raises(DataError, match=sentence):
         read_mars(copy)
+
+
+def changed(root: Path, name: str, change: Callable[[Any], Any]) -> None:
+    """Save the variable of a .mat file in `info` as `change` makes it."""
+    path, key = root / "info" / f"{name}.mat", name.replace("tracks", "track")
+    scipy.io.savemat(path, {key: change(scipy.io.loadmat(path)[key])})
+
+
+def put(row: int, column: int, value: float) -> Callable[[Any], Any]:
+    def change(table: Any) -> Any:
+        table = table.astype(np.float64) if value != int(value or 0) or value != value else table.astype(np.int64)
+        table[row, column] = value
+        return table
+
+    return change
+
+
+def cells(table: Any) -> Any:
+    found = np.empty(table.shape, object)
+    for place in np.ndindex(table.shape):
+        found[place] = np.array([[table[place]]])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("tracks_test_info", put(2, 2, 2.5), "row 3, column 3 is 2.5, wanted whole numbers"),
+        ("tracks_train_info", lambda table: table + 0.25, "row 1, column 1 is 1.25, wanted whole numbers"),
+        ("tracks_test_info", lambda table: table * np.nan, "row 1, column 1 is nan, wanted whole numbers"),
+        ("tracks_test_info", lambda table: table * np.inf, "is (inf|nan), wanted whole numbers"),
+        ("tracks_test_info", put(1, 3, 2**40), "row 2, column 4 is 1099511627776, wanted whole numbers"),
+        ("tracks_test_info", lambda table: table + 1j, "holds complex numbers, wanted whole numbers"),
+        ("tracks_test_info", cells, "is of MATLAB's class cell, wanted an array of numbers"),
+        ("tracks_test_info", lambda _: "1 2 3 4", "is of MATLAB's class char, wanted"),
+        ("tracks_test_info", lambda table: {"pid": table}, "is of MATLAB's class struct, wanted"),
+        ("tracks_test_info", lambda table: table > 1, "is of MATLAB's class logical, wanted"),
+        ("tracks_test_info", lambda table: table[None], r"has shape \(1, 4, 4\), wanted \(tracklets, 4\)"),
+        ("tracks_test_info", lambda table: table[:0], r"has shape \(0, 4\), wanted \(tracklets, 4\)"),
+        ("tracks_test_info", put(0, 2, -3), "identity of test row 1 is -3, wanted -1 or more"),
+        ("tracks_train_info", put(1, 2, 0), "identity of training row 2 is 0, wanted 1 or more"),
+        ("tracks_train_info", put(1, 2, -1), "identity of training row 2 is -1, wanted 1 or more"),
+        ("tracks_train_info", put(1, 3, -1), "camera of row 2 is -1, wanted 0 or more"),
+        ("tracks_train_info", put(1, 0, 2), "0003C1T0001F001 and 0003C1T0001F002 share frames"),
+        ("tracks_train_info", lambda table: table[[0, 1, 2, 2]], "2 tracklets are called 0005C1T0001F001"),
+        ("tracks_test_info", put(2, 2, 5), "the identity 5 is in training and in test"),
+        ("query_IDX", lambda query: query + 0.5, "query_IDX: entry 1 is 3.5, wanted whole numbers"),
+        ("query_IDX", cells, "is of MATLAB's class cell"),
+        ("query_IDX", lambda _: np.array([[1, 2], [3, 4]]), "wanted one row or one column"),
+        ("query_IDX", lambda query: query * 0 + 1, "the query of test row 1 is junk, wanted a person"),
+        ("query_IDX", lambda query: query * 0 + 2, "the query of test row 2 is a distractor, wanted a person"),
+    ],
+)
+def test_numbers_of_tables_are_looked_at_and_never_cast(
+    root: Path, name: str, change: Callable[[Any], Any], sentence: str
+) -> None:
+    changed(root, name, change)
+    with pytest.raises(DataError, match=sentence) as caught:
+        read_mars(root)
+    assert str(caught.value).startswith(str(root / "info"))
+
+
+def test_a_second_query_of_one_person_at_one_camera_is_refused_as_mars_has_none(tmp_path: Path) -> None:
+    root = write_tables(tmp_path, test=(*TEST, Walk(2, 3, 1, number=2)), query=(4, 5))
+    with pytest.raises(DataError, match="query_IDX has 2 queries of identity 2 at camera 3, wanted one"):
+        read_mars(root)
+
+
+@pytest.mark.parametrize("save", [{"format": "4"}, {"do_compression": True}])
+@pytest.mark.parametrize("dtype", [float, np.float32, np.int16, np.uint64])
+def test_the_same_numbers_of_another_type_or_save_are_the_same_table(root: Path, dtype: type, save: Any) -> None:
+    before = read_mars(root).fingerprint
+    for name, key in (("tracks_train_info", "track_train_info"), ("query_IDX", "query_IDX")):
+        path = root / "info" / f"{name}.mat"
+        table = scipy.io.loadmat(path)[key]
+        if save.get("format") == "4" and dtype is np.uint64:
+            pytest.skip("MATLAB 4 knows no such numbers")
+        scipy.io.savemat(path, {key: (table.T if key == "query_IDX" else table).astype(dtype)}, **save)
+    assert read_mars(root).fingerprint == before
+
+
+def test_a_header_that_promises_a_million_million_rows_is_refused(root: Path) -> None:
+    path = root / "info" / "tracks_train_info.mat"
+    content = bytearray(path.read_bytes())
+    place = content.index(np.array([4, 4], np.int32).tobytes())
+    content[place : place + 8] = np.array([2**31 - 1, 4], np.int32).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"{path}: track_train_info promises \(2147483647, 4\) numbers"):
+        read_mars(root)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "sentence"),
+    [
+        (lambda text: text.encode("utf-8-sig"), ""),
+        (lambda text: text.encode("utf-16"), ""),
+        (lambda text: text.replace("\r\n", "\r").encode(), ""),
+        (lambda text: text.encode("utf-16-le"), "line 1 holds a zero byte"),
+        (lambda text: text.encode() + b"0007C1T0001F001\xe9.jpg\n", r"line 11 \(byte 225\) is not UTF-8 text"),
+        (lambda text: (text + text[:21]).encode(), "has 0003C1T0001F001 2 times, wanted each frame once"),
+        (lambda text: text.replace("\r\n", " ").encode(), "has 10 words in 1 lines, wanted one name in each"),
+        (lambda text: text.replace("0003C1T0001F002", "\x1b[31m").encode(), r"has the control character '\\x1b'"),
+    ],
+)
+def test_name_lists_in_any_encoding_are_the_same_or_refused(
+    root: Path, encoded: Callable[[str], bytes], sentence: str
+) -> None:
+    before, path = read_mars(root), root / "info" / "train_name.txt"
+    path.write_bytes(encoded(path.read_bytes().decode()))
+    if not sentence:
+        assert read_mars(root).fingerprint == before.fingerprint
+        assert read_mars(root).stems(0) == before.stems(0)
+    else:
+        with pytest.raises(DataError, match=f"^{path}: {sentence}"):
+            read_mars(root)
+
+
+def test_frame_names_may_have_any_letters(tmp_path: Path) -> None:
+    root = write_tables(tmp_path)
+    path = root / "info" / "train_name.txt"
+    path.write_text(path.read_text().replace("0003C1T0001F00", "Jürgen图"), encoding="utf-8")
+    table = read_mars(root)
+    assert table.stems(0) == ["Jürgen图1", "Jürgen图2"]
+    assert table.keys_N[0] == "Jürgen图1"
+    assert table.path(0, 1, "masks").name == "Jürgen图2.png"
+    assert table.fingerprint != read_mars(write_tables(tmp_path / "other")).fingerprint
+
+
+CLOTHES = ("0003C1T0001F001,red", "0003C2T0001F001,blue", "0005C1T0001F001,red", "0002C3T0001F001,blue")
+
+
+def clothes(root: Path, *lines: str, encoding: str = "utf-8") -> Path:
+    (root / "clothes.csv").write_text("\n".join(["tracklet,clothes", *lines]) + "\n", encoding=encoding)
+    return root / "clothes.csv"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("named", ["{}", "{}.jpg", "0003/{}.JPG", "D:\\mars\\{}.png", "  {} "])
+def test_clothes_find_their_tracklets_also_by_the_file_of_the_first_frame(
+    root: Path, named: str, encoding: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clothes(root, *CLOTHES)
+    before = read_mars(root).clothes_N.tolist()
+    clothes(root, *(line.replace(line[:15], named.format(line[:15])) for line in CLOTHES), encoding=encoding)
+    assert read_mars(root).clothes_N.tolist() == before
+    assert max(before) == 1
+    assert not caplog.records
+
+
+def test_clothes_that_name_nobody_are_counted_and_refused_where_all_do(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = clothes(root, *CLOTHES, "anna,red", "berta,blue")
+    read_mars(root)
+    assert caplog.messages == [f"{path}: 2 of 6 lines name no tracklet (line 6, anna), 4 of 8 tracklets have no outfit"]
+    clothes(root, "anna,red", "berta,blue")
+    with pytest.raises(DataError, match=rf"{path}: none of its 2 lines names a tracklet \(line 2, anna\), wanted"):
+        read_mars(root)
+    assert not read_mars(root, test=False).has_clothes, "lines may be of the test part, which is not opened"
+
+
+@pytest.mark.parametrize("again", ["0003C1T0001F001,blue", "0003C1T0001F001.jpg,red"])
+def test_a_tracklet_with_two_lines_of_clothes_is_refused(root: Path, again: str) -> None:
+    path = clothes(root, *CLOTHES, again)
+    with pytest.raises(DataError, match=rf"{path}: line 6 names 0003C1T0001F001.* again, which line 2 does"):
+        read_mars(root)

@@ -25,7 +25,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Tracklets:
         for camid in ((1, 2, 3) if pid <= 20 else (1,))
         for number in (1, 2)
     ]
-    return read_mars(write_tables(tmp_path_factory.mktemp("splits"), train=walks))
+    test = (Walk(-1, 1, 2), Walk(0, 2, 3), Walk(30, 1, 1), Walk(30, 3, 2))
+    return read_mars(write_tables(tmp_path_factory.mktemp("splits"), train=walks, test=test))
 
 
 def test_held_out_identities_do_not_train(table: Tracklets) -> None:
@@ -103,7 +104,7 @@ def test_too_small_a_share_and_too_long_a_minimum_are_one_sentence(table: Trackl
         hold_out(table, 0.05, seed=0)
     with pytest.raises(DataError, match=r"65 frames wanted \(data.min_length\)"):
         hold_out(table, SHARE, seed=0, min_length=65)
-    one_camera = read_mars(write_tables(tmp_path, train=[Walk(pid, 1, 9) for pid in range(1, 9)]))
+    one_camera = read_mars(write_tables(tmp_path, train=[Walk(pid, 1, 9) for pid in range(11, 19)]))
     with pytest.raises(DataError, match="keeps 0 seen by two cameras"):
         hold_out(one_camera, 0.5, seed=0)
 

@@ -1,15 +1,16 @@
 """LS-VID (Li et al., ICCV 2019): lists of `path pid`, and a MATLAB file of query numbers."""
 
 import glob
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import scipy.io
+from numpy.typing import NDArray
 
-from sptskm.data.errors import DataError
+from sptskm.common.errors import DataError
+from sptskm.common.matlab import read_mat
+from sptskm.common.numbers import whole_numbers
 from sptskm.data.importers.reading import lines_of_words
 from sptskm.data.manifest import Entry, images, matching
 
@@ -51,32 +52,24 @@ def _queries(path: Path, num_test: int) -> set[int]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted LS-VID's own with the variable query")
     with path.open("rb") as file:
-        read = _mat if file.read(8) == b"MATLAB 5" else _hdf5()
-    try:
-        found = set(np.asarray(read(path)).astype(np.int64).ravel().tolist())
-    except Exception as error:
-        raise DataError(f"{path}: not a readable .mat file with the variable query ({error})") from error
-    if not found or not 1 <= min(found) <= max(found) <= num_test:
-        span = f"spans {min(found)} to {max(found)}" if found else "is empty"
-        raise DataError(f"{path}: query {span}, wanted 1 to {num_test} (lines of the test list)")
-    return found
+        is_mat = file.read(8) == b"MATLAB 5"
+    array = read_mat(path, "query") if is_mat else _hdf5(path)
+    found = whole_numbers(array.ravel(), f"{path}: query", 1, num_test, unit="entry").tolist()
+    if not found:
+        raise DataError(f"{path}: query is empty, wanted lines of the test list")
+    return set(found)
 
 
-def _mat(path: Path) -> Any:
-    return scipy.io.loadmat(path)["query"]
-
-
-def _hdf5() -> Callable[[Path], Any]:
-    """Reads the published form, with a package that nothing else needs."""
+def _hdf5(path: Path) -> NDArray[Any]:
+    """Read the published form, with a package that nothing else needs."""
     try:
         import h5py  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
         raise DataError(
             "LS-VID's info_test.mat is an HDF5 file, which needs one more package: pip install h5py"
         ) from None
-
-    def read(path: Path) -> Any:
+    try:
         with h5py.File(path, "r") as file:
-            return file["query"][()]
-
-    return read
+            return np.asarray(file["query"][()])
+    except Exception as error:
+        raise DataError(f"{path}: not a readable .mat file with the variable query ({error})") from error

@@ -1,17 +1,17 @@
 """MARS (Zheng et al., ECCV 2016): the same rows as `read_mars`, frame by frame."""
 
-import csv
 from pathlib import Path
 
-from sptskm.data.errors import DataError
+from sptskm.common.errors import DataError
 from sptskm.data.manifest import NAMELESS, Entry
-from sptskm.data.mars import read_mars
+from sptskm.data.mars import read_clothes, read_mars
 from sptskm.data.tracklets import ENDINGS, Modality, Tracklets
 
 
 def mars(root: Path) -> list[Entry]:
     """Tracklets in the order of the tables, each with the list of its frames. Raises as `read_mars`."""
-    table, worn = read_mars(root), _clothes(root / "clothes.csv")
+    table = read_mars(root)
+    worn = read_clothes(root / "clothes.csv", table.keys_N.tolist())
     queries = set(table.test[table.query].tolist())
     splits = {number: split for split, number in NAMELESS.items()}
     entries = []
@@ -42,11 +42,3 @@ def mars(root: Path) -> list[Entry]:
 def _folder(root: Path, table: Tracklets, row: int, modality: Modality) -> str:
     home = table.folder(row, modality).relative_to(root).as_posix()
     return f"{home}/{table.keys_N[row][:4]}"
-
-
-def _clothes(path: Path) -> dict[str, str]:
-    """Outfits by tracklet; `read_mars` has looked at the columns."""
-    if not path.is_file():
-        return {}
-    with path.open(newline="") as file:
-        return {line["tracklet"]: line["clothes"] for line in csv.DictReader(file)}

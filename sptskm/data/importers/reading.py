@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sptskm.data.errors import DataError
+from sptskm.common.tables import read_words
 from sptskm.data.manifest import is_pattern
 
 MADE = ("_mask", "_joint3d")
@@ -18,16 +18,7 @@ def lines_of_words(path: Path, wanted: str) -> Iterator[tuple[str, list[str]]]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted a list with {wanted} in each line")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text ({error})") from None
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if words and len(words) != len(wanted.split()):
-            raise DataError(f"{path}: line {number} has {len(words)} words, wanted {wanted}")
-        if words:
-            yield f"{path}: line {number}", words
+    yield from ((f"{path}: {place}", words) for place, words in read_words(path, wanted))
 
 
 def subfolders(folder: Path) -> list[str]:

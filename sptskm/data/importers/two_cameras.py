@@ -3,17 +3,28 @@
 Both are split in ten ways, half of the persons each, and results are means over the ten; a manifest holds one.
 """
 
-import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import scipy.io
+from numpy.typing import NDArray
 
-from sptskm.data.errors import DataError
+from sptskm.common.errors import DataError
+from sptskm.common.matlab import read_mat
+from sptskm.common.numbers import INT32, whole_numbers
+from sptskm.common.reading import read_json
 from sptskm.data.importers.reading import of_folder, subfolders
 from sptskm.data.manifest import Entry
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Persons of a split, by the names of their folders."""
+
+    train: list[str | int]
+    test: list[str | int]
 
 
 def ilidsvid(root: Path, split: int = 1) -> list[Entry]:
@@ -43,23 +54,21 @@ def prid2011(root: Path, split: int = 1) -> list[Entry]:
     path = root / "splits_prid2011.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted a list of splits, each with train and test")
-    try:
-        splits = json.loads(path.read_text())
-        chosen = splits[_checked(split, len(splits), path)]
-        train, test = ([str(person) for person in chosen[part]] for part in ("train", "test"))
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no list of splits, each with train and test ({error})") from None
+    splits = read_json(path, list[_Split])
+    chosen = splits[_checked(split, len(splits), path)]
+    train, test = ([str(person) for person in part] for part in (chosen.train, chosen.test))
+    twice = [person for person, count in Counter([*train, *test]).items() if count > 1]
+    if twice or not train or not test:
+        what = f"has {twice[0]} twice" if twice else "lacks persons"
+        raise DataError(f"{path}: split {split} {what}, wanted each person once, in train or in test")
     return _entries("prid_2011/multi_shot", ("cam_a", "cam_b"), train, test)
 
 
-def _ls_set(path: Path, num_persons: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _ls_set(path: Path, num_persons: int) -> NDArray[np.int64]:
     """(splits, persons) numbers from 1."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted iLIDS-VID's own with the variable ls_set")
-    try:
-        order_SP = np.asarray(scipy.io.loadmat(path)["ls_set"]).astype(np.int64)
-    except Exception as error:
-        raise DataError(f"{path}: not a readable .mat file with the variable ls_set ({error})") from None
+    order_SP = whole_numbers(read_mat(path, "ls_set"), f"{path}: ls_set", *INT32)
     wanted = np.arange(1, num_persons + 1)
     if order_SP.ndim != 2 or order_SP.shape[1] != num_persons or (np.sort(order_SP) != wanted).any():
         raise DataError(
