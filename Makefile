@@ -3,6 +3,8 @@
 #   make test   environment, the quick tests (make test-all: all of them)
 PYTHON ?= python3
 BIN := .venv/bin
+# tests of one file stay together; those on clusters begin first, as they are longest
+PYTEST = $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-all lint clean
 
@@ -20,10 +22,10 @@ demo: .venv/ready data/walkers
 	$(BIN)/python launch/local.py --stream both --config configs/demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/ready
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(PYTEST)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

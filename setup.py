@@ -33,7 +33,7 @@ setup(
             "simplejpeg>=1.8",
             "ai-edge-litert>=2.0",
             "pytest>=8.0",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.7",
             "ruff>=0.6",
             "mypy>=1.11",
             "types-PyYAML",

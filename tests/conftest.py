@@ -28,14 +28,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on clusters are slow and come first, all by one worker; another file's tests stay with one worker, too.
+    """Tests on clusters are slow and come first: one worker has all of SLURM, one all of Ray, and both mostly wait.
 
-    So the fixtures of a file are made once.
+    The tests of another file stay with one worker, too, so that the file's fixtures are made once.
     """
     for item in items:
-        if on_cluster := CLUSTER in item.path.parents:
+        group = item.path.stem
+        if CLUSTER in item.path.parents:
             item.add_marker(pytest.mark.slow)
-        item.add_marker(pytest.mark.xdist_group("cluster" if on_cluster else item.path.stem))
+            group = "ray" if group.startswith("test_ray") else "slurm"
+        item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: CLUSTER not in item.path.parents)
 
 

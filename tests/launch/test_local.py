@@ -41,6 +41,7 @@ def wait_for(path: Path, pattern: str) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_both_streams_train_and_are_fused_and_the_same_command_again_does_nothing_new(configs, tmp_path):
     run = tmp_path / "run"
     words = ("launch/local.py", "--stream", "both", "--config", configs, "--run", run)
@@ -59,6 +60,7 @@ def test_both_streams_train_and_are_fused_and_the_same_command_again_does_nothin
     assert files(run, "*.pt") == trained
 
 
+@pytest.mark.slow
 def test_a_stream_on_two_processes_stops_when_asked_and_the_same_command_continues_to_the_end(configs, tmp_path):
     run = tmp_path / "run"
     words = ("launch/local.py", "--stream", "smin", "--nproc", 2, "--config", configs, "--run", run)
@@ -81,6 +83,7 @@ def test_a_stream_on_two_processes_stops_when_asked_and_the_same_command_continu
     assert (run / "smin" / "result.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_broken_frame_fails_the_launcher_with_its_path(walkers, tmp_path):
     broken = broken_walkers(walkers, tmp_path / "walkers")
     configs = write_configs(tmp_path / "configs", tmp_path / "walkers")

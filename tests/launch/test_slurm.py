@@ -234,6 +234,7 @@ def test_a_requeued_job_removes_what_its_earlier_start_left_half_done(tmp_path, 
     assert {path.name for path in tmp_path.iterdir()} == set(names) - gone
 
 
+@pytest.mark.slow
 def test_both_streams_train_on_two_ranks_and_are_fused_through_the_local_executor(configs, tmp_path):
     own = tmp_path / "two.yaml"
     own.write_text((ROOT / "configs" / "cluster" / "local.yaml").read_text() + "cpu_ranks: 2\nfinal: {cpu_ranks: 2}\n")

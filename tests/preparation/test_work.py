@@ -55,6 +55,7 @@ def test_shards_are_disjoint_and_together_all_tracklets(walkers: Path, shards: i
         assert abs(halves[0] - halves[1]) <= 2 * table.lengths.max()
 
 
+@pytest.mark.slow
 def test_shards_side_by_side_are_verified_together(
     frames: Path, posehg3d: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +70,7 @@ def test_a_shard_that_does_not_exist_is_refused(walkers: Path) -> None:
         shard_rows(read_mars(walkers), 3, 3)
 
 
+@pytest.mark.slow
 def test_what_networks_in_published_formats_make_is_whole_made_once_checked_trained_on_and_evaluated(
     frames: Path, jppnet: Path, posehg3d: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +92,7 @@ def test_what_networks_in_published_formats_make_is_whole_made_once_checked_trai
     assert "fused" in text
 
 
+@pytest.mark.slow
 def test_a_run_in_shards_that_was_killed_at_any_moment_leaves_the_bytes_of_an_undisturbed_one(
     walkers: Path, frames: Path, tmp_path: Path, posehg3d: Path
 ) -> None:
@@ -128,6 +131,7 @@ def test_a_broken_frame_is_named_with_its_reason_and_the_others_are_made(
     assert "corrupt" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_masks_of_another_kind_are_not_mixed_with_those_there(
     frames: Path, jppnet: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,8 @@ from sptskm.training.signals import StopFlag
 from sptskm.training.trainer import Trainer
 from sptskm.training.world import World, join
 
+pytestmark = pytest.mark.slow  # seven processes that train
+
 RELATIVE = 1e-5
 EXACT = ["train.precision=float64", "model.dropout=0.0"]
 STREAMS = ("ssin", "smin")

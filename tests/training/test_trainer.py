@@ -61,6 +61,7 @@ def test_skeletons_are_trained_on_and_embedded_without_loader_processes(walkers,
             assert train(config).finished
 
 
+@pytest.mark.slow
 def test_smin_overfits_a_few_walkers(walkers, tmp_path):
     options = """train.epochs=40 train.validate_every=40 clips.random_move=false clips.frames=8 model.dropout=0
         model.width=8 sampling.identities=4 sampling.tracklets=4 loss.smoothing=0 loss.triplet=0
