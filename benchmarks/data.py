@@ -48,7 +48,6 @@ from sptskm.data.windows import random_window
 from sptskm.report.console import table as text_table
 from sptskm.synthetic.casting import Sizes
 from sptskm.synthetic.writer import write_dataset
-from sptskm.training.setup import start_worker
 
 SIZES = Sizes(train_ids=20, test_ids=1, cameras=3, tracklets_per_camera=(1, 2), frames=(24, 36), distractors=0, junk=0)
 ITSELF = [sys.executable, __file__, "--run"]
@@ -128,7 +127,9 @@ def batches_of(table: Tracklets, size: int) -> Iterator[list[Draw]]:
 
 def loader_of(data: Dataset[Any], batches: Iterator[list[Draw]], workers: int) -> DataLoader[Any]:
     sampler: Any = batches  # any iterable will do
-    return DataLoader(data, batch_size=None, sampler=sampler, num_workers=workers, worker_init_fn=start_worker)
+    return DataLoader(
+        data, batch_size=None, sampler=sampler, num_workers=workers, worker_init_fn=lambda _: cv2.setNumThreads(0)
+    )
 
 
 @contextmanager

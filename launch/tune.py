@@ -30,9 +30,10 @@ from launch import search as searches
 from launch.local import request, visible_gpus
 from launch.plan import STREAMS, Plan, check, make_plan, parser
 from launch.search import Searches
+from sptskm.common.processes import STOPPING
 from sptskm.config import ConfigError
 from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable
-from sptskm.training.signals import STOPPING, StopFlag, stop_flag
+from sptskm.training.signals import StopFlag, stop_flag
 
 if TYPE_CHECKING:
     from launch.workers import Team

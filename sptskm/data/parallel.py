@@ -1,12 +1,13 @@
 """The same work on many things, in several processes."""
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
 import cv2
+
+from sptskm.common.processes import Pool
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -26,9 +27,7 @@ def in_parallel(
     if workers <= 1:
         yield from map(task, items)
         return
-    # Spawned, because forking a process in which torch has started threads can hang.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, _start_worker, (task,)) as pool:
+    with ProcessPoolExecutor(workers, Pool(), _start_worker, (task,)) as pool:
         yield from pool.map(_run_in_worker, items, chunksize=chunk)
 
 

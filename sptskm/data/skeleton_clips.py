@@ -6,7 +6,7 @@ fresh memory costs as much as the arithmetic.
 Legend: G clips of the global batch, B of them of one rank, c clips, T frames, V joints.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,7 @@ class SkeletonSource:
     store: SkeletonStore
     clips: SminClips
 
-    def batches(self, schedule: Schedule, step: int) -> Iterator[TrainItem]:
+    def batches(self, schedule: Schedule, step: int) -> Generator[TrainItem, None, None]:
         """This rank's batches from global step `step` to the end of the last epoch."""
         return (self.draw(batch, batch.generator(schedule.seed)) for batch in schedule.batches(step))
 

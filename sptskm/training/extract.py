@@ -5,7 +5,8 @@ to one rank: on a CPU the result has the same bits for any number of ranks, batc
 Legend: N rows, D embedding, c clips of a piece.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar, cast
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from sptskm.config import Config
 from sptskm.data.clips import AllClips, Inputs, Piece, PieceItem
@@ -22,8 +22,9 @@ from sptskm.data.skeleton_clips import SkeletonSource
 from sptskm.data.tracklets import IntArray
 from sptskm.endings import Stopped
 from sptskm.report.console import progress
+from sptskm.training.loading import loaded
 from sptskm.training.precision import Precision
-from sptskm.training.signals import StopFlag, ignore_in_worker
+from sptskm.training.signals import StopFlag
 from sptskm.training.streams import Source, Stream
 from sptskm.training.world import World
 
@@ -58,16 +59,16 @@ def extract(  # noqa: PLR0913  # what is embedded, and by whom
     counts_N = torch.zeros(len(rows), dtype=torch.int64)
     place = {int(row): n for n, row in enumerate(rows)}
     dealt = [[piece for own in share for piece in own] for share in deal(pieces, world.size)]
-    loader = _loader(clips, dealt[world.rank], config, world)
-    rounds = -(-max(map(len, dealt)) // config.extract.batch)
-    batches = _in_step(loader, rounds, world, stop or StopFlag())
+    own, longest = (-(-pieces // config.extract.batch) for pieces in (len(dealt[world.rank]), max(map(len, dealt))))
     model.eval()
     if world.device.type == "cuda":
         channels_last(model)
-    for batch in progress(batches, f"extract {config.stream}", total=len(loader), shown=world.is_main):
-        for piece, embedding_cD in _embed(model, stream, batch, config, world):
-            sums_ND[place[piece.row]] += embedding_cD.double().sum(0)
-            counts_N[place[piece.row]] += len(embedding_cD)
+    with closing(_loaded(clips, dealt[world.rank], config, world)) as loaded_ahead:
+        batches = _in_step(loaded_ahead, longest, world, stop or StopFlag())
+        for batch in progress(batches, f"extract {config.stream}", total=own, shown=world.is_main):
+            for piece, embedding_cD in _embed(model, stream, batch, config, world):
+                sums_ND[place[piece.row]] += embedding_cD.double().sum(0)
+                counts_N[place[piece.row]] += len(embedding_cD)
     sums_ND = world.sum(sums_ND.to(world.device)).cpu()
     counts_N = world.sum(counts_N.to(world.device)).cpu()
     if not counts_N.equal(expected_N):
@@ -101,17 +102,12 @@ def _in_step(batches: Iterable[_T], rounds: int, world: World, stop: StopFlag) -
         yield from islice(own, 1)
 
 
-def _loader(clips: AllClips, pieces: list[Piece], config: Config, world: World) -> DataLoader[PieceItem]:
+def _loaded(
+    clips: AllClips, pieces: list[Piece], config: Config, world: World
+) -> Generator[list[PieceItem], None, None]:
     in_memory = isinstance(clips.source, SkeletonSource)  # and on the device
-    return DataLoader(
-        clips,
-        batch_size=config.extract.batch,
-        sampler=pieces,  # type: ignore[arg-type]  # a sampler is any sequence of what the data set is indexed by
-        num_workers=0 if in_memory else config.data.workers,
-        collate_fn=list,
-        pin_memory=world.device.type == "cuda" and not in_memory,
-        worker_init_fn=ignore_in_worker,
-    )
+    pinned = world.device.type == "cuda" and not in_memory
+    return loaded(clips, pieces, 0 if in_memory else config.data.workers, pinned, config.extract.batch, list)
 
 
 def _embed(

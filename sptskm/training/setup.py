@@ -1,16 +1,14 @@
 """What a run trains on: table, split, clips and the order in which they come."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from sptskm.config import Config
 from sptskm.configfile import flat, to_dict
@@ -21,8 +19,8 @@ from sptskm.data.sampler import Schedule, epoch_batches
 from sptskm.data.skeleton_clips import SkeletonSource
 from sptskm.data.tracklets import IntArray
 from sptskm.report.provenance import packages
+from sptskm.training.loading import loaded
 from sptskm.training.precision import Precision
-from sptskm.training.signals import ignore_in_worker
 from sptskm.training.streams import Source, Stream, stream_of
 from sptskm.training.world import World
 
@@ -83,32 +81,19 @@ class Setup:
         """Class of each of these rows (B,): the place of its identity among the training identities."""
         return torch.from_numpy(np.searchsorted(self.split.classes, self.table.pids_N[rows.numpy()]))
 
-    def batches(self, step: int, pinned: bool) -> Iterator[TrainItem]:
-        """This rank's batches from global step `step` to the end, over all epochs without a pause."""
+    def batches(self, step: int, pinned: bool) -> Generator[TrainItem, None, None]:
+        """This rank's batches from global step `step` to the end, over all epochs without a pause; to be closed."""
         if isinstance(self.source, SkeletonSource):  # cut faster from memory than a process could hand them over
             return self.source.batches(self.schedule, step)
         coming = [batch.rows_G for batch in islice(self.schedule.batches(step), self.schedule.per_epoch)]
         self.stage(np.concatenate([*coming, self.schedule.rows, self.split.held_out]))
-        loader: DataLoader[TrainItem] = DataLoader(
-            TrainClips(self.source, self.config.train.seed),
-            batch_size=None,  # it makes batches itself
-            sampler=self.schedule.from_step(step),  # type: ignore[arg-type]  # any iterable will do
-            num_workers=self.config.data.workers,
-            pin_memory=pinned,
-            worker_init_fn=start_worker,
-        )
-        return iter(loader)
+        clips = TrainClips(self.source, self.config.train.seed)  # which makes batches itself
+        return loaded(clips, self.schedule.from_step(step), self.config.data.workers, pinned)
 
     def stage(self, rows: IntArray) -> None:
         """Let this node have copies of the files of `rows` that are read over and over, in this order."""
         if isinstance(self.source, FrameSource):
             stage(self.table, self.config.data.stage, rows)
-
-
-def start_worker(worker: int) -> None:
-    """A loader process computes on one thread and leaves signals to its run."""
-    cv2.setNumThreads(0)
-    ignore_in_worker(worker)
 
 
 def digest(array: IntArray) -> str:

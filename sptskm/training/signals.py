@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from sptskm.common.processes import STOPPING
 from sptskm.endings import EXIT_STOPPED
-
-# SLURM preempts with TERM, its time limit and submitit send USR1 or USR2, a person types Ctrl-C
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 
 class StopFlag:
@@ -72,11 +70,3 @@ def _listen(hears: socket.socket, flag: StopFlag, patience: float, overdue: Call
                 return
     except TimeoutError:
         overdue()
-
-
-def ignore_in_worker(_worker: int) -> None:
-    """Loader processes must not act on the run's signals: the run ends them itself (TERM), others are ignored."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)

@@ -3,8 +3,8 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,9 +104,13 @@ class Trainer:
     def run(self) -> Outcome:
         """All remaining epochs, or as many as are granted."""
         log.info("%s trains on %s in %s", self.config.stream, device_name(self.world.device), self.precision)
-        per_epoch, epochs = self.setup.schedule.per_epoch, self.config.train.epochs
         self.board = Board(self.folder.path, self.first_logged(), self.world.is_main)
-        batches = self.setup.batches(self.step, self.world.device.type == "cuda")
+        with closing(self.setup.batches(self.step, self.world.device.type == "cuda")) as batches:
+            return self.leave(finished=self.finish(batches))
+
+    def finish(self, batches: Iterator[TrainItem]) -> bool:
+        """Train to the end, or until asked to stop, having saved; whether the end was reached."""
+        per_epoch, epochs = self.setup.schedule.per_epoch, self.config.train.epochs
         for epoch in range(self.epochs_done, epochs):
             self.setup.check_negatives(epoch)
             meters = Meters()
@@ -120,12 +124,12 @@ class Trainer:
                 if stop or self.must_save():
                     self.save()
                 if stop:
-                    return self.leave(finished=False)
+                    return False
             try:
                 self.end_epoch(epoch, meters)
             except Stopped:  # by the validation, which is done again when the run continues
-                return self.leave(finished=False)
-        return self.leave(finished=True)
+                return False
+        return True
 
     def train_step(self, batch: TrainItem, meters: Meters) -> bool:
         """One step on one global batch; whether any rank was asked to stop."""

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -9,8 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -19,75 +21,112 @@ from helpers.small import free_port, on_ranks, small_config
 from sptskm.config import Config
 from sptskm.configfile import to_yaml
 from sptskm.endings import EXIT_STOPPED, EXIT_UNREACHABLE
-from sptskm.training import trainer
-from sptskm.training.meters import Meters
 from sptskm.training.rundir import RunDir
+from sptskm.training.setup import Setup
 from sptskm.training.signals import stop_flag
-from sptskm.training.trainer import train
+from sptskm.training.trainer import Trainer, train
 from sptskm.training.world import join
 
-# saves of rank 0 after the signal; before a validation everything is saved already
-MOMENTS = {"step": 1, "validation": 0, "save": 1}
-SIGNALS = [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGCONT), (signal.SIGUSR1,), (signal.SIGUSR2,)]
-ASKED = {"step": [(1,), (0, 1)], "validation": [(1,), (0, 1)], "save": [(0,), (0, 1)]}
-CASES = [(moment, numbers, ranks) for moment in MOMENTS for numbers in SIGNALS for ranks in ASKED[moment]]
+SHIPPED = "data.workers=2"  # what configs/mars-ssin.yaml trains with; 0 would not show what becomes of the loaders
+SHORT = ["train.epochs=1", "model.dropout=0.5", "extract.batch=1", "train.validate_every=1"]
+SAVES = {"step": 1, "validation": 0, "save": 1}  # of rank 0 after the signal; all is saved before a validation
+ALONE, BOTH = (1,), (0, 1)
 
 
-class Signalling:
-    """Sends this process real signals the first time it comes to a moment of a run."""
+class Case(NamedTuple):
+    """Who is sent what, and when: the process of a rank, or all processes of it, loaders included."""
 
-    def __init__(self) -> None:
-        self.moment, self.numbers, self.saves_after = "", (), 0
+    moment: str
+    signals: tuple[int, ...]
+    ranks: tuple[int, ...]
+    group: bool
 
-    def arrange(self, moment: str, numbers: Sequence[int]) -> None:
-        self.moment, self.numbers, self.saves_after = moment, tuple(numbers), 0
+    def __str__(self) -> str:
+        names = "+".join(signal.Signals(number).name.removeprefix("SIG") for number in self.signals)
+        whom = "all processes of" if self.group else "the process of"
+        return f"{names} in a {self.moment} to {whom} {'both ranks' if self.ranks == BOTH else f'rank {self.ranks[0]}'}"
+
+
+CASES = [
+    Case("step", (signal.SIGTERM, signal.SIGCONT), BOTH, group=True),  # SLURM
+    Case("step", (signal.SIGTERM,), ALONE, group=False),
+    Case("step", (signal.SIGUSR1,), BOTH, group=True),
+    Case("step", (signal.SIGUSR2,), ALONE, group=True),
+    Case("step", (signal.SIGINT,), BOTH, group=True),  # Ctrl-C
+    Case("validation", (signal.SIGTERM, signal.SIGCONT), BOTH, group=True),
+    Case("validation", (signal.SIGUSR2,), ALONE, group=False),
+    Case("save", (signal.SIGTERM, signal.SIGCONT), BOTH, group=True),
+    Case("save", (signal.SIGUSR1,), (0,), group=True),
+]
+
+
+class SignalledTrainer(Trainer):
+    """Is sent real signals the first time it comes to a moment: inside a step, a validation or a save."""
+
+    case: Case | None = None
+    passed, saves_after = False, 0
 
     def reached(self, moment: str) -> None:
-        if moment == self.moment:
-            self.moment = ""
-            for number in self.numbers:
-                os.kill(os.getpid(), number)
+        if self.case is None or self.passed or moment != self.awaited(self.case):
+            return
+        self.passed = True
+        for number in self.case.signals if self.world.rank in self.case.ranks else ():
+            os.killpg(0, number) if self.case.group else os.kill(os.getpid(), number)
 
-    def hook(self) -> None:
-        """The moments are inside a step, in the middle of a validation, and between the halves of a save."""
-        add, embed, save = Meters.add, trainer.extract.__globals__["_embed"], RunDir.save
+    def awaited(self, case: Case) -> str:
+        return "step" if case.moment == "save" and not self.world.is_main else case.moment  # rank 1 does not write
 
-        def stepping(*arguments: Any) -> None:
-            self.reached("step")
-            add(*arguments)
+    def exchange(self, terms: Any) -> Any:
+        found = super().exchange(terms)
+        self.reached("step")
+        return found
 
-        def validating(*arguments: Any) -> Any:
+    def validate(self) -> Any:
+        embed = self.network.embed
+
+        def embed_and_signal(*inputs: Any) -> Any:
             self.reached("validation")
-            return embed(*arguments)
+            return embed(*inputs)
 
-        def saving(*arguments: Any) -> None:
-            self.saves_after += not self.moment
-            self.reached("save")
-            save(*arguments)
+        self.network.embed = embed_and_signal
+        try:
+            return super().validate()
+        finally:
+            self.network.embed = embed
 
-        Meters.add, RunDir.save = stepping, saving
-        trainer.extract.__globals__["_embed"] = validating
+    def save(self) -> None:
+        self.saves_after += self.passed and self.world.is_main
+        self.reached("save")
+        super().save()
+
+
+def trained(config: Config, case: Case | None = None) -> tuple[bool, int]:
+    """As `train` does, with signals; whether the run has finished, and how often it was saved after them."""
+    with (
+        stop_flag(config.train.leave_seconds) as flag,
+        join(config.train.threads, config.train.timeout_minutes) as world,
+        RunDir(config.run).claimed() if world.is_main else nullcontext(),
+    ):
+        trainer = SignalledTrainer(Setup.of(config, world), world, flag)
+        trainer.case = case
+        return trainer.run().finished, trainer.saves_after
 
 
 def stop_and_continue(walkers: Path, folder: Path) -> list[tuple[Any, ...]]:
     """What each case came to: finished at first, saves after the signal, finished at last; runs are in `folder`."""
-    found, signalling = [], Signalling()
-    signalling.hook()
-    with join(threads=1, timeout_minutes=1) as world:
+    os.setpgid(0, 0)  # a group of this rank and its loaders, as a step of SLURM is
+    with join(threads=1, timeout_minutes=1):
         assert train(case_config(walkers, folder / "whole", "")).finished
-        for number, (moment, numbers, ranks) in enumerate(CASES):
-            config = case_config(walkers, folder / str(number), moment)
-            # a rank that does not write is asked in a step instead
-            here = "step" if moment == "save" and not world.is_main else moment
-            signalling.arrange(here, numbers if world.rank in ranks else ())
-            first = train(config)
-            found.append((first.finished, signalling.saves_after, train(config).finished))
+        found = []
+        for number, case in enumerate(CASES):
+            config = case_config(walkers, folder / str(number), case.moment)
+            found.append((*trained(config, case), trained(config)[0]))
     return found
 
 
 def case_config(walkers: Path, run: Path, moment: str) -> Config:
     often = ["train.save_steps=1"] if moment == "save" else []
-    return small_config("smin", walkers, run, "extract.batch=1", "model.dropout=0.5", *often)
+    return small_config("ssin", walkers, run, SHIPPED, *SHORT, *often)
 
 
 @pytest.fixture(scope="module")
@@ -97,16 +136,11 @@ def cases(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return folder, on_ranks(2, stop_and_continue, walkers, folder)
 
 
-def name(case: tuple[str, tuple[int, ...], tuple[int, ...]]) -> str:
-    moment, numbers, ranks = case
-    signals = "+".join(signal.Signals(number).name.removeprefix("SIG") for number in numbers)
-    return f"{signals} in a {moment} to {'all ranks' if len(ranks) == 2 else f'rank {ranks[0]}'}"
-
-
-@pytest.mark.parametrize("number", range(len(CASES)), ids=map(name, CASES))
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(CASES)), ids=map(str, CASES))
 def test_both_ranks_leave_at_once_having_saved_once_and_continue_bit_equal(cases, number):
     folder, found = cases
-    for rank, saves in enumerate([MOMENTS[CASES[number][0]], 0]):
+    for rank, saves in enumerate([SAVES[CASES[number].moment], 0]):
         assert found[rank][number] == (False, saves, True), f"rank {rank}"
     end, expected = (
         torch.load(max((folder / run).glob("checkpoint-*.pt")), weights_only=True) for run in (str(number), "whole")
@@ -136,8 +170,10 @@ def endless(walkers: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
 def test_a_rank_that_waits_for_others_to_appear_leaves_when_asked(endless, number):
-    lonely = start_rank(0, endless, free_port())
-    time.sleep(5)  # torch is loaded and the rank waits in C++, where no handler of Python runs
+    port = free_port()
+    lonely = start_rank(0, endless, port)
+    wait_for_listener(port, lonely)
+    time.sleep(0.5)  # it waits in C++ now, where no handler of Python runs
     assert lonely.poll() is None
     lonely.send_signal(number)
     assert lonely.wait(30) == EXIT_STOPPED
@@ -161,6 +197,16 @@ def test_a_rank_beside_a_stuck_one_leaves_when_asked_and_one_beside_a_killed_one
     _, said = ranks[0].communicate(timeout=60)
     assert ranks[0].returncode == EXIT_UNREACHABLE
     assert said.splitlines()[-1].startswith("sptskm: rank 0 has lost another rank: "), said
+
+
+def wait_for_listener(port: int, rank: subprocess.Popen[str]) -> None:
+    """Wait until somebody listens on a port, without disturbing him."""
+    listening = re.compile(rf":{port:04X} \S+ 0A ")
+    deadline = time.monotonic() + 60
+    while not any(listening.search(Path(f"/proc/net/{table}").read_text()) for table in ("tcp", "tcp6")):
+        assert time.monotonic() < deadline
+        assert rank.poll() is None, rank.communicate()[1]
+        time.sleep(0.05)
 
 
 def wait_for_checkpoint(run: Path, ranks: Sequence[subprocess.Popen[str]], after: Path = Path()) -> None:

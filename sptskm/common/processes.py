@@ -1,0 +1,124 @@
+"""Processes that work for another one, such as data loaders and pools: they live as long as it wants them, no longer.
+
+A scheduler signals every process of a job. Only the one that was started decides what follows: its helpers never see
+a request to stop, not even in their first moments. They end when it ends them (by SIGKILL: they keep nothing that
+could be lost), and when it has ended in whatever way (Linux).
+"""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.context import ForkContext, ForkProcess, SpawnContext, SpawnProcess
+from multiprocessing.popen_fork import Popen as ForkPopen
+from multiprocessing.popen_spawn_posix import Popen as SpawnPopen
+from typing import Any
+
+# SLURM preempts with TERM, its time limit and submitit send USR1 or USR2, a person types Ctrl-C
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+GRACE_SECONDS = 1.0  # for all helpers of one context to end by themselves once they are told to
+PR_SET_PDEATHSIG = 1
+
+
+@contextmanager
+def unasked() -> Iterator[None]:
+    """Processes that are started in this block never receive a stopping signal; this one does so at its end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Let this process be sent a signal when its parent, whose pid is given, has ended."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:  # it has ended before that
+        os.kill(os.getpid(), number)
+
+
+class _ForkedPopen(ForkPopen):
+    def _launch(self, process: Any) -> None:
+        with unasked():
+            super()._launch(process)  # type: ignore[misc]
+
+    def terminate(self) -> None:
+        self.kill()  # type: ignore[attr-defined]
+
+
+class _SpawnedPopen(SpawnPopen):
+    def _launch(self, process: Any) -> None:
+        with unasked():
+            super()._launch(process)  # type: ignore[misc]
+
+    def terminate(self) -> None:
+        self.kill()  # type: ignore[attr-defined]
+
+
+class _Forked(ForkProcess):
+    """Forked, ends with the process that has started it; waiting for it never takes long."""
+
+    deadline: "_Deadline"
+
+    @staticmethod
+    def _Popen(process: Any) -> Any:
+        return _ForkedPopen(process)
+
+    def run(self) -> None:
+        end_with(self._parent_pid)  # type: ignore[attr-defined]
+        super().run()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait, but not for one that a file system holds; a data loader waits for each of its helpers in turn."""
+        left = self.deadline.left()
+        super().join(left if timeout is None else min(timeout, left))
+
+
+class _Deadline:
+    """Until when the helpers of a context may take to end, counted from when it is first asked for."""
+
+    def __init__(self) -> None:
+        self.when: float | None = None
+
+    def left(self) -> float:
+        if self.when is None:
+            self.when = time.monotonic() + GRACE_SECONDS
+        return max(0.1, self.when - time.monotonic())
+
+
+class Loaders(ForkContext):
+    """How PyTorch's data loader is to start its processes; one for each loader."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deadline = _Deadline()
+
+    def Process(self, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
+        """A process that is not yet started."""
+        process = _Forked(*arguments, **options)
+        process.deadline = self.deadline
+        return process
+
+
+class _Spawned(SpawnProcess):
+    @staticmethod
+    def _Popen(process: Any) -> Any:
+        return _SpawnedPopen(process)
+
+    def run(self) -> None:
+        end_with(self._parent_pid)  # type: ignore[attr-defined]
+        super().run()
+
+
+class Pool(SpawnContext):
+    """How a pool starts its processes: afresh, as forking one in which torch has started threads can hang."""
+
+    Process = _Spawned
+
+    def __init__(self) -> None:
+        super().__init__()
+        with unasked():  # a helper as well; it lets TERM and INT through when it starts, but does not act on them
+            resource_tracker.ensure_running()

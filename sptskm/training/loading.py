@@ -1,0 +1,43 @@
+"""PyTorch's data loader as training and extraction use it: processes that see no signal and end when they are to."""
+
+from collections.abc import Callable, Generator, Iterable
+from typing import Any
+
+import cv2
+from torch.utils.data import DataLoader, Dataset
+
+from sptskm.common.processes import Loaders
+
+
+def loaded(
+    data: Dataset[Any],
+    order: Iterable[Any],
+    workers: int,
+    pinned: bool,
+    batch: int | None = None,
+    collate: Callable[[list[Any]], Any] | None = None,
+) -> Generator[Any, None, None]:
+    """What `data` gives for each of `order`, in that order, or collated batches of it, by `workers` processes ahead.
+
+    They end with the iterator: when it is exhausted, closed or forgotten.
+    """
+    loader = DataLoader(
+        data,
+        batch_size=batch,
+        sampler=order,
+        num_workers=workers,
+        pin_memory=pinned,
+        collate_fn=collate,
+        worker_init_fn=_start_worker,
+        multiprocessing_context=Loaders() if workers else None,
+    )
+    batches = iter(loader)
+    try:
+        yield from batches
+    finally:
+        if workers:  # at once, also where the traceback of an error keeps the iterator
+            batches._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def _start_worker(_worker: int) -> None:
+    cv2.setNumThreads(0)
