@@ -6,7 +6,8 @@ from pathlib import Path
 from sptskm.data.derived import read_derived
 from sptskm.data.manifest import ENDINGS_OF_MANIFESTS, read_manifest, read_unlabelled
 from sptskm.data.mars import read_mars
-from sptskm.data.packs.reading import SUMMARY, read_pack
+from sptskm.data.packs.contents import SUMMARY
+from sptskm.data.packs.reading import read_pack
 from sptskm.data.tracklets import Tracklets
 
 

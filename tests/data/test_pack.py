@@ -21,7 +21,7 @@ from sptskm.cli import main
 from sptskm.data import DataError, Tracklets, read_dataset, read_mars
 from sptskm.data.check import check
 from sptskm.data.files import read_skeletons
-from sptskm.data.packs.reading import SUMMARY
+from sptskm.data.packs.contents import SUMMARY
 from sptskm.data.packs.unpacking import unpack
 from sptskm.data.packs.writing import WORK, pack, plan_shards, verify_pack
 

@@ -11,34 +11,40 @@ Legend: N tracklets, M frames, F frames of a tracklet.
 """
 
 import errno
-import json
 import os
+import struct
 import subprocess
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.data.derived import read_packed
-from sptskm.data.errors import DataError
+from sptskm.common.errors import DataError
+from sptskm.common.reading import read_json
+from sptskm.data.derived import PACKED, read_packed
 from sptskm.data.files import ATTEMPTS, SKELETON_SHAPE, retried
+from sptskm.data.packs.contents import (
+    MASK_ENDING,
+    PARTS,
+    PLACES,
+    SKELETON_BYTES,
+    SUMMARY,
+    SUMS,
+    TABLE,
+    Summary,
+    checksum,
+    read_part,
+    read_summary,
+    sealed,
+)
 from sptskm.data.tracklets import IntArray, Modality, Tracklets
 
-Part = Literal["train", "test"]
-
-SUMMARY = "pack.json"
-VERSION = 1
-PARTS: tuple[Part, ...] = ("train", "test")
-LISTED = ("keys_N", "stems_M", "starts_N", "stops_N", "pids_N", "camids_N", "clothes_N", "query")
-"""What the table of a part holds of its tracklets; row and frame numbers count within the part."""
-PLACES = ("shard_N", "endings_N", "frames_M2", "masks_M2")
-"""And where their files lie, see PackFiles."""
-MASK_ENDING = ".mask.png"
-SKELETON_BYTES = 14 * 4 * 4
 GAP = 1 << 16  # bytes between members that are rather read along than asked for separately
+_HEAD = struct.Struct("<4s5H3I2H")  # before a member in a zip file: its name follows, then its content
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,10 @@ class Member:
     """A file that was read out of a pack."""
 
     place: str
+    """Zip file, colon, name in it."""
     content: bytes = field(repr=False)
+    head: bytes = field(repr=False, default=b"")
+    """What stands before it in the zip file: its name, size and checksum."""
 
     @property
     def name(self) -> str:
@@ -58,9 +67,19 @@ class Member:
         return len(self.content) > 0
 
     def read_bytes(self) -> bytes:
-        """All of it; FileNotFoundError where the pack has none."""
+        """All of it; FileNotFoundError where the pack has none, DataError where its checksum is another."""
         if not self.content:
             raise FileNotFoundError(errno.ENOENT, "not in the pack", self.place)
+        *_, wanted, packed, size, name, extra = _HEAD.unpack_from(self.head)
+        found = zlib.crc32(self.content)
+        named = self.place.encode().endswith(b":" + self.head[_HEAD.size :])
+        if not (self.head.startswith(b"PK\3\4") and named and extra == 0 and name + _HEAD.size == len(self.head)):
+            raise DataError(f"{self.place}: is damaged: no such file begins there; `sptskm pack --verify` tells more")
+        if not (packed == size == len(self.content) and found == wanted):
+            raise DataError(
+                f"{self.place}: is damaged: has the checksum {found:08x}, wanted {wanted:08x}; "
+                "`sptskm pack --verify` tells more"
+            )
         return self.content
 
     def __str__(self) -> str:
@@ -70,16 +89,19 @@ class Member:
 class Shards:
     """The files of a pack, opened once a process; a copy on a local disk is used as soon as it is there."""
 
-    def __init__(self, folder: Path, sizes: Mapping[str, int], copies: Path | None = None) -> None:
-        self.folder, self.sizes, self.copies = folder, sizes, copies
+    def __init__(self, folder: Path, files: Mapping[str, tuple[int, str]], copies: Path | None = None) -> None:
+        self.folder, self.files, self.copies = folder, files, copies
         self.copier: subprocess.Popen[str] | None = None
         self._open: dict[str, tuple[int, bool]] = {}
         self._last = ("", 0, b"")
+        self._verified: set[str] = set()
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """So many bytes of a file; those that were read last are kept. Raises DataError."""
         last, start, content = self._last
         if last != name or not start <= offset <= offset + size <= start + len(content):
+            if offset < 0 or offset + size > self.files[name][0]:
+                raise DataError(f"{self.folder / name}: has no bytes {offset} to {offset + size} as its tables say")
             start, content = offset, self._read(name, offset, size)
             if len(content) < size:
                 raise DataError(f"{self.folder / name}: cannot be read at byte {offset}")
@@ -92,6 +114,14 @@ class Shards:
         except OSError as error:
             reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
             raise DataError(f"{self.folder / name}: {reason} (after {ATTEMPTS} attempts)") from error
+
+    def verify(self, name: str) -> None:
+        """Compare the checksum of a whole file, once a process. Raises DataError."""
+        if name not in self._verified:
+            found, wanted = checksum(self.folder / name), self.files[name][1]
+            if found != wanted:
+                raise DataError(f"{self.folder / name}: is damaged: has the checksum {found}, wanted {wanted}")
+            self._verified.add(name)
 
     def _descriptor(self, name: str) -> int:
         opened, is_copy = self._open.get(name, (-1, False))
@@ -107,7 +137,7 @@ class Shards:
         if opened < 0:
             opened = os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC)
             self._open[name] = opened, False
-            found, wanted = os.fstat(opened).st_size, self.sizes[name]
+            found, wanted = os.fstat(opened).st_size, self.files[name][0]
             if found != wanted:
                 raise DataError(f"{self.folder / name}: has {found} bytes, wanted {wanted} as {SUMMARY} says")
         return opened
@@ -140,37 +170,60 @@ class PackFiles:
     num_train: int
     heads: tuple[int, int]
     """Bytes before the first number in the arrays of skeletons of train and test."""
+    skeleton_sums_N: IntArray | None = None
+    """CRC-32 of each tracklet's skeletons, where the pack has them."""
 
     def files(self, row: int, frames: Sequence[int], stems: Sequence[str], modality: Modality) -> Sequence[Member]:
         """Some frames or masks of a tracklet, read at once where they lie together. Raises DataError."""
         if modality == "skeletons":
             raise DataError(f"{self.folder(row, modality)}: holds skeletons of all frames, wanted files of single ones")
-        if modality not in self.modalities:
-            contents = [b""] * len(frames)
-        else:
-            contents = self._read(row, self.starts_N[row] + np.asarray(frames, np.int64), modality)
-        ending = str(self.endings_N[row]) if modality == "frames" else MASK_ENDING
+        ending = self._ending(row, modality)
         key, where = str(self.keys_N[row]), f"{self.shards.folder / str(self.shard_N[row])}:"
-        return [Member(where + member(key, stem, ending), c) for stem, c in zip(stems, contents, strict=True)]
+        places = [where + member(key, stem, ending) for stem in stems]
+        if modality not in self.modalities:
+            return [Member(place, b"") for place in places]
+        heads_F = np.array([_HEAD.size + len(member(key, stem, "").encode()) for stem in stems])
+        contents = self._read(row, self.starts_N[row] + np.asarray(frames, np.int64), modality, heads_F)
+        cuts = (heads_F + len(ending)).tolist()
+        return [Member(place, c[cut:], c[:cut]) for place, c, cut in zip(places, contents, cuts, strict=True)]
 
-    def _read(self, row: int, at_F: IntArray, modality: Modality) -> list[bytes]:
-        """The files of frames `at_F`; whoever wants frames is going to want their masks, and gets them from memory."""
-        shard, places_F2 = str(self.shard_N[row]), (self.frames_M2 if modality == "frames" else self.masks_M2)[at_F]
-        both_B2 = np.concatenate([self.frames_M2[at_F], self.masks_M2[at_F]]) if len(self.masks_M2) else places_F2
+    def _ending(self, row: int, modality: Modality) -> str:
+        return str(self.endings_N[row]) if modality == "frames" else MASK_ENDING
+
+    def _read(self, row: int, at_F: IntArray, modality: Modality, heads_F: IntArray) -> list[bytes]:
+        """The files of frames `at_F` with their heads, of so many bytes without the ending of the name.
+
+        Whoever wants frames is going to want their masks, and gets them from memory.
+        """
+        shard = str(self.shard_N[row])
+        kinds: tuple[Modality, ...] = ("frames", "masks") if len(self.masks_M2) else (modality,)
+        spans: dict[Modality, IntArray] = {}  # first byte and number of bytes (F, 2)
+        for kind in kinds:
+            places_F2 = (self.frames_M2 if kind == "frames" else self.masks_M2)[at_F]
+            more_F = heads_F + len(self._ending(row, kind))
+            spans[kind] = np.stack([places_F2[:, 0] - more_F, places_F2[:, 1] + more_F], axis=1)
+        both_B2 = np.concatenate([*spans.values()])
         first, last = int(both_B2[:, 0].min()), int(both_B2.sum(axis=1).max())
         if last - first <= both_B2[:, 1].sum() + GAP:
             self.shards.read(shard, first, last - first)
-        return [self.shards.read(shard, *place) for place in places_F2.tolist()]
+        return [self.shards.read(shard, *span) for span in spans[modality].tolist()]
 
     def whole(self, row: int) -> NDArray[np.float32]:
-        """The skeletons of a tracklet."""
+        """The skeletons of a tracklet. Raises DataError where they are not as they were written."""
         length = int(self.stops_N[row] - self.starts_N[row])
         if "skeletons" not in self.modalities:
             return np.full((length, *SKELETON_SHAPE), np.nan, np.float32)
-        is_test = row >= self.num_train
+        is_test, path = row >= self.num_train, self.folder(row, "skeletons")
         first = int(self.starts_N[row]) - (int(self.starts_N[self.num_train]) if is_test else 0)
         place = self.heads[is_test] + first * SKELETON_BYTES
-        content = self.shards.read(self.folder(row, "skeletons").name, place, length * SKELETON_BYTES)
+        if self.skeleton_sums_N is None:
+            self.shards.verify(path.name)
+        content = self.shards.read(path.name, place, length * SKELETON_BYTES)
+        if self.skeleton_sums_N is not None and zlib.crc32(content) != int(self.skeleton_sums_N[row]):
+            raise DataError(
+                f"skeletons {path}: is damaged: tracklet {self.keys_N[row]} has the checksum "
+                f"{zlib.crc32(content):08x}, wanted {int(self.skeleton_sums_N[row]):08x}"
+            )
         return np.frombuffer(content, np.float32).reshape(length, *SKELETON_SHAPE).copy()
 
     def folder(self, row: int, modality: Modality) -> Path:
@@ -185,61 +238,49 @@ def member(key: str, stem: str, ending: str) -> str:
     return f"{key}/{stem}{ending}"
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """What a pack says of itself. DataError when this is another version's or no complete pack."""
-    path = folder / SUMMARY
-    try:
-        summary = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file, wanted a folder that `sptskm pack` has completed") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: not readable ({error})") from None
-    if summary.get("version") != VERSION:
-        raise DataError(f"{path}: is of version {summary.get('version')}, wanted {VERSION}")
-    return summary
-
-
 def read_pack(folder: Path, test: bool = True) -> Tracklets:
     """The table of a pack. Without `test` no file of the test part is opened, and the table ends with training rows.
 
     Raises DataError or FileNotFoundError naming the file at fault.
     """
     summary = read_summary(folder)
-    parts = [_read_part(folder, part) for part in (PARTS if test else PARTS[:1])]
+    parts = [read_part(folder, part, summary) for part in (PARTS if test else PARTS[:1])]
     if test:
         for name in ("starts_N", "stops_N"):
             parts[1][name] = parts[1][name] + len(parts[0]["stems_M"])  # they follow those of the training part
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in (*LISTED, *PLACES)}
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in (*TABLE, *PLACES)}
+    sums = [part[SUMS] for part in parts if SUMS in part]
     num_train = len(parts[0]["keys_N"])
     place = PackFiles(
-        shards=Shards(folder, {name: size for name, (size, _) in summary["files"].items()}),
-        modalities=frozenset(summary["modalities"]),
+        shards=Shards(folder, summary.files),
+        modalities=frozenset(summary.modalities),
         num_train=num_train,
-        heads=(summary["heads"]["train"], summary["heads"]["test"]),
+        heads=(summary.heads.get("train", 0), summary.heads.get("test", 0)),
+        skeleton_sums_N=np.concatenate(sums) if len(sums) == len(parts) else None,
         **{name: joined[name] for name in ("keys_N", "starts_N", "stops_N", *PLACES)},
     )
+    if PACKED in summary.files:
+        place.shards.verify(PACKED)
     table = Tracklets(
-        **{name: joined[name] for name in LISTED},  # type: ignore[arg-type]  # mypy takes it for all fields
+        **{name: joined[name] for name in TABLE},  # type: ignore[arg-type]  # mypy takes it for all fields
         num_train=num_train,
         place=place,
-        pid_names={int(number): name for number, name in summary["pid_names"].items()},
-        camera_names={int(number): name for number, name in summary["camera_names"].items()},
-        # packs of before do not have them
-        clothes_names={int(number): name for number, name in summary.get("clothes_names", {}).items()},
-        derived=read_packed(folder, summary.get("methods", {})),
+        pid_names=summary.pid_names,
+        camera_names=summary.camera_names,
+        clothes_names=summary.clothes_names,
+        derived=read_packed(folder, summary.methods),
     )
-    found, wanted = table.training_fingerprint, summary["training_fingerprint"]
-    if found != wanted:
-        raise DataError(f"{folder}: its table has the fingerprint {found}, wanted {wanted} as {SUMMARY} says")
+    _check_summary(folder, summary, table, test)
     return table
 
 
-def _read_part(folder: Path, part: Part) -> dict[str, NDArray[Any]]:
-    path = folder / f"{part}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            return {name: content[name] for name in (*LISTED, *PLACES)}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file, though {SUMMARY} beside it says so") from None
-    except Exception as error:  # whatever a damaged archive makes numpy raise
-        raise DataError(f"{path}: not readable ({error}); `sptskm pack --verify` tells more") from None
+def _check_summary(folder: Path, summary: Summary, table: Tracklets, test: bool) -> None:
+    """The tables are those that the summary was written with, and it has been changed by nobody."""
+    found, wanted = table.training_fingerprint, summary.training_fingerprint
+    if test and found == wanted:
+        found, wanted = table.fingerprint, summary.fingerprint
+    if found != wanted:
+        raise DataError(f"{folder}: its table has the fingerprint {found}, wanted {wanted} as {SUMMARY} says")
+    content = read_json(folder / SUMMARY, dict[str, Any])
+    if content != sealed(content) and "checksum" in content:  # packs of before have none
+        raise DataError(f"{folder / SUMMARY}: is damaged: has not the checksum that it says")

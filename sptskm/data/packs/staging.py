@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sptskm.data.errors import DataError
-from sptskm.data.packs.reading import SUMMARY, PackFiles, read_summary
+from sptskm.data.packs.contents import SUMMARY, read_summary
+from sptskm.data.packs.reading import PackFiles
 from sptskm.data.tracklets import IntArray, Tracklets
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def copy_all(source: Path, target: Path, names: list[str], parent: int) -> None:
     if wanted + SPARE > free:
         _say(f"{target}: {free / 1e9:.1f} GB are free, {(wanted + SPARE) / 1e9:.1f} wanted; {source} is read in place")
         return
-    wanted_files = read_summary(source)["files"]
+    wanted_files = read_summary(source).files
     for name in missing:
         partial = target / f"{name}.partial"
         try:

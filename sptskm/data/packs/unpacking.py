@@ -16,7 +16,8 @@ from sptskm.data.files import SKELETON_KEY, mat_bytes
 from sptskm.data.importers.reading import of_folder
 from sptskm.data.manifest import NAMELESS, Entry, ManifestFolders, write_entries
 from sptskm.data.mars import MarsFolders, mars_folders, write_mars_tables
-from sptskm.data.packs.reading import PackFiles, read_pack, read_summary
+from sptskm.data.packs.contents import read_summary
+from sptskm.data.packs.reading import PackFiles, read_pack
 from sptskm.data.tracklets import Modality, Tracklets
 
 MANIFEST = "manifest.csv"
@@ -29,10 +30,10 @@ def unpack(folder: Path, out: Path) -> Path:
     """
     summary, table = read_summary(folder), read_pack(folder)
     _check_names(folder, table)
-    is_mars = summary["layout"] == "mars"
+    is_mars = summary.layout == "mars"
     target = mars_folders(out, table.num_train) if is_mars else _folders(table, out)
     for row in tqdm(range(len(table)), "unpack", unit=" tracklets", disable=None):
-        for modality in summary["modalities"]:
+        for modality in summary.modalities:
             for path, content in _contents(table, row, modality, target):
                 if not path.is_file() or path.stat().st_size != len(content):
                     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,12 +11,13 @@ import json
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,24 @@ from sptskm.config import ConfigError
 from sptskm.data.derived import MADE, PACKED
 from sptskm.data.errors import DataError
 from sptskm.data.files import read_retrying, read_skeletons
-from sptskm.data.packs.reading import MASK_ENDING, PARTS, PLACES, SUMMARY, VERSION, Part, member, read_summary
+from sptskm.data.packs.contents import (
+    MASK_ENDING,
+    PARTS,
+    PLACES,
+    SUMMARY,
+    SUMS,
+    VERSION,
+    Part,
+    Summary,
+    checksum,
+    read_summary,
+    sealed,
+)
+from sptskm.data.packs.reading import member
 from sptskm.data.parallel import cores, in_parallel
-from sptskm.data.tracklets import Modality, Readable, Tracklets
+from sptskm.data.tracklets import IntArray, Modality, Readable, Tracklets
 
 WORK = "unfinished"  # folder in a pack in which finished zip files are noted until all are there
-BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -71,7 +84,7 @@ def pack(table: Tracklets, out: Path, frames: int = 20_000, workers: int | None 
     if frames < 1:
         raise ConfigError(f"frames is {frames}, wanted at least 1 in a zip file")
     shards = plan_shards(table, frames)
-    holds = [kind for kind in ("frames", "masks", "skeletons") if table.has(kind)]
+    holds: list[Modality] = [kind for kind in get_args(Modality) if table.has(kind)]
     _claim(out, {"fingerprint": table.fingerprint, "holds": holds, "frames": frames})
     if (out / SUMMARY).is_file():
         return _told(out)
@@ -89,8 +102,8 @@ def _told(out: Path) -> str:
     files = list(out.iterdir())
     summary, size = read_summary(out), sum(file.stat().st_size for file in files)
     return (
-        f"{out}: {summary['tracklets']:,} tracklets, {summary['frames']:,} frames "
-        f"({', '.join(summary['modalities'])}) in {len(files)} files, {size / 1e9:.2f} GB"
+        f"{out}: {summary.tracklets:,} tracklets, {summary.frames:,} frames "
+        f"({', '.join(summary.modalities)}) in {len(files)} files, {size / 1e9:.2f} GB"
     )
 
 
@@ -98,7 +111,7 @@ def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
     """Make the folder, or see that it holds the beginnings of this very pack."""
     note = out / WORK / "pack.json"
     if (out / SUMMARY).is_file():
-        found = read_summary(out)["of"]
+        found = read_summary(out).of
     elif note.is_file():
         found = json.loads(note.read_text())
     elif out.exists() and any(out.iterdir()):
@@ -182,7 +195,7 @@ def _content(file: Readable, modality: Modality) -> bytes:
     return content
 
 
-def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Sequence[str]) -> None:
+def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Sequence[Modality]) -> None:
     """Join the notes to the tables of the pack, and say that it is complete."""
     files: dict[str, tuple[int, str]] = {}
     heads: dict[Part, int] = {}
@@ -192,32 +205,35 @@ def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Seque
         for shard, note in zip(own, notes, strict=True):
             files[shard.name] = (out / shard.name).stat().st_size, str(note["sha256"])
         content = _part_of(table, part) | _places_of(own, notes)
-        files[f"{part}.npz"] = _write(out / f"{part}.npz", partial(np.savez, **content))  # type: ignore[arg-type]
         if "skeletons" in holds:
             found = np.concatenate([np.empty((0, 14, 4), np.float32), *(note["skeletons_MV4"] for note in notes)])
+            content[SUMS] = _sums(found, content["starts_N"], content["stops_N"])
+        files[f"{part}.npz"] = _write(out / f"{part}.npz", partial(np.savez, **content))  # type: ignore[arg-type]
+        if "skeletons" in holds:
             path = out / f"{part}-skeletons.npy"
             files[path.name] = _write(path, partial(np.save, arr=found, allow_pickle=False))
             heads[part] = files[path.name][0] - found.nbytes
     if record := _record(table, holds):
         text = json.dumps(record).encode()
         files[PACKED] = _write(out / PACKED, lambda file: file.write(text))
-    summary = {
-        "version": VERSION,
-        "of": json.loads((out / WORK / "pack.json").read_text()),
-        "fingerprint": table.fingerprint,
-        "training_fingerprint": table.training_fingerprint,
-        "modalities": holds,
-        "methods": {made: dict(method) for made, method in table.derived.methods.items() if made in holds},
-        "layout": "mars" if not table.pid_names else "manifest",
-        "tracklets": len(table),
-        "frames": int(table.lengths.sum()),
-        "pid_names": dict(table.pid_names),
-        "camera_names": dict(table.camera_names),
-        "clothes_names": dict(table.clothes_names),
-        "heads": {part: heads.get(part, 0) for part in PARTS},
-        "files": files,
-    }
-    write_text(out / SUMMARY, json.dumps(summary, indent=1))
+    summary = Summary(
+        version=VERSION,
+        of=json.loads((out / WORK / "pack.json").read_text()),
+        fingerprint=table.fingerprint,
+        training_fingerprint=table.training_fingerprint,
+        modalities=list(holds),
+        layout="mars" if not table.pid_names else "manifest",
+        tracklets=len(table),
+        frames=int(table.lengths.sum()),
+        pid_names=dict(table.pid_names),
+        camera_names=dict(table.camera_names),
+        clothes_names=dict(table.clothes_names),
+        methods={made: dict(method) for made, method in table.derived.methods.items() if made in holds},
+        heads={part: heads.get(part, 0) for part in PARTS},
+        files=files,
+    )
+    content = json.loads(json.dumps(asdict(summary)))  # as it is read again
+    write_text(out / SUMMARY, json.dumps(sealed(content), indent=1))
     for killed in out.glob("*.partial"):
         killed.unlink(missing_ok=True)
     shutil.rmtree(out / WORK)
@@ -248,6 +264,12 @@ def _part_of(table: Tracklets, part: Part) -> dict[str, NDArray[Any]]:
     }
 
 
+def _sums(skeletons_MV4: NDArray[np.float32], starts_N: IntArray, stops_N: IntArray) -> NDArray[np.uint32]:
+    """CRC-32 of each tracklet's skeletons."""
+    pairs = zip(starts_N.tolist(), stops_N.tolist(), strict=True)
+    return np.array([zlib.crc32(skeletons_MV4[start:stop].tobytes()) for start, stop in pairs], np.uint32)
+
+
 def _places_of(shards: Sequence[Shard], notes: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """Where the members of a part lie, in the order of its frames."""
     names = [shard.name for shard in shards for _ in range(shard.first, shard.last)]
@@ -271,7 +293,7 @@ def _write(path: Path, write: Callable[[Any], None]) -> tuple[int, str]:
 
 def verify_pack(folder: Path, workers: int | None = None) -> list[str]:
     """What is wrong with the files of a pack, a sentence each; nothing when every checksum is right."""
-    wanted = {name: digest for name, (_, digest) in read_summary(folder)["files"].items()}
+    wanted = {name: digest for name, (_, digest) in read_summary(folder).files.items()}
     said: list[str] = []
     with ThreadPoolExecutor(workers or cores()) as pool:  # reading and hashing do not hold the interpreter
         sums = pool.map(lambda name: checksum(folder / name), wanted)
@@ -279,15 +301,3 @@ def verify_pack(folder: Path, workers: int | None = None) -> list[str]:
             if found != wanted[name]:
                 said.append(f"{folder / name}: has the checksum {found or 'of no file'}, wanted {wanted[name]}")
     return said
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file; empty where there is none."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-    except FileNotFoundError:
-        return ""
-    return digest.hexdigest()

@@ -1,0 +1,176 @@
+"""What a pack says of itself: pack.json and the two tables, validated before anything that they name is read.
+
+Legend: N tracklets, M frames.
+"""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.common.arrays import Wanted, read_npz
+from sptskm.common.errors import DataError
+from sptskm.common.reading import parsed_json, read_text
+from sptskm.data.tracklets import IntArray, Modality, check_ranges
+
+Part = Literal["train", "test"]
+
+SUMMARY = "pack.json"
+VERSION = 1
+PARTS: tuple[Part, ...] = ("train", "test")
+TABLE = {
+    "keys_N": Wanted("U", ("N",)),
+    "stems_M": Wanted("S", ("M",)),
+    "starts_N": Wanted("iu", ("N",)),
+    "stops_N": Wanted("iu", ("N",)),
+    "pids_N": Wanted("iu", ("N",)),
+    "camids_N": Wanted("iu", ("N",)),
+    "clothes_N": Wanted("iu", ("N",)),
+    "query": Wanted("iu", ("Q",)),
+}
+"""What the table of a part holds of its tracklets; row and frame numbers count within the part."""
+PLACES = {
+    "shard_N": Wanted("U", ("N",)),
+    "endings_N": Wanted("U", ("N",)),
+    "frames_M2": Wanted("iu", ("M", 2)),
+    "masks_M2": Wanted("iu", ("frames with masks", 2)),
+}
+"""And where their files lie, see PackFiles."""
+SUMS = "skeleton_sums_N"
+"""CRC-32 of each tracklet's skeletons; packs of before have none."""
+MASK_ENDING = ".mask.png"
+SKELETON_BYTES = 14 * 4 * 4
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a pack says of itself in `pack.json`."""
+
+    version: int
+    of: dict[str, Any]
+    """Which data set it was made of, and how."""
+    fingerprint: str
+    training_fingerprint: str
+    modalities: list[Modality]
+    layout: Literal["mars", "manifest"]
+    tracklets: int
+    frames: int
+    pid_names: dict[int, str]
+    camera_names: dict[int, str]
+    heads: dict[Part, int]
+    """Bytes before the first number in the arrays of skeletons."""
+    files: dict[str, tuple[int, str]]
+    """Bytes and SHA-256 of every other file."""
+    clothes_names: dict[int, str] = field(default_factory=dict)
+    """Packs of before have none, and no methods."""
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Which methods made the masks and skeletons, see derived.py."""
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `pack.json` with its own checksum."""
+    text = json.dumps({name: value for name, value in content.items() if name != "checksum"}, sort_keys=True)
+    return {**content, "checksum": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file; empty where there is none."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    return digest.hexdigest()
+
+
+def read_summary(folder: Path) -> Summary:
+    """What a pack says of itself. DataError when this is another version's or no complete pack."""
+    path = folder / SUMMARY
+    try:
+        text = read_text(path)
+        content = parsed_json(text, str(path), dict[str, Any])
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file, wanted a folder that `sptskm pack` has completed") from None
+    except DataError as error:
+        raise DataError(f"{path}: not readable ({str(error).removeprefix(f'{path}: ')})") from None
+    if (version := content.get("version")) != VERSION:
+        raise DataError(f"{path}: is of version {version}, wanted {VERSION}")
+    summary = parsed_json(text, str(path), Summary)
+    for name, (size, _) in summary.files.items():
+        if not is_plain(name) or size < 0:
+            raise DataError(f"{path}: names the file {name!r} of {size} bytes, wanted names of files beside it")
+    return summary
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name is that of a file in a folder, without any way to another folder."""
+    return bool(name) and name not in (".", "..") and not set(name) & {"/", "\\", "\0"} and name.isprintable()
+
+
+def read_part(folder: Path, part: Part, summary: Summary) -> dict[str, NDArray[Any]]:
+    """The table of one part. Raises DataError, and FileNotFoundError, naming the file."""
+    path = folder / f"{part}.npz"
+    try:
+        _check_stored(path)
+        found = read_npz(path, TABLE | PLACES, {SUMS: Wanted("u", ("N",))})
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file, though {SUMMARY} beside it says so") from None
+    except DataError as error:
+        told = str(error).removeprefix(f"{path}: ")
+        raise DataError(f"{path}: not readable ({told}); `sptskm pack --verify` tells more") from None
+    for name, array in found.items():
+        found[name] = array.astype(np.int64, copy=False) if array.dtype.kind in "iu" else array
+    _check_part(path, part, found, summary)
+    return found
+
+
+def _check_stored(path: Path) -> None:
+    """A table takes no more memory than its file has bytes, as none is compressed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stored = all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
+        raise DataError(str(error)) from None
+    if not stored:
+        raise DataError("is compressed, wanted arrays as they are")
+
+
+def _check_part(path: Path, part: Part, found: Mapping[str, NDArray[Any]], summary: Summary) -> None:
+    """Rows, frames and files that the tables name are there. Raises DataError."""
+    frames, rows, masks = len(found["stems_M"]), len(found["keys_N"]), len(found["masks_M2"])
+    check_ranges(found["starts_N"], found["stops_N"], frames, str(path))
+    query = found["query"]
+    if len(query) and not 0 <= query.min() <= query.max() < rows:
+        raise DataError(f"{path}: its queries are rows {query.min()} to {query.max()}, wanted some of {rows}")
+    if masks != (frames if "masks" in summary.modalities else 0):
+        raise DataError(f"{path}: has places of {masks} masks for {frames} frames")
+    sizes = {name: summary.files.get(name, (-1, ""))[0] for name in set(found["shard_N"].tolist())}
+    if missing := [name for name, size in sizes.items() if size < 0]:
+        raise DataError(f"{path}: names the zip file {missing[0]!r}, which {SUMMARY} does not know")
+    _check_members(path, found, np.array([sizes[name] for name in found["shard_N"].tolist()]))
+    skeletons = summary.files.get(f"{part}-skeletons.npy", (0, ""))[0] - summary.heads.get(part, 0)
+    if "skeletons" in summary.modalities and skeletons != frames * SKELETON_BYTES:
+        raise DataError(f"{path}: has {frames} frames, but {SUMMARY} says {skeletons:,} bytes of skeletons")
+
+
+def _check_members(path: Path, found: Mapping[str, NDArray[Any]], sizes_N: IntArray) -> None:
+    """A tracklet has no more bytes than its zip file: members that overlap could ask for any amount of memory."""
+    bytes_M = np.zeros(len(found["stems_M"]))
+    for name in ("frames_M2", "masks_M2"):
+        places_M2 = found[name]
+        if len(places_M2):
+            if places_M2.min() < 0:
+                raise DataError(f"{path}: {name} holds {places_M2.min()}, wanted places in a zip file")
+            bytes_M += places_M2[:, 1]
+    ends_M = np.concatenate([[0.0], np.cumsum(bytes_M)])
+    if (ends_M[found["stops_N"]] - ends_M[found["starts_N"]] > sizes_N).any():
+        raise DataError(f"{path}: names more bytes than its zip files have")
