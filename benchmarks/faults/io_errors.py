@@ -1,0 +1,182 @@
+"""Errors of reading and writing, and full disks, injected at the n-th call of a command.
+
+The errors come from a small C library (shim.c) that is compiled when needed and preloaded into this very process, so
+that everything it forks can be disturbed. Without a C compiler there are none.
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from faults.commands import Ended, Reference, fresh, typed
+from faults.kills import Try, again
+
+VARIABLE = "SPTSKM_FAULTS"
+OPEN_READ, OPEN_WRITE, READ, WRITE, SYNC, RENAME, STAT = (1 << bit for bit in range(7))  # as in shim.c
+READING, WRITING = OPEN_READ | READ | STAT, OPEN_WRITE | WRITE | SYNC | RENAME
+KINDS = {
+    OPEN_READ: "opening to read", OPEN_WRITE: "opening to write", READ: "reading", WRITE: "writing", SYNC: "syncing",
+    RENAME: "renaming", STAT: "asking for", READING: "all reading", WRITING: "all writing",
+}  # fmt: skip
+EVER = 2**62
+
+
+class Plan(ctypes.Structure):
+    """What shim.c reads."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("kinds", "code", "first", "last", "count", "hits")),
+        ("seen", ctypes.c_int64 * 7),
+        ("folder", ctypes.c_char * 4096),
+    ]
+
+
+def preload(folder: Path) -> str:
+    """Start this program again with the library in it, unless it is; why that is impossible, or nothing."""
+    if VARIABLE in os.environ:
+        return ""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        return "no C compiler"
+    library = folder / "shim.so"
+    command = [compiler, "-O1", "-fPIC", "-shared", "-o", library, Path(__file__).with_name("shim.c"), "-ldl"]
+    built = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    if built.returncode:
+        return f"the library does not compile ({built.stderr.splitlines()[:1]})"
+    plan = folder / "plan"
+    plan.write_bytes(bytes(ctypes.sizeof(Plan)))
+    environment = {**os.environ, "LD_PRELOAD": str(library), VARIABLE: str(plan)}
+    return os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+
+
+class Faults:
+    """The plan that all processes share."""
+
+    def __init__(self, work: Path) -> None:
+        with Path(os.environ[VARIABLE]).open("r+b") as file:
+            self.plan = Plan.from_buffer(mmap.mmap(file.fileno(), 0))
+        self.plan.folder = f"{work}/".encode()
+
+    def arm(self, kinds: int, code: int, first: int, last: int) -> None:
+        """From now on calls of these kinds fail from the first to the last one."""
+        self.plan.kinds, self.plan.code, self.plan.first, self.plan.last = 0, code, first, last
+        self.plan.count = self.plan.hits = 0
+        self.plan.seen = type(self.plan.seen)()
+        self.plan.kinds = kinds
+
+    def disarm(self) -> tuple[int, int]:
+        """How many calls there were, and how many failed."""
+        self.plan.kinds = 0
+        return self.plan.count, self.plan.hits
+
+
+def calls(reference: Reference, project: Path, work: Path, faults: Faults) -> dict[int, int]:
+    """How many calls of each kind the command makes below its folder."""
+    fresh(reference.command, project, work)
+    faults.arm(READING | WRITING, 0, EVER, EVER)
+    typed(reference.command, work)
+    faults.disarm()
+    found = {1 << bit: int(faults.plan.seen[bit]) for bit in range(7)}
+    found[READING] = sum(found[kind] for kind in (OPEN_READ, READ, STAT))
+    found[WRITING] = sum(found[kind] for kind in (OPEN_WRITE, WRITE, SYNC, RENAME))
+    return {kind: count for kind, count in found.items() if count}
+
+
+def disturb(
+    reference: Reference, counts: dict[int, int], place: tuple[Path, Path], faults: Faults, seed: tuple[int, int]
+) -> Try:
+    """One error, once or from then on, then the same command without; `place`: the project, the folder to work in."""
+    (project, work), number = place, seed[1]
+    rng = np.random.default_rng([*seed, 2])
+    kind = int(rng.choice(sorted(counts)))
+    reads = bool(kind & READING)
+    code = int(
+        rng.choice(
+            [errno.EIO, errno.EACCES, errno.ESTALE] if reads else [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOSPC]
+        )
+    )
+    first, ever = int(rng.integers(1, counts[kind] + 1)), bool(rng.integers(2))
+    how = f"{errno.errorcode[code]} at {KINDS[kind]} {first}{' and after' if ever else ''} of {counts[kind]}"
+    return _disturbed(reference, (project, work), faults, (kind, code, first, EVER if ever else first), (number, how))
+
+
+def full_disk(
+    reference: Reference, counts: dict[int, int], place: tuple[Path, Path], faults: Faults, seed: tuple[int, int]
+) -> Try:
+    """No write from a random one on finds room, then the same command with room again."""
+    rng = np.random.default_rng([*seed, 3])
+    first = int(rng.integers(1, counts[WRITE] + 1))
+    how = f"full from write {first} of {counts[WRITE]}"
+    return _disturbed(reference, place, faults, (WRITE, errno.ENOSPC, first, EVER), (seed[1], how))
+
+
+def _disturbed(
+    reference: Reference,
+    place: tuple[Path, Path],
+    faults: Faults,
+    plan: tuple[int, int, int, int],
+    told: tuple[int, str],
+) -> Try:
+    project, work = place
+    fresh(reference.command, project, work)
+    before = _kept(work)
+    faults.arm(*plan)
+    ended = typed(reference.command, work)
+    _, hits = faults.disarm()
+    tried = Try(reference.command.name, told[0], told[1], hits > 0, "", ended.said[-3000:])
+    if problem := _wrong(reference, ended, before, work):
+        return replace(tried, problem=problem)
+    if ended.code == 0:
+        return tried
+    return again(reference, work, tried)
+
+
+def _kept(work: Path) -> dict[str, bytes]:
+    """The weights that an error must not cost."""
+    return {str(path.relative_to(work)): path.read_bytes() for path in work.rglob("*.pt")}
+
+
+def _wrong(reference: Reference, ended: Ended, before: dict[str, bytes], work: Path) -> str:
+    """What a disturbed command has done that it must not."""
+    if ended.code is None:
+        return "hangs"
+    if ended.traceback:
+        return "traceback"
+    for name, content in before.items():
+        path = work / name
+        if not path.exists():
+            newer = [found for found in path.parent.glob("checkpoint-*.pt") if found.name > path.name]
+            if "best" in name or not newer:
+                return f"deleted {name}"
+        elif "checkpoint" in name and path.read_bytes() != content:
+            return f"replaced {name}"
+    if ended.code and not ended.last.strip():
+        return "says nothing"
+    if not ended.code and (difference := reference.difference(work)):
+        return f"ended well, but {difference}"
+    return ""
+
+
+def run(
+    references: Sequence[Reference], place: tuple[Path, Path], faults: Faults, seed: int, count: int, full: bool
+) -> Iterator[Try]:
+    """`count` errors (or full disks), in turns over the commands."""
+    counted: dict[str, dict[int, int]] = {}
+    for number in range(count):
+        chosen = references[number % len(references)]
+        name = chosen.command.name
+        if name not in counted:
+            counted[name] = calls(chosen, *place, faults)
+        if full and not counted[name].get(WRITE):
+            continue
+        make = full_disk if full else disturb
+        yield make(chosen, counted[name], place, faults, (seed, number))
