@@ -26,18 +26,20 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return len(os.sched_getaffinity(0)) + ("not slow" not in config.option.markexpr)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on clusters are slow and come first: one worker has all of SLURM, one all of Ray, and both mostly wait.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests on clusters are slow: one worker has all of SLURM, one all of Ray, and both mostly wait.
 
     The tests of another file stay with one worker, too, so that the file's fixtures are made once.
     """
-    for item in items:
-        group = item.path.stem
-        if CLUSTER in item.path.parents:
-            item.add_marker(pytest.mark.slow)
-            group = "ray" if group.startswith("test_ray") else "slurm"
-        item.add_marker(pytest.mark.xdist_group(group))
+    group = item.path.stem
+    if CLUSTER in item.path.parents:
+        item.add_marker(pytest.mark.slow)
+        group = "ray" if group.startswith("test_ray") else "slurm"
+    item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on clusters begin first, as they take longest."""
     items.sort(key=lambda item: CLUSTER not in item.path.parents)
 
 
