@@ -141,6 +141,15 @@ def refuse_control_characters(what: str, text: str) -> None:
         raise ConfigError(f"{what} is {text!r}, wanted it without line breaks and other control characters")
 
 
+def check_folder(folder: Path) -> None:
+    """Raise ConfigError for a folder of jobs that cannot stand in a batch script."""
+    refuse_control_characters("the folder of the jobs", str(folder))
+    if tag := re.search("%[jtAa]", str(folder)):
+        raise ConfigError(
+            f"the folder of the jobs is {folder}, wanted it without {tag[0]}, which is for numbers of jobs"
+        )
+
+
 def _check_option(option: str, value: Any) -> None:
     """Raise ConfigError for what cannot be an option of sbatch, and for those that the launcher sets itself."""
     if not re.fullmatch(r"[a-z][a-z0-9]+(-[a-z0-9]+)*", option):

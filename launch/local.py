@@ -13,7 +13,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launch.plan import STREAMS, Plan, check, make_plan, parser
+from launch import earlier
+from launch.plan import STREAMS, Plan, check, make_folder, make_plan, parser
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import to_yaml
 from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check(plan, dict.fromkeys(STREAMS, chosen.nproc))
         gpus = visible_gpus()
         shares = share_gpus(gpus, chosen.nproc, len(plan.configs))
+        earlier.refuse_queued(plan)
+        earlier.refuse_other_runs(plan)
+        make_folder(plan.folder)
         for config in plan.configs:
             request(config, config.run)  # a folder that cannot be written is known now
         request(plan.final, plan.out)

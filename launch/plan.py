@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sptskm.atomic import hindrance
 from sptskm.config import Config, ConfigError, Final, SsinModel
 from sptskm.configfile import load, load_final
 from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset
@@ -145,6 +146,17 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
         data = plan.configs[0].data
         table = tables[data.root, data.test]
         check_choosing(plan.final, table, hold_out(table, data.held_out, data.split_seed))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of the runs, or see that it can be written. Raises ConfigError in one sentence."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        why = hindrance(folder / "trial")
+    except OSError as error:
+        why = error.strerror or str(error)
+    if why:
+        raise ConfigError(f"{folder}: cannot be written ({why}), wanted another folder for the runs (--run)")
 
 
 def _check_stream(config: Config, table: Tracklets, ranks: int) -> None:

@@ -9,17 +9,17 @@
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launch import prepare_jobs, preparing, snapshot
+from launch import earlier, prepare_jobs, preparing, snapshot
 from launch import search as searches
-from launch.cluster import Cluster, construction, load_cluster, overriding, parameters
-from launch.plan import STREAMS, Plan, check, make_plan, parser
+from launch.cluster import Cluster, check_folder, construction, load_cluster, overriding, parameters
+from launch.plan import STREAMS, Plan, check, make_folder, make_plan, parser
 from launch.submission import Queued, queue, queue_array
-from launch.watch import watch
+from launch.watch import Followed, watch
 from sptskm.config import ConfigError
 from sptskm.endings import EXIT_BAD_INPUT
 
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         searched = searched_by(plan, cluster, chosen)
         check(searches.blind(plan) if searched else plan, dict.fromkeys(STREAMS, cluster.ranks))
         _check_times(plan, cluster)
+        check_folder(plan.logs)
         if cluster.executor == "slurm" and not chosen.dry_run:
             _check_scheduler("--dry-run and --cluster local work")
         if chosen.dry_run:
@@ -46,12 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if cluster.executor == "local":
             return run_here(plan, cluster)
-        queued = submit_search(plan, cluster, searched, chosen.retrain) if searched else submit(plan, cluster)
+        queued = into_queue(plan, cluster, searched, chosen.retrain)
     except (ValueError, OSError) as error:
         print(f"launch/slurm.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     print(plan.farewell(), flush=True)
-    return watch(queued.followed()) if chosen.watch else 0
+    return watch(queued.followed()) if chosen.watch and queued.ids() else 0
 
 
 def prepare_command_line() -> argparse.ArgumentParser:
@@ -165,13 +166,42 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
     return "\n".join(texts)
 
 
-def submit(plan: Plan, cluster: Cluster) -> Queued:
-    """Queue the training jobs, and the final one behind them."""
+def into_queue(plan: Plan, cluster: Cluster, searched: searches.Searches | None, retrain: bool) -> Queued:
+    """Submit a plan, or say what an earlier command has done of it; the jobs that are queued now.
+
+    Raises ConfigError when the folder has jobs or runs of other settings.
+    """
+    settings = earlier.settings_of(plan, searched, retrain)
+    with earlier.alone(plan):
+        before = earlier.read_record(plan)
+        states = earlier.queued(plan, before) if before else {}
+        kept = {}
+        if before and states:
+            earlier.refuse_other_settings(plan, before, states, settings)
+            kept = {name: earlier.followed(plan, before.jobs[name]) for name in states}
+            for name, job in kept.items():
+                print(f"{name}: job {job.job} of an earlier command is {states[name].lower()}, log {job.logs[0]}")
+            if searched or "final" in kept:
+                return Queued(earlier=kept)
+        if not searched:
+            earlier.refuse_other_runs(plan, kept)
+            if earlier.finished(plan, before):
+                print(f"finished by an earlier command with these settings; the results are in {plan.out}")
+                return Queued()
+        queued = submit_search(plan, cluster, searched, retrain) if searched else submit(plan, cluster, kept)
+        earlier.write_record(plan, earlier.Submitted(queued.ids(), settings))
+    return queued
+
+
+def submit(plan: Plan, cluster: Cluster, kept: Mapping[str, Followed]) -> Queued:
+    """Queue the training jobs, but for those that an earlier command has queued, and the final one behind them all."""
     from launch.jobs import TrainJob, final_job
 
-    queued = Queued()
+    queued = Queued(earlier={**kept})
     with queued.all_or_none():
         for config in plan.configs:
+            if config.stream in kept:
+                continue
             queued.add(config.stream, queue(plan.logs, cluster, TrainJob(config, cluster.requeues), config.stream))
         after = queued.behind("afterok")
         own = cluster.for_final()
@@ -210,6 +240,9 @@ def submit_search(plan: Plan, cluster: Cluster, searched: searches.Searches, ret
 def run_here(plan: Plan, cluster: Cluster) -> int:
     """Run the jobs through submitit on this machine, whose jobs know no dependencies, and wait for them."""
     from launch.jobs import TrainJob, final_job
+
+    make_folder(plan.logs)
+    earlier.refuse_other_runs(plan)
 
     place, limit = plan.logs, cluster.requeues
     training = [queue(place, cluster, TrainJob(config, limit), config.stream) for config in plan.configs]

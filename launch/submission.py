@@ -45,6 +45,8 @@ class Queued:
     """Jobs that were submitted together, by name."""
 
     jobs: dict[str, Any] = field(default_factory=dict)
+    earlier: dict[str, Followed] = field(default_factory=dict)
+    """Jobs of an earlier command that are still queued and take the place of new ones."""
 
     def add(self, name: str, job: Any) -> None:
         """Remember a job."""
@@ -52,8 +54,8 @@ class Queued:
 
     def behind(self, condition: str, *names: str) -> str:
         """What SLURM is told for a job that waits for these, or all so far."""
-        chosen = [self.jobs[name] for name in names] if names else list(self.jobs.values())
-        return f"{condition}:" + ":".join(job.job_id.partition("_")[0] for job in chosen)
+        ids = self.ids()
+        return f"{condition}:" + ":".join(ids[name].partition("_")[0] for name in names or ids)
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:
@@ -70,4 +72,10 @@ class Queued:
 
     def followed(self) -> dict[str, Followed]:
         """The jobs for somebody who watches them."""
-        return {name: Followed(job.job_id, [job.paths.stderr, job.paths.stdout]) for name, job in self.jobs.items()}
+        new = {name: Followed(job.job_id, [job.paths.stderr, job.paths.stdout]) for name, job in self.jobs.items()}
+        return {**self.earlier, **new}
+
+    def ids(self) -> dict[str, str]:
+        """The numbers of all jobs, by name."""
+        earlier = {name: job.job for name, job in self.earlier.items()}
+        return earlier | {name: job.job_id for name, job in self.jobs.items()}

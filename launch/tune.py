@@ -25,10 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from launch import preparing, snapshot
+from launch import earlier, preparing, snapshot
 from launch import search as searches
 from launch.local import request, visible_gpus
-from launch.plan import STREAMS, Plan, check, make_plan, parser
+from launch.plan import STREAMS, Plan, check, make_folder, make_plan, parser
 from launch.search import Searches
 from sptskm.common.processes import STOPPING
 from sptskm.config import ConfigError
@@ -62,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         searched = searched_by(plan, chosen)
         ranks = dict.fromkeys(STREAMS, chosen.workers) | {name: search.workers for name, search in searched.items()}
         check(searches.blind(plan) if searched else plan, ranks)
+        make_folder(plan.folder)
+        earlier.refuse_queued(plan)
+        if not searched:
+            earlier.refuse_other_runs(plan)
         for config in plan.configs:
             request(config, config.run)  # a folder that cannot be written is known now
         request(plan.final, plan.out)

@@ -1,0 +1,192 @@
+"""What earlier commands have left in the folder of the runs: jobs in SLURM's queue, runs that go on, other settings.
+
+Nothing here imports torch; the names of files are those of sptskm.training.rundir.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launch.plan import Plan, make_folder
+from launch.watch import ENDS, Followed
+from sptskm.atomic import write_text
+from sptskm.common.reading import read_json, read_yaml
+from sptskm.config import ConfigError
+from sptskm.configfile import changed_keys, flat, from_dict, to_dict
+from sptskm.data import DataError
+
+RECORD, LOCK = "submitted.json", "submitting.lock"
+SHOWN = 4  # settings named in a sentence
+_FLOCK = "hhqqi"  # struct flock of Linux: type, whence, start, length, pid
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """Jobs of one submission by name, with the settings that they were given, by dotted names."""
+
+    jobs: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+
+def settings_of(plan: Plan, searched: Mapping[str, Any] | None = None, retrain: bool = False) -> dict[str, Any]:
+    """Everything that decides what a plan's jobs do, by dotted names, as JSON holds it."""
+    parts: dict[str, Any] = {config.stream: to_dict(config) for config in plan.configs} | {"final": to_dict(plan.final)}
+    if searched:
+        parts["search"] = {stream: repr(search) for stream, search in searched.items()} | {"retrain": retrain}
+    found: dict[str, Any] = json.loads(json.dumps(flat(parts)))
+    return found
+
+
+def write_record(plan: Plan, submitted: Submitted) -> None:
+    """Remember what was submitted, for the next command."""
+    write_text(plan.logs / RECORD, json.dumps({"jobs": submitted.jobs, "settings": submitted.settings}, indent=1))
+
+
+def read_record(plan: Plan) -> Submitted | None:
+    """What was submitted last; None where nothing was, or nothing that can be made out."""
+    try:
+        content = read_json(plan.logs / RECORD, dict[str, dict[str, Any]])
+    except (FileNotFoundError, NotADirectoryError, DataError):
+        return None
+    jobs = {name: str(job) for name, job in content.get("jobs", {}).items() if re.fullmatch(r"\d+(_\d+)?", str(job))}
+    return Submitted(jobs, content.get("settings", {}))
+
+
+def queued(plan: Plan, submitted: Submitted) -> dict[str, str]:
+    """State of those of the jobs that are queued or running, by name.
+
+    Numbers are used again, by other clusters too: only a job that works in this plan's folder counts. Raises
+    ConfigError when the scheduler does not answer.
+    """
+    if not submitted.jobs or shutil.which("squeue") is None:
+        return {}
+    ids = ",".join(submitted.jobs.values())
+    asked = subprocess.run(["squeue", "-h", "-j", ids, "-o", "%i|%T|%Z"], capture_output=True, text=True, check=False)
+    if asked.returncode and "Invalid job id" not in asked.stderr:
+        said = (asked.stderr.strip().splitlines() or ["squeue failed"])[-1]
+        raise ConfigError(f"{plan.folder}: whether its jobs {ids} are queued is unknown ({said}), try again")
+    lines = [line.split("|", 2) for line in asked.stdout.splitlines() if line.count("|") >= 2]
+    states = {job: state for job, state, folder in lines if Path(folder).is_relative_to(plan.logs)}
+    return {name: states[job] for name, job in submitted.jobs.items() if states.get(job, ENDS[0]) not in ENDS}
+
+
+def refuse_other_settings(
+    plan: Plan, submitted: Submitted, states: Mapping[str, str], settings: Mapping[str, Any]
+) -> None:
+    """Raise ConfigError that says how a plan differs from what is in the queue for the same folder."""
+    if changed := differences(submitted.settings, settings):
+        jobs = ", ".join(f"{name} {submitted.jobs[name]} {state.lower()}" for name, state in states.items())
+        ids = " ".join(submitted.jobs[name] for name in states)
+        raise ConfigError(
+            f"{plan.folder}: has jobs in the queue ({jobs}) with other settings ({_some(changed)}); "
+            f"wanted the same ones, another --run, or `scancel {ids}` before"
+        )
+
+
+def refuse_queued(plan: Plan) -> None:
+    """Raise ConfigError when SLURM has jobs for the folder of a plan that is to be run without it."""
+    before = read_record(plan)
+    if before and (states := queued(plan, before)):
+        ids = " ".join(before.jobs[name] for name in states)
+        raise ConfigError(
+            f"{plan.folder}: jobs {ids} of SLURM are queued for it, wanted another --run, or none of them"
+        )
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The settings that differ, as `name: before -> after`; a part that only one of them has is one difference."""
+    parts = [{name.partition(".")[0] for name in settings} for settings in (before, after)]
+    found = [
+        f"{part}: {_whether(part in parts[0])} -> {_whether(part in parts[1])}" for part in sorted(parts[0] ^ parts[1])
+    ]
+    for name in sorted({*before, *after}):
+        if name.partition(".")[0] in parts[0] & parts[1] and before.get(name) != after.get(name):
+            found.append(f"{name}: {before.get(name)!r} -> {after.get(name)!r}")
+    return found
+
+
+def _whether(there: bool) -> str:
+    return "asked for" if there else "not asked for"
+
+
+def _some(changed: list[str]) -> str:
+    more = f"; and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+    return "; ".join(changed[:SHOWN]) + more
+
+
+def refuse_other_runs(plan: Plan, known: Container[str] = ()) -> None:
+    """Raise ConfigError when somebody trains in a folder of the plan, or what was trained there is another run.
+
+    Streams that are `known` are let be: jobs of the same settings train them.
+    """
+    for config in plan.configs:
+        if config.stream in known:
+            continue
+        folder = Path(config.run)
+        if (pid := training_in(folder)) is not None:
+            who = f"process {pid}" if pid > 0 else "another process"
+            raise ConfigError(f"{folder}: {who} is training in this folder; wait for it, or choose another --run")
+        before = _trained_with(folder)
+        if before is not None and (changed := changed_keys(before, to_dict(config))):
+            raise ConfigError(
+                f"{folder}: holds another run ({_some(changed)}); choose another --run, or delete it to start afresh"
+            )
+
+
+def _trained_with(folder: Path) -> dict[str, Any] | None:
+    """The configuration of the run in a folder; None without a checkpoint, or where the run itself has to decide."""
+    if not any(folder.glob("checkpoint-*.pt")):
+        return None
+    with suppress(ValueError, OSError):
+        return to_dict(from_dict(read_yaml(folder / "config.yaml")))
+    return None
+
+
+def training_in(folder: Path) -> int | None:
+    """Pid of who holds a run's lock (0 or less: on another machine), without touching it; None when nobody does."""
+    try:
+        with (folder / "lock").open("rb") as file:
+            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, *_, pid = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))
+    except OSError:  # there is none, or there are no locks
+        return None
+    return None if kind == fcntl.F_UNLCK else int(pid)
+
+
+def finished(plan: Plan, submitted: Submitted | None) -> bool:
+    """Whether exactly this plan has been trained and evaluated by an earlier submission."""
+    results = plan.out / "results.json"
+    if submitted is None or differences(submitted.settings, settings_of(plan)):
+        return False
+    ends = [Path(config.run) / "result.json" for config in plan.configs]
+    return all(path.is_file() for path in (results, *ends)) and all(
+        results.stat().st_mtime >= end.stat().st_mtime for end in ends
+    )
+
+
+def followed(plan: Plan, job: str) -> Followed:
+    """A job of an earlier submission for somebody who watches it."""
+    return Followed(job, [plan.logs / f"{job}_0_log.err", plan.logs / f"{job}_0_log.out"])
+
+
+@contextmanager
+def alone(plan: Plan) -> Iterator[None]:
+    """Let nobody else submit into the plan's folder inside the block; ConfigError when somebody does."""
+    make_folder(plan.logs)
+    with (plan.logs / LOCK).open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise ConfigError(f"{plan.folder}: another command is submitting into it, wanted one at a time") from None
+        except OSError:  # this file system has no locks
+            pass
+        yield
