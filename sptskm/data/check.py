@@ -1,7 +1,7 @@
 """Whether a data set on disk is what its tables promise: every name, frame, mask and skeleton, file by file."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from sptskm.data import usable
 from sptskm.data.dataset import read_dataset
 from sptskm.data.derived import MADE
 from sptskm.data.errors import DataError
-from sptskm.data.files import SKELETON_SHAPE, is_there, read_frame, read_mask, read_skeleton
+from sptskm.data.files import (
+    MASK_THRESHOLD,
+    SKELETON_SHAPE,
+    is_there,
+    lost_mask,
+    read_frame,
+    read_mask,
+    read_skeleton,
+)
 from sptskm.data.mars import MarsFolders
 from sptskm.data.parallel import in_parallel
+from sptskm.data.skeletons import normalise
 from sptskm.data.stale import is_stale
 from sptskm.data.tracklets import JUNK_PID, Modality, Readable, Tracklets
 
@@ -55,9 +65,15 @@ class Report:
     counts: tuple[Count, ...]
     tracklets: int
     frames_without_skeleton: int
-    """Skeleton files that say "nobody found" (NaN or all zero): usable, and not a problem."""
+    """Too few joints were found, see `sptskm.data.usable`: the frame is masked, and no problem."""
     tracklets_without_skeleton: int
     """They keep their row, but SMIN cannot see them."""
+    partial_skeletons: int
+    """Frames of which joints are missing; these are masked."""
+    empty_masks: int
+    """Masks that show nobody, see `sptskm.data.usable`; a few are no problem, most of them are one."""
+    full_masks: int
+    """Masks that show nothing but the person."""
     size_mismatches: int
     """Masks of another size than their frame."""
     mislabelled: int
@@ -79,7 +95,9 @@ class Report:
             lines.append(layout.format(split, modality, promised, *told))
         lines += [
             f"frames without a skeleton: {self.frames_without_skeleton}",
+            f"frames with a partial skeleton: {self.partial_skeletons}",
             f"tracklets without a skeleton: {self.tracklets_without_skeleton} of {self.tracklets}",
+            f"empty masks: {self.empty_masks}; full masks: {self.full_masks}",
             f"masks of another size than their frame: {self.size_mismatches}",
             f"tracklets whose names and table disagree on the identity: {self.mislabelled}",
             f"problems: {self.num_problems}" + (f", the first {KEPT}:" if self.num_problems > KEPT else ""),
@@ -88,10 +106,11 @@ class Report:
 
 
 def check(root: Path, decode: bool = True, workers: int | None = None) -> Report:
-    """Looks for every file that the tables in `root` promise and, with `decode`, reads it.
+    """Look for every file that the tables in `root` promise and, with `decode`, read it as training does.
 
-    Without `decode` only missing and empty files are found. `workers` processes share the tracklets (all
-    cores when None). Raises DataError or FileNotFoundError when the tables themselves cannot be used.
+    A data set without a problem trains, can be extracted and packed, as far as its modalities go. Without `decode` only
+    missing and empty files are found. `workers` processes share the tracklets (all cores when None). Raises DataError
+    or FileNotFoundError when the tables themselves cannot be used.
     """
     table = read_dataset(root)
     present = {modality: table.has(modality) for modality in READERS}
@@ -99,13 +118,41 @@ def check(root: Path, decode: bool = True, workers: int | None = None) -> Report
     total = Counter({"mislabelled": len(problems), "problem": len(problems)})
     del problems[KEPT:]
     looked_at = in_parallel(_Look(table, present, decode), range(len(table)), workers, chunk=8)
+    lost = ""
     for tally in tqdm(looked_at, "check", len(table), disable=None):
         total.update(tally.counts)
         problems += tally.problems[: KEPT - len(problems)]
-    if not any(present.values()):
-        total["problem"] += 1
-        problems.append(Problem(Path(root), f"{root}: holds no folder of frames, masks or skeletons"))
+        lost = lost or tally.lost
+    general = _of_all(table, Path(root), present, total, lost)
+    total["problem"] += len(general)
+    problems = [*general, *problems][:KEPT]
     return _report(table, present, total, tuple(problems))
+
+
+def _of_all(
+    table: Tracklets, root: Path, present: Mapping[Modality, bool], total: Counter[str], lost: str
+) -> list[Problem]:
+    """Return what is wrong with a data set though each file can be read."""
+    if not any(present.values()):
+        return [Problem(root, f"{root}: holds no folder of frames, masks or skeletons")]
+    found, masks = [], total["mask"]
+    if total["lost mask"] > usable.MOST_LOST * masks:
+        found.append(
+            f"{total['lost mask']} of {masks} masks show nothing where SSIN looks (grey values above {MASK_THRESHOLD} "
+            f"are the person): {lost}, wanted 0 and 255 in 8 bits; `sptskm prepare masks --from` brings such in"
+        )
+    elif total["empty mask"] > usable.MOST_EMPTY * masks:
+        found.append(f"{total['empty mask']} of {masks} masks are empty masks, wanted a person in most of them")
+    for part, rows in (("training", table.train), ("test", table.test)):
+        if (
+            present["skeletons"]
+            and len(rows)
+            and not total["problem"]
+            and not total[f"{part} tracklet with a skeleton"]
+        ):
+            folder = table.folder(int(rows[0]), "skeletons")
+            found.append(f"{folder}: no skeleton found for any of {len(rows)} {part} tracklets")
+    return [Problem(root, sentence) for sentence in found]
 
 
 def _mislabelled(table: Tracklets, root: Path) -> list[Problem]:
@@ -126,6 +173,19 @@ def _mislabelled(table: Tracklets, root: Path) -> list[Problem]:
 class _Tally(NamedTuple):
     counts: Counter[str]
     problems: list[Problem]
+    lost: str
+    """A mask whose encoding hides the person, and how it is stored."""
+
+
+class _Raw(NamedTuple):
+    """A tracklet's skeletons as they are in its files, and which of them could be read."""
+
+    skeletons_FV4: NDArray[np.float32]
+    read_F: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, length: int) -> "_Raw":
+        return cls(np.full((length, *SKELETON_SHAPE), np.nan, np.float32), np.zeros(length, bool))
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,24 +197,48 @@ class _Look:
     decode: bool
 
     def __call__(self, row: int) -> _Tally:
-        """What is found of a tracklet."""
+        """Look at the files of a tracklet."""
         counts: Counter[str] = Counter()
         problems: list[Problem] = []
+        lost = ""
         sizes: dict[int, tuple[int, ...]] = {}  # of its frames
+        length = int(self.table.lengths[row])
+        raw = _Raw.of(length)
         for modality in self._separate(row, counts, problems):
-            for frame, file in enumerate(self.table.files(row, range(self.table.lengths[row]), modality)):
+            for frame, file in enumerate(self.table.files(row, range(length), modality)):
                 try:
                     array = self._array(row, file, modality, counts)
-                    _count_skeleton(modality, array, counts)
-                    _compare_sizes(file, modality, array, sizes.get(frame, ()), counts)
                     if modality == "frames":
                         sizes[frame] = array.shape[:2]
+                    elif modality == "skeletons" and self.decode:
+                        raw.skeletons_FV4[frame], raw.read_F[frame] = array, True
+                    elif modality == "skeletons":
+                        counts["has"] = 1
+                    elif self.decode:
+                        _compare_sizes(file, array, sizes.get(frame, ()), counts)
+                        lost = _count_mask(file, array, counts) or lost
                 except DataError as error:
                     problems.append(Problem(file, str(error)))
+            if modality == "skeletons" and self.decode:
+                self._count_skeletons(row, raw, counts, problems)
         problems += self._stale(row)
         counts["problem"] = len(problems)
-        counts["tracklet with a skeleton"] = min(1, counts["skeleton"])
-        return _Tally(counts, problems[:KEPT])
+        part = "test" if row >= self.table.num_train else "training"
+        counts[f"{part} tracklet with a skeleton"] = counts.pop("has", 0)
+        return _Tally(counts, problems[:KEPT], lost)
+
+    def _count_skeletons(self, row: int, raw: "_Raw", counts: Counter[str], problems: list[Problem]) -> None:
+        """Count what SMIN is given of a tracklet's skeletons."""
+        try:
+            given_FV4 = usable.finite(normalise(usable.completed(raw.skeletons_FV4)))
+        except ValueError as error:
+            folder = self.table.folder(row, "skeletons")
+            problems.append(Problem(folder, f"tracklet {self.table.keys_N[row]} in {folder}: {error}"))
+            return
+        valid_F = ~np.isnan(given_FV4).all(axis=(1, 2))
+        counts["no skeleton"] += int((raw.read_F & ~valid_F).sum())
+        counts["partial skeleton"] += usable.counted(raw.skeletons_FV4).partial
+        counts["has"] = int(valid_F.any())
 
     def _stale(self, row: int) -> list[Problem]:
         """Return what is on record as made of other frames than lie there now."""
@@ -194,8 +278,8 @@ class _Look:
             problems.append(Problem(path, f"skeletons {path}: no such file"))
             whole_FV4 = whole_FV4[:0]
         counts[f"{part} skeletons found"] += len(whole_FV4)
-        for skeleton_V4 in whole_FV4:
-            _count_skeleton("skeletons", skeleton_V4, counts)
+        if len(whole_FV4):
+            self._count_skeletons(row, _Raw(whole_FV4, np.ones(len(whole_FV4), bool)), counts, problems)
         return [modality for modality in separate if modality != "skeletons"]
 
     def _array(self, row: int, file: Readable, modality: Modality, counts: Counter[str]) -> NDArray[Any]:
@@ -213,18 +297,21 @@ class _Look:
             raise
 
 
-def _count_skeleton(modality: Modality, array: NDArray[Any], counts: Counter[str]) -> None:
-    if modality == "skeletons":
-        nobody = array.size > 0 and not (np.isfinite(array).all() and array[:, :3].any())
-        counts["no skeleton" if nobody else "skeleton"] += 1
+def _count_mask(file: Readable, mask_HW: NDArray[np.uint8], counts: Counter[str]) -> str:
+    """Count a mask; of one whose encoding hides the person, its file and how it is stored."""
+    counts["mask"] += 1
+    state = usable.mask_state(mask_HW)
+    counts[f"{state} mask"] += bool(state)
+    if state and (mask_HW == mask_HW[0, 0]).all() and (stored := lost_mask(file)):
+        counts["lost mask"] += 1
+        return f"{file} is {stored}"
+    return ""
 
 
-def _compare_sizes(
-    file: Readable, modality: Modality, array: NDArray[Any], frame: tuple[int, ...], counts: Counter[str]
-) -> None:
-    if modality == "masks" and len(frame) == 2 and array.shape != frame:
+def _compare_sizes(file: Readable, mask_HW: NDArray[Any], frame: tuple[int, ...], counts: Counter[str]) -> None:
+    if len(frame) == 2 and mask_HW.shape != frame:
         counts["mismatch"] += 1
-        height, width = array.shape
+        height, width = mask_HW.shape
         raise DataError(f"mask {file}: is {height}x{width}, wanted {frame[0]}x{frame[1]} like its frame")
 
 
@@ -244,12 +331,16 @@ def _report(
         for split in SPLITS
         for modality in READERS
     ]
-    without = len(table) - total["tracklet with a skeleton"] if present["skeletons"] else 0
+    has = total["training tracklet with a skeleton"] + total["test tracklet with a skeleton"]
+    without = len(table) - has if present["skeletons"] else 0
     return Report(
         counts=tuple(counts),
         tracklets=len(table),
         frames_without_skeleton=total["no skeleton"],
         tracklets_without_skeleton=without,
+        partial_skeletons=total["partial skeleton"],
+        empty_masks=total["empty mask"],
+        full_masks=total["full mask"],
         size_mismatches=total["mismatch"],
         mislabelled=total["mislabelled"],
         num_problems=total["problem"],

@@ -17,8 +17,9 @@ try:
 except ImportError:  # an extra; OpenCV decodes to the same pixels
     simplejpeg = None
 
-from sptskm.data import bilevel, images
+from sptskm.data import bilevel, images, usable
 from sptskm.data.errors import DataError
+from sptskm.data.skeletons import normalise
 from sptskm.data.tracklets import Modality, Readable, Tracklets
 
 ATTEMPTS = 3
@@ -62,6 +63,24 @@ def read_mask(file: Readable) -> NDArray[np.uint8]:
     return np.asarray(cv2.threshold(grey_HW, MASK_THRESHOLD, 255, cv2.THRESH_BINARY)[1], np.uint8)
 
 
+def lost_mask(file: Readable) -> str:
+    """Return how a mask is stored whose picture shows something that SSIN does not see in it; else nothing.
+
+    For masks of which `read_mask` makes one value: of 0 and 1, in 16 bits, of dark colours, or as a transparency.
+    Raises DataError for a file that cannot be read.
+    """
+    found = cv2.imdecode(np.frombuffer(_bytes(file, "mask"), np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None:
+        return ""
+    image = np.atleast_3d(found)
+    if (image == image[0, 0]).all():
+        return ""
+    bits, channels = 8 * image.dtype.itemsize, image.shape[2]
+    kind = {1: "grey", 2: "grey with transparency", 4: "colours with transparency"}.get(channels, "colours")
+    values = np.unique(image[..., : 3 if channels >= 3 else 1])
+    return f"{kind} of {bits} bits with values from {values[0]} to {values[-1]}"
+
+
 def _header(file: Readable, kind: str, content: bytes) -> images.Header:
     try:
         return images.read_header(content)
@@ -81,7 +100,7 @@ def _corrupt(file: Readable, kind: str, error: ValueError) -> DataError:
 
 
 def read_skeleton(file: Readable) -> NDArray[np.float32]:
-    """(14, 4) x, y, z, confidence; NaN anywhere means that the frame has no skeleton."""
+    """(14, 4) x, y, z, confidence, as in the file; `sptskm.data.usable` says what of it can be used."""
     content = _loadmat(file)
     if SKELETON_KEY not in content:
         found = ", ".join(key for key in content if not key.startswith("__")) or "nothing"
@@ -89,26 +108,42 @@ def read_skeleton(file: Readable) -> NDArray[np.float32]:
     skeleton = np.asarray(content[SKELETON_KEY])
     if skeleton.shape != SKELETON_SHAPE or skeleton.dtype.kind not in "fiu":
         raise DataError(f"skeleton {file}: {SKELETON_KEY} is {skeleton.dtype} {skeleton.shape}, wanted 14x4 numbers")
-    return skeleton.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is missing
+        return skeleton.astype(np.float32)
 
 
 def read_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: bool = True) -> NDArray[np.float32]:
-    """(F, 14, 4) of some frames of a tracklet; NaN throughout where a frame has none.
+    """(F, 14, 4) of some frames of a tracklet, as `usable.completed` makes them; NaN throughout where there is none.
 
-    A missing file, a NaN anywhere and all-zero coordinates (how some estimators write "nobody found") are frames
-    without one. Raises DataError for a corrupt file, unless `strict` is off: then that is a frame without one, too.
+    A missing file is a frame without a skeleton. Raises DataError for a corrupt file, unless `strict` is off: then
+    that is a frame without one, too.
     """
+    raw_FV4, every = raw_skeletons(table, row, frames, strict), range(int(table.lengths[row]))
+    if len(frames) < len(every) and usable.is_doubtful(raw_FV4):
+        return np.asarray(usable.completed(raw_skeletons(table, row, every, strict))[list(frames)], np.float32)
+    return np.asarray(usable.completed(raw_FV4), np.float32)
+
+
+def raw_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: bool = True) -> NDArray[np.float32]:
+    """(F, 14, 4) of some frames of a tracklet as they are in its files. Raises as `read_skeletons`."""
     whole = table.place.whole(row)
-    if whole is None:
-        skeletons = np.full((len(frames), *SKELETON_SHAPE), np.nan, np.float32)
-        for place, file in enumerate(table.files(row, frames, "skeletons")):
-            if file.is_file():
-                found = read_skeleton(file) if strict else read_or_none(read_skeleton, file)
-                skeletons[place] = np.nan if found is None else found
-    else:
-        skeletons = whole[list(frames)]
-    skeletons[~np.isfinite(skeletons).all(axis=(1, 2)) | ~skeletons[..., :3].any(axis=(1, 2))] = np.nan
+    if whole is not None:
+        return whole[list(frames)]
+    skeletons = np.full((len(frames), *SKELETON_SHAPE), np.nan, np.float32)
+    for place, file in enumerate(table.files(row, frames, "skeletons")):
+        if file.is_file():
+            found = read_skeleton(file) if strict else read_or_none(read_skeleton, file)
+            skeletons[place] = np.nan if found is None else found
     return skeletons
+
+
+def training_skeletons(table: Tracklets, row: int, length: int, normalised: bool = True) -> NDArray[np.float32]:
+    """(length, 14, 4) as SMIN is given a tracklet's first frames; NaN throughout where a frame cannot be used.
+
+    Raises DataError for a corrupt file.
+    """
+    skeletons_FV4 = read_skeletons(table, row, range(length))
+    return usable.finite(normalise(skeletons_FV4) if normalised else skeletons_FV4)
 
 
 def is_there(table: Tracklets, row: int, modality: Modality) -> bool:

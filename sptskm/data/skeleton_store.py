@@ -13,8 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sptskm.data.errors import DataError
-from sptskm.data.files import SKELETON_SHAPE, read_skeletons
-from sptskm.data.skeletons import normalise
+from sptskm.data.files import SKELETON_SHAPE, training_skeletons
 from sptskm.data.tracklets import IntArray, Tracklets
 
 
@@ -64,7 +63,7 @@ class SkeletonStore:
 
 
 def load_skeletons(table: Tracklets, rows: IntArray, normalised: bool = True, first_frames: int = 0) -> SkeletonStore:
-    """Read every skeleton of `rows`; a missing file or a NaN is a frame without one.
+    """Read every skeleton of `rows`; see `training_skeletons`.
 
     Raises DataError for a corrupt file, and when no tracklet has any skeleton at all.
     """
@@ -72,7 +71,7 @@ def load_skeletons(table: Tracklets, rows: IntArray, normalised: bool = True, fi
     starts = np.concatenate([[0], np.cumsum(wanted)])
     values = np.zeros((starts[-1], *SKELETON_SHAPE), np.float32)
     for row, start, length in zip(tqdm(rows, "skeletons", disable=None), starts, wanted, strict=False):
-        values[start : start + length] = _read_tracklet(table, int(row), int(length), normalised)
+        values[start : start + length] = training_skeletons(table, int(row), int(length), normalised)
     valid: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=(1, 2)))
     if not valid.any():
         folder = table.folder(int(rows[0]), "skeletons") if len(rows) else "no tracklets"
@@ -81,11 +80,3 @@ def load_skeletons(table: Tracklets, rows: IntArray, normalised: bool = True, fi
     starts_N, lengths_N = np.full(len(table), -1), np.zeros(len(table), np.int64)
     starts_N[rows], lengths_N[rows] = starts[:-1], wanted
     return SkeletonStore(starts_N, lengths_N, torch.from_numpy(values), valid)
-
-
-def _read_tracklet(table: Tracklets, row: int, length: int, normalised: bool) -> NDArray[np.float64]:
-    skeletons = read_skeletons(table, row, range(length)).astype(np.float64)
-    try:
-        return normalise(skeletons) if normalised else skeletons
-    except ValueError as error:
-        raise DataError(f"tracklet {table.keys_N[row]} in {table.folder(row, 'skeletons')}: {error}") from None

@@ -81,7 +81,9 @@ def _options_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", choices=("labels", "colours", "binary", "silhouette"), help="what imported masks are")
     parser.add_argument("--invert", action="store_true", help="imported masks are light where nobody is")
     parser.add_argument("--layout", help="imported key points: 14, mpii-16, coco-17, openpose-18, openpose-25, ...")
-    parser.add_argument("--channels", default="xyc", help="their numbers: xy, xyc, xyz or xyzc (default: xyc)")
+    parser.add_argument(
+        "--channels", help="their numbers: xy, xyc, xyz or xyzc (default: xyc; layouts in space must say it)"
+    )
     parser.add_argument("--shards", type=int, default=1, help="processes, each on one CPU thread (default: 1)")
     parser.add_argument("--shard", type=int, help="do only one of them, from 0, as in a job of an array")
     parser.add_argument("--device", default="", help=ON)

@@ -29,6 +29,7 @@ MaskKind = Literal["labels", "colours", "binary", "silhouette"]
 PointLayout = Literal["14"] | Layout
 """The layouts of `sptskm.preparation.layouts`, and 14: the joints of `sptskm.data.skeletons` themselves."""
 
+LARGEST_CONFIDENCE = 1.1
 LIGHT = 255 - MASK_THRESHOLD  # grey value from which a pixel is white but for compression
 _JPEG = b"\xff\xd8"
 MAT_VARIABLES = (SKELETON_KEY, "joints")
@@ -182,6 +183,27 @@ def joints_of(
     face_F4C = np.full((len(points_FKC), 4, points_FKC.shape[2]), np.nan)
     points_FKC = np.concatenate([points_FKC, face_F4C], axis=1)
     return to_joints(points_FKC, "openpose-18", channels, zero_is_missing=zero_is_missing)
+
+
+class NoConfidence(DataError):
+    """What is called a confidence cannot be one."""
+
+
+def check_confidence(points_FKC: Floats, channels: Channels, what: str) -> None:
+    """Raise NoConfidence where what is called a confidence cannot be one: depths are often taken for them.
+
+    Heat maps overshoot 1 a little, and -1 is how some tools write that a point is missing.
+    """
+    if "c" not in channels:
+        return
+    confidence = points_FKC[..., channels.index("c")]
+    confidence = confidence[np.isfinite(confidence)]
+    wrong = confidence[(confidence > LARGEST_CONFIDENCE) | ((confidence < 0) & (confidence != -1))]
+    if wrong.size:
+        raise NoConfidence(
+            f"{what}: have the confidence {wrong[0]:g} as --channels {channels} says, wanted 0 to 1; key points in "
+            "space are --channels xyz, or xyzc with a confidence"
+        )
 
 
 def skeletons_from(path: Path, layout: PointLayout, channels: Channels, *, zero_is_missing: bool = True) -> Converted:

@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.config import ConfigError
-from sptskm.data import DataError, Tracklets
+from sptskm.data import DataError, Tracklets, usable
 from sptskm.data.derived import Made
-from sptskm.data.files import read_frame
+from sptskm.data.files import SKELETON_SHAPE, read_frame
 from sptskm.preparation.formats import (
     MaskKind,
+    NoConfidence,
     PointLayout,
+    check_confidence,
     joints_of,
     mask_from,
     points_from,
@@ -27,7 +30,7 @@ from sptskm.preparation.formats import (
     write_mask,
     write_skeleton,
 )
-from sptskm.preparation.layouts import Channels
+from sptskm.preparation.layouts import IN_SPACE, Channels
 from sptskm.preparation.work import Ledger, Outcome, note
 from sptskm.report.console import progress
 
@@ -44,7 +47,8 @@ class Source:
     kind: MaskKind | None = None
     invert: bool = False
     layout: PointLayout | None = None
-    channels: Channels = "xyc"
+    channels: Channels | None = None
+    """None: xyc, but for layouts in space, of which it must be said."""
 
     def check(self, made: Made) -> None:
         """Raise ConfigError when the kind of mask or the layout is not said, or nothing is there.
@@ -58,7 +62,17 @@ class Source:
         if made == "skeletons" and self.layout is None:
             raise ConfigError("--layout is missing: the order of the key points is not guessed")
         if self.layout is not None:
-            shape_of(self.layout, self.channels)
+            shape_of(self.layout, self.numbers)
+            if self.channels is None and self.layout in IN_SPACE:
+                raise ConfigError(
+                    f"--channels is missing: key points of {self.layout} usually have a depth, wanted xyz or xyzc, "
+                    "or xyc where they are places in pictures with a confidence"
+                )
+
+    @property
+    def numbers(self) -> Channels:
+        """What the numbers of a key point are."""
+        return self.channels or "xyc"
 
 
 def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Outcome:
@@ -68,7 +82,7 @@ def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Ou
     ConfigError.
     """
     source.check(made)
-    settings = {"method": "imported", "as": source.kind or f"{source.layout} {source.channels}"}
+    settings = {"method": "imported", "as": source.kind or f"{source.layout} {source.numbers}"}
     take = _masks(table, source) if made == "masks" else _skeletons(table, source)
     ledger, outcome = Ledger(root, table, made, settings), Outcome()
     write: Callable[[Path, NDArray[Any]], None] = write_mask if made == "masks" else write_skeleton
@@ -114,11 +128,18 @@ def _skeletons(table: Tracklets, source: Source) -> Take:
 
     def take(row: int, missing: list[int], outcome: Outcome) -> Iterable[tuple[int, NDArray[Any]]]:
         results = [table.path(row, frame, "skeletons") for frame in range(table.lengths[row])]
+        found_FV4, found = np.full((len(results), *SKELETON_SHAPE), np.nan), []
         for frame in missing:
             try:
-                yield frame, points.skeleton(results, frame)
+                found_FV4[frame] = points.skeleton(results, frame)
+                found.append(frame)
             except DataError as error:
+                if isinstance(error, NoConfidence) and not outcome.made:
+                    raise  # it is not a file that is wrong, but what was said of all of them
                 outcome.failed[str(results[frame])] = str(error)
+        outcome.skeletons += usable.counted(found_FV4[found])
+        completed_FV4 = usable.completed(found_FV4)
+        yield from ((frame, completed_FV4[frame]) for frame in found)
 
     return take
 
@@ -128,13 +149,14 @@ class _KeyPoints:
 
     def __init__(self, source: Source) -> None:
         assert source.layout is not None
-        self.place, self.layout, self.channels = source.place, source.layout, source.channels
+        self.place, self.layout, self.channels = source.place, source.layout, source.numbers
         self.listed = results_from(self.place, self.layout, self.channels) if self.place.is_file() else None
         self.last: tuple[Path, NDArray[Any] | None] = Path(), None
 
     def skeleton(self, results: list[Path], frame: int) -> NDArray[Any]:
         """(14, 4) for a frame of a tracklet; DataError where there are no key points."""
         points = self._of_tracklet(results, frame) if self.listed is None else self._listed(results[frame].stem)
+        check_confidence(points, self.channels, f"key points of {results[frame].stem}")
         return joints_of(points, self.layout, self.channels).skeletons_FV4[0]
 
     def _listed(self, stem: str) -> NDArray[Any]:
@@ -147,6 +169,9 @@ class _KeyPoints:
         whole = self._read(results[0])
         if whole is not None and len(whole) == len(results) > 1:
             return whole[frame : frame + 1]
+        if whole is not None and len(whole) > 1:
+            name = results[0].stem
+            raise DataError(f"key points of {name}: {len(whole)} frames, wanted 1, or {len(results)} for the tracklet")
         points, stem = whole if frame == 0 else self._read(results[frame]), results[frame].stem
         if points is None:
             raise DataError(f"{self.place}: has no key points of {stem}")

@@ -15,6 +15,8 @@ from sptskm.data.skeletons import JOINTS
 Floats = NDArray[np.float64]
 Layout = Literal["mpii-16", "coco-17", "openpose-18", "openpose-25", "human36m-17", "kinect-20", "kinect-25"]
 Channels = Literal["xy", "xyc", "xyz", "xyzc"]
+IN_SPACE: tuple[Layout, ...] = ("human36m-17", "kinect-20", "kinect-25")
+"""Layouts whose key points usually have a depth: what their numbers are is asked for, not assumed."""
 
 _KINECT_AXES = (-1.0, -1.0, 1.0)  # its camera space has x to the sensor's left, y up, z away
 
@@ -60,10 +62,13 @@ openpose-18 is OpenPose's COCO model, openpose-25 its BODY_25, kinect-20 the fir
 human36m-17 is the usual selection of Human3.6M's 32 joints (0-3, 6-8, 12-15, 17-19, 25-27).
 """
 
-# What a joint is taken from: the first choice whose names the layout has; several names mean their middle.
+# What a joint is taken from: in each frame the first choice whose key points are all there; several mean their middle.
 # Joints that are not listed are taken from the key point of their own name.
 _CHOICES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "head": (("head top",), ("head",), ("nose",)),
+    "head": (
+        *(("head top",), ("head",), ("nose",), ("right ear", "left ear"), ("right eye", "left eye")),
+        *(("right ear",), ("left ear",), ("right eye",), ("left eye",)),
+    ),
     "neck": (("neck",), ("shoulder centre",), ("thorax",), ("right shoulder", "left shoulder")),
 }
 
@@ -82,8 +87,9 @@ def to_joints(points_FKC: ArrayLike, layout: Layout, channels: Channels, *, zero
 
     `channels` says what the C numbers of a point are: coordinates, and c for confidence, which is clipped to
     [0, 1] and is 1 where there is none. The head is the head top (mpii-16, human36m-17), the middle of the head
-    (kinect) or the nose (coco, openpose). The neck is the key point of that name, on Human3.6M the thorax, on
-    kinect-20 the shoulder centre, on coco the middle of both shoulders with the lesser confidence.
+    (kinect) or the nose (coco, openpose), and where that is missing the middle of both ears, of both eyes, or one of
+    them. The neck is the key point of that name, on Human3.6M the thorax, on kinect-20 the shoulder centre, else the
+    middle of both shoulders with the lesser confidence.
     A key point is missing when one of its numbers is not finite, when its confidence is not positive, and, with
     `zero_is_missing`, when all its coordinates are 0, as estimators write it (wrong for skeletons whose origin
     is one of their joints). Raises ValueError for an unknown layout, unknown channels or another shape.
@@ -99,7 +105,7 @@ def to_joints(points_FKC: ArrayLike, layout: Layout, channels: Channels, *, zero
     points_FK4[_missing(points_FK4, zero_is_missing)] = np.nan
     if layout.startswith("kinect") and "z" in channels:
         points_FK4[..., :3] *= _KINECT_AXES
-    joints = [_joint(points_FK4, [names.index(name) for name in _sources(joint, names)]) for joint in JOINTS]
+    joints = [_first_found(points_FK4, _sources(joint, names)) for joint in JOINTS]
     return Converted(np.stack(joints, axis=1), flat="z" not in channels)
 
 
@@ -118,13 +124,23 @@ def _missing(points_FK4: Floats, zero_is_missing: bool) -> NDArray[np.bool_]:
     return np.asarray(missing_FK)
 
 
-def _sources(joint: str, names: tuple[str, ...]) -> tuple[str, ...]:
+def _sources(joint: str, names: tuple[str, ...]) -> list[list[int]]:
+    """Return the choices of key points of which a joint is the middle, the best first."""
     choices = _CHOICES.get(joint, ((joint,),))
-    return next(choice for choice in choices if set(choice) <= set(names))
+    return [[names.index(name) for name in choice] for choice in choices if set(choice) <= set(names)]
 
 
-def _joint(points_FK4: Floats, sources: list[int]) -> Floats:
-    """The middle of some key points with the least of their confidences; NaN when one of them is missing."""
+def _first_found(points_FK4: Floats, choices: list[list[int]]) -> Floats:
+    """Return a joint (F, 4) by the first choice of each frame that gives one; NaN without any."""
+    joint_F4 = _middle(points_FK4, choices[0])
+    for sources in choices[1:]:
+        missing_F = np.isnan(joint_F4[:, 0])
+        joint_F4[missing_F] = _middle(points_FK4[missing_F], sources)
+    return joint_F4
+
+
+def _middle(points_FK4: Floats, sources: list[int]) -> Floats:
+    """Return the middle of some key points with the least of their confidences; NaN when one of them is missing."""
     taken_FS4 = points_FK4[:, sources]
     confidence_F1 = np.minimum(taken_FS4[..., 3:].min(axis=1), 1.0)
     return np.concatenate([taken_FS4[..., :3].mean(axis=1), confidence_F1], axis=1)

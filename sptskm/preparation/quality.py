@@ -20,11 +20,16 @@ from sptskm.data import Tracklets
 from sptskm.data.files import read_frame, read_mask, read_or_none, read_skeletons
 from sptskm.data.skeletons import EDGES, JOINTS
 from sptskm.data.tracklets import Modality
+from sptskm.data.usable import EMPTY, FULL
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 Measure = Literal[
     "no skeleton",
+    "partial skeleton",
+    "flat",
+    "upside down",
+    "still",
     "flipped",
     "total length",
     "bone length",
@@ -34,7 +39,10 @@ Measure = Literal[
     "mask size",
     "height",
 ]
-"""no skeleton: 1 where the file is missing or unreadable, or says that nobody was found (NaN, or all zeros).
+"""no skeleton: 1 where the file is missing or unreadable, or too few joints are left, see `sptskm.data.usable`.
+partial skeleton: 1 where joints are missing, which are then masked. flat: 1 where all joints have the same depth, as
+key points of pictures have. upside down: 1 where head and neck lie below knees and ankles (y is down).
+still: 1 where no joint has moved against the hips since the valid frame before, as where a tracker was frozen.
 flipped: 1 where left and right are exchanged, see `flips`; a tracklet flipped throughout is not seen.
 total length: change of the sum of all bones since the valid frame before, relative to the tracklet's median.
 bone length: the same of the single bone that changes most, relative to its own median.
@@ -45,9 +53,11 @@ is 10 % too tall or too short. Occlusion and bowing move it as well, so it is fo
 A measure is NaN in a frame that it cannot be taken of."""
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 
-EMPTY, FULL = 0.01, 0.95
+STILL = 1e-4
 BEFORE = 2  # frames that a frame's sides are held against
 _HIPS = [JOINTS.index("right hip"), JOINTS.index("left hip")]
+_UPPER = [JOINTS.index(name) for name in ("head", "neck")]
+_LOWER = [JOINTS.index(f"{side} {joint}") for side in ("right", "left") for joint in ("knee", "ankle")]
 _OTHER = {"left": "right", "right": "left"}
 SWAPPED = [JOINTS.index(" ".join(_OTHER.get(word, word) for word in name.split())) for name in JOINTS]
 """The joint of the other side for each of the 14."""
@@ -149,6 +159,7 @@ def _measured(table: Tracklets, row: int, modalities: set[Modality]) -> Quality:
     if "skeletons" in modalities:
         skeletons_FV4 = read_skeletons(table, row, frames, strict=False).astype(np.float64)
         values |= skeleton_values(skeletons_FV4)
+        values |= _shape_values(skeletons_FV4)
         if rows_F is not None:
             values["height"] = heights(skeletons_FV4, rows_F)
     return Quality(row, str(table.keys_N[row]), {name: values[name] for name in MEASURES if name in values})
@@ -275,6 +286,33 @@ def _jumps(lengths_FE: Floats) -> Floats:
     median_E[median_E == 0] = np.inf  # a bone that usually has no length tells nothing
     jumps_F[valid[1:]] = (abs(np.diff(lengths_FE[valid], axis=0)) / median_E).max(axis=1)
     return jumps_F
+
+
+def _shape_values(skeletons_FV4: Floats) -> dict[Measure, Floats]:
+    """Return the measures of what a skeleton is, where `skeleton_values` are of how it changes."""
+    has_F, known_FV = ~np.isnan(skeletons_FV4).any(axis=(1, 2)), skeletons_FV4[..., 3] != 0
+    points_FV3 = _rooted(skeletons_FV4)
+    upper_F, lower_F = (points_FV3[:, joints, 1].mean(axis=1) for joints in (_UPPER, _LOWER))
+    return {
+        "partial skeleton": _where(has_F, known_FV.any(axis=1) & ~known_FV.all(axis=1)),
+        "flat": _where(has_F, np.ptp(points_FV3[..., 2], axis=1) == 0),
+        "upside down": _where(has_F, upper_F > lower_F),
+        "still": _still(points_FV3),
+    }
+
+
+def _still(points_FV3: Floats) -> Floats:
+    """1 where no joint has moved by STILL of the person's extent since the valid frame before; NaN without one."""
+    found_F = np.full(len(points_FV3), np.nan)
+    valid = np.flatnonzero(~np.isnan(points_FV3).any(axis=(1, 2)))
+    if len(valid) > 1:
+        moved = np.linalg.norm(np.diff(points_FV3[valid], axis=0), axis=2).max(axis=1)
+        found_F[valid[1:]] = moved <= STILL * np.median(np.ptp(points_FV3[valid], axis=1).max(axis=1))
+    return found_F
+
+
+def _where(measured_F: Any, flags_F: Any) -> Floats:
+    return np.where(measured_F, np.asarray(flags_F, float), np.nan)
 
 
 def _over(reduce: Callable[[Floats], np.floating[Any]], values_F: Floats | None) -> float:

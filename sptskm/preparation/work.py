@@ -27,6 +27,7 @@ from sptskm.data.derived import HOME, SETTINGS, Made, home_of, read_derived, wri
 from sptskm.data.files import read_frame
 from sptskm.data.stale import fingerprint_of, is_stale
 from sptskm.data.tracklets import Modality
+from sptskm.data.usable import Skeletons
 from sptskm.report.console import progress
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -76,9 +77,16 @@ class Outcome:
     stale: int = 0
     """Files that were removed, as they had been made of other frames."""
 
+    skeletons: Skeletons = Skeletons()  # noqa: RUF009 - a tuple
+    """Of imported skeletons: how many frames are whole, partial or without."""
+
     def text(self, what: str) -> str:
-        """Return the counts in one line."""
-        said = f"{self.made:,} {what}, {self.kept:,} were there, {len(self.failed):,} failed"
+        """Return the counts in one line; a cause that many files share is one failure."""
+        causes = len(set(self.failed.values()))
+        files = f" ({len(self.failed):,} files)" if causes < len(self.failed) else ""
+        said = f"{self.made:,} {what}, {self.kept:,} were there, {causes:,} failed{files}"
+        if any(self.skeletons):
+            said += "; frames with a whole skeleton {:,}, a partial one {:,}, without one {:,}".format(*self.skeletons)
         return f"{said}; {self.stale:,} of other frames were removed first" if self.stale else said
 
 
@@ -266,10 +274,7 @@ def verify(root: Path, table: Tracklets, made: Made, compare: bool = True) -> tu
     for file in sorted(home(root, made).glob("shard-*.json")):
         reasons |= _failed(file)
     lines = [f"{total - len(missing):,} of {total:,} {made} are there"]
-    shown = [path for block in missing[:SHOWN] for path in block.paths(table, made)]
-    lines += [f"{path}: {reasons.get(str(path), 'not made yet')}" for path in shown]
-    if len(missing) > SHOWN:
-        lines.append(f"... and {len(missing) - SHOWN:,} more")
+    lines += _listed([str(path) for block in missing for path in block.paths(table, made)], reasons)
     stale = [str(table.keys_N[row]) for row in range(len(table)) if compare and is_stale(table, row, made)]
     if stale:
         shown_keys = ", ".join(stale[:SHOWN]) + (", ..." if len(stale) > SHOWN else "")
@@ -278,6 +283,19 @@ def verify(root: Path, table: Tracklets, made: Made, compare: bool = True) -> tu
             f"`sptskm prepare {made}` makes these again"
         )
     return not missing and not stale, "\n".join(lines)
+
+
+def _listed(missing: Sequence[str], reasons: Mapping[str, str]) -> list[str]:
+    """Return a line for each cause, with the first file that it concerns, up to SHOWN of them."""
+    files: dict[str, list[str]] = {}
+    for path in missing:
+        files.setdefault(reasons.get(path, f"{path} is not made yet"), []).append(path)
+    lines = []
+    for concerned in list(files.values())[:SHOWN]:
+        others = f" (and {len(concerned) - 1:,} others)" if len(concerned) > 1 else ""
+        lines.append(f"{concerned[0]}{others}: {reasons.get(concerned[0], 'not made yet')}")
+    left = sum(map(len, list(files.values())[SHOWN:]))
+    return lines + ([f"... and {left:,} more"] if left else [])
 
 
 def _failed(file: Path) -> dict[str, str]:

@@ -235,7 +235,7 @@ def manifest(tmp_path: Path) -> Path:
                 if kind == "skeletons" and name == "berta-1":
                     scipy.io.savemat(path, {"new_joint": skeletons[frame]})
                 elif kind != "skeletons":
-                    cv2.imwrite(str(path), np.zeros((6, 4), np.uint8))
+                    cv2.imwrite(str(path), np.repeat([[255], [0]], [3, 3], axis=0).repeat(4, axis=1).astype(np.uint8))
         np.save(tmp_path / "skeletons" / f"{name}.npy", skeletons)
     entries = [
         Entry(

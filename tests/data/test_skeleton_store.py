@@ -50,7 +50,7 @@ def test_a_frame_without_a_skeleton_is_zero_and_not_valid_and_leaves_the_others_
 ) -> None:
     path = table.path(2, 1, "skeletons")
     joints = scipy.io.loadmat(path)["new_joint"]
-    joints[(slice(None) if value == 0 else 5), :3] = value
+    joints[(slice(None) if value == 0 else slice(4, 12)), :3] = value
     scipy.io.savemat(path, {"new_joint": joints})
     values, valid = load_skeletons(table, np.array([2]), normalised).frames(2)
     assert valid.tolist() == [True, False, True, True]
@@ -61,6 +61,22 @@ def test_a_frame_without_a_skeleton_is_zero_and_not_valid_and_leaves_the_others_
     np.testing.assert_array_equal(valid, still_valid)
     assert values.isfinite().all()
     assert values[[0, 2, 3]].flatten(1).any(dim=1).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_a_frame_of_which_a_joint_is_missing_is_valid_with_confidence_zero_there(
+    table: Tracklets, value: float
+) -> None:
+    path = table.path(2, 1, "skeletons")
+    joints = scipy.io.loadmat(path)["new_joint"]
+    joints[:, 3] = 0.5
+    joints[5] = value
+    scipy.io.savemat(path, {"new_joint": joints})
+    values, valid = load_skeletons(table, np.array([2])).frames(2)
+    assert valid.all()
+    assert values.isfinite().all()
+    assert values[1, 5, 3] == 0
+    assert (values[1, [4, 6], 3] == 0.5).all()
 
 
 def test_a_corrupt_skeleton_is_one_sentence_with_its_path(table: Tracklets) -> None:

@@ -7,13 +7,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers.handmade import write_files
 from helpers.networks import frames_only
+from numpy.typing import NDArray
 
 from sptskm import cli
 from sptskm.data import read_mars
+from sptskm.data.check import check
 from sptskm.data.derived import HOME
 from sptskm.data.files import read_mask, read_skeleton
 from sptskm.endings import EXIT_BAD_INPUT
+from sptskm.preparation.formats import results_from
 from sptskm.preparation.parsing import COLOURS
 
 TORSO = [(0, -1.6, 0.1, 0.9), *[(0.1 * j, -1.5 + 0.1 * j, 0.0, 0.8) for j in range(1, 14)]]
@@ -126,3 +130,97 @@ def test_what_is_not_said_or_unknown_is_refused_in_one_sentence(
     (tmp_path / "theirs.json").write_text("[]")
     assert bring(made, frames, tmp_path / "theirs.json", *words) == EXIT_BAD_INPUT
     assert sentence in capsys.readouterr().err
+
+
+def write_openpose(data: Path, place: Path, points_KC: NDArray[np.float64]) -> list[str]:
+    """The same person in every frame of a data set; the names of the frames."""
+    place.mkdir()
+    people = {"people": [{"pose_keypoints_2d": points_KC.ravel().tolist()}]}
+    stems = [path.stem for path in data.glob("bbox_*/*/*.jpg")]
+    for stem in stems:
+        (place / f"{stem}_keypoints.json").write_text(json.dumps(people))
+    return stems
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """A small data set of frames alone."""
+    root = write_files(tmp_path / "few")
+    for folder in (*root.glob("*_mask"), *root.glob("*_joint3d")):
+        shutil.rmtree(folder)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("gone", "counts"),
+    [
+        ([4], "a whole skeleton 0, a partial one {n}, without one 0"),
+        ([0, 15, 16], "a whole skeleton {n}, a partial one 0, without one 0"),
+        ([0, 15, 16, 17, 18], "a whole skeleton 0, a partial one {n}, without one 0"),
+        ([0, 1, 2, 3, 4, 5, 6, 7, 15, 16, 17, 18], "a whole skeleton 0, a partial one 0, without one {n}"),
+    ],
+)
+def test_joints_that_openpose_did_not_see_are_masked_and_the_frame_stays(
+    few: Path, tmp_path: Path, gone: list[int], counts: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = np.random.default_rng(0).uniform(20, 100, (25, 3))
+    points[:, 2] = 0.8
+    points[gone] = 0
+    stems = write_openpose(few, tmp_path / "theirs", points)
+    assert bring("skeletons", few, tmp_path / "theirs", "--layout", "openpose-25") == 0
+    assert counts.format(n=len(stems)) in capsys.readouterr().out
+    report, usable = check(few, workers=1), not counts.endswith("{n}")
+    assert report.frames_without_skeleton == (0 if usable else len(stems))
+    assert report.partial_skeletons == (len(stems) if "partial one {n}" in counts else 0)
+    if usable:
+        skeleton = read_skeleton(read_mars(few).path(0, 0, "skeletons"))
+        assert np.isfinite(skeleton).all()
+        assert (skeleton[:, 3] == 0).sum() == ("partial one {n}" in counts)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["--layout", "openpose-25"],
+            "the confidence 3.5 as --channels xyc says, wanted 0 to 1; key points in space",
+        ),
+        (["--layout", "kinect-25"], "--channels is missing: key points of kinect-25 usually have a depth"),
+        (["--layout", "kinect-25", "--channels", "xyc"], "have the confidence 3.5 as --channels xyc says"),
+    ],
+)
+def test_depths_are_not_taken_for_confidences(
+    few: Path, tmp_path: Path, words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    table = read_mars(few)
+    for row in range(len(table)):
+        points = np.random.default_rng(row).uniform(-1, 1, (int(table.lengths[row]), 25, 3))
+        points[..., 2] = 3.5
+        np.save(theirs / f"{table.stems(row)[0]}.npy", points)
+    assert bring("skeletons", few, theirs, *words) == EXIT_BAD_INPUT
+    assert sentence in capsys.readouterr().err
+    assert bring("skeletons", few, theirs, "--layout", "kinect-25", "--channels", "xyz") == 0
+
+
+def test_a_file_of_too_few_frames_is_one_failure(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs, table = tmp_path / "theirs", read_mars(few)
+    theirs.mkdir()
+    for row in range(len(table)):
+        length = int(table.lengths[row]) - (row == 2)
+        np.save(theirs / f"{table.stems(row)[0]}.npy", np.random.default_rng(row).uniform(0.1, 1, (length, 14, 3)))
+    assert bring("skeletons", few, theirs, "--layout", "14") == EXIT_BAD_INPUT
+    out = capsys.readouterr().out
+    assert ", 1 failed (4 files)" in out
+    assert out.count("3 frames, wanted 1, or 4 for the tracklet") == 1
+    assert "(and 3 others)" in out
+
+
+def test_a_score_that_is_no_number_says_nothing_for_a_person(tmp_path: Path) -> None:
+    one, other = ([x, 20, 0.5] * 17 for x in (10, 500))
+    for scores in (("NaN", "0.9"), ("0.9", "NaN")):
+        people = zip((one, other) if scores[0] == "NaN" else (other, one), scores, strict=True)
+        entries = [f'{{"image_id": "a.jpg", "keypoints": {points}, "score": {score}}}' for points, score in people]
+        (tmp_path / "x.json").write_text(f"[{', '.join(entries)}]")
+        assert results_from(tmp_path / "x.json", "coco-17", "xyc")["a"][0, 0] == 500

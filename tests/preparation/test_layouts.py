@@ -107,10 +107,24 @@ def test_missing_key_points_that_no_joint_needs_do_not_matter() -> None:
 
 def test_a_joint_at_the_origin_counts_where_zeros_are_no_sign() -> None:
     given = points("kinect-25", "xyz")
-    given[:, 2] = 0
-    assert np.isnan(to_joints(given, "kinect-25", "xyz").skeletons_FV4[:, 1]).all()
+    given[:, 3] = 0
+    assert np.isnan(to_joints(given, "kinect-25", "xyz").skeletons_FV4[:, 0]).all()
     out = to_joints(given, "kinect-25", "xyz", zero_is_missing=False).skeletons_FV4
-    np.testing.assert_array_equal(out[:, 1], [[0, 0, 0, 1]] * 3)
+    np.testing.assert_array_equal(out[:, 0], [[0, 0, 0, 1]] * 3)
+
+
+@pytest.mark.parametrize(
+    ("gone", "sources"),
+    [([0], [3, 4]), ([0, 3], [1, 2]), ([0, 1, 2, 3], [4]), ([0, 3, 4], [1, 2]), ([0, 2, 3, 4], [1])],
+)
+def test_without_a_nose_the_head_is_between_the_ears_or_eyes_in_that_frame(gone: list[int], sources: list[int]) -> None:
+    given = points("coco-17", "xyc")
+    wanted, nose = given[1, sources].mean(axis=0), given[0, 0].copy()
+    wanted[2] = given[1, sources, 2].min()
+    given[1, gone] = 0
+    out = to_joints(given, "coco-17", "xyc").skeletons_FV4[:, 0]
+    np.testing.assert_allclose(out[1, [0, 1, 3]], wanted)
+    np.testing.assert_array_equal(out[0, [0, 1, 3]], nose)
 
 
 def test_confidence_is_at_most_one_and_the_caller_s_array_is_untouched() -> None:

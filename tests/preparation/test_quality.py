@@ -33,7 +33,16 @@ from sptskm.report.console import table as text_table
 
 Floats = NDArray[np.float64]
 FRAME = 4
-SKELETON_MEASURES = {"no skeleton", "flipped", "total length", "bone length"}
+SKELETON_MEASURES = {
+    "partial skeleton",
+    "flat",
+    "upside down",
+    "still",
+    "no skeleton",
+    "flipped",
+    "total length",
+    "bone length",
+}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +86,7 @@ def without_skeleton(table: Tracklets, row: int) -> None:
 
 def nan_skeleton(table: Tracklets, row: int) -> None:
     skeleton = read_skeleton(table.path(row, FRAME, "skeletons"))
-    skeleton[7, 1] = np.nan
+    skeleton[4:12, 1] = np.nan
     write_skeleton(table.path(row, FRAME, "skeletons"), skeleton)
 
 
@@ -103,6 +112,36 @@ def test_frames_without_a_skeleton_are_seen(
     assert after.maximum("flipped") == 0
     masks = {"no mask", "empty mask", "full mask", "mask size"}
     assert not masks & changed(clean[row], after)
+
+
+def test_a_joint_that_is_missing_makes_a_partial_skeleton_that_is_measured(
+    clean: list[Quality], copied: Tracklets
+) -> None:
+    row = whole_row(clean)
+    path = copied.path(row, FRAME, "skeletons")
+    skeleton = read_skeleton(path)
+    skeleton[4] = 0
+    write_skeleton(path, skeleton)
+    (after,) = measure(copied, [row])
+    assert np.flatnonzero(after.values["partial skeleton"]).tolist() == [FRAME]
+    assert after.maximum("no skeleton") == 0
+    assert not np.isnan(after.values["total length"][FRAME])
+
+
+def test_flat_and_upside_down_skeletons_and_tracklets_that_stand_still_are_seen(
+    clean: list[Quality], copied: Tracklets
+) -> None:
+    row = whole_row(clean)
+    paths = [copied.path(row, frame, "skeletons") for frame in range(copied.lengths[row])]
+    skeleton = read_skeleton(paths[0])
+    skeleton[:, 1] *= -1
+    skeleton[:, 2] = 0
+    for path in paths:
+        write_skeleton(path, skeleton)
+    (after,) = measure(copied, [row])
+    for name in ("flat", "upside down", "still"):
+        assert clean[row].maximum(name) == 0  # type: ignore[arg-type]
+        assert after.mean(name) == 1  # type: ignore[arg-type]
 
 
 def test_frames_with_exchanged_sides_are_seen_and_nothing_else_is(clean: list[Quality], copied: Tracklets) -> None:

@@ -1,0 +1,164 @@
+"""What of a mask or a skeleton can be used: one rule for import, check, training, extraction and packs.
+
+A joint is missing where one of its four numbers is not finite, where its confidence is 0, and where its
+coordinates are all 0, as estimators write it. (Two things are no sign: coordinates of 0 in every frame of a tracklet,
+which are those of a joint that is the origin, and confidences of 0 throughout, which say that nobody knows them.)
+A frame has a skeleton when at least LEAST_JOINTS joints are there, not all at one place. It is partial when joints are
+missing: these get confidence 0 and a position that does no harm, see `completed`.
+Legend: F frames of a tracklet, V = 14 joints, 4 = x right, y down, z away, confidence, E = 13 bones, H rows, W columns.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.data.skeletons import EDGES, JOINTS
+
+Floats = NDArray[np.floating[Any]]
+Flags = NDArray[np.bool_]
+
+LEAST_JOINTS = 7
+"""Of 14: a person cut off at the waist (8) can be used, one seen from the waist down (6) cannot."""
+EMPTY, FULL = 0.01, 0.95
+"""Shares of a mask's pixels below and above which it shows nobody, or nothing but the person."""
+
+MOST_LOST, MOST_EMPTY = 0.2, 0.5
+"""Shares of a data set's masks up to which it is usable: of those whose encoding hides the person, of empty ones."""
+
+_ENDS = np.array(EDGES)
+# Of an upright person, in any unit: each bone's length, and how far its second end lies below its first one.
+_LENGTHS = np.array([0.16, 0.19, 0.16, 0.19, 0.25, 0.25, 0.25, 0.25, 0.3, 0.3, 0.13, 0.13, 0.15])
+_DROPS = np.array([-0.16, -0.19, -0.16, -0.19, -0.25, -0.25, -0.25, -0.25, -0.3, -0.3, 0.0, 0.0, 0.15])
+
+
+class Skeletons(NamedTuple):
+    """How many frames have a whole skeleton, a partial one, or none."""
+
+    whole: int = 0
+    partial: int = 0
+    without: int = 0
+
+    def __add__(self, other: object) -> "Skeletons":  # type: ignore[override]  # sums, not a longer tuple
+        assert isinstance(other, Skeletons)
+        return Skeletons(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def mask_state(mask_HW: NDArray[np.uint8]) -> Literal["", "empty", "full"]:
+    """Return whether a mask of 0 and 255 shows nobody (less than 1 %) or nothing else than the person (over 95 %)."""
+    share = np.count_nonzero(mask_HW) / mask_HW.size
+    return "empty" if share < EMPTY else "full" if share > FULL else ""
+
+
+def missing_joints(skeletons_FV4: Floats) -> Flags:
+    """Return which joints (F, V) of one tracklet are missing, by the rule above."""
+    with np.errstate(invalid="ignore"):
+        missing_FV: Flags = np.asarray(~np.isfinite(skeletons_FV4).all(axis=2))
+        zero_FV: Flags = np.asarray(~missing_FV & ~skeletons_FV4[..., :3].any(axis=2))
+        unsure_FV = ~missing_FV & (skeletons_FV4[..., 3] == 0)
+    somebody_F = ~(missing_FV | zero_FV).all(axis=1)
+    is_origin_V = zero_FV[somebody_F].all(axis=0) & somebody_F.any()
+    missing_FV |= zero_FV & ~is_origin_V
+    known_FV = ~missing_FV
+    if (known_FV & ~unsure_FV).any():
+        missing_FV |= unsure_FV
+    missing_FV[~somebody_F] = True
+    return np.asarray(missing_FV)
+
+
+def has_skeleton(skeletons_FV4: Floats, missing_FV: Flags) -> Flags:
+    """Return in which frames (F,) enough joints are there, and not all of them at one place."""
+    points_FV3 = np.where(missing_FV[..., None], np.nan, skeletons_FV4[..., :3])
+    enough_F = (~missing_FV).sum(axis=1) >= LEAST_JOINTS
+    extent_F = np.zeros(len(points_FV3))
+    if enough_F.any():
+        with np.errstate(over="ignore"):
+            extents_f3 = np.nanmax(points_FV3[enough_F], axis=1) - np.nanmin(points_FV3[enough_F], axis=1)
+        extent_F[enough_F] = extents_f3.max(axis=1)
+    return np.asarray(enough_F & (extent_F > 0))
+
+
+def counted(skeletons_FV4: Floats) -> Skeletons:
+    """Count the frames (F, V, 4) of one tracklet that are whole, partial or without a skeleton."""
+    missing_FV = missing_joints(skeletons_FV4)
+    has_F = has_skeleton(skeletons_FV4, missing_FV)
+    partial = int((has_F & missing_FV.any(axis=1)).sum())
+    return Skeletons(int(has_F.sum()) - partial, partial, int((~has_F).sum()))
+
+
+def finite(skeletons_FV4: Floats) -> NDArray[np.float32]:
+    """Return the skeletons in float32, NaN throughout in frames that are not finite: what SMIN can be given."""
+    with np.errstate(over="ignore"):
+        found_FV4 = np.array(skeletons_FV4, np.float32)
+    found_FV4[~np.isfinite(found_FV4).all(axis=(1, 2))] = np.nan
+    return found_FV4
+
+
+def is_doubtful(skeletons_FV4: Floats) -> bool:
+    """Return whether other frames of the tracklet decide what these (F, V, 4) are: one lacks some joints, not all."""
+    with np.errstate(invalid="ignore"):
+        there_FV: Flags = np.asarray(np.isfinite(skeletons_FV4).all(axis=2) & (skeletons_FV4[..., 3] != 0))
+    there_FV &= skeletons_FV4[..., :3].any(axis=2)
+    return bool((there_FV.any(axis=1) & ~there_FV.all(axis=1)).any())
+
+
+def completed(skeletons_FV4: Floats) -> Floats:
+    """Return the skeletons (F, V, 4) of one tracklet without gaps; NaN throughout in frames without a skeleton.
+
+    Whole frames stay as they are, to the bit. A missing joint gets confidence 0 and a place beside those that are
+    there: by the bone's direction and length in the frames before and behind it, interpolated over time; where no frame
+    shows that bone, by that of an upright person of this size. Between several neighbours it is their mean.
+    """
+    missing_FV = missing_joints(skeletons_FV4)
+    has_F = has_skeleton(skeletons_FV4, missing_FV)
+    found_FV4 = np.array(skeletons_FV4)
+    found_FV4[~has_F] = np.nan
+    if missing_FV[has_F].any():
+        points_FV3 = found_FV4[..., :3].astype(np.float64)
+        missing_FV &= has_F[:, None]
+        placed_FV3 = _placed(points_FV3, ~missing_FV & has_F[:, None], has_F)
+        found_FV4[missing_FV, :3] = placed_FV3[missing_FV]
+        found_FV4[missing_FV, 3] = 0
+    return found_FV4
+
+
+def _placed(points_FV3: NDArray[np.float64], known_FV: Flags, has_F: Flags) -> NDArray[np.float64]:
+    """Return the points with those that are not known placed beside their neighbours, step by step along the bones."""
+    points_FV3, known_FV = np.where(known_FV[..., None], points_FV3, 0.0), known_FV.copy()
+    bones_EF3 = _bones(points_FV3, known_FV)
+    first_E, second_E = _ENDS.T
+    while not known_FV[has_F].all():
+        sums_FV3, counts_FV = np.zeros_like(points_FV3), np.zeros(known_FV.shape)
+        for bone_F3, a, b in zip(bones_EF3, first_E, second_E, strict=True):
+            for start, end, way_F3 in ((a, b, bone_F3), (b, a, -bone_F3)):
+                take_F = known_FV[:, start] & ~known_FV[:, end]
+                sums_FV3[take_F, end] += points_FV3[take_F, start] + way_F3[take_F]
+                counts_FV[take_F, end] += 1
+        reached_FV = counts_FV > 0
+        points_FV3[reached_FV] = sums_FV3[reached_FV] / counts_FV[reached_FV, None]
+        known_FV |= reached_FV
+    return points_FV3
+
+
+def _bones(points_FV3: NDArray[np.float64], known_FV: Flags) -> list[NDArray[np.float64]]:
+    """Return each bone's vector (F, 3) in every frame: as seen, interpolated between frames that show it, or usual."""
+    seen_FE: Flags = np.asarray(known_FV[:, _ENDS].all(axis=2))
+    vectors_FE3 = points_FV3[:, _ENDS[:, 1]] - points_FV3[:, _ENDS[:, 0]]
+    lengths_FE = np.where(seen_FE, np.linalg.norm(vectors_FE3, axis=2), 0)
+    usual_F = np.where(seen_FE, _LENGTHS, 0).sum(axis=1)
+    size_F = np.divide(lengths_FE.sum(axis=1), usual_F, out=np.zeros(len(usual_F)), where=usual_F > 0)
+    known_sizes = size_F[size_F > 0]
+    size_F[size_F == 0] = np.median(known_sizes) if len(known_sizes) else 0
+    every_F = np.arange(len(points_FV3))
+    bones = []
+    for bone in range(len(_ENDS)):
+        frames = np.flatnonzero(seen_FE[:, bone])
+        if len(frames):
+            axes = (np.interp(every_F, frames, vectors_FE3[frames, bone, axis]) for axis in range(3))
+            bones.append(np.stack(list(axes), axis=1))
+        else:
+            bones.append(np.stack([0 * size_F, _DROPS[bone] * size_F, 0 * size_F], axis=1))
+    return bones
+
+
+assert len(JOINTS) == len(_ENDS) + 1
