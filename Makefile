@@ -3,8 +3,7 @@
 #   make test   environment, the quick tests (make test-all: all of them)
 PYTHON ?= python3
 BIN := .venv/bin
-# tests of one file stay together; those on clusters begin first, as they are longest
-PYTEST = $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n auto
 
 .PHONY: demo test test-all lint clean
 

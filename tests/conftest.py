@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -26,21 +27,28 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return len(os.sched_getaffinity(0)) + ("not slow" not in config.option.markexpr)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tests on clusters are slow: one worker has all of SLURM, one all of Ray, and both mostly wait.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give workers whole files, so that the fixtures of a file are made once; one has all of SLURM, one all of Ray."""
+    from xdist.scheduler import LoadFileScheduling
 
-    The tests of another file stay with one worker, too, so that the file's fixtures are made once.
-    """
-    group = item.path.stem
-    if CLUSTER in item.path.parents:
-        item.add_marker(pytest.mark.slow)
-        group = "ray" if group.startswith("test_ray") else "slurm"
-    item.add_marker(pytest.mark.xdist_group(group))
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = str(super()._split_scope(nodeid))
+            if "/cluster/" not in file:
+                return file
+            return "ray" if "test_ray" in file else "slurm"
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on clusters begin first, as they take longest."""
+    """Tests on clusters are slow and begin first, as they take longest."""
     items.sort(key=lambda item: CLUSTER not in item.path.parents)
+    for item in items:
+        if CLUSTER in item.path.parents:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_configure() -> None:
