@@ -13,7 +13,7 @@ from sptskm.configfile import to_yaml
 from sptskm.data import read_mars
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 240  # seconds; only a hanging launcher meets it
+DEADLINE = 480  # seconds; only a hanging launcher meets it
 
 
 def write_configs(folder: Path, root: Path) -> Path:

@@ -10,7 +10,7 @@ import torch
 from helpers.launching import submitted_rank
 
 EPOCHS = 12
-PATIENCE = 90  # seconds for something to happen on two busy cores
+PATIENCE = 180  # seconds for something to happen on two busy cores
 
 
 def options(configs: Path, cluster_file: Path, run: Path, stream: str) -> list[object]:
