@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.footage import write_boxes, write_video
 from helpers.networks import write_posehg3d
 from helpers.small import on_ranks, small_config
-from preparation.test_video import write_boxes, write_video
 
 from sptskm.cli import main
 from sptskm.config import ConfigError

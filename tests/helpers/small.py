@@ -68,7 +68,7 @@ def on_ranks(world: int, function: Callable[..., Any], *arguments: Any) -> list[
     ]
     for process in processes:
         process.start()
-    found = dict(results.get(timeout=120) for _ in processes)
+    found = dict(results.get(timeout=300) for _ in processes)
     for process in processes:
         process.join(30)
     failed = [text for ok, text in found.values() if not ok]
