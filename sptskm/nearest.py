@@ -5,10 +5,13 @@ distances is one squared distance, that of both features one after the other, ea
 Legend: Q queries, G gallery rows, N tracklets, D and E numbers of the two streams, K nearest.
 """
 
+import os
 import time
+import zlib
 from dataclasses import dataclass, replace
 from glob import escape
 from hashlib import blake2b
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,6 +33,7 @@ SPARE = 8  # candidates beyond those asked for, as float32 orders neighbours as 
 RECALL_SAMPLE = 64
 WANTED_RECALL = 0.98
 POINTS_PER_CELL = 64
+_SUM_MARK = b"\nsptskm-crc32:"  # behind an index, before the checksum of all that is before
 FITTED_ON = 512  # tracklets of the gallery whose distances tell how far the two streams spread
 
 
@@ -71,6 +75,7 @@ class Index:
         """Raises DataError for a file that is no index or is one of another gallery."""
         faiss = _faiss()
         try:
+            _check_sum(path)
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
         except (OSError, RuntimeError) as error:
             raise DataError(f"index {path}: not readable ({str(error).splitlines()[0]}); delete it") from None
@@ -85,6 +90,10 @@ class Index:
         try:
             with partial_of(path) as partial:
                 _faiss().write_index(self._index, str(partial))
+                with partial.open("r+b") as file:
+                    mark = _SUM_MARK + zlib.crc32(mmap(file.fileno(), 0)).to_bytes(4, "big")
+                    file.seek(0, os.SEEK_END)
+                    file.write(mark)
         except (OSError, RuntimeError) as error:
             raise DataError(f"index {path}: cannot be written ({str(error).splitlines()[0]})") from None
 
@@ -117,6 +126,19 @@ class Index:
             for row, true, found in zip(chosen.tolist(), true_QK.tolist(), found_QK.tolist(), strict=True)
         ]
         return float(np.mean(shares)) if len(self._gallery) > 1 else 1.0
+
+
+def _check_sum(path: Path) -> None:
+    """Raise DataError where the content is not the one whose checksum stands behind it; faiss has none."""
+    length = path.stat().st_size - len(_SUM_MARK) - 4
+    with path.open("rb") as file:
+        file.seek(max(0, length))
+        mark = file.read()
+        if length <= 0 or not mark.startswith(_SUM_MARK):
+            raise DataError(f"index {path}: has no checksum, or not all of one; delete it")
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as content, memoryview(content) as view, view[:length] as held:
+            if zlib.crc32(held) != int.from_bytes(mark[len(_SUM_MARK) :], "big"):
+                raise DataError(f"index {path}: is damaged, its checksum is another; delete it")
 
 
 def _drawn(rows: Ints, count: int) -> Ints:

@@ -169,8 +169,17 @@ def test_an_index_finds_nearly_all_that_exact_search_finds_and_says_how_many(tmp
     assert Index.read(path, Compared.alone(features.features_ND)).recall(10) > 0.9
     with pytest.raises(DataError, match="holds"):
         Index.read(path, Compared.alone(features.features_ND[:-1]))
+    whole = path.read_bytes()
+    for content in (whole[:-1], whole[:-30], whole + b"\0", b"nothing", b""):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="no checksum"):
+            Index.read(path, Compared.alone(features.features_ND))
+    for place in (0, 100, len(whole) // 2, len(whole) - 30, len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(DataError, match="its checksum is another; delete it"):
+            Index.read(path, Compared.alone(features.features_ND))
     path.write_bytes(b"nothing")
-    with pytest.raises(DataError, match="not readable"):
+    with pytest.raises(DataError, match="no checksum"):
         search(gallery, "t1", index=path)
 
 
@@ -241,10 +250,17 @@ def test_the_fused_distance_of_a_final_job_is_read_and_other_files_are_refused(t
     fusion = {"weight": 0.25, "normalisation": "minmax"}
     with pytest.raises(FileNotFoundError, match=r"wanted the results\.json"):
         read_fused(tmp_path)
-    wrong = ("{", "[]", '{"fusion": null}', json.dumps({"fusion": fusion | {"distance": {"ssin": 1}}}))
-    for content in wrong:
+    wrong = {
+        "{": "is not JSON",
+        "[]": "wanted an object",
+        '{"fusion": null}': "tells no fusion",
+        json.dumps({"fusion": fusion | {"distance": {"ssin": 1}}}): "fusion.distance is not that of",
+        json.dumps({"fusion": fusion | {"weight": 1.5}}): "fusion.weight is 1.5, wanted",
+        json.dumps({"fusion": fusion | {"weight": "0.5"}}): "fusion.weight is '0.5', wanted",
+    }
+    for content, told in wrong.items():
         path.write_text(content)
-        with pytest.raises(DataError, match="tells no fusion"):
+        with pytest.raises(DataError, match=told):
             read_fused(path)
     for told, changes in (("evaluate again", {}), ("fuses by rank", {"normalisation": "rank", "distance": None})):
         path.write_text(json.dumps({"fusion": fusion | changes}))

@@ -42,6 +42,8 @@ def start(arguments: Sequence[object], said: Path) -> int:
     """The same without waiting: the number of the process, which leads a group of its own."""
     child = os.fork()
     if child:
+        with contextlib.suppress(OSError):  # whoever is first
+            os.setpgid(child, child)
         return child
     code = 1
     try:

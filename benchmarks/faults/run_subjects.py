@@ -19,11 +19,13 @@ from sptskm.config import DEFAULTS
 from sptskm.configfile import load, load_final, to_dict
 from sptskm.data import DataError
 from sptskm.evaluation.feature_files import read_features
+from sptskm.evaluation.neighbours import Compared
 from sptskm.evaluation.protocols import read_protocol
 from sptskm.extraction import load_network
 from sptskm.models.smin import SMIN
 from sptskm.models.tf_checkpoint import open_checkpoint
 from sptskm.models.weights import load_published, read_state_dict
+from sptskm.nearest import Index
 from sptskm.preparation.video import Cut, tracklets_of
 from sptskm.report.comparison import read_judged, read_results
 from sptskm.report.fused import read_fused
@@ -163,6 +165,20 @@ def _cut(path: Path) -> Any:
     return [vars(entry) for entry in entries], useless, pictures
 
 
+def _gallery() -> Compared:
+    return Compared.alone(np.random.default_rng(5).random((120, 8)).astype(np.float32))
+
+
+def _index(_project: Path, folder: Path) -> Path:
+    Index.build(_gallery()).write(folder / "gallery.faiss")
+    return folder / "gallery.faiss"
+
+
+def _nearest(path: Path) -> Any:
+    gallery = _gallery()
+    return Index.read(path, gallery).nearest(gallery, 3)
+
+
 CLUSTER = "executor: slurm\nnodes: 2\ngpus_per_node: 4\nminutes: 120\npartition: gpu\nsetup: [module load cuda]\n"
 PROTOCOL = "name: mine\nkeep_queries: false\nkeep_junk: false\nmin_length: 2\nignore_same_camera: true\n"
 PROTOCOL += "ap: precision\nclothes: any\naverage: found\n"
@@ -193,6 +209,7 @@ SUBJECTS = [
     Subject("results.json, fusion", "report", _final("results.json"), read_fused, m.JSON, wrong=_wrong_fused),
     Subject("results.json, judged", "report", _final("results.json"), _judged, m.JSON, wrong=_wrong_judged),
     Subject("queries.csv", "report", _final("queries.csv"), _judged, m.CSV, wrong=_wrong_judged),
+    Subject("index of a gallery", "nearest", _index, _nearest, [], checked=True),
     Subject("note of a video", "derived", _footage, _cut, m.JSON),
 ]
 

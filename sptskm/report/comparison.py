@@ -3,9 +3,6 @@
 An evaluation is a folder that the final job has written; FOLDER:STREAM names one of its rankings.
 """
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +15,7 @@ from sptskm.data import DataError
 from sptskm.evaluation.statistics import Difference, paired_difference
 from sptskm.report.console import table as text_table
 from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, queries
+from sptskm.report.saved import read_queries, read_results
 
 Floats = NDArray[np.float64]
 
@@ -48,18 +46,14 @@ def read_judged(place: str) -> Judged:
     stream = stream or ("fused" if "fused" in streams else streams[0])
     if stream not in streams:
         raise DataError(f"{folder}: has no ranking {stream}, wanted one of {', '.join(streams)}")
-    path = folder / QUERIES
-    try:
-        return _judged(f"{_called(folder)}:{stream}", results, _read_lines(path), stream)
-    except (ValueError, TypeError, KeyError, csv.Error):
-        raise DataError(f"{path}: is damaged, wanted the file as `sptskm evaluate` wrote it") from None
+    lines = read_queries(folder, streams)
+    own = next(line for line in results["results"] if line["stream"] == stream)
+    if len(lines) != (wanted := own["used"] + own["skipped"]):
+        raise DataError(f"{folder / QUERIES}: is damaged, has {len(lines)} queries, wanted {wanted} as {RESULTS} says")
+    return _judged(f"{_called(folder)}:{stream}", results, lines, stream)
 
 
 def _judged(name: str, results: Mapping[str, Any], lines: Sequence[Mapping[str, str]], stream: str) -> Judged:
-    """ValueError, TypeError or KeyError where lines or cells are missing."""
-    own = next(line for line in results["results"] if line["stream"] == stream)
-    if len(lines) != own["used"] + own["skipped"]:
-        raise ValueError("lines are missing")
     subsets = {"all": np.ones(len(lines), bool)}
     if {line["clothes_changed"] for line in lines} != {""}:
         subsets["clothes changed"] = np.array([line["clothes_changed"] == "1" for line in lines])
@@ -88,42 +82,6 @@ def _split(place: str) -> tuple[Path, str]:
     return Path(folder), stream.lower()
 
 
-def read_results(folder: Path) -> dict[str, Any]:
-    """What the final job wrote down.
-
-    Raises FileNotFoundError for a folder in which none has ended, and DataError for a file that is damaged or of a
-    version that did not write down rules and test data.
-    """
-    path = folder / RESULTS
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, wanted a folder that `sptskm evaluate` has written")
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        whole = _is_whole(found)
-    except (ValueError, TypeError, KeyError):
-        whole = False
-    if not whole:
-        raise DataError(f"{path}: is damaged, wanted the file as `sptskm evaluate` wrote it")
-    if "rules" not in found or "test_data" not in found:
-        raise DataError(f"{path}: does not tell its rules and test data, as `sptskm evaluate` does now: evaluate again")
-    return found
-
-
-def _is_whole(found: Mapping[str, Any]) -> bool:
-    """Whether everything is there that is read of it; TypeError or KeyError where it is not."""
-    lines = found["results"]
-    texts = [found["protocol"], *(line[name] for line in lines for name in ("queries", "stream"))]
-    numbers = [line[name] or 0 for line in lines for name in ("used", "skipped", *METRICS)]
-    numbers.append(found["test_evaluations"])
-    known = isinstance(found.get("rules", {}), dict) and all(line["stream"] in NAMES for line in lines)
-    return (
-        known
-        and bool(lines)
-        and all(isinstance(x, str) for x in texts)
-        and all(isinstance(x, int | float) for x in numbers)
-    )
-
-
 def conditions(results: Mapping[str, Any]) -> dict[str, object]:
     """All rules of the protocol and the fingerprint of the test data: numbers are compared only where these agree."""
     return {**results["rules"], "test data": results["test_data"]}
@@ -134,16 +92,6 @@ def _check_alike(a: str, first: Mapping[str, object], b: str, second: Mapping[st
     if names:
         told = ", ".join(f"{name} ({first.get(name)} and {second.get(name)})" for name in names)
         raise DataError(f"{a} and {b} differ in {told}, wanted the same rules and test data")
-
-
-def _read_lines(path: Path) -> list[dict[str, str]]:
-    """ValueError for a file whose last line has no end."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; evaluate again to have it")
-    text = path.read_text(encoding="utf-8")
-    if not text.endswith("\n"):
-        raise ValueError("cut off")
-    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def compare(a: str, b: str) -> str:

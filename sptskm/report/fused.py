@@ -1,6 +1,5 @@
 """The fused distance that a final job has kept, for those who compare other tracklets as it did."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from sptskm.data import DataError
 from sptskm.evaluation import FusedDistance
-from sptskm.report.results import RESULTS
+from sptskm.report.saved import read_fusion
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +35,12 @@ def read_fused(results: Path) -> Fused:
     Raises FileNotFoundError, and DataError for another file, for an evaluation of one stream, and for one that keeps
     no distance of a pair.
     """
-    path = results / RESULTS if results.is_dir() else results
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, wanted the {RESULTS} of `sptskm evaluate`")
+    path, found, networks = read_fusion(results)
+    weight, normalisation, constants = found["weight"], found["normalisation"], found.get("distance")
     try:
-        content = json.loads(path.read_text())
-        found, origins = content["fusion"], content.get("provenance", {})
-        networks = {stream: str(origin["network"]) for stream, origin in origins.items() if "network" in origin}
-        weight, normalisation, constants = float(found["weight"]), str(found["normalisation"]), found.get("distance")
-        distance = constants and FusedDistance(**{name: float(value) for name, value in constants.items()})
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise DataError(f"{path}: tells no fusion, wanted the {RESULTS} of both streams evaluated") from None
+        distance = constants and FusedDistance(**constants)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: fusion.distance is not that of `sptskm evaluate` ({error})") from None
     if (found.get("camera_weights") or {}).get("used"):
         log.warning("%s ranks with weights by camera; what follows uses the single weight %.2f", path, weight)
     if distance and set(networks) == {"ssin", "smin"}:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sptskm.atomic import write_bytes, write_text
+from sptskm.common.errors import DataError
+from sptskm.common.reading import read_json
 from sptskm.config import DEFAULTS
 from sptskm.configfile import to_dict
 from sptskm.evaluation import CameraWeights, Reranking, Rows
@@ -109,11 +111,11 @@ def _queries(results: Results) -> str:
 def _count_look(path: Path) -> int:
     """How often the test set was evaluated into this folder, this time included."""
     try:
-        dates = json.loads(path.read_text()) if path.is_file() else []
-    except ValueError:
-        dates = None
-    if not isinstance(dates, list):
-        log.warning("%s: is damaged, the looks at the test set are counted from 1 again", path)
+        dates = read_json(path, list[str])
+    except FileNotFoundError:
+        dates = []
+    except DataError as error:
+        log.warning("%s; the looks at the test set are counted from 1 again", error)
         dates = []
     dates.append(datetime.now(timezone.utc).isoformat(timespec="seconds"))
     write_text(path, json.dumps(dates, indent=1))

@@ -122,14 +122,26 @@ def test_other_rules_of_one_name_and_other_test_data_are_neither_compared_nor_su
         summary([a, b])
 
 
-@pytest.mark.parametrize("content", ["", "[]", "null", '{"protocol": "x"}', '{"protocol": "mars-official", "rul'])
-def test_damaged_results_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "is empty, wanted JSON"),
+        ("[]", "the value is [], wanted an object"),
+        ("null", "the value is None, wanted an object"),
+        ('{"protocol": "x"}', "lacks results"),
+        ('{"protocol": "mars-official", "rul', "column 31 is not JSON (Unterminated string starting at), wanted JSON"),
+        ("[" * 100_000, "is nested too deeply, wanted fewer lists and objects within each other"),
+    ],
+)
+def test_damaged_results_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, told: str
+) -> None:
     folder = write_evaluation(tmp_path / "a", {"ssin": many(0)})
     (folder / "results.json").write_text(content)
     for arguments in (["compare", str(folder), str(folder)], ["summary", str(folder)]):
         assert main(arguments) == 2
         said = capsys.readouterr().err
-        assert said == f"sptskm: {folder}/results.json: is damaged, wanted the file as `sptskm evaluate` wrote it\n"
+        assert said == f"sptskm: {folder}/results.json: {told}; wanted the file as `sptskm evaluate` wrote it\n"
 
 
 def test_results_that_do_not_tell_their_rules_are_to_be_evaluated_again(tmp_path: Path) -> None:
@@ -181,15 +193,45 @@ def test_one_network_evaluated_twice_is_no_second_seed(tmp_path: Path) -> None:
         summary(folders)
 
 
-@pytest.mark.parametrize("change", [{"rules": None}, {"results": [{"queries": "all", "stream": "gait"}]}])
-def test_rules_or_streams_that_are_none_are_damage(tmp_path: Path, change: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"rules": None}, "rules is None, wanted"),
+        ({"test_evaluations": -1}, "test_evaluations is -1, wanted"),
+        ({"stream": "gait"}, r"results\[0\].stream is 'gait', wanted 'ssin'"),
+        ({"mAP": 10.5}, r"results\[0\].mAP is 10.5, wanted"),
+        ({"rank-1": "0.5"}, r"results\[0\].rank-1 is '0.5', wanted"),
+        ({"used": 1.5}, r"results\[0\].used is 1.5, wanted"),
+    ],
+)
+def test_results_that_cannot_be_are_told_by_their_place(tmp_path: Path, change: dict[str, object], told: str) -> None:
     folder = write_evaluation(tmp_path / "final", {"ssin": many(0)})
     content = json.loads((folder / "results.json").read_text())
-    if change.get("results"):
-        change = {"results": [{**content["results"][0], "stream": "gait"}]}
-    (folder / "results.json").write_text(json.dumps({**content, **change}))
-    with pytest.raises(DataError, match="is damaged"):
+    (line,) = content["results"]
+    content |= {name: value for name, value in change.items() if name in content}
+    content["results"] = [line | {name: value for name, value in change.items() if name in line}]
+    (folder / "results.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=told):
         summary([folder])
+
+
+@pytest.mark.parametrize("cells", ["1.5,1", "-0.1,1", "nan,1", "0.5,-1", "0.5,1.5", "0.5", "0.5,1,2", "x,1"])
+def test_a_judgement_that_cannot_be_is_told_by_its_line(tmp_path: Path, cells: str) -> None:
+    folder = write_evaluation(tmp_path / "final", {"ssin": many(0)})
+    lines = (folder / "queries.csv").read_text().splitlines(keepends=True)
+    lines[3] = f"T02,2,1,0,{cells}\n"
+    (folder / "queries.csv").write_text("".join(lines))
+    with pytest.raises(DataError, match=r"queries.csv: is damaged in line 4, wanted"):
+        read_judged(str(folder))
+
+
+def test_a_query_that_stands_twice_is_damage(tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path / "final", {"ssin": many(0)})
+    lines = (folder / "queries.csv").read_text().splitlines(keepends=True)
+    lines[3] = lines[2]
+    (folder / "queries.csv").write_text("".join(lines))
+    with pytest.raises(DataError, match=r"queries.csv: is damaged in line 4, wanted"):
+        read_judged(str(folder))
 
 
 def test_a_folder_named_from_within_its_run_is_called_like_the_run(

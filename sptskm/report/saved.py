@@ -1,0 +1,135 @@
+"""What an evaluation has left behind, read again: results.json and queries.csv, checked for what is read of them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import Field
+from typing_extensions import NotRequired, TypedDict
+
+from sptskm.common.reading import read_json, read_text
+from sptskm.common.tables import read_rows
+from sptskm.data import DataError
+from sptskm.report.results import QUERIES, RESULTS
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+Line = TypedDict(
+    "Line",
+    {
+        "queries": str,
+        "stream": Literal["ssin", "smin", "fused", "reranked"],
+        "used": Count,
+        "skipped": Count,
+        "mAP": Share | None,
+        "rank-1": Share | None,
+        "rank-5": Share | None,
+        "rank-10": Share | None,
+        "rank-20": Share | None,
+    },
+)
+
+
+class Origin(TypedDict):
+    """Where the features of a stream come from."""
+
+    network: NotRequired[str]
+
+
+class Tried(TypedDict):
+    """Weights by camera that were tried."""
+
+    used: NotRequired[bool]
+
+
+class SavedFusion(TypedDict):
+    """How two streams were fused."""
+
+    weight: Share
+    normalisation: str
+    distance: NotRequired[dict[str, float] | None]
+    camera_weights: NotRequired[Tried | None]
+
+
+class _Results(TypedDict):
+    protocol: str
+    results: Annotated[list[Line], Field(min_length=1)]
+    test_evaluations: Count
+    rules: NotRequired[dict[str, str | int | float | bool]]
+    test_data: NotRequired[str]
+    provenance: NotRequired[dict[str, Origin]]
+
+
+class _Fused(TypedDict):
+    fusion: SavedFusion | None
+    provenance: NotRequired[dict[str, Origin]]
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Return what the final job wrote down, as far as it is compared and summed up.
+
+    Raises FileNotFoundError for a folder in which none has ended, and DataError for a file that is damaged or of a
+    version that did not write down rules and test data.
+    """
+    path = folder / RESULTS
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, wanted a folder that `sptskm evaluate` has written")
+    found = _read(path, _Results)
+    if "rules" not in found or "test_data" not in found:
+        raise DataError(f"{path}: does not tell its rules and test data, as `sptskm evaluate` does now: evaluate again")
+    return found
+
+
+def read_fusion(results: Path) -> tuple[Path, SavedFusion, dict[str, str]]:
+    """Return a results.json, the fusion in it and the networks by stream; `results` is that file or its folder.
+
+    Raises FileNotFoundError, and DataError for another file and for an evaluation of one stream.
+    """
+    path = results / RESULTS if results.is_dir() else results
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, wanted the {RESULTS} of `sptskm evaluate`")
+    found = _read(path, _Fused)
+    if found["fusion"] is None:
+        raise DataError(f"{path}: tells no fusion, wanted the {RESULTS} of both streams evaluated")
+    origins: Mapping[str, Origin] = found.get("provenance", {})
+    return path, found["fusion"], {stream: o["network"] for stream, o in origins.items() if "network" in o}
+
+
+def _read(path: Path, kind: Any) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], read_json(path, kind))
+    except DataError as error:
+        raise DataError(f"{error}; wanted the file as `sptskm evaluate` wrote it") from None
+
+
+def read_queries(folder: Path, streams: list[str]) -> list[dict[str, str]]:
+    """Return the lines of queries.csv, of which each has a number or nothing as the AP of each stream.
+
+    Raises FileNotFoundError, and DataError with the line for a file that is cut off or damaged.
+    """
+    path = folder / QUERIES
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; evaluate again to have it")
+    rows = [(place, values) for place, values in read_rows(path)]
+    names = rows[0][1] if rows else []
+    wanted = ["tracklet", "pid", "clothes_changed", *(f"{s}_{what}" for s in streams for what in ("ap", "first_hit"))]
+    lines: dict[str, dict[str, str]] = {}
+    for place, values in rows[1:]:
+        line = dict(zip(names, values, strict=False))
+        if len(values) != len(names) or not _is_judgement(line, wanted) or line["tracklet"] in lines:
+            raise DataError(f"{path}: is damaged in {place}, wanted the file as `sptskm evaluate` wrote it")
+        lines[line["tracklet"]] = line
+    if not lines or not read_text(path).endswith("\n"):
+        raise DataError(f"{path}: is damaged (cut off), wanted the file as `sptskm evaluate` wrote it")
+    return list(lines.values())
+
+
+def _is_judgement(line: Mapping[str, str], wanted: list[str]) -> bool:
+    """Whether a line has all its values, an AP from 0 to 1 and the rank of a first hit among them."""
+    try:
+        aps = [float(line[name] or 0) for name in wanted if name.endswith("_ap")]
+        hits = [int(line[name]) for name in wanted if name.endswith("_first_hit")]
+    except (KeyError, ValueError):
+        return False
+    return set(wanted) <= set(line) and all(0 <= ap <= 1 for ap in aps) and min(hits) >= 0
