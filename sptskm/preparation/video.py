@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import write_text
+from sptskm.atomic import naming, write_text
 from sptskm.config import ConfigError
 from sptskm.data import DataError
 from sptskm.data.manifest import Entry, natural, write_entries
@@ -148,7 +148,8 @@ def _write_crop(path: Path, picture: NDArray[np.uint8], corners_4: NDArray[np.in
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     _, content = cv2.imencode(".jpg", picture[top:bottom, left:right], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    path.write_bytes(content.tobytes())
+    with naming(path):
+        path.write_bytes(content.tobytes())
     return True
 
 

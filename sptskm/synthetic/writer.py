@@ -5,9 +5,7 @@ Shapes: N tracklets, Q queries. Ids of train and test are disjoint; -1 is junk, 
 
 import csv
 import logging
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from sptskm.atomic import naming, partial_folder
+from sptskm.common.paths import exists, is_folder
 from sptskm.data.files import mat_bytes
 from sptskm.data.parallel import in_parallel
 from sptskm.synthetic.casting import Role, Sizes, cast
@@ -48,33 +48,23 @@ TINY = Sizes(
 def write_dataset(root: Path, sizes: Sizes, seed: int, workers: int | None = None) -> None:
     """Writes frames, masks, skeletons, tables and clothes.csv of a data set like MARS to `root`.
 
-    The bytes depend on sizes and seed alone. `workers` processes share the tracklets (all cores
-    when None). The folder appears under its name only when it is complete. Raises FileExistsError
-    when `root` is something else than an empty folder, ValueError for less than one worker.
+    The bytes depend on sizes and seed alone. `workers` processes share the tracklets (all cores when None). The folder
+    appears under its name only when it is complete; what a killed process left of it is removed. Raises FileExistsError
+    when `root` is something else than an empty folder, BlockingIOError while another process makes it, ValueError for
+    less than one worker.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}, wanted at least 1")
     train, test = cast(sizes, "train", seed), cast(sizes, "test", seed)
-    with _complete_or_absent(Path(root)) as folder:
+    root = Path(root)
+    if exists(root) and (not is_folder(root) or any(root.iterdir())):
+        raise FileExistsError(f"{root} already holds something, wanted a new or an empty folder")
+    with partial_folder(root.resolve()) as folder:
         for role in (*train, *test):
             for kind in ("", "_mask", "_joint3d"):
                 (folder / f"bbox_{role.split}{kind}" / role.label).mkdir(parents=True, exist_ok=True)
         _write_tables(folder, train, test)
         _film_all([_Job(folder, role, seed) for role in (*train, *test)], workers)
-
-
-@contextmanager
-def _complete_or_absent(root: Path) -> Iterator[Path]:
-    """A sibling folder that takes the name `root` when the block ends well and else vanishes."""
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FileExistsError(f"{root} already holds something, wanted a new or an empty folder")
-    root = root.resolve()
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}.partial-", dir=root.parent) as scratch:
-        partial = Path(scratch) / root.name
-        partial.mkdir()
-        yield partial
-        partial.replace(root)
 
 
 @dataclass(frozen=True)
@@ -117,9 +107,14 @@ def _write_footage(folder: Path, role: Role, footage: Footage) -> None:
     for row, stem in enumerate(stems):
         inside = Path(role.label) / stem
         skeleton = blank + footage.skeletons[row].astype("<f8").tobytes(order="F")
-        (folder / place / inside).with_suffix(".jpg").write_bytes(footage.frames[row])
-        (folder / f"{place}_mask" / inside).with_suffix(".png").write_bytes(footage.masks[row])
-        (folder / f"{place}_joint3d" / inside).with_suffix(".mat").write_bytes(skeleton)
+        _write((folder / place / inside).with_suffix(".jpg"), footage.frames[row])
+        _write((folder / f"{place}_mask" / inside).with_suffix(".png"), footage.masks[row])
+        _write((folder / f"{place}_joint3d" / inside).with_suffix(".mat"), skeleton)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with naming(path):
+        path.write_bytes(content)
 
 
 def _write_tables(folder: Path, train: list[Role], test: list[Role]) -> None:
@@ -127,13 +122,13 @@ def _write_tables(folder: Path, train: list[Role], test: list[Role]) -> None:
     info.mkdir()
     for name, roles in (("train", train), ("test", test)):
         lines = "".join(f"{stem}.jpg\r\n" for role in roles for stem in role.stems())
-        (info / f"{name}_name.txt").write_bytes(lines.encode("ascii"))
+        _write(info / f"{name}_name.txt", lines.encode("ascii"))
         table = mat_bytes(f"track_{name}_info", _table(roles))
-        (info / f"tracks_{name}_info.mat").write_bytes(table)
+        _write(info / f"tracks_{name}_info.mat", table)
     rows = [[row for row, role in enumerate(test, start=1) if role.query]]
     query = mat_bytes("query_IDX", np.array(rows, dtype=np.uint16))
-    (info / "query_IDX.mat").write_bytes(query)
-    with (folder / "clothes.csv").open("w", newline="", encoding="ascii") as file:
+    _write(info / "query_IDX.mat", query)
+    with naming(folder / "clothes.csv"), (folder / "clothes.csv").open("w", newline="", encoding="ascii") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["tracklet", "clothes"])
         writer.writerows([r.stems()[0], r.clothes] for r in (*train, *test) if r.pid > 0)

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -315,3 +317,157 @@ def test_a_pack_on_a_file_system_that_fails_for_a_moment_is_read_all_the_same(
     failures += [OSError(5, "Input/output error")] * 3
     with pytest.raises(DataError, match=r"train-0002.zip: Input/output error \(after 3 attempts\)$"):
         table.files(2, [0], "frames")
+
+
+@dataclass(frozen=True)
+class OfOtherNames:
+    """The files of a table, whatever their frames are called meanwhile."""
+
+    table: Tracklets
+
+    def files(self, row: int, frames: Any, stems: Any, modality: Any) -> Any:  # noqa: ARG002
+        return self.table.files(row, frames, modality)
+
+    def whole(self, row: int) -> None:
+        """Every frame has a file."""
+
+    def folder(self, row: int, modality: Any) -> Path:
+        return self.table.folder(row, modality)
+
+
+def foreign(root: Path, folder: Path, **changes: Any) -> Path:
+    """A pack whose maker has changed the names in it, checksums and all."""
+    table = replace(read_mars(root), place=OfOtherNames(read_mars(root)))
+    changed = {name: change(getattr(table, name)) for name, change in changes.items() if name != "endings_N"}
+    pack(replace(table, **changed), folder, workers=1)
+    if "endings_N" in changes:
+        with np.load(folder / "train.npz") as content:
+            found = dict(content)
+        np.savez(folder / "train.npz", **(found | {"endings_N": changes["endings_N"](found["endings_N"])}))
+    return folder
+
+
+def everywhere(value: str) -> Any:
+    return lambda array: np.full(len(array), value)
+
+
+def second(value: Any) -> Any:
+    return lambda array: np.where(np.arange(len(array)) == 1, value, array)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"endings_N": everywhere("/../../../escaped.jpg")},
+        {"endings_N": everywhere(".jpg/../../../../../escaped")},
+        {"endings_N": everywhere("\n.jpg")},
+        {"keys_N": second("a/../../../escaped")},
+        {"keys_N": second("line\nbreak")},
+        {"keys_N": second("0003C1T0001F001")},
+        {"keys_N": second("0003C1T0001F001/.")},
+        {"stems_M": second(b"/escaped")},
+        {"stems_M": second(b"../../../escaped")},
+        {"stems_M": second(b"deep/escaped")},
+        {"stems_M": second(b"\x1b[2J")},
+    ],
+)
+@pytest.mark.parametrize("layout", ["mars", "manifest"])
+def test_no_name_in_a_foreign_pack_leads_out_of_the_folder(
+    root: Path, tmp_path: Path, changes: dict[str, Any], layout: str
+) -> None:
+    names = {"pid_names": lambda _: {1: "anna"}} if layout == "manifest" else {}
+    folder, out = tmp_path / "pack", tmp_path / "deep" / "er" / "out"
+    foreign(root, folder, **changes, **names)
+    before = set(tmp_path.rglob("*"))
+    with suppress(DataError):  # the layout of MARS has endings of its own
+        unpack(folder, out)
+        assert layout == "mars"
+        assert "endings_N" in changes
+    new = {path for path in set(tmp_path.rglob("*")) - before if out not in path.parents}
+    assert new <= {out, out.parent, out.parent.parent}
+
+
+@pytest.mark.parametrize("link", ["frames", "masks", "prepared", "frames/0003C1T0001F001", "manifest"])
+def test_a_link_in_the_target_is_not_followed_out_of_it(root: Path, tmp_path: Path, link: str) -> None:
+    folder = foreign(root, tmp_path / "pack", pid_names=lambda _: {1: "anna"})
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    outside.mkdir()
+    if link == "manifest":
+        out.mkdir()
+        (out / "manifest.csv").symlink_to(outside / "file")
+        (outside / "file").write_text("as it was")
+        unpack(folder, out)
+        assert (outside / "file").read_text() == "as it was"
+        return
+    (out / link).parent.mkdir(parents=True)
+    (out / link).symlink_to(outside)
+    with pytest.raises(DataError, match=rf"^{folder}: names the file {out}/.* lies outside of {out}$"):
+        unpack(folder, out)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_pack_killed_at_its_very_beginning_or_end_is_finished_by_the_same_command(root: Path) -> None:
+    out = root.parent / "pack"
+    (out / WORK).mkdir(parents=True)
+    (out / WORK / ".pack.json.sptskm.partial").write_text("{")
+    packed(root)
+    wanted = bytes_of(out)
+    (out / WORK).mkdir()
+    (out / WORK / "pack.json").write_text("{}")
+    (out / ".pack.json.sptskm.partial").touch()
+    packed(root)
+    assert bytes_of(out) == wanted
+    assert not (out / WORK).exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sptskm.cli import main
+
+left, replace = int(sys.argv[1]), Path.replace
+
+def replacing(self, target):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+
+Path.replace = replacing
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def killed(after: int, *command: str) -> bool:
+    """Whether a command did not live to write more files than that."""
+    done = subprocess.run([sys.executable, "-c", KILLED, str(after), *command], check=False, capture_output=True)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode != 0
+
+
+@pytest.mark.slow
+def test_commands_killed_anywhere_leave_nothing_behind_once_they_are_done(root: Path, tmp_path: Path) -> None:
+    source = packed(root)
+    main(["unpack", str(source), str(tmp_path / "whole")])
+    wanted = bytes_of(tmp_path / "whole"), bytes_of(source)
+    for after in (0, 5, 30):
+        out = tmp_path / f"out-{after}"
+        unpacking = "unpack", str(source), str(out)
+        packing = "pack", str(root), str(tmp_path / f"pack-{after}"), "--frames", "4", "--workers", "1"
+        assert killed(after, *unpacking)
+        killed(after // 3, *packing)
+        assert main([*unpacking]) == main([*packing]) == 0
+        assert (bytes_of(out), bytes_of(tmp_path / f"pack-{after}")) == wanted
+
+
+@pytest.mark.slow
+def test_a_killed_synth_starts_afresh_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    sizes = "--train-ids 2 --test-ids 2 --cameras 2 --tracklets-per-camera 1 1 --frames 4 5 --distractors 0 --junk 0"
+    command = ["synth", str(tmp_path / "data"), "--workers", "1", *sizes.split()]
+    assert killed(0, *command)
+    assert not (tmp_path / "data").exists()
+    left = [path.name for path in tmp_path.iterdir()]
+    assert main(command) == 0
+    assert left
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -4,13 +4,15 @@ Frames and masks have the bytes they had; skeletons the same numbers as float32.
 """
 
 import io
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from tqdm import tqdm
 
 from sptskm.atomic import write_bytes
-from sptskm.data.derived import MADE, write_frames, write_method
+from sptskm.common.paths import check_inside, has_control, is_file
+from sptskm.data.derived import HOME, MADE, write_frames, write_method
 from sptskm.data.errors import DataError
 from sptskm.data.files import SKELETON_KEY, mat_bytes
 from sptskm.data.importers.reading import of_folder
@@ -30,14 +32,21 @@ def unpack(folder: Path, out: Path) -> Path:
     """
     summary, table = read_summary(folder), read_pack(folder)
     _check_names(folder, table)
+    for name in ("info", HOME):
+        check_inside(out, out / name / "file", folder)
     is_mars = summary.layout == "mars"
     target = mars_folders(out, table.num_train) if is_mars else _folders(table, out)
     for row in tqdm(range(len(table)), "unpack", unit=" tracklets", disable=None):
         for modality in summary.modalities:
-            for path, content in _contents(table, row, modality, target):
-                if not path.is_file() or path.stat().st_size != len(content):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    write_bytes(path, content)
+            for place, files in groupby(_contents(table, row, modality, target), key=lambda file: file[0].parent):
+                checked = False
+                for path, content in files:
+                    if not checked or has_control(path.name):
+                        check_inside(out, path, folder)
+                        place.mkdir(parents=True, exist_ok=True)
+                        checked = True
+                    if path.is_symlink() or not is_file(path) or path.stat().st_size != len(content):
+                        write_bytes(path, content)
     _write_record(table, out, target)
     if is_mars:
         write_mars_tables(out, table)
@@ -58,11 +67,15 @@ def _write_record(table: Tracklets, out: Path, target: MarsFolders | ManifestFol
 
 def _check_names(folder: Path, table: Tracklets) -> None:
     """A pack from elsewhere must not write to places of its own choice."""
-    names = [*table.keys_N.tolist(), *(stem.decode() for stem in np.unique(table.stems_M).tolist())]
-    for name in names:
+    keys, stems = table.keys_N.tolist(), [stem.decode() for stem in np.unique(table.stems_M).tolist()]
+    for name in (*keys, *stems):
         path = PurePosixPath(name)
+        if has_control(name):
+            raise DataError(f"{folder}: holds the name {name!r}, wanted one without control characters")
         if path.is_absolute() or ".." in path.parts:
             raise DataError(f"{folder}: holds the name {name}, wanted one without .. and without a leading /")
+    if len({str(PurePosixPath(key)) for key in keys}) < len(keys) or any("/" in stem for stem in stems):
+        raise DataError(f"{folder}: holds names of tracklets or frames that share files, wanted each once")
 
 
 def _folders(table: Tracklets, out: Path) -> ManifestFolders:

@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sptskm.atomic import partial_of, write_text
+from sptskm.common.paths import exists, is_file
+from sptskm.common.reading import read_json
 from sptskm.config import ConfigError
 from sptskm.data.derived import MADE, PACKED
 from sptskm.data.errors import DataError
@@ -86,7 +88,8 @@ def pack(table: Tracklets, out: Path, frames: int = 20_000, workers: int | None 
     shards = plan_shards(table, frames)
     holds: list[Modality] = [kind for kind in get_args(Modality) if table.has(kind)]
     _claim(out, {"fingerprint": table.fingerprint, "holds": holds, "frames": frames})
-    if (out / SUMMARY).is_file():
+    if is_file(out / SUMMARY):
+        _clean(out)
         return _told(out)
     missing = [shard for shard in shards if not _is_done(out, shard)]
     lengths = {shard: int(table.lengths[shard.first : shard.last].sum()) for shard in shards}
@@ -110,23 +113,24 @@ def _told(out: Path) -> str:
 def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
     """Make the folder, or see that it holds the beginnings of this very pack."""
     note = out / WORK / "pack.json"
-    if (out / SUMMARY).is_file():
+    if is_file(out / SUMMARY):
         found = read_summary(out).of
-    elif note.is_file():
-        found = json.loads(note.read_text())
-    elif out.exists() and any(out.iterdir()):
+    elif is_file(note):
+        found = read_json(note, dict[str, Any])
+    elif exists(out) and any(path.name != WORK for path in out.iterdir()):
         raise DataError(f"{out}: is not empty and no pack, wanted a new folder")
     else:
-        note.parent.mkdir(parents=True)
+        note.parent.mkdir(parents=True, exist_ok=True)
         write_text(note, json.dumps(wanted))
         return
     if found != wanted:
-        told = "; ".join(f"{key} {found[key]} -> {value}" for key, value in wanted.items() if found[key] != value)
+        pairs = [(key, found.get(key), value) for key, value in wanted.items()]
+        told = "; ".join(f"{key} {before} -> {value}" for key, before, value in pairs if before != value)
         raise DataError(f"{out}: holds another pack ({told}), wanted a new folder")
 
 
 def _is_done(out: Path, shard: Shard) -> bool:
-    return (out / WORK / f"{shard.name}.npz").is_file()
+    return is_file(out / WORK / f"{shard.name}.npz")
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +222,7 @@ def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Seque
         files[PACKED] = _write(out / PACKED, lambda file: file.write(text))
     summary = Summary(
         version=VERSION,
-        of=json.loads((out / WORK / "pack.json").read_text()),
+        of=read_json(out / WORK / "pack.json", dict[str, Any]),
         fingerprint=table.fingerprint,
         training_fingerprint=table.training_fingerprint,
         modalities=list(holds),
@@ -234,9 +238,15 @@ def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Seque
     )
     content = json.loads(json.dumps(asdict(summary)))  # as it is read again
     write_text(out / SUMMARY, json.dumps(sealed(content), indent=1))
+    _clean(out)
+
+
+def _clean(out: Path) -> None:
+    """Remove what processes that were killed left in a complete pack."""
     for killed in out.glob("*.partial"):
         killed.unlink(missing_ok=True)
-    shutil.rmtree(out / WORK)
+    if exists(out / WORK):
+        shutil.rmtree(out / WORK)
 
 
 def _record(table: Tracklets, holds: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -1,0 +1,54 @@
+"""Paths: whether something is there, and whether a path that a file names stays where it belongs.
+
+Only what the system calls "no such file" is absence; what may not be looked at, or fails, stays an OSError.
+"""
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from sptskm.common.errors import DataError
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def exists(path: Path) -> bool:
+    """Return whether something of that name is there. Raises OSError where that cannot be said."""
+    return _mode(path) is not None
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a file of that name is there. Raises OSError where that cannot be said."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISREG(mode)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder of that name is there. Raises OSError where that cannot be said."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISDIR(mode)
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_mode  # noqa: PTH116 - a million files are asked for
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def has_control(name: str) -> bool:
+    """Return whether a name holds a line break or another character that only controls."""
+    return _CONTROL.search(name) is not None
+
+
+def check_inside(folder: Path, path: Path, source: Path) -> None:
+    """Raise DataError unless a path that `source` names lies in `folder`, whatever links and .. are on the way.
+
+    The last part of the path is not followed: files are written under another name and renamed.
+    """
+    if has_control(str(path)):
+        raise DataError(f"{source}: names the file {str(path)!r}, wanted a name without control characters")
+    home, parent = folder.resolve(), path.parent.resolve()
+    if path.name in ("", ".", "..") or not (parent == home or parent.is_relative_to(home)):
+        raise DataError(f"{source}: names the file {path}, which lies outside of {folder}")
