@@ -50,8 +50,8 @@ def submit(wanted: Wanted, cluster: Cluster) -> Queued:
     folder, queued = jobs_folder(wanted), Queued()
     with queued.all_or_none():
         jobs = [PrepareJob(wanted, shard) for shard in range(wanted.shards)]
-        for shard, job in enumerate(queue_array(folder, alone, jobs, wanted.made)):
-            queued.add(f"{wanted.made} {shard}", job)
+        for shard, job in enumerate(queue_array(folder, alone, jobs, "-".join(wanted.kinds))):
+            queued.add(f"{wanted.name} {shard}", job)
         after = queued.behind("afterany")
         queued.add("verify", queue(folder, replace(alone, gpus_per_node=0), VerifyJob(wanted), "verify", after))
     return queued

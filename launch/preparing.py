@@ -8,8 +8,10 @@ from pathlib import Path
 
 from sptskm.config import ConfigError
 from sptskm.data import read_dataset
-from sptskm.preparation.command import Wanted, common_options
-from sptskm.preparation.work import home, precision_of, verify
+from sptskm.preparation import command
+from sptskm.preparation.command import KINDS, Wanted, common_options, verify_all
+from sptskm.preparation.weights_cache import blazepose_weights
+from sptskm.preparation.work import home, precision_of
 
 USAGE = "Masks and skeletons on the cluster: python launch/{}.py --prepare masks --help"
 
@@ -22,15 +24,15 @@ def is_asked_for(arguments: Sequence[str] | None) -> bool:
 
 def verified(wanted: Wanted) -> tuple[bool, str]:
     """Whether everything is there, and what to say of it."""
-    return verify(wanted.data, read_dataset(wanted.data), wanted.made)
+    return verify_all(wanted.kinds, wanted.data, compare=True)
 
 
 def command_line() -> argparse.ArgumentParser:
     """The options that all of them have."""
     options = argparse.ArgumentParser(description="Make masks or skeletons on a cluster.", allow_abbrev=False)
-    options.add_argument("--prepare", choices=("masks", "skeletons"), required=True)
+    options.add_argument("--prepare", choices=tuple(KINDS), required=True)
     common_options(options)
-    options.add_argument("--shards", type=int, default=16, help="parts that are made side by side (default: 16)")
+    options.set_defaults(shards=16)
     return options
 
 
@@ -38,14 +40,16 @@ def wanted_of(chosen: argparse.Namespace) -> Wanted:
     """What a command line asks for, with paths that mean the same everywhere. Raises ConfigError or DataError."""
     if chosen.shards < 1:
         raise ConfigError(f"--shards is {chosen.shards}, wanted at least 1")
-    weights = chosen.weights.absolute() if chosen.weights else None
-    if weights is None and not (chosen.grabcut and chosen.prepare == "masks"):
-        raise ConfigError(f"{chosen.prepare} are made by a network: --weights is missing (`sptskm prepare` says more)")
+    if chosen.data is None:
+        raise ConfigError("--data is missing, wanted the folder of a data set in the MARS layout, or a manifest")
+    wanted = command.wanted_of(KINDS[chosen.prepare], chosen)
+    weights = wanted.weights.absolute() if wanted.weights else None
     if weights is not None and not weights.exists() and not Path(f"{weights}.index").is_file():
         raise ConfigError(f"--weights is {weights}, where there is no file, folder or checkpoint prefix")
+    if wanted.method == "blazepose":
+        blazepose_weights()
     read_dataset(chosen.data)
-    options = chosen.grabcut, chosen.fast, chosen.flip, chosen.shards
-    return Wanted(chosen.prepare, chosen.data.absolute(), weights, *options, precision=chosen.precision)
+    return replace(wanted, data=chosen.data.absolute(), weights=weights)
 
 
 def check_weights(wanted: Wanted) -> None:
@@ -56,14 +60,14 @@ def check_weights(wanted: Wanted) -> None:
     if wanted.weights is not None:
         from sptskm.models import open_jppnet, open_posehg3d
 
-        open_jppnet(wanted.weights) if wanted.made == "masks" else open_posehg3d(wanted.weights)
+        open_jppnet(wanted.weights) if wanted.method == "jppnet" else open_posehg3d(wanted.weights)
 
 
 def resolved(wanted: Wanted, gpus: bool) -> Wanted:
     """The same with the precision that all shards have, known before any of them starts. Raises ConfigError."""
-    return replace(wanted, precision=precision_of(wanted.made, wanted.precision, gpus))
+    return replace(wanted, precision=precision_of(wanted.method, wanted.precision, gpus))
 
 
 def jobs_folder(wanted: Wanted) -> Path:
     """Where jobs keep their files, in the data set."""
-    return home(wanted.data, wanted.made) / "jobs"
+    return home(wanted.data, wanted.kinds[0]) / "jobs"

@@ -3,15 +3,29 @@
 import argparse
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from sptskm.config import ConfigError
 from sptskm.data import Tracklets, read_dataset
 from sptskm.data.derived import Made
 from sptskm.preparation.work import Precision, prepare, verify
 
+PUBLISHED = {
+    "jppnet": "the LIP_JPPNet project publishes its checkpoint as model.ckpt-205632: give --weights PREFIX",
+    "posehg3d": "the pytorch-pose-hg-3d project publishes them as fusion_3d_var.pth: give --weights FILE",
+}
+Engine = Literal["opencv", "litert"]
+MethodName = Literal["blazepose", "jppnet", "posehg3d", "grabcut"]
+MAKES: dict[MethodName, tuple[Made, ...]] = {
+    "blazepose": ("masks", "skeletons"),
+    "jppnet": ("masks",),
+    "posehg3d": ("skeletons",),
+    "grabcut": ("masks",),
+}
+KINDS: dict[str, tuple[Made, ...]] = {"masks": ("masks",), "skeletons": ("skeletons",), "both": ("masks", "skeletons")}
 ON = "cpu, cuda:1, ... (default: a GPU, each shard the next one, or the CPU where there is none)"
 
 
@@ -19,16 +33,23 @@ ON = "cpu, cuda:1, ... (default: a GPU, each shard the next one, or the CPU wher
 class Wanted:
     """What is made of which frames, and with what."""
 
-    made: Made
+    kinds: tuple[Made, ...]
     data: Path
-    weights: Path | None
-    grabcut: bool
-    fast: bool
-    flip: bool
-    shards: int
+    method: MethodName = "blazepose"
+    weights: Path | None = None
+    """Of JPPNet or pose-hg-3d; BlazePose's lie in the cache."""
+    fast: bool = False
+    flip: bool = False
+    engine: Engine = "opencv"
+    shards: int = 1
     device: str = ""
     """Empty: a GPU, each shard the next one, or the CPU where there is none."""
     precision: Precision = "auto"
+
+    @property
+    def name(self) -> str:
+        """Return what is made, in words."""
+        return " and ".join(self.kinds)
 
 
 def made(wanted: Wanted, shard: int) -> str:
@@ -36,29 +57,84 @@ def made(wanted: Wanted, shard: int) -> str:
     from sptskm.preparation.methods import method_of
 
     outcome = prepare(wanted.data, read_dataset(wanted.data), method_of(wanted, shard), shard, wanted.shards)
-    return outcome.text(f"{wanted.made} made")
+    return outcome.text(f"{wanted.name} made")
+
+
+def method_named(kinds: tuple[Made, ...], chosen: argparse.Namespace) -> MethodName:
+    """Return the method that a command line means: what it names, else the one whose weights it gives, else BlazePose.
+
+    Raises ConfigError where the method does not make these kinds, or weights are missing or of no use.
+    """
+    name: MethodName | None = "grabcut" if chosen.grabcut else chosen.method
+    if chosen.grabcut and chosen.method not in (None, "grabcut"):
+        raise ConfigError(f"--grabcut and --method {chosen.method} were given, wanted one of them")
+    if name is None and chosen.weights is not None:
+        if len(kinds) > 1:
+            raise ConfigError("--weights are of one network, wanted `prepare masks` or `prepare skeletons` with them")
+        name = "jppnet" if kinds == ("masks",) else "posehg3d"
+    name = name or "blazepose"
+    if not set(kinds) <= set(MAKES[name]):
+        makers = " or ".join(method for method, makes in MAKES.items() if set(kinds) <= set(makes))
+        raise ConfigError(f"{name} makes {MAKES[name][0]} alone, wanted {makers} for {' and '.join(kinds)}")
+    if chosen.weights is not None and name in ("blazepose", "grabcut"):
+        more = "; `sptskm weights blazepose --from FILE` puts its file into the cache" if name == "blazepose" else ""
+        raise ConfigError(f"--weights was given with {name}, which takes none{more}")
+    if chosen.weights is None and name in PUBLISHED:
+        raise ConfigError(f"{name} is a network whose --weights are missing; {PUBLISHED[name]}")
+    return name
+
+
+def wanted_of(kinds: tuple[Made, ...], chosen: argparse.Namespace) -> Wanted:
+    """Return what the options of `common_options` mean, on no particular device. Raises ConfigError."""
+    return Wanted(
+        kinds,
+        chosen.data,
+        method_named(kinds, chosen),
+        chosen.weights,
+        fast=chosen.fast,
+        flip=chosen.flip,
+        engine=chosen.engine,
+        shards=chosen.shards,
+        precision=chosen.precision,
+    )
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
-    """What is said alike wherever masks and skeletons are made."""
-    parser.add_argument("--data", type=Path, required=True, help="folder in the MARS layout, or manifest")
+    """Add what is said alike wherever masks and skeletons are made."""
+    parser.add_argument("--data", type=Path, help="folder in the MARS layout, or manifest")
+    _method_options(parser)
     parser.add_argument("--weights", type=Path, help="LIP_JPPNet's checkpoint, or pose-hg-3d's file")
-    parser.add_argument("--grabcut", action="store_true", help="masks without weights, to try the path")
-    parser.add_argument("--fast", action="store_true", help="masks: one scale and no mirror image, a sixth of the work")
-    parser.add_argument("--flip", action="store_true", help="skeletons: averaged with the mirror image, twice the work")
-    _precision_option(parser)
+    parser.add_argument("--fast", action="store_true", help="jppnet: one scale, no mirror image, a sixth of the work")
+    parser.add_argument("--flip", action="store_true", help="posehg3d: averaged with the mirror image, twice the work")
+    parser.add_argument("--shards", type=int, default=1, help="processes, each on one CPU thread (default: 1)")
 
 
-def _precision_option(parser: argparse.ArgumentParser) -> None:
-    said = "number format of the network (default: auto, float16 for masks on a GPU and else float32)"
+def _method_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--method",
+        choices=get_args(MethodName),
+        help="network or algorithm (default: blazepose; with --weights the published network)",
+    )
+    parser.add_argument("--grabcut", action="store_true", help="the same as --method grabcut: masks without a network")
+    parser.add_argument(
+        "--engine",
+        choices=get_args(Engine),
+        default="opencv",
+        help="what runs BlazePose; litert (pip install 'sptskm[fast]') is about twice as fast",
+    )
+    said = "number format of the network (default: auto, float16 for JPPNet on a GPU and else float32)"
     parser.add_argument("--precision", choices=get_args(Precision), default="auto", help=said)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """What may be typed behind `sptskm prepare`."""
-    kinds = parser.add_subparsers(dest="made", required=True, metavar="masks | skeletons | video")
+    """Add what may be typed behind `sptskm prepare`: with no further word both masks and skeletons are made."""
+    _options_of(parser)
+    parser.set_defaults(source=None, kind=None, invert=False, layout=None, channels=None)
+    kinds = parser.add_subparsers(dest="made", metavar="masks | skeletons | video")
     for made in ("masks", "skeletons"):
-        _options_of(kinds.add_parser(made, help=f"{made} of a data set's frames, or what is missing of them"))
+        own = kinds.add_parser(made, help=f"{made} alone of a data set's frames, or what is missing of them")
+        _options_of(own)
+        _import_options(own)
     _video_options(kinds.add_parser("video", help="tracklets of one's own footage, and a manifest"))
 
 
@@ -68,15 +144,22 @@ def _video_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--boxes", type=Path, help="MOT text of a single video (default: NAME.txt beside each)")
     parser.add_argument("--min-frames", type=int, default=8, help="shortest track that is taken (default: 8)")
     parser.add_argument("--every", type=int, default=1, help="take each so-manieth frame (default: 1)")
-    parser.add_argument("--mask-weights", type=Path, help="LIP_JPPNet's checkpoint: make masks, too")
-    parser.add_argument("--grabcut", action="store_true", help="make masks without weights, too")
-    parser.add_argument("--skeleton-weights", type=Path, help="pose-hg-3d's file: make skeletons, too")
+    parser.add_argument("--frames-only", action="store_true", help="make no masks and skeletons")
+    _method_options(parser)
+    parser.add_argument("--mask-weights", type=Path, help="LIP_JPPNet's checkpoint: masks by it")
+    parser.add_argument("--skeleton-weights", type=Path, help="pose-hg-3d's file: skeletons by it")
     parser.add_argument("--device", default="", help=ON)
-    _precision_option(parser)
+    parser.add_argument("--shards", type=int, default=1, help="processes, each on one CPU thread (default: 1)")
 
 
 def _options_of(parser: argparse.ArgumentParser) -> None:
     common_options(parser)
+    parser.add_argument("--shard", type=int, help="do only one of them, from 0, as in a job of an array")
+    parser.add_argument("--device", default="", help=ON)
+    parser.add_argument("--verify", action="store_true", help="only list what is missing, and why")
+
+
+def _import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", type=Path, dest="source", metavar="PLACE", help="import what is there already")
     parser.add_argument("--kind", choices=("labels", "colours", "binary", "silhouette"), help="what imported masks are")
     parser.add_argument("--invert", action="store_true", help="imported masks are light where nobody is")
@@ -84,49 +167,76 @@ def _options_of(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--channels", help="their numbers: xy, xyc, xyz or xyzc (default: xyc; layouts in space must say it)"
     )
-    parser.add_argument("--shards", type=int, default=1, help="processes, each on one CPU thread (default: 1)")
-    parser.add_argument("--shard", type=int, help="do only one of them, from 0, as in a job of an array")
-    parser.add_argument("--device", default="", help=ON)
-    parser.add_argument("--verify", action="store_true", help="only list what is missing, and why")
 
 
 def run(chosen: argparse.Namespace) -> tuple[bool, str]:
     """Make, import or only look: whether what was asked for is complete, and what to say of it."""
     if chosen.made == "video":
         return _from_videos(chosen)
-    table, said = read_dataset(chosen.data), []
-    if not chosen.verify:
-        if chosen.source:
-            said.append(_import(chosen, table))
-        elif chosen.shard is None and chosen.shards > 1:
-            _side_by_side(chosen)
-        else:
-            flags, where = (chosen.grabcut, chosen.fast, chosen.flip), (chosen.device, chosen.precision)
-            wanted = Wanted(chosen.made, chosen.data, chosen.weights, *flags, chosen.shards, *where)
-            said.append(made(wanted, chosen.shard or 0))
-        if chosen.shard is not None:
-            return True, said[0]
-    complete, text = verify(chosen.data, table, chosen.made, compare=chosen.verify)
+    if chosen.data is None:
+        raise ConfigError("--data is missing, wanted the folder of a data set in the MARS layout, or a manifest")
+    kinds = KINDS[chosen.made or "both"]
+    if chosen.verify:
+        return verify_all(kinds, chosen.data, compare=True)
+    if chosen.source:
+        return _and_verify([_import(chosen, read_dataset(chosen.data))], kinds, chosen.data)
+    wanted = replace(wanted_of(kinds, chosen), device=chosen.device)
+    if chosen.shard is not None:
+        return True, made(wanted, chosen.shard)
+    return _and_verify(make_all(wanted), kinds, chosen.data)
+
+
+def make_all(wanted: Wanted) -> list[str]:
+    """Make all shards, side by side where there are several; what to say of it, if anything."""
+    if wanted.shards > 1:
+        _side_by_side(wanted)
+        return []
+    return [made(wanted, 0)]
+
+
+def verify_all(kinds: Sequence[Made], data: Path, compare: bool = False) -> tuple[bool, str]:
+    """Verify each kind as `work.verify` does."""
+    found = [verify(data, read_dataset(data), kind, compare) for kind in kinds]
+    return all(complete for complete, _ in found), "\n".join(text for _, text in found)
+
+
+def _and_verify(said: list[str], kinds: Sequence[Made], data: Path) -> tuple[bool, str]:
+    complete, text = verify_all(kinds, data)
     return complete, "\n".join([*said, text])
 
 
 def _from_videos(chosen: argparse.Namespace) -> tuple[bool, str]:
     from sptskm.preparation.video import Cut, prepare_videos
 
-    cut = Cut(chosen.min_frames, chosen.every)
-    data, text = prepare_videos(chosen.videos, chosen.out, chosen.boxes, cut)
+    todo = [] if chosen.frames_only else _of_video(chosen)
+    data, text = prepare_videos(chosen.videos, chosen.out, chosen.boxes, Cut(chosen.min_frames, chosen.every))
     said, complete = [text], True
-    on = {"device": chosen.device, "precision": chosen.precision}
-    weights: dict[Made, Path | None] = {"masks": chosen.mask_weights, "skeletons": chosen.skeleton_weights}
-    for kind, file in weights.items():
-        if file is None and not (kind == "masks" and chosen.grabcut):
-            continue
-        wanted = Wanted(kind, data, file, chosen.grabcut, fast=False, flip=False, shards=1, **on)
-        said.append(made(wanted, 0))
-        all_there, text = verify(data, read_dataset(data), kind, compare=False)
+    for wanted in todo:
+        all_there, text = _and_verify(make_all(replace(wanted, data=data)), wanted.kinds, data)
         said.append(text)
         complete = complete and all_there
     return complete, "\n".join(said)
+
+
+def _of_video(chosen: argparse.Namespace) -> list[Wanted]:
+    """Return what is made of a video's tracklets: by published networks whose weights are given, the rest by BlazePose.
+
+    With --grabcut, and with weights of one network alone, only what was named is made.
+    """
+    common = {"device": chosen.device, "precision": chosen.precision, "shards": chosen.shards}
+    weights: dict[str, Path | None] = {"masks": chosen.mask_weights, "skeletons": chosen.skeleton_weights}
+    if chosen.grabcut or any(weights.values()):
+        flags = {"fast": False, "flip": False, "engine": chosen.engine, "data": chosen.out, **common}
+        found = []
+        for kind, file in weights.items():
+            grabcut = chosen.grabcut and kind == "masks" and file is None
+            if file is not None or grabcut:
+                named = argparse.Namespace(method=None, grabcut=grabcut, weights=file, **flags)
+                found.append(replace(wanted_of(KINDS[kind], named), device=chosen.device))
+        return found
+    kinds = MAKES[chosen.method or "blazepose"]
+    named = argparse.Namespace(method=chosen.method, grabcut=False, weights=None)
+    return [Wanted(kinds, chosen.out, method_named(kinds, named), engine=chosen.engine, **common)]
 
 
 def _import(chosen: argparse.Namespace, table: Tracklets) -> str:
@@ -136,13 +246,15 @@ def _import(chosen: argparse.Namespace, table: Tracklets) -> str:
     return import_files(chosen.data, table, chosen.made, source).text(f"{chosen.made} imported")
 
 
-def _side_by_side(chosen: argparse.Namespace) -> None:
-    """All shards at once, as processes that are ended with this one and lose nothing by it."""
-    command = [sys.executable, "-m", "sptskm.cli", "prepare", chosen.made, "--data", str(chosen.data)]
-    command += ["--shards", str(chosen.shards), "--device", chosen.device, "--precision", chosen.precision]
-    command += ["--weights", str(chosen.weights)] if chosen.weights else []
-    command += [f"--{flag}" for flag in ("grabcut", "fast", "flip") if getattr(chosen, flag)]
-    shards = [subprocess.Popen([*command, "--shard", str(number)]) for number in range(chosen.shards)]
+def _side_by_side(wanted: Wanted) -> None:
+    """Make all shards at once, as processes that are ended with this one and lose nothing by it."""
+    word = [] if len(wanted.kinds) > 1 else [wanted.kinds[0]]
+    command = [sys.executable, "-m", "sptskm.cli", "prepare", *word, "--data", str(wanted.data)]
+    command += ["--method", wanted.method, "--engine", wanted.engine, "--shards", str(wanted.shards)]
+    command += ["--device", wanted.device, "--precision", wanted.precision]
+    command += ["--weights", str(wanted.weights)] if wanted.weights else []
+    command += [f"--{flag}" for flag in ("fast", "flip") if getattr(wanted, flag)]
+    shards = [subprocess.Popen([*command, "--shard", str(number)]) for number in range(wanted.shards)]
     try:
         ends = [shard.wait() for shard in shards]
     finally:

@@ -84,7 +84,7 @@ def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Ou
     source.check(made)
     settings = {"method": "imported", "as": source.kind or f"{source.layout} {source.numbers}"}
     take = _masks(table, source) if made == "masks" else _skeletons(table, source)
-    ledger, outcome = Ledger(root, table, made, settings), Outcome()
+    ledger, outcome = Ledger(root, table, (made,), settings), Outcome()
     write: Callable[[Path, NDArray[Any]], None] = write_mask if made == "masks" else write_skeleton
     for row in progress(range(len(table)), f"import {made}", total=len(table)):
         outcome.stale += ledger.remove_stale(row)

@@ -1,50 +1,51 @@
 """The ways in which masks and skeletons are made, with the networks' weights read and placed."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sptskm.config import ConfigError
+from sptskm.data.derived import Made
 from sptskm.models import open_jppnet, open_posehg3d
+from sptskm.preparation.blazepose import find_person, open_network
 from sptskm.preparation.command import Wanted
 from sptskm.preparation.formats import write_mask, write_skeleton
 from sptskm.preparation.grabcut import person_mask
 from sptskm.preparation.parsing import FAST, PUBLISHED, mask_of, parse_frames, place
 from sptskm.preparation.pose import estimate_skeletons
+from sptskm.preparation.weights_cache import SHA256, blazepose_weights
 from sptskm.preparation.work import Method, Precision, precision_of
 
 Bytes = NDArray[np.uint8]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-WHERE = {
-    "masks": "the LIP_JPPNet project publishes its checkpoint as model.ckpt-205632: give --weights PREFIX, "
-    "or --grabcut to try without weights",
-    "skeletons": "the pytorch-pose-hg-3d project publishes them as fusion_3d_var.pth: give --weights FILE",
-}
+Results = Iterator[dict[Made, NDArray[Any]]]
 
 
 def method_of(wanted: Wanted, shard: int) -> Method:
-    """How a shard's masks or skeletons are made.
+    """Return how a shard's masks and skeletons are made.
 
     Raises ConfigError without weights, for a GPU that is not there and for half precision without one, and what
     reading weights raises.
     """
-    made, weights = wanted.made, wanted.weights
-    if made == "masks" and wanted.grabcut:
-        return Method(made, _grabcut, write_mask, {"method": "grabcut"})
-    if weights is None:
-        raise ConfigError(f"{made} are made by a network, and --weights is missing; {WHERE[made]}")
+    if wanted.method == "grabcut":
+        return Method({"masks": write_mask}, _grabcut, {"method": "grabcut"})
+    if wanted.method == "blazepose":
+        return _blazepose(wanted.kinds, wanted.engine, wanted.precision)
+    if wanted.weights is None:
+        raise ConfigError(f"{wanted.method} is a network, and its --weights are missing")
     device = device_of(wanted.device, shard)
-    precision = precision_of(made, wanted.precision, gpu=device.type != "cpu")
+    precision = precision_of(wanted.method, wanted.precision, gpu=device.type != "cpu")
     if device.type == "cpu":
         torch.set_num_threads(1)  # the last bits depend on it, and shards use the other cores better
-    if made == "masks":
-        return _parsing(weights, wanted.fast, device, precision)
-    return _pose(weights, wanted.flip, device, precision)
+    if wanted.method == "jppnet":
+        return _parsing(wanted.weights, wanted.fast, device, precision)
+    return _pose(wanted.weights, wanted.flip, device, precision)
 
 
 def device_of(named: str, shard: int) -> torch.device:
@@ -62,22 +63,49 @@ def device_of(named: str, shard: int) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _grabcut(frames_NHW3: Bytes) -> Iterator[Bytes]:
-    yield from (person_mask(frame) for frame in frames_NHW3)
+def _grabcut(frames_NHW3: Bytes) -> Results:
+    for frame in frames_NHW3:
+        yield {"masks": person_mask(frame)}
+
+
+def _blazepose(kinds: tuple[Made, ...], engine: str, precision: Precision) -> Method:
+    """Return BlazePose, which computes on a CPU in float32 whatever there is."""
+    if precision not in ("auto", "float32"):
+        raise ConfigError(f"--precision is {precision} with blazepose, which computes in float32 on a CPU")
+    network = open_network(blazepose_weights(), engine)
+    settings = {"method": "blazepose", "weights": SHA256[:16], "precision": "float32", "engine": engine}
+    writers: dict[Made, Callable[[Path, NDArray[Any]], None]] = {"masks": write_mask, "skeletons": write_skeleton}
+
+    def compute(frames_NHW3: Bytes) -> Results:
+        for frame in frames_NHW3:
+            person = find_person(network, np.ascontiguousarray(frame))
+            yield {"masks": person.mask_HW, "skeletons": person.skeleton_V4}
+
+    return Method({made: writers[made] for made in kinds}, compute, settings)
 
 
 def _parsing(weights: Path, fast: bool, device: torch.device, precision: Precision) -> Method:
     network, views = open_jppnet(weights), FAST if fast else PUBLISHED
     settings = {"method": "jppnet", "weights": digest(network), "fast": fast, "precision": precision}
     model = place(network, device, DTYPES[precision]).eval()
-    return Method("masks", lambda frames: mask_of(parse_frames(frames, model, views)), write_mask, settings)
+
+    def compute(frames_NHW3: Bytes) -> Results:
+        for mask in mask_of(parse_frames(frames_NHW3, model, views)):
+            yield {"masks": mask}
+
+    return Method({"masks": write_mask}, compute, settings)
 
 
 def _pose(weights: Path, flip: bool, device: torch.device, precision: Precision) -> Method:
     network = open_posehg3d(weights)
     settings = {"method": "pose-hg-3d", "weights": digest(network), "flip": flip, "precision": precision}
     model = place(network, device, DTYPES[precision]).eval()
-    return Method("skeletons", lambda frames: estimate_skeletons(frames, model, flip=flip), write_skeleton, settings)
+
+    def compute(frames_NHW3: Bytes) -> Results:
+        for skeleton in estimate_skeletons(frames_NHW3, model, flip=flip):
+            yield {"skeletons": skeleton}
+
+    return Method({"skeletons": write_skeleton}, compute, settings)
 
 
 def digest(model: torch.nn.Module) -> str:

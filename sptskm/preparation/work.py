@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,17 +39,21 @@ SHOWN = 20  # files that a message lists
 
 @dataclass(frozen=True)
 class Method:
-    """How frames become masks or skeletons."""
+    """How frames become masks, skeletons, or both at once."""
 
-    made: Made
-    compute: Callable[[Bytes], Iterable[NDArray[Any]]]
-    """Frames (N, H, W, 3) of one size to N results."""
-    write: Callable[[Path, NDArray[Any]], None]
-    """One result to its file, which is there as a whole or not at all."""
+    writers: Mapping[Made, Callable[[Path, NDArray[Any]], None]]
+    """What it makes, and how one result of it becomes its file, which is there as a whole or not at all."""
+    compute: Callable[[Bytes], Iterable[Mapping[Made, NDArray[Any]]]]
+    """Frames (N, H, W, 3) of one size to N results of each kind."""
     settings: Mapping[str, Any]
     """What the results depend on; those of one data set are all of one kind."""
     block: int = 16
     """Frames computed together at most."""
+
+    @property
+    def kinds(self) -> tuple[Made, ...]:
+        """Return what it makes."""
+        return tuple(self.writers)
 
 
 @dataclass(frozen=True)
@@ -90,10 +94,10 @@ class Outcome:
         return f"{said}; {self.stale:,} of other frames were removed first" if self.stale else said
 
 
-def precision_of(made: Made, asked: Precision, gpu: bool) -> Precision:
-    """What "auto" means: float16 for masks on a GPU, else float32. Raises ConfigError for half without a GPU."""
+def precision_of(method: str, asked: Precision, gpu: bool) -> Precision:
+    """What "auto" means: float16 for JPPNet on a GPU, else float32. Raises ConfigError for half without a GPU."""
     if asked == "auto":
-        return "float16" if gpu and made == "masks" else "float32"
+        return "float16" if gpu and method == "jppnet" else "float32"
     if asked != "float32" and not gpu:
         raise ConfigError(f"--precision is {asked} and there is no GPU, wanted float32: CPUs are slow and coarse in it")
     return asked
@@ -114,72 +118,81 @@ def prepare(root: Path, table: Tracklets, method: Method, shard: int = 0, shards
     results of another method.
     """
     rows = shard_rows(table, shard, shards)
-    ledger, outcome = Ledger(root, table, method.made, method.settings), Outcome()
+    ledger, outcome = Ledger(root, table, method.kinds, method.settings), Outcome()
     for row in rows.tolist():
         outcome.stale += ledger.remove_stale(row)
-    blocks = list(missing_blocks(table, rows, method.made, method.block))
-    outcome.kept = int(table.lengths[rows].sum()) - sum(block.stop - block.start for block in blocks)
-    named = f"{method.made} {shard + 1} of {shards}"
+    missing = (missing_blocks(table, rows, made, method.block) for made in method.kinds)
+    blocks = sorted(set(chain(*missing)), key=lambda block: (block.row, block.start))
+    kept = int(table.lengths[rows].sum()) - sum(block.stop - block.start for block in blocks)
+    outcome.kept = kept * len(method.kinds)
+    named = f"{' and '.join(method.kinds)} {shard + 1} of {shards}"
     for block, images in progress(_read_ahead(table, blocks), named, total=len(blocks)):
-        _make(block.paths(table, method.made), images, method, outcome, partial(ledger.begin, block.row))
-    note(root, method.made, f"{shard:04d}-of-{shards:04d}", outcome, method.settings)
+        _make(table, block, images, method, outcome, partial(ledger.begin, block.row))
+    for made in method.kinds:
+        note(root, made, f"{shard:04d}-of-{shards:04d}", outcome, method.settings)
     return outcome
 
 
 class Ledger:
-    """The record of a data set's masks or skeletons while they are made.
+    """The record of a data set's masks, skeletons or both while they are made.
 
     The data set is claimed for a method, and a tracklet for its frames, right before the first result is written: an
     attempt that made nothing leaves no claim. Raises ConfigError when there are results of another method.
     """
 
-    def __init__(self, root: Path, table: Tracklets, made: Made, method: Mapping[str, Any]) -> None:
-        self.root, self.table, self.made, self.method = root, table, made, dict(method)
+    def __init__(self, root: Path, table: Tracklets, kinds: Sequence[Made], method: Mapping[str, Any]) -> None:
+        self.root, self.table, self.kinds, self.method = root, table, tuple(kinds), dict(method)
         self.claimed = False
         self.begun: int | None = None
         self.check()
 
     def check(self) -> None:
         """Raise ConfigError when there are results of another method."""
-        found = read_derived(self.root).methods.get(self.made)
+        for made in self.kinds:
+            self._check(made)
+
+    def _check(self, made: Made) -> None:
+        found = read_derived(self.root).methods.get(made)
         if found is None:
             return
         if "precision" in self.method:
             found = {"precision": "float32", **found}  # of before it was noted, when only CPUs had made any
         changed = [key for key in self.method if found.get(key) != self.method[key]]
-        if not changed or not _any_result(self.table, self.made):
+        if not changed or not _any_result(self.table, made):
             return
         said = "; ".join(f"{key}: {found.get(key)} -> {self.method[key]}" for key in changed)
         end = "remove them and this file"
         end = f"give --precision {found['precision']}, or {end}" if changed == ["precision"] else end
-        file = home_of(self.root) / HOME / self.made / SETTINGS
-        raise ConfigError(f"{file}: the {self.made} there were made otherwise ({said}); {end}")
+        file = home_of(self.root) / HOME / made / SETTINGS
+        raise ConfigError(f"{file}: the {made} there were made otherwise ({said}); {end}")
 
     def begin(self, row: int) -> None:
         """Note the method, and of which frames a tracklet's results are made; called before each result."""
         if not self.claimed:
             self.check()
-            write_method(self.root, self.made, self.method)
+            for made in self.kinds:
+                write_method(self.root, made, self.method)
             self.claimed = True
         if self.begun != row:
-            folder, key = self.table.folder(row, self.made), str(self.table.keys_N[row])
             with suppress(DataError):  # a frame that cannot be read, which is named where it is wanted
-                write_frames(self.root, self.made, folder, key, fingerprint_of(self.table, row))
+                frames = fingerprint_of(self.table, row)
+                for made in self.kinds:
+                    folder, key = self.table.folder(row, made), str(self.table.keys_N[row])
+                    write_frames(self.root, made, folder, key, frames)
             self.begun = row
 
     def remove_stale(self, row: int) -> int:
         """Remove a tracklet's results if they were made of other frames; the number of files that were."""
-        if not self._is_stale(row):
-            return 0
-        results = [self.table.path(row, frame, self.made) for frame in range(self.table.lengths[row])]
+        stale = [made for made in self.kinds if self._is_stale(row, made)]
+        results = [self.table.path(row, frame, made) for made in stale for frame in range(self.table.lengths[row])]
         there = [path for path in results if path.is_file()]
         for path in there:
             path.unlink()
         return len(there)
 
-    def _is_stale(self, row: int) -> bool:
+    def _is_stale(self, row: int, made: Made) -> bool:
         try:
-            return is_stale(self.table, row, self.made)
+            return is_stale(self.table, row, made)
         except (DataError, OSError):  # what the frames hold is not known, and nothing is removed
             return False
 
@@ -243,24 +256,31 @@ def _read(frames: Iterable[Path]) -> list[Bytes | DataError]:
     return images
 
 
-def _make(
-    results: Sequence[Path],
+def _make(  # what is made of which frames, and what is told of it
+    table: Tracklets,
+    block: Block,
     images: Sequence[Bytes | DataError],
     method: Method,
     outcome: Outcome,
     begin: Callable[[], None],
 ) -> None:
-    pairs = list(zip(results, images, strict=True))
-    outcome.failed |= {str(path): str(error) for path, error in pairs if isinstance(error, DataError)}
-    readable = [(path, image) for path, image in pairs if not isinstance(image, DataError)]
-    for path in {path.parent for path, _ in readable}:
-        path.mkdir(parents=True, exist_ok=True)
+    """Write the results of a block; frames that cannot be read are named in the outcome."""
+    by_kind = [block.paths(table, made) for made in method.kinds]
+    paths = [dict(zip(method.kinds, own, strict=True)) for own in zip(*by_kind, strict=True)]
+    pairs = list(zip(paths, images, strict=True))
+    for own, error in pairs:
+        if isinstance(error, DataError):
+            outcome.failed |= {str(path): str(error) for path in own.values()}
+    readable = [(own, image) for own, image in pairs if not isinstance(image, DataError)]
+    for folder in {path.parent for own, _ in readable for path in own.values()}:
+        folder.mkdir(parents=True, exist_ok=True)
     for _, group in groupby(readable, key=lambda pair: pair[1].shape):
-        paths, frames = zip(*group, strict=True)
-        for path, result in zip(paths, method.compute(np.stack(frames)), strict=True):
+        places, frames = zip(*group, strict=True)
+        for own, results in zip(places, method.compute(np.stack(frames)), strict=True):
             begin()
-            method.write(path, result)
-            outcome.made += 1
+            for made, path in own.items():
+                method.writers[made](path, results[made])
+                outcome.made += 1
 
 
 def verify(root: Path, table: Tracklets, made: Made, compare: bool = True) -> tuple[bool, str]:

@@ -12,7 +12,7 @@ from sptskm import cli
 from sptskm.config import ConfigError
 from sptskm.data import read_mars
 from sptskm.data.derived import HOME, Made, read_derived, write_method
-from sptskm.preparation.command import Wanted
+from sptskm.preparation.command import MethodName, Wanted
 from sptskm.preparation.methods import device_of, method_of
 from sptskm.preparation.work import Ledger, Precision, precision_of
 
@@ -21,7 +21,8 @@ WRITERS = {"masks": write_jppnet, "skeletons": write_posehg3d}
 
 def settings(made: Made, weights: Path, device: str, precision: Precision = "auto") -> dict[str, object]:
     """What is recorded of a method; `meta` stands for a GPU, on which nothing can be computed here."""
-    wanted = Wanted(made, Path(), weights, False, False, False, 1, device, precision)
+    method: MethodName = "jppnet" if made == "masks" else "posehg3d"
+    wanted = Wanted((made,), Path(), method, weights, device=device, precision=precision)
     return dict(method_of(wanted, 0).settings)
 
 
@@ -60,11 +61,11 @@ def test_without_a_gpu_shards_are_on_the_cpu(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_auto_is_float16_for_masks_on_a_gpu_and_else_float32() -> None:
-    assert precision_of("masks", "auto", gpu=True) == "float16"
-    assert precision_of("masks", "auto", gpu=False) == "float32"
-    assert precision_of("skeletons", "auto", gpu=True) == "float32"
-    assert precision_of("skeletons", "bfloat16", gpu=True) == "bfloat16"
-    assert precision_of("masks", "float32", gpu=False) == "float32"
+    assert precision_of("jppnet", "auto", gpu=True) == "float16"
+    assert precision_of("jppnet", "auto", gpu=False) == "float32"
+    assert precision_of("posehg3d", "auto", gpu=True) == "float32"
+    assert precision_of("posehg3d", "bfloat16", gpu=True) == "bfloat16"
+    assert precision_of("jppnet", "float32", gpu=False) == "float32"
 
 
 @pytest.mark.parametrize("made", ["masks", "skeletons"])
@@ -81,19 +82,19 @@ def test_results_of_another_precision_are_refused_in_a_sentence_that_names_the_o
     data = write_files(tmp_path)
     write_method(data, "masks", {"method": "jppnet", "weights": "0a", "precision": "float16"})
     with pytest.raises(ConfigError, match=r"\(precision: float16 -> float32\); give --precision float16, or remove"):
-        Ledger(data, read_mars(data), "masks", {"method": "jppnet", "weights": "0a", "precision": "float32"})
+        Ledger(data, read_mars(data), ["masks"], {"method": "jppnet", "weights": "0a", "precision": "float32"})
     with pytest.raises(
         ConfigError, match=r"\(weights: 0a -> 0b; precision: float16 -> float32\); remove them and this"
     ):
-        Ledger(data, read_mars(data), "masks", {"method": "jppnet", "weights": "0b", "precision": "float32"})
+        Ledger(data, read_mars(data), ["masks"], {"method": "jppnet", "weights": "0b", "precision": "float32"})
 
 
 def test_results_from_before_the_precision_was_noted_are_float32(tmp_path: Path) -> None:
     data, old = write_files(tmp_path), {"method": "jppnet", "weights": "0a"}
     write_method(data, "masks", old)
     with pytest.raises(ConfigError, match="precision: float32 -> float16"):
-        Ledger(data, read_mars(data), "masks", {**old, "precision": "float16"})
-    Ledger(data, read_mars(data), "masks", {**old, "precision": "float32"}).begin(0)
+        Ledger(data, read_mars(data), ["masks"], {**old, "precision": "float16"})
+    Ledger(data, read_mars(data), ["masks"], {**old, "precision": "float32"}).begin(0)
     assert read_derived(data).methods["masks"]["precision"] == "float32"
 
 

@@ -144,12 +144,13 @@ def test_masks_of_another_kind_are_not_mixed_with_those_there(
 
 @pytest.mark.parametrize(
     ("made", "sentence"),
-    [("masks", "model.ckpt-205632: give --weights PREFIX, or --grabcut"), ("skeletons", "fusion_3d_var.pth")],
+    [("masks", "model.ckpt-205632: give --weights PREFIX"), ("skeletons", "fusion_3d_var.pth: give --weights FILE")],
 )
 def test_without_weights_the_message_says_where_they_come_from(
     frames: Path, made: str, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert prepare(made, frames) == cli.EXIT_BAD_INPUT
+    method = "jppnet" if made == "masks" else "posehg3d"
+    assert prepare(made, frames, "--method", method) == cli.EXIT_BAD_INPUT
     assert sentence in capsys.readouterr().err
 
 
