@@ -4,7 +4,7 @@ Legend: N tracklets.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sptskm.config import Config, ConfigError
 from sptskm.configfile import apply_overrides, flat, from_dict, to_dict
 from sptskm.data import Tracklets, read_dataset
 from sptskm.data.clips import FrameSource
+from sptskm.data.derived import Made, Method, methods_in, warn_of_methods
 from sptskm.data.manifest import UNSAID
 from sptskm.data.packs.staging import stage
 from sptskm.evaluation import Features, Rows
@@ -24,6 +25,7 @@ from sptskm.report.provenance import packages
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir, fingerprint
+from sptskm.training.setup import methods_of
 from sptskm.training.signals import StopFlag
 from sptskm.training.streams import stream_of
 from sptskm.training.world import World, join
@@ -40,6 +42,8 @@ class Network:
     step: int
     fingerprint: str
     """Of its weights."""
+    methods: Mapping[Made, Method] = field(default_factory=dict)
+    """By which methods the masks or skeletons were made that it was trained on, where that is known."""
 
 
 def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
@@ -54,7 +58,8 @@ def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
     classifier = state["model"].get(CLASSIFIERS[config.stream])
     network = stream_of(config).model(1 if classifier is None else len(classifier), pretrained=False)
     load_weights(network, state["model"], run)
-    return Network(config, network.eval(), int(state["step"]), fingerprint(state["model"]))
+    methods = methods_in(state.get("methods"))
+    return Network(config, network.eval(), int(state["step"]), fingerprint(state["model"]), methods)
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], run: Path) -> None:
@@ -91,7 +96,9 @@ def extract_run(
         table, features = _embed(network, data, world, stop)
         if not world.is_main:
             return None
-        write_features(out, features, _labels(table), network.fingerprint)
+        methods = methods_of(network.config.stream, table)
+        warn_of_methods(str(run), network.methods, str(data), methods)
+        write_features(out, features, _labels(table), network.fingerprint, methods)
     return features
 
 

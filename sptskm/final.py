@@ -16,6 +16,7 @@ from sptskm.atomic import hindrance
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import apply_overrides, from_dict
 from sptskm.data import Split, Tracklets
+from sptskm.data.derived import methods_in, warn_of_methods
 from sptskm.evaluation import (
     Features,
     FusedDistance,
@@ -209,6 +210,8 @@ def _extract(
             f"{config.run}: was trained on other data than {config.data.root} holds now (other "
             f"{', '.join(differing)}); for the test part of other data use `sptskm extract` and `sptskm score`"
         )
+    if world.is_main:
+        warn_of_methods(f"{config.run}", methods_in(state.get("methods")), config.data.root, setup.methods)
     precision = Precision.of(config.train.precision, world.device)
     model = setup.network(pretrained=False).to(world.device, precision.dtype)
     load_weights(model, state["model"], Path(config.run))
@@ -221,6 +224,7 @@ def _extract(
         for part in (slice(None, cut), slice(cut, None))
     )
     origin = {"step": state["step"], "held_out_mAP": state["best_mAP"], "version": state["version"]}
+    origin |= {"methods": setup.methods}
     origin |= {"network": fingerprint(state["model"]), "finished": RunDir(config.run).result.is_file()}
     if not origin["finished"]:
         log.warning("%s: training has not finished, its weights of step %s are evaluated", config.run, state["step"])

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from sptskm.atomic import hindrance, partial_of
 from sptskm.config import ConfigError
 from sptskm.data import DataError
+from sptskm.data.derived import warn_of_methods
 from sptskm.evaluation import Features, FusedDistance, StreamDistances, align, squared_distances
 from sptskm.evaluation.feature_files import Labelled, read_features
 from sptskm.evaluation.neighbours import ALONE, GALLERY_BLOCK, Compared, Ints, Nearest, best_of, candidates_of, exact
@@ -175,6 +176,7 @@ class Pair:
         for stream, side in zip(streams, self.sides, strict=True):
             if fused is not None:
                 fused.check(stream, side.network, "a file of features")
+                warn_of_methods("the fusion", fused.methods, "the features", side.methods)
 
     def compared(self, fused: Fused | None) -> Compared:
         """Raises ValueError where the two do not belong together, as `align`."""
@@ -328,6 +330,7 @@ def _check(gallery: Pair, queries: Pair) -> None:
         found, asked = (_made(side) for side in sides)
         if found != asked:
             raise DataError(f"the gallery's features are {found}, those of the query {asked}, wanted the same network")
+        warn_of_methods("the gallery", sides[0].methods, "the query", sides[1].methods)
     query = queries.first.features
     if not query.valid_N.any():
         whose = f"tracklet {query.keys_N[0]} has no" if len(query) == 1 else "no query has any"

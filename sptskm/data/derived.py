@@ -8,6 +8,7 @@ record: their method is unknown, and they are taken as they are. A pack keeps th
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from typing import Any, Literal, get_args
 from sptskm.atomic import write_text
 from sptskm.common.reading import read_json
 from sptskm.data.errors import DataError
+
+log = logging.getLogger(__name__)
 
 Made = Literal["masks", "skeletons"]
 Method = Mapping[str, Any]
@@ -116,7 +119,7 @@ def told(method: Method | None) -> str:
     return f"{method.get('method')} ({others})" if others else str(method.get("method"))
 
 
-def differences(found: Mapping[str, Method], wanted: Mapping[str, Method]) -> str:
+def differences(found: Mapping[Made, Method], wanted: Mapping[Made, Method]) -> str:
     """Return in words which masks and skeletons come from different methods; empty where all agree or are unknown."""
     said = [
         f"{made} by {told(found[made])} and by {told(wanted[made])}"
@@ -129,6 +132,21 @@ def differences(found: Mapping[str, Method], wanted: Mapping[str, Method]) -> st
 def _results_of(method: Method) -> dict[str, Any]:
     """Return what tells one method's results from another's; engines of one network differ in the last bits alone."""
     return {name: value for name, value in method.items() if name != "engine"}
+
+
+def warn_of_methods(one: str, found: Mapping[Made, Method], other: str, wanted: Mapping[Made, Method]) -> None:
+    """Say in a line when `one` (in words, such as "the gallery") and `other` have masks or skeletons by two methods.
+
+    What is compared or fused across methods is worth less than the same by one. Unknown methods are taken for the same.
+    """
+    if said := differences(found, wanted):
+        log.warning("%s and %s have %s: compared across methods, results are worth less", one, other, said)
+
+
+def methods_in(value: object) -> dict[Made, Method]:
+    """Return the methods in what was read from a file of features, a checkpoint or results; none of what is no such."""
+    found = value if isinstance(value, dict) else {}
+    return {made: found[made] for made in MADE if isinstance(found.get(made), dict)}
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -3,9 +3,11 @@
 Legend: N tracklets, D embedding.
 """
 
+import json
 import zipfile
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.atomic import partial_of
+from sptskm.common.reading import parsed_json
 from sptskm.data import DataError
+from sptskm.data.derived import Made, Method, methods_in
 from sptskm.evaluation.fusion import Features
 from sptskm.evaluation.metrics import Rows
 
 ARRAYS = ("features", "keys", "valid", "pids", "camids", "clothes", "fingerprint", "stream", "network")
+METHODS = "methods"  # as JSON; files of before, and of masks and skeletons that somebody brought, have none
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +33,8 @@ class Labelled:
     labels: Rows
     network: str
     """Hash of the weights that made them."""
+    methods: Mapping[Made, Method] = field(default_factory=dict)
+    """By which methods the masks or skeletons behind them were made, where that is known."""
 
     @property
     def keys(self) -> NDArray[np.str_]:
@@ -35,7 +42,9 @@ class Labelled:
         return self.features.keys_N[self.features.valid_N]
 
 
-def write_features(path: Path, features: Features, labels: Rows, network: str) -> None:
+def write_features(
+    path: Path, features: Features, labels: Rows, network: str, methods: Mapping[Made, Method] | None = None
+) -> None:
     """A .npz file that loads without pickle; it is there as a whole or not at all."""
     clothes = np.full(len(labels), -1) if labels.clothes is None else labels.clothes
     with partial_of(path) as partial, partial.open("wb") as file:
@@ -50,6 +59,7 @@ def write_features(path: Path, features: Features, labels: Rows, network: str) -
             fingerprint=np.array(features.fingerprint),
             stream=np.array(features.stream),
             network=np.array(network),
+            **({METHODS: np.array(json.dumps(methods))} if methods else {}),  # type: ignore[arg-type]  # more arrays
         )
 
 
@@ -67,7 +77,7 @@ def read_features(path: Path) -> Labelled:
             if missing := [name for name in ARRAYS if name not in getattr(file, "files", ())]:
                 again = ": extract again" if missing == ["network"] else ""
                 raise DataError(f"features {path}: lacks the array {missing[0]}, {wanted}{again}")
-            found = {name: file[name] for name in ARRAYS}
+            found = {name: file[name] for name in (*ARRAYS, METHODS) if name in file.files}
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         if isinstance(error, DataError):
             raise
@@ -98,4 +108,11 @@ def _labelled(path: Path, found: dict[str, NDArray[Any]]) -> Labelled:
     broken_N = features.valid_N & ~np.isfinite(features.features_ND).all(axis=1)
     if broken_N.any():
         raise DataError(f"features {path}: not finite for {features.keys_N[broken_N][0]}, wanted numbers")
-    return Labelled(features, labels, str(found["network"]))
+    return Labelled(features, labels, str(found["network"]), _methods(path, found))
+
+
+def _methods(path: Path, found: dict[str, NDArray[Any]]) -> dict[Made, Method]:
+    """Return the methods that a file tells; none from one of before."""
+    if METHODS not in found:
+        return {}
+    return methods_in(parsed_json(str(found[METHODS]), f"features {path}: {METHODS}", dict[str, Any]))

@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sptskm.data import DataError
+from sptskm.data.derived import Made, Method, methods_in
 from sptskm.evaluation import FusedDistance
 from sptskm.report.saved import read_fusion
 
@@ -22,6 +23,8 @@ class Fused:
     distance: FusedDistance
     networks: Mapping[str, str]
     """Hash of the weights of ssin and smin, for whose features that distance was fitted."""
+    methods: Mapping[Made, Method] = field(default_factory=dict)
+    """By which methods the masks and skeletons were made on which it was chosen, where that is known."""
 
     def check(self, stream: str, network: str, whose: str) -> None:
         """Raises DataError where a stream's weights are others than those that were fused."""
@@ -35,7 +38,11 @@ def read_fused(results: Path) -> Fused:
     Raises FileNotFoundError, and DataError for another file, for an evaluation of one stream, and for one that keeps
     no distance of a pair.
     """
-    path, found, networks = read_fusion(results)
+    path, found, origins = read_fusion(results)
+    networks = {stream: origin["network"] for stream, origin in origins.items() if "network" in origin}
+    methods: dict[Made, Method] = {}
+    for origin in origins.values():
+        methods |= methods_in(origin.get("methods"))
     weight, normalisation, constants = found["weight"], found["normalisation"], found.get("distance")
     try:
         distance = constants and FusedDistance(**constants)
@@ -44,7 +51,7 @@ def read_fused(results: Path) -> Fused:
     if (found.get("camera_weights") or {}).get("used"):
         log.warning("%s ranks with weights by camera; what follows uses the single weight %.2f", path, weight)
     if distance and set(networks) == {"ssin", "smin"}:
-        return Fused(weight, normalisation, distance, networks)
+        return Fused(weight, normalisation, distance, networks, methods)
     if normalisation == "rank":
         raise DataError(f"{path}: fuses by rank, which is no distance of a pair, wanted another normalisation")
     lacking = "does not say which networks it fuses" if distance else "keeps no fused distance"

@@ -35,6 +35,7 @@ class Origin(TypedDict):
     """Where the features of a stream come from."""
 
     network: NotRequired[str]
+    methods: NotRequired[dict[str, dict[str, str | int | float | bool]]]
 
 
 class Tried(TypedDict):
@@ -81,8 +82,8 @@ def read_results(folder: Path) -> dict[str, Any]:
     return found
 
 
-def read_fusion(results: Path) -> tuple[Path, SavedFusion, dict[str, str]]:
-    """Return a results.json, the fusion in it and the networks by stream; `results` is that file or its folder.
+def read_fusion(results: Path) -> tuple[Path, SavedFusion, Mapping[str, Origin]]:
+    """Return a results.json, the fusion in it and the origins by stream; `results` is that file or its folder.
 
     Raises FileNotFoundError, and DataError for another file and for an evaluation of one stream.
     """
@@ -92,8 +93,7 @@ def read_fusion(results: Path) -> tuple[Path, SavedFusion, dict[str, str]]:
     found = _read(path, _Fused)
     if found["fusion"] is None:
         raise DataError(f"{path}: tells no fusion, wanted the {RESULTS} of both streams evaluated")
-    origins: Mapping[str, Origin] = found.get("provenance", {})
-    return path, found["fusion"], {stream: o["network"] for stream, o in origins.items() if "network" in o}
+    return path, found["fusion"], found.get("provenance", {})
 
 
 def _read(path: Path, kind: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from sptskm.common.errors import DataError
 from sptskm.common.reading import read_json
 from sptskm.config import DEFAULTS
 from sptskm.configfile import to_dict
+from sptskm.data.derived import methods_in
 from sptskm.evaluation import CameraWeights, Reranking, Rows
 from sptskm.evaluation.feature_files import write_features
 from sptskm.report.page import REPORT, page
@@ -35,8 +36,9 @@ def write(results: Results, out: Path) -> None:
     looks = _count_look(out / "test_evaluations.json")
     labels = Rows.of(results.table, results.table.test)
     for features in results.features:
-        network = results.provenance[features.stream]["network"]
-        write_features(out / f"features-{features.stream}.npz", features, labels, network)
+        origin = results.provenance[features.stream]
+        path = out / f"features-{features.stream}.npz"
+        write_features(path, features, labels, origin["network"], methods_in(origin.get("methods")))
     saved = _json(results, looks)
     write_text(out / RESULTS, json.dumps(saved, indent=1))
     write_text(out / QUERIES, _queries(results))

@@ -14,6 +14,7 @@ from sptskm.config import Config
 from sptskm.configfile import flat, to_dict
 from sptskm.data import Split, Tracklets, hold_out, read_dataset
 from sptskm.data.clips import FrameSource, TrainClips, TrainItem
+from sptskm.data.derived import Made, Method
 from sptskm.data.packs.staging import stage
 from sptskm.data.sampler import Schedule, epoch_batches
 from sptskm.data.skeleton_clips import SkeletonSource
@@ -23,6 +24,8 @@ from sptskm.training.loading import loaded
 from sptskm.training.precision import Precision
 from sptskm.training.streams import Source, Stream, stream_of
 from sptskm.training.world import World
+
+USED: dict[str, tuple[Made, ...]] = {"ssin": ("masks",), "smin": ("skeletons",)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,11 @@ class Setup:
         computing = {"device": world.device.type, "precision": str(precision), "table": table.fingerprint}
         world.agree({**packages(), **computing, **setup.provenance, **flat(to_dict(config))})
         return setup
+
+    @property
+    def methods(self) -> dict[Made, Method]:
+        """By which methods the masks or skeletons of this stream were made, where that is known."""
+        return methods_of(self.config.stream, self.table)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -94,6 +102,11 @@ class Setup:
         """Let this node have copies of the files of `rows` that are read over and over, in this order."""
         if isinstance(self.source, FrameSource):
             stage(self.table, self.config.data.stage, rows)
+
+
+def methods_of(stream: str, table: Tracklets) -> dict[Made, Method]:
+    """Return the methods of what a stream is given of a data set beside its frames."""
+    return {made: dict(table.derived.methods[made]) for made in USED[stream] if made in table.derived.methods}
 
 
 def digest(array: IntArray) -> str:

@@ -15,6 +15,7 @@ from sptskm import __version__
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import changed_keys, to_dict, to_yaml
 from sptskm.data.clips import TrainItem
+from sptskm.data.derived import methods_in, warn_of_methods
 from sptskm.endings import Stopped
 from sptskm.evaluation import Rows, Scores, evaluate, stream_distances
 from sptskm.report.console import progress
@@ -238,6 +239,7 @@ class Trainer:
             "model": self.network.state_dict(),
             "config": to_dict(self.config),
             "provenance": self.setup.provenance,
+            "methods": self.setup.methods,
             "step": self.step,
             "best_mAP": self.best_mAP,
             "version": __version__,
@@ -301,6 +303,8 @@ class Trainer:
                 f"{self.folder.path}: holds another run ({'; '.join(changed)}); choose another run folder, "
                 "or delete this one to start afresh"
             )
+        methods = methods_in(state.get("methods"))
+        warn_of_methods(f"{self.folder.path} so far", methods, "its data now", self.setup.methods)
         before = state.get("precision", str(self.precision))  # older checkpoints do not say
         if before != str(self.precision):
             log.warning("trained in %s so far, continued in %s: other roundings", before, self.precision)

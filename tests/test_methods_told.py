@@ -1,0 +1,105 @@
+"""What compares or fuses masks and skeletons of different methods says so; what does not know them says nothing."""
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sptskm.data import read_dataset
+from sptskm.data.derived import write_method
+from sptskm.evaluation import Features, FusedDistance, Rows
+from sptskm.evaluation.feature_files import Labelled, read_features, write_features
+from sptskm.extraction import extract_run
+from sptskm.nearest import Pair, search
+from sptskm.report.fused import Fused, read_fused
+from sptskm.report.results import RESULTS
+from sptskm.training.rundir import RunDir
+from sptskm.training.setup import methods_of
+
+GRABCUT, BLAZEPOSE = {"method": "grabcut"}, {"method": "blazepose", "weights": "e9a5", "precision": "float32"}
+WORTH_LESS = "results are worth less"
+
+
+def labelled(stream: str = "ssin", **methods: dict[str, str]) -> Labelled:
+    keys = np.array([f"t{row}" for row in range(6)])
+    values = np.random.default_rng(len(stream)).normal(size=(6, 4)).astype(np.float32)
+    labels = Rows(np.arange(6), np.ones(6, np.int64))
+    return Labelled(Features(values, keys, np.ones(6, bool), "print", stream), labels, "aaaa", methods)  # type: ignore[arg-type]
+
+
+def test_files_of_features_keep_the_methods_and_those_of_before_have_none(tmp_path: Path) -> None:
+    for number, methods in enumerate(({}, {"masks": GRABCUT}, {"masks": BLAZEPOSE, "skeletons": BLAZEPOSE})):
+        one, path = labelled(**methods), tmp_path / f"{number}.npz"
+        write_features(path, one.features, one.labels, one.network, one.methods)
+        assert read_features(path).methods == methods
+    assert "methods" not in np.load(tmp_path / "0.npz").files
+
+
+@pytest.mark.parametrize(
+    ("gallery", "query", "warned"),
+    [
+        ({"masks": GRABCUT}, {"masks": BLAZEPOSE}, True),
+        ({"masks": BLAZEPOSE}, {"masks": {**BLAZEPOSE, "precision": "float16"}}, True),
+        ({"masks": GRABCUT}, {"masks": GRABCUT}, False),
+        ({"masks": GRABCUT}, {}, False),
+        ({}, {}, False),
+    ],
+)
+def test_a_search_across_methods_is_said_to_be_one(
+    gallery: dict[str, dict[str, str]], query: dict[str, dict[str, str]], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    search(Pair(labelled(**gallery)), Pair(labelled(**query)), 2)
+    assert (WORTH_LESS in caplog.text) == warned
+    assert caplog.text.count("\n") == warned, "one line"
+
+
+def test_a_fusion_that_was_chosen_on_other_methods_is_said_to_be_one(caplog: pytest.LogCaptureFixture) -> None:
+    pair = Pair(labelled(masks=GRABCUT), labelled("smin", skeletons=BLAZEPOSE))
+    fused = Fused(0.4, "zscore", FusedDistance(1.5, 0.8, 1.7, -0.3), {"ssin": "aaaa", "smin": "aaaa"})
+    pair.check(fused)
+    pair.check(replace(fused, methods={"masks": GRABCUT, "skeletons": BLAZEPOSE}))
+    assert not caplog.text
+    pair.check(replace(fused, methods={"masks": BLAZEPOSE, "skeletons": BLAZEPOSE}))
+    assert "the fusion and the features have masks by blazepose (weights e9a5, precision float32) and by grabcut" in (
+        caplog.text
+    )
+
+
+def test_results_tell_the_methods_behind_a_fusion(tmp_path: Path) -> None:
+    constants = dict(vars(FusedDistance(1.5, 0.8, 1.7, -0.3)))
+    fusion = {"weight": 0.5, "normalisation": "zscore", "distance": constants}
+    origins = {"ssin": {"network": "a", "methods": {"masks": GRABCUT}}, "smin": {"network": "b"}}
+    (tmp_path / RESULTS).write_text(json.dumps({"fusion": fusion, "provenance": origins}))
+    assert read_fused(tmp_path).methods == {"masks": GRABCUT}
+
+
+def test_a_stream_has_the_methods_of_what_it_is_given(walkers: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(walkers / "info", tmp_path / "data" / "info")).parent
+    write_method(data, "masks", GRABCUT)
+    write_method(data, "skeletons", BLAZEPOSE)
+    table = read_dataset(data)
+    assert methods_of("ssin", table) == {"masks": GRABCUT}
+    assert methods_of("smin", table) == {"skeletons": BLAZEPOSE}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_embedding_data_of_another_method_than_was_trained_on_is_said(
+    trained: dict[str, Path], walkers: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, known: bool
+) -> None:
+    run, data = tmp_path / "run", Path(shutil.copytree(walkers, tmp_path / "data"))
+    run.mkdir()
+    state = RunDir(trained["smin"]).trained()
+    assert state["methods"] == {}, "of walkers nobody knows"
+    if known:
+        state["methods"] = {"skeletons": GRABCUT}
+    torch.save(state, run / "best.pt")
+    write_method(data, "skeletons", BLAZEPOSE)
+    with caplog.at_level(logging.WARNING):
+        extract_run(run, data, tmp_path / "features.npz", ["data.workers=0"])
+    assert (WORTH_LESS in caplog.text) == known
+    assert read_features(tmp_path / "features.npz").methods == {"skeletons": BLAZEPOSE}
