@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,25 @@ def test_half_set_variables_are_refused_by_name(monkeypatch):
         pass
 
 
+BATCH = np.random.default_rng(0).normal(size=(5, 3, 4, 2))
+
+
+def meet(ports: list[int], walkers: Path, run: Path) -> list[Any]:
+    """What one of two ranks finds in three meetings; one start of the processes serves all."""
+    found = []
+    for port, meeting in zip(ports, (disagree, lambda: set_up(walkers, run), normalise), strict=True):
+        os.environ["MASTER_PORT"] = str(port)
+        found.append(meeting())
+    return found
+
+
+@pytest.fixture(scope="module")
+def meetings(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, Any]]:
+    """What both ranks find, for each meeting."""
+    ports = [free_port() for _ in range(3)]
+    return list(zip(*on_ranks(2, meet, ports, walkers, tmp_path_factory.mktemp("run")), strict=True))
+
+
 def disagree() -> str:
     with join(threads=1, timeout_minutes=1) as world:
         try:
@@ -45,8 +65,8 @@ def disagree() -> str:
     return ""
 
 
-def test_ranks_that_see_different_data_all_stop_and_say_so():
-    for message in on_ranks(2, disagree):
+def test_ranks_that_see_different_data_all_stop_and_say_so(meetings):
+    for message in meetings[0]:
         assert message == "the table differs between ranks (rank 0: hash0, rank 1: hash1)"
 
 
@@ -60,27 +80,25 @@ def set_up(walkers: Path, run: Path) -> str:
     return ""
 
 
-def test_ranks_with_different_configurations_all_stop_before_the_first_step(walkers, tmp_path):
-    for message in on_ranks(2, set_up, walkers, tmp_path):
+def test_ranks_with_different_configurations_all_stop_before_the_first_step(meetings):
+    for message in meetings[1]:
         assert message == "train.seed differs between ranks (rank 0: 0, rank 1: 1)"
 
 
-def normalise(parts: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+def normalise() -> tuple[np.ndarray, ...]:
     with join(threads=1, timeout_minutes=1) as world:
         bn = SyncedBatchNorm.convert(nn.BatchNorm2d(3, dtype=torch.float64), world.gather, world.sum)
-        x = torch.tensor(parts[world.rank], requires_grad=True)
+        x = torch.tensor((BATCH[:1], BATCH[1:])[world.rank], requires_grad=True)
         y = bn(x)
         y.pow(3).sum().backward()
         return y.detach().numpy(), x.grad.numpy(), bn.running_var.numpy()
 
 
-def test_synchronised_bn_counts_unequal_shares_as_one_batch():
-    torch.manual_seed(0)
-    batch = torch.randn(5, 3, 4, 2, dtype=torch.float64)
-    bn, x = nn.BatchNorm2d(3, dtype=torch.float64), batch.clone().requires_grad_()
+def test_synchronised_bn_counts_unequal_shares_as_one_batch(meetings):
+    bn, x = nn.BatchNorm2d(3, dtype=torch.float64), torch.tensor(BATCH, requires_grad=True)
     y = bn(x)
     y.pow(3).sum().backward()
-    found = on_ranks(2, normalise, [batch[:1].numpy(), batch[1:].numpy()])
+    found = meetings[2]
     np.testing.assert_allclose(np.concatenate([part[0] for part in found]), y.detach().numpy())
     np.testing.assert_allclose(np.concatenate([part[1] for part in found]), x.grad.numpy())
     np.testing.assert_allclose(found[0][2], bn.running_var.numpy())
@@ -99,6 +117,7 @@ FAILING = """
 """
 
 
+@pytest.mark.slow
 def test_an_exception_in_one_rank_ends_the_others_within_seconds_with_its_trace():
     port, began = free_port(), time.monotonic()
     processes = [
