@@ -182,14 +182,20 @@ def joints_of(raw: Raw) -> Floats:
     NaN throughout where the network sees nobody, or a body that cannot be: joints that it does not believe itself,
     a limb longer than LONGEST_LIMB, bones that add up to a doll's or a giant's, a head below the hips.
     """
+    skeleton_V4 = joints_unchecked(raw)
+    if raw.presence < PRESENT or not is_possible(skeleton_V4):
+        skeleton_V4[:] = np.nan
+    return skeleton_V4
+
+
+def joints_unchecked(raw: Raw) -> Floats:
+    """Give the 14 joints (V, 4) of `joints_of` whatever they are like."""
     confidence_P = expit(raw.landmarks[:LANDMARKS, 3:]).prod(axis=1)
     skeleton_V4 = np.empty((len(JOINTS), 4), np.float32)
     for joint, name in enumerate(JOINTS):
         sources = list(_SOURCES[name])
         skeleton_V4[joint, :3] = raw.world[sources].mean(axis=0)
         skeleton_V4[joint, 3] = confidence_P[sources].min()
-    if raw.presence < PRESENT or not is_possible(skeleton_V4):
-        skeleton_V4[:] = np.nan
     return skeleton_V4
 
 

@@ -13,7 +13,18 @@ from numpy.typing import ArrayLike, NDArray
 from sptskm.data.skeletons import JOINTS
 
 Floats = NDArray[np.float64]
-Layout = Literal["mpii-16", "coco-17", "openpose-18", "openpose-25", "human36m-17", "kinect-20", "kinect-25"]
+Layout = Literal[
+    "mpii-16",
+    "coco-17",
+    "openpose-18",
+    "openpose-25",
+    "halpe-26",
+    "blazepose-33",
+    "coco-wholebody-133",
+    "human36m-17",
+    "kinect-20",
+    "kinect-25",
+]
 Channels = Literal["xy", "xyc", "xyz", "xyzc"]
 IN_SPACE: tuple[Layout, ...] = ("human36m-17", "kinect-20", "kinect-25")
 """Layouts whose key points usually have a depth: what their numbers are is asked for, not assumed."""
@@ -21,6 +32,11 @@ IN_SPACE: tuple[Layout, ...] = ("human36m-17", "kinect-20", "kinect-25")
 _KINECT_AXES = (-1.0, -1.0, 1.0)  # its camera space has x to the sensor's left, y up, z away
 
 _COCO_FACE = ("nose", "left eye", "right eye", "left ear", "right ear")
+_COCO_BODY = (
+    *("left shoulder", "right shoulder", "left elbow", "right elbow", "left wrist", "right wrist"),
+    *("left hip", "right hip", "left knee", "right knee", "left ankle", "right ankle"),
+)
+_HANDS = tuple(f"{side} hand {point}" for side in ("left", "right") for point in range(21))
 _OPENPOSE_FACE = ("right eye", "left eye", "right ear", "left ear")
 _OPENPOSE_ARMS = ("right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow", "left wrist")
 _RIGHT_LEG, _LEFT_LEG = ("right hip", "right knee", "right ankle"), ("left hip", "left knee", "left ankle")
@@ -36,15 +52,26 @@ LAYOUTS: dict[Layout, tuple[str, ...]] = {
         *("pelvis", "thorax", "neck", "head top"),
         *("right wrist", "right elbow", "right shoulder", "left shoulder", "left elbow", "left wrist"),
     ),
-    "coco-17": (
-        *_COCO_FACE,
-        *("left shoulder", "right shoulder", "left elbow", "right elbow", "left wrist", "right wrist"),
-        *("left hip", "right hip", "left knee", "right knee", "left ankle", "right ankle"),
-    ),
+    "coco-17": (*_COCO_FACE, *_COCO_BODY),
     "openpose-18": ("nose", "neck", *_OPENPOSE_ARMS, *_RIGHT_LEG, *_LEFT_LEG, *_OPENPOSE_FACE),
     "openpose-25": (
         *("nose", "neck", *_OPENPOSE_ARMS, "pelvis", *_RIGHT_LEG, *_LEFT_LEG, *_OPENPOSE_FACE),
         *("left big toe", "left small toe", "left heel", "right big toe", "right small toe", "right heel"),
+    ),
+    "halpe-26": (
+        *(*_COCO_FACE, *_COCO_BODY, "head top", "neck", "pelvis"),
+        *("left big toe", "right big toe", "left small toe", "right small toe", "left heel", "right heel"),
+    ),
+    "blazepose-33": (
+        *("nose", "left inner eye", "left eye", "left outer eye", "right inner eye", "right eye", "right outer eye"),
+        *("left ear", "right ear", "left mouth", "right mouth", *_COCO_BODY[:6]),
+        *("left pinky", "right pinky", "left index", "right index", "left thumb", "right thumb", *_COCO_BODY[6:]),
+        *("left heel", "right heel", "left foot", "right foot"),
+    ),
+    "coco-wholebody-133": (
+        *(*_COCO_FACE, *_COCO_BODY),
+        *("left big toe", "left small toe", "left heel", "right big toe", "right small toe", "right heel"),
+        *(*(f"face {point}" for point in range(68)), *_HANDS),
     ),
     "human36m-17": (
         *("pelvis", *_RIGHT_LEG, *_LEFT_LEG, "spine", "thorax", "nose", "head top"),
@@ -58,8 +85,9 @@ LAYOUTS: dict[Layout, tuple[str, ...]] = {
 }
 """Names of the key points in the order of each estimator or data set; right and left are the person's.
 
-openpose-18 is OpenPose's COCO model, openpose-25 its BODY_25, kinect-20 the first sensor, kinect-25 the second;
-human36m-17 is the usual selection of Human3.6M's 32 joints (0-3, 6-8, 12-15, 17-19, 25-27).
+openpose-18 is OpenPose's COCO model, openpose-25 its BODY_25, halpe-26 AlphaPose's and RTMPose's body with feet,
+blazepose-33 MediaPipe's landmarks, coco-wholebody-133 body, feet, face and both hands, kinect-20 the first sensor,
+kinect-25 the second; human36m-17 is the usual selection of Human3.6M's 32 joints (0-3, 6-8, 12-15, 17-19, 25-27).
 """
 
 # What a joint is taken from: in each frame the first choice whose key points are all there; several mean their middle.
@@ -71,6 +99,10 @@ _CHOICES: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "neck": (("neck",), ("shoulder centre",), ("thorax",), ("right shoulder", "left shoulder")),
 }
+
+
+_FIRST: dict[tuple[str, str], tuple[str, ...]] = {("blazepose-33", "head"): ("right ear", "left ear")}
+"""What one layout takes a joint from before anything else: the same as `sptskm.preparation.blazepose`."""
 
 
 class Converted(NamedTuple):
@@ -86,10 +118,10 @@ def to_joints(points_FKC: ArrayLike, layout: Layout, channels: Channels, *, zero
     """Key points (F, K, C) of a named layout as the 14 joints (F, 14, 4).
 
     `channels` says what the C numbers of a point are: coordinates, and c for confidence, which is clipped to
-    [0, 1] and is 1 where there is none. The head is the head top (mpii-16, human36m-17), the middle of the head
-    (kinect) or the nose (coco, openpose), and where that is missing the middle of both ears, of both eyes, or one of
-    them. The neck is the key point of that name, on Human3.6M the thorax, on kinect-20 the shoulder centre, else the
-    middle of both shoulders with the lesser confidence.
+    [0, 1] and is 1 where there is none. The head is the head top (mpii-16, halpe-26, human36m-17), the middle of the
+    head (kinect), of the ears (blazepose) or the nose (coco, openpose), and where that is missing the middle of both
+    ears, of both eyes, or one of them. The neck is the key point of that name, on Human3.6M the thorax, on kinect-20
+    the shoulder centre, else the middle of both shoulders with the lesser confidence.
     A key point is missing when one of its numbers is not finite, when its confidence is not positive, and, with
     `zero_is_missing`, when all its coordinates are 0, as estimators write it (wrong for skeletons whose origin
     is one of their joints). Raises ValueError for an unknown layout, unknown channels or another shape.
@@ -105,7 +137,7 @@ def to_joints(points_FKC: ArrayLike, layout: Layout, channels: Channels, *, zero
     points_FK4[_missing(points_FK4, zero_is_missing)] = np.nan
     if layout.startswith("kinect") and "z" in channels:
         points_FK4[..., :3] *= _KINECT_AXES
-    joints = [_first_found(points_FK4, _sources(joint, names)) for joint in JOINTS]
+    joints = [_first_found(points_FK4, _sources(joint, layout)) for joint in JOINTS]
     return Converted(np.stack(joints, axis=1), flat="z" not in channels)
 
 
@@ -124,9 +156,12 @@ def _missing(points_FK4: Floats, zero_is_missing: bool) -> NDArray[np.bool_]:
     return np.asarray(missing_FK)
 
 
-def _sources(joint: str, names: tuple[str, ...]) -> list[list[int]]:
+def _sources(joint: str, layout: Layout) -> list[list[int]]:
     """Return the choices of key points of which a joint is the middle, the best first."""
+    names = LAYOUTS[layout]
     choices = _CHOICES.get(joint, ((joint,),))
+    if (layout, joint) in _FIRST:
+        choices = (_FIRST[layout, joint], *choices)
     return [[names.index(name) for name in choice] for choice in choices if set(choice) <= set(names)]
 
 

@@ -6,18 +6,23 @@ import numpy as np
 import pytest
 from helpers.oracles import needs_shared, oracle
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from sptskm.data.skeletons import JOINTS, normalise
+from sptskm.preparation.blazepose import Raw, joints_unchecked
 from sptskm.preparation.layouts import LAYOUTS, Channels, Layout, to_joints
 
 Floats = NDArray[np.float64]
 
-# index of each of the 14 joints in every layout, written down apart from the names; -1 is the middle of shoulders
+# index of each of the 14 joints in every layout, written down apart from the names; -1 is the middle of others
 INDEX = {
     "mpii-16": [9, 8, 12, 11, 10, 13, 14, 15, 2, 1, 0, 3, 4, 5],
     "coco-17": [0, -1, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15],
     "openpose-18": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13],
     "openpose-25": [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14],
+    "halpe-26": [17, 18, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15],
+    "blazepose-33": [-1, -1, 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27],
+    "coco-wholebody-133": [0, -1, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15],
     "human36m-17": [10, 8, 14, 15, 16, 11, 12, 13, 1, 2, 3, 4, 5, 6],
     "kinect-20": [3, 2, 8, 9, 10, 4, 5, 6, 16, 17, 18, 12, 13, 14],
     "kinect-25": [3, 2, 8, 9, 10, 4, 5, 6, 16, 17, 18, 12, 13, 14],
@@ -180,3 +185,13 @@ def test_mapping_and_normalisation_give_the_numbers_of_the_proposal() -> None:
     joints = np.concatenate([given["joints16"], given["conf16"][..., None]], axis=2)
     mapped, _ = to_joints(joints, "mpii-16", "xyzc", zero_is_missing=False)
     np.testing.assert_allclose(normalise(mapped).transpose(2, 0, 1), given["out_4xTx14"], rtol=0, atol=1e-12)
+
+
+def test_landmarks_of_blazepose_become_the_joints_that_this_house_takes_from_them() -> None:
+    rng = np.random.default_rng(0)
+    world, logits = rng.normal(size=(39, 3)).astype(np.float32), rng.normal(size=(39, 2)).astype(np.float32)
+    landmarks = np.concatenate([np.zeros((39, 3), np.float32), logits], axis=1)
+    nothing = np.zeros((1, 1), np.float32)
+    points = np.concatenate([world, expit(logits).prod(axis=1, keepdims=True)], axis=1)[None, :33]
+    found = to_joints(points, "blazepose-33", "xyzc").skeletons_FV4[0]
+    np.testing.assert_allclose(found, joints_unchecked(Raw(landmarks, world, 1.0, nothing, nothing)), rtol=1e-5)
