@@ -92,7 +92,7 @@ def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Ou
         missing = [frame for frame, path in enumerate(results) if not path.exists()]
         outcome.kept += len(results) - len(missing)
         for frame, found in take(row, missing, outcome):
-            ledger.begin(row)
+            ledger.begin(row, made)
             results[frame].parent.mkdir(parents=True, exist_ok=True)
             write(results[frame], found)
             outcome.made += 1

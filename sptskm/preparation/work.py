@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain, groupby
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,20 +113,24 @@ def shard_rows(table: Tracklets, shard: int, shards: int) -> NDArray[np.int64]:
 def prepare(root: Path, table: Tracklets, method: Method, shard: int = 0, shards: int = 1) -> Outcome:
     """Make what is missing of a shard, or was made of other frames, and write down how it went.
 
-    A frame that cannot be read is passed over and named in the outcome. Raises ConfigError when the data set holds
-    results of another method.
+    Of a method that makes both, what is there of one kind stays as it is. A frame that cannot be read is passed over
+    and named in the outcome. Raises ConfigError when the data set holds results of another method.
     """
     rows = shard_rows(table, shard, shards)
     ledger, outcome = Ledger(root, table, method.kinds, method.settings), Outcome()
     for row in rows.tolist():
         outcome.stale += ledger.remove_stale(row)
-    missing = (missing_blocks(table, rows, made, method.block) for made in method.kinds)
-    blocks = sorted(set(chain(*missing)), key=lambda block: (block.row, block.start))
-    kept = int(table.lengths[rows].sum()) - sum(block.stop - block.start for block in blocks)
-    outcome.kept = kept * len(method.kinds)
+    lacking: dict[Block, list[Made]] = {}
+    for made in method.kinds:
+        for block in missing_blocks(table, rows, made, method.block):
+            lacking.setdefault(block, []).append(made)
+    blocks = sorted(lacking, key=lambda block: (block.row, block.start))
+    missing = sum((block.stop - block.start) * len(kinds) for block, kinds in lacking.items())
+    outcome.kept = int(table.lengths[rows].sum()) * len(method.kinds) - missing
     named = f"{' and '.join(method.kinds)} {shard + 1} of {shards}"
     for block, images in progress(_read_ahead(table, blocks), named, total=len(blocks)):
-        _make(table, block, images, method, outcome, partial(ledger.begin, block.row))
+        wanted = replace(method, writers={made: method.writers[made] for made in lacking[block]})
+        _make(table, block, images, wanted, outcome, ledger)
     for made in method.kinds:
         note(root, made, f"{shard:04d}-of-{shards:04d}", outcome, method.settings)
     return outcome
@@ -142,8 +145,7 @@ class Ledger:
 
     def __init__(self, root: Path, table: Tracklets, kinds: Sequence[Made], method: Mapping[str, Any]) -> None:
         self.root, self.table, self.kinds, self.method = root, table, tuple(kinds), dict(method)
-        self.claimed = False
-        self.begun: int | None = None
+        self.begun: dict[Made, int] = {}
         self.check()
 
     def check(self) -> None:
@@ -166,20 +168,16 @@ class Ledger:
         file = home_of(self.root) / HOME / made / SETTINGS
         raise ConfigError(f"{file}: the {made} there were made otherwise ({said}); {end}")
 
-    def begin(self, row: int) -> None:
+    def begin(self, row: int, made: Made) -> None:
         """Note the method, and of which frames a tracklet's results are made; called before each result."""
-        if not self.claimed:
-            self.check()
-            for made in self.kinds:
-                write_method(self.root, made, self.method)
-            self.claimed = True
-        if self.begun != row:
+        if made not in self.begun:
+            self._check(made)
+            write_method(self.root, made, self.method)
+        if self.begun.get(made) != row:
             with suppress(DataError):  # a frame that cannot be read, which is named where it is wanted
-                frames = fingerprint_of(self.table, row)
-                for made in self.kinds:
-                    folder, key = self.table.folder(row, made), str(self.table.keys_N[row])
-                    write_frames(self.root, made, folder, key, frames)
-            self.begun = row
+                folder, key = self.table.folder(row, made), str(self.table.keys_N[row])
+                write_frames(self.root, made, folder, key, fingerprint_of(self.table, row))
+            self.begun[made] = row
 
     def remove_stale(self, row: int) -> int:
         """Remove a tracklet's results if they were made of other frames; the number of files that were."""
@@ -262,7 +260,7 @@ def _make(  # what is made of which frames, and what is told of it
     images: Sequence[Bytes | DataError],
     method: Method,
     outcome: Outcome,
-    begin: Callable[[], None],
+    ledger: Ledger,
 ) -> None:
     """Write the results of a block; frames that cannot be read are named in the outcome."""
     by_kind = [block.paths(table, made) for made in method.kinds]
@@ -277,8 +275,8 @@ def _make(  # what is made of which frames, and what is told of it
     for _, group in groupby(readable, key=lambda pair: pair[1].shape):
         places, frames = zip(*group, strict=True)
         for own, results in zip(places, method.compute(np.stack(frames)), strict=True):
-            begin()
             for made, path in own.items():
+                ledger.begin(block.row, made)
                 method.writers[made](path, results[made])
                 outcome.made += 1
 

@@ -53,6 +53,14 @@ def test_a_missing_joint_is_put_between_where_it_was_before_and_after(channel: i
     assert counted(given) == Skeletons(whole=6, partial=1)
 
 
+def test_what_is_completed_is_completed_in_the_same_way_again() -> None:
+    given = walk(9).astype(np.float32)
+    given[3, [0, 4]], given[5:7, 9:], given[8] = np.nan, 0, np.nan
+    once = completed(given)
+    assert completed(once).tobytes() == once.tobytes()
+    assert counted(once) == counted(given) == Skeletons(whole=5, partial=3, without=1)
+
+
 def test_at_the_ends_of_a_tracklet_the_joint_goes_along_with_the_body() -> None:
     whole, given = walk(), walk()
     given[[0, 1], HEAD] = np.nan

@@ -15,7 +15,9 @@ from sptskm.data import Tracklets, read_dataset, read_mars
 from sptskm.data.check import check
 from sptskm.data.derived import HOME, MADE_OF, SETTINGS, differences, fingerprint, told
 from sptskm.endings import EXIT_BAD_INPUT
+from sptskm.preparation.formats import write_mask, write_skeleton
 from sptskm.preparation.parsing import COLOURS
+from sptskm.preparation.work import Method, prepare
 
 GRABCUT = {"method": "grabcut"}
 
@@ -114,6 +116,23 @@ def test_what_somebody_brought_has_no_method_and_is_accepted(tmp_path: Path) -> 
     assert check(data, workers=1).ok
     assert masks(data, "--grabcut") == 0
     assert read_dataset(data).derived.methods == {}, "nothing was made, so nothing is claimed"
+
+
+def test_a_method_that_makes_both_leaves_masks_that_somebody_brought(tmp_path: Path) -> None:
+    data = write_files(tmp_path / "data")
+    for folder in data.glob("*_joint3d"):
+        shutil.rmtree(folder)
+    brought = {path: path.read_bytes() for path in data.glob("*_mask/*/*.png")}
+    results = {"masks": np.zeros((16, 8), np.uint8), "skeletons": np.ones((14, 4), np.float32)}
+    method = Method(
+        {"masks": write_mask, "skeletons": write_skeleton},
+        lambda frames: [results] * len(frames),  # type: ignore[arg-type,return-value]
+        {"method": "both"},
+    )
+    outcome = prepare(data, read_dataset(data), method)
+    assert (outcome.made, outcome.kept) == (18, 18)
+    assert {path: path.read_bytes() for path in brought} == brought
+    assert read_dataset(data).derived.methods == {"skeletons": {"method": "both"}}
 
 
 def test_a_killed_run_leaves_masks_that_know_their_frames(frames: Path) -> None:

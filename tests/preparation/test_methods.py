@@ -94,7 +94,7 @@ def test_results_from_before_the_precision_was_noted_are_float32(tmp_path: Path)
     write_method(data, "masks", old)
     with pytest.raises(ConfigError, match="precision: float32 -> float16"):
         Ledger(data, read_mars(data), ["masks"], {**old, "precision": "float16"})
-    Ledger(data, read_mars(data), ["masks"], {**old, "precision": "float32"}).begin(0)
+    Ledger(data, read_mars(data), ["masks"], {**old, "precision": "float32"}).begin(0, "masks")
     assert read_derived(data).methods["masks"]["precision"] == "float32"
 
 

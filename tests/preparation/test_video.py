@@ -79,6 +79,21 @@ def test_masks_and_skeletons_are_made_in_the_same_breath(video: Path, tmp_path: 
     }
 
 
+def test_masks_of_tracklets_that_were_cut_by_other_boxes_are_made_again(video: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert prepare(video, "--out", out, "--grabcut") == 0
+    write_boxes(tmp_path / "door.txt", tracks=(0,))
+    moved = (tmp_path / "door.txt").read_text().splitlines()
+    lines = [line.split(",") for line in moved]
+    lines = [[f, t, str(float(left) + 7), *rest] for f, t, left, *rest in lines]
+    (tmp_path / "door.txt").write_text("".join(",".join(line) + "\n" for line in lines))
+    assert prepare(video, "--out", out, "--frames-only") == 0
+    report = check(out / "manifest.csv", workers=1)
+    assert [problem.sentence.split(" in ")[0] for problem in report.problems] == ["masks of tracklet door-0"]
+    assert prepare(video, "--out", out, "--grabcut") == 0
+    assert check(out / "manifest.csv", workers=1).ok
+
+
 def test_a_precision_that_the_device_does_not_have_is_refused(
     video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
