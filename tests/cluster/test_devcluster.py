@@ -34,7 +34,7 @@ def test_an_ordinary_user_has_a_cluster_beside_another_one_and_nothing_stays(slu
 
     def call(*command: str) -> str:
         done = subprocess.run(
-            command, env=environment, cwd=folder, capture_output=True, text=True, timeout=60, check=False, **become
+            command, env=environment, cwd=folder, capture_output=True, text=True, timeout=60, umask=0o077, **become
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
