@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+from sptskm.common.tables import FORMS, form_of
 from sptskm.data.derived import read_derived
-from sptskm.data.manifest import ENDINGS_OF_MANIFESTS, read_manifest, read_unlabelled
+from sptskm.data.manifest import read_manifest, read_unlabelled
 from sptskm.data.mars import read_mars
 from sptskm.data.packs.contents import SUMMARY
 from sptskm.data.packs.reading import read_pack
@@ -18,10 +19,11 @@ def read_dataset(place: str | Path, test: bool = True, labelled: bool = True) ->
     a manifest may be one as `read_unlabelled` takes it. Raises DataError or FileNotFoundError naming the file at fault.
     """
     place = Path(place)
-    if place.suffix not in ENDINGS_OF_MANIFESTS and (place / SUMMARY).is_file():
-        return read_pack(place, test)
-    if place.suffix not in ENDINGS_OF_MANIFESTS:
+    if place.is_dir() or not (place.is_file() or place.suffix.lower() in FORMS):
+        if (place / SUMMARY).is_file():
+            return read_pack(place, test)
         table = read_mars(place, test)
     else:
+        form_of(place)
         table = read_manifest(place, test) if labelled else read_unlabelled(place)
     return replace(table, derived=read_derived(place))

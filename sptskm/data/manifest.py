@@ -1,19 +1,24 @@
-"""One's own data: a table with a line for each tracklet, as CSV, JSONL or Parquet.
+"""One's own data: a table with a line for each tracklet, as CSV, TSV, JSONL or Parquet.
 
     tracklet,pid,camera,split,frames,masks,skeleton,clothes,time
     anna-1,anna,door,train,walks/anna-1,walks/anna-1_mask,walks/anna-1.npy,red coat,
 
-`frames` is a folder, a pattern such as `0001/0001C1T0001F*.jpg`, or (JSONL, Parquet) a list of files of one folder;
+`frames` is a folder, a pattern such as `0001/0001C1T0001F*.jpg`, or (JSONL, Parquet) a list of files of one folder.
+What is the name of a folder that exists is that folder, even if it looks like a pattern (`door[1]`); else a last part
+with `*`, `?` or `[`, or with the ending of an image, is a pattern for names of files in the folder before it.
 `masks` a folder with PNGs named like the frames; `skeleton` a folder with .mat files named like the frames, or one .npy
 (frames, 14, 4). Left out, they are `<folder>_mask` and `<folder>_joint3d`. Paths count from the manifest's folder.
-Identities, cameras and outfits are any strings. `split` is train, query, gallery, distractor or junk.
+Identities, cameras and outfits are any names (see names.py), but no negative numbers: nobody is `junk`. No identity is
+in training and in test. `split` is train, query, gallery, distractor or junk.
 `sptskm import` writes manifests of public data sets and of folders, and splits those that have no `split`.
 """
 
 import fnmatch
 import glob
+import logging
 import os
 import re
+import unicodedata
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,12 +37,14 @@ from sptskm.common.errors import DataError
 from sptskm.common.tables import FORMS
 from sptskm.data.files import SKELETON_SHAPE
 from sptskm.data.forms import IMAGES, read_lines, write_lines
-from sptskm.data.tracklets import DISTRACTOR_PID, ENDINGS, JUNK_PID, Modality, Tracklets
+from sptskm.data.names import LONGEST, alike, check_label, check_names
+from sptskm.data.tracklets import DISTRACTOR_PID, ENDINGS, JUNK_PID, Modality, Tracklets, encode_names
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "query", "gallery", "distractor", "junk")
 NAMELESS = {"distractor": DISTRACTOR_PID, "junk": JUNK_PID}
 UNSAID = "-"  # what a camera is called of which nothing is known
-ENDINGS_OF_MANIFESTS = FORMS
 READERS = 16  # threads that list folders: a network file system answers many at once
 
 
@@ -58,6 +65,8 @@ class Entry:
 
 
 FIELDS = tuple(field.name for field in fields(Entry))
+PATHS = ("frames", "masks", "skeleton")
+"""As they are on disk; the others are labels, see names.py."""
 REQUIRED = ("tracklet", "camera", "split", "frames")  # and pid, but for distractors and junk
 NO_SPLIT = (
     "wanted train, query, ... in each line; `sptskm import manifest FILE OUT --test-share 0.5` splits by identity"
@@ -102,11 +111,19 @@ def _check_columns(found: Sequence[str], place: str, wanted: Sequence[str]) -> N
 def _check_entries(path: Path, named: Iterable[tuple[str, Entry]], split: bool = True) -> None:
     """Everything that can be said of entries without a look at their files; `named` says where each comes from."""
     seen: dict[str, str] = {}
+    persons: dict[str, tuple[str, str]] = {}
     for place, entry in named:
         _check_entry(entry, f"{path}: {place}", split)
         if entry.tracklet in seen:
             raise DataError(f"{path}: {place} repeats tracklet {entry.tracklet} of {seen[entry.tracklet]}")
         seen[entry.tracklet] = place
+        if entry.split and entry.split not in NAMELESS:
+            part, first = persons.setdefault(entry.pid, (entry.split, place))
+            if part != entry.split and "train" in (part, entry.split):
+                raise DataError(
+                    f"{path}: {place} has {entry.pid} in {entry.split}, and {first} in {part}, wanted each identity in "
+                    "training or in test; `sptskm import manifest FILE OUT --test-share 0.5` splits by identity"
+                )
     if not seen:
         raise DataError(f"{path}: is empty, wanted a line for each tracklet")
 
@@ -119,14 +136,24 @@ def _check_entry(entry: Entry, place: str, split: bool) -> None:
         raise DataError(f"{place} has split {entry.split}, wanted {', '.join(SPLITS)}")
     if not entry.pid and entry.split not in NAMELESS:
         raise DataError(f"{place} has no pid, wanted one unless split is {' or '.join(NAMELESS)}")
+    _check_labels(entry, place)
     if entry.tracklet.startswith("/"):
         raise DataError(f"{place} has the tracklet {entry.tracklet}, wanted a name that does not begin with /")
     listed = entry.frames if isinstance(entry.frames, tuple) else ()
     if others := [frame for frame in listed if not frame.lower().endswith(IMAGES)]:
         raise DataError(f"{place} lists the frame {others[0]!r}, wanted {', '.join(IMAGES)}")
-    for text in (entry.tracklet, *(listed or (str(entry.frames),)), entry.masks, entry.skeleton):
+    paths = (entry.tracklet, *(listed or (str(entry.frames),)), entry.masks, entry.skeleton)
+    check_names(paths, place)
+    for text in paths:
         if ".." in text and ".." in text.split("/"):
             raise DataError(f"{place} has the path {text}, wanted one without ..")
+
+
+def _check_labels(entry: Entry, place: str) -> None:
+    if entry.split not in NAMELESS and re.fullmatch(r"-[0-9]+(\.[0-9]*)?", entry.pid):
+        raise DataError(f"{place} has the pid {entry.pid}, wanted a name, or split junk for what is nobody")
+    for name in ("pid", "camera", "clothes", "time"):
+        check_label(getattr(entry, name), f"{place}: {name}", LONGEST)
 
 
 def _entry(line: Mapping[str, Any], place: str) -> Entry:
@@ -145,7 +172,8 @@ def _value(name: str, value: object, place: str) -> Any:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a column of integers with gaps comes as floats
     if isinstance(value, str | int | float | date) and not isinstance(value, bool):
-        return str(value).strip()
+        text = str(value).strip()
+        return text if name in PATHS else unicodedata.normalize("NFC", text)
     raise DataError(f"{place}: {name} is {value!r}, wanted text or a number")
 
 
@@ -189,9 +217,12 @@ def as_table(path: Path, entries: Sequence[Entry], test: bool = True) -> Trackle
     pid_numbers = {pid: number for number, pid in enumerate(_in_order(ordered, "pid", len(train)), 1)}
     camera_numbers = {camera: number for number, camera in enumerate(_in_order(ordered, "camera", len(train)), 1)}
     outfits = {clothes: number for number, clothes in enumerate(_in_order(ordered, "clothes", len(train)))}
+    for what, labels in (("identities", pid_numbers), ("cameras", camera_numbers), ("outfits", outfits)):
+        for pair in alike(labels)[:1]:
+            log.warning("%s: the %s %s and %s are taken for two, though only capitals differ", path, what, *pair)
     return Tracklets(
         keys_N=np.array([entry.tracklet for entry in ordered]),
-        stems_M=np.array([name.encode() for own in names for name in own], np.bytes_),
+        stems_M=encode_names((name for own in names for name in own), str(path)),
         starts_N=np.concatenate([[0], stops_N[:-1]]).astype(np.int64),
         stops_N=stops_N.astype(np.int64),
         pids_N=np.array([NAMELESS.get(entry.split, pid_numbers.get(entry.pid, 0)) for entry in ordered], np.int64),
@@ -269,21 +300,29 @@ class ManifestFolders:
 
 def _listed(path: Path, entries: Sequence[Entry]) -> tuple[list[list[str]], ManifestFolders]:
     """Frame names without ending of every tracklet, and where its files lie."""
-    homes = [_folder(entry.frames) for entry in entries]
+    looks = dict.fromkeys(e.frames for e in entries if isinstance(e.frames, str) and looks_like_pattern(e.frames))
+    with ThreadPoolExecutor(READERS) as pool:
+        exist = pool.map(lambda frames: (path.parent / frames).is_dir(), looks)
+        patterns = {frames for frames, is_folder in zip(looks, exist, strict=True) if not is_folder}
+    homes = [_folder(entry.frames, entry.frames in patterns) for entry in entries]
     shown = dict.fromkeys(home for entry, home in zip(entries, homes, strict=True) if isinstance(entry.frames, str))
     with ThreadPoolExecutor(READERS) as pool:
         lists = pool.map(lambda folder: images(path.parent / folder), shown)
         found = dict(zip(shown, tqdm(lists, "frames", len(shown), disable=None), strict=True))
     stems, endings = [], []
     for entry, home in zip(entries, homes, strict=True):
-        names = [os.path.splitext(name) for name in _frames(path, entry, found.get(home, []))]  # noqa: PTH122 - fast
+        pattern = PurePosixPath(str(entry.frames)).name if entry.frames in patterns else ""
+        own = _frames(path, entry, found.get(home, []), pattern)
+        names = [os.path.splitext(name) for name in own]  # noqa: PTH122 - fast
         kinds = Counter(ending for _, ending in names)
         if len(kinds) != 1:
             held = " and ".join(f"{count} {ending}" for ending, count in kinds.items()) or "no images"
             what = entry.frames if isinstance(entry.frames, str) else "its list"
+            what = f"{what} (a pattern, as there is no such folder)" if pattern else what
             raise DataError(f"{path}: tracklet {entry.tracklet} has {held} in {what}, wanted images of one kind")
         stems.append([stem for stem, _ in names])
         endings.append(names[0][1])
+    _check_shared(path, entries, homes, stems)
     folders: dict[Modality, list[Path]] = {
         "frames": [path.parent / home for home in homes],
         "masks": [path.parent / (e.masks or f"{home}_mask") for e, home in zip(entries, homes, strict=True)],
@@ -293,14 +332,27 @@ def _listed(path: Path, entries: Sequence[Entry]) -> tuple[list[list[str]], Mani
     return stems, ManifestFolders(folders, endings, [len(own) for own in stems])
 
 
-def _folder(frames: str | tuple[str, ...]) -> str:
+def _check_shared(path: Path, entries: Sequence[Entry], homes: Sequence[str], stems: Sequence[Sequence[str]]) -> None:
+    """Raise DataError for a frame that two tracklets have."""
+    crowded = {home for home, count in Counter(homes).items() if count > 1}
+    owners: dict[tuple[str, str], str] = {}
+    for entry, home, own in zip(entries, homes, stems, strict=True):
+        for stem in own if home in crowded else ():
+            if (first := owners.setdefault((home, stem), entry.tracklet)) != entry.tracklet:
+                raise DataError(
+                    f"{path}: the tracklets {first} and {entry.tracklet} share the frame {stem} in {home}, wanted each "
+                    "frame in one"
+                )
+
+
+def _folder(frames: str | tuple[str, ...], is_pattern: bool) -> str:
     """The folder of a tracklet's frames, relative to the manifest."""
     named = PurePosixPath(frames if isinstance(frames, str) else frames[0])
-    return str(named.parent if isinstance(frames, tuple) or is_pattern(frames) else named)
+    return str(named.parent if isinstance(frames, tuple) or is_pattern else named)
 
 
-def is_pattern(frames: str) -> bool:
-    """Whether it names files rather than a folder; `<folder>/*` names those of a folder that is called like one."""
+def looks_like_pattern(frames: str) -> bool:
+    """Say whether a text names files, unless there is a folder of that very name."""
     last = PurePosixPath(frames).name
     return glob.has_magic(last) or last.lower().endswith(IMAGES)
 
@@ -324,11 +376,10 @@ def matching(names: Sequence[str], pattern: str) -> list[str]:
     return fnmatch.filter(names[first:last], pattern)
 
 
-def _frames(path: Path, entry: Entry, inside: Sequence[str]) -> Sequence[str]:
+def _frames(path: Path, entry: Entry, inside: Sequence[str], pattern: str) -> Sequence[str]:
     """The names of a tracklet's frames, in order; `inside` are the images in its folder."""
     if isinstance(entry.frames, str):
-        chosen = matching(inside, PurePosixPath(entry.frames).name) if is_pattern(entry.frames) else inside
-        return sorted(chosen, key=natural)
+        return sorted(matching(inside, pattern) if pattern else inside, key=natural)
     parts = [frame.rpartition("/") for frame in entry.frames]
     if other := next((part for part in parts if part[0] != parts[0][0]), None):
         raise DataError(

@@ -1,12 +1,9 @@
 """One's own footage: videos and boxes of tracked people become tracklets and a manifest.
 
-No detector or tracker is written here: whatever you use writes MOT's text format, a line for each box, as
-`frame,track,left,top,width,height,...` with frames from 1 and pixels from 0 (MOTChallenge's files count pixels from 1;
-the difference is below what a box is worth).
+No detector or tracker is written here: whatever you use writes MOT's text format (see boxes.py).
 Legend: B boxes, H rows, W columns.
 """
 
-import csv
 import hashlib
 import json
 import shutil
@@ -14,63 +11,22 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.atomic import naming, write_text
-from sptskm.config import ConfigError
-from sptskm.data import DataError
+from sptskm.common.errors import ConfigError, DataError
+from sptskm.common.reading import read_json
 from sptskm.data.manifest import Entry, natural, write_entries
+from sptskm.preparation.boxes import Boxes, read_boxes
 from sptskm.report.console import progress
 
 MANIFEST = "manifest.csv"
 QUALITY = 95  # of the JPEGs
 SMALLEST = 8  # pixels of the shorter edge of a box that is worth a frame
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """The boxes of a video, sorted by frame."""
-
-    frames_B: NDArray[np.int64]
-    """From 1."""
-    tracks_B: NDArray[np.int64]
-    corners_B4: NDArray[np.int64]
-    """Left, top, right, bottom in pixels; right and bottom are outside."""
-
-
-def read_boxes(path: Path) -> Boxes:
-    """Boxes in MOT's text format. DataError names the line at fault."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, wanted boxes in MOT's text format")
-    numbers: list[list[float]] = []
-    with path.open(newline="") as file:
-        for line in csv.reader(file):
-            if line:
-                numbers.append(_numbers(line, f"{path}: line {len(numbers) + 1}"))
-    if not numbers:
-        raise DataError(f"{path}: is empty, wanted lines such as 1,7,100,50,64,128")
-    table = np.array(sorted(numbers))
-    left, top, width, height = table[:, 2:].T
-    corners = np.stack([left, top, left + width, top + height], axis=1)
-    return Boxes(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), np.rint(corners).astype(np.int64))
-
-
-def _numbers(line: Sequence[str], place: str) -> list[float]:
-    try:
-        found = [float(value) for value in line[:6]]
-    except ValueError:
-        found = []
-    if len(found) < 6 or not np.isfinite(found).all():
-        raise DataError(f"{place} is {','.join(line)[:60]}, wanted frame,track,left,top,width,height")
-    if found[0] < 1 or found[1] < 0:
-        what = "a frame below 1" if found[0] < 1 else "track -1, as detections have that no tracker has joined"
-        raise DataError(f"{place} has {what}, wanted frames from 1 and tracks from 0")
-    if min(found[4:]) <= 0:
-        raise DataError(f"{place} has a box of {found[4]:g} x {found[5]:g} pixels, wanted some")
-    return found
 
 
 @dataclass(frozen=True)
@@ -83,8 +39,20 @@ class Cut:
     """Take each so-manieth frame of the video."""
 
 
-def tracklets_of(video: Path, boxes: Path, out: Path, cut: Cut) -> tuple[list[Entry], int]:
-    """Cut the tracklets of a video to `out`/frames; what a manifest says of them, and how many boxes were of no use.
+@dataclass(frozen=True)
+class _Done:
+    """What was made of a video, as its note says."""
+
+    source: dict[str, Any]
+    frames: dict[str, int]
+    """Of each tracklet, by its name."""
+    useless: int
+
+
+def tracklets_of(video: Path, boxes: Path, out: Path, cut: Cut) -> tuple[list[Entry], int, int]:
+    """Cut the tracklets of a video to `out`/frames; return what a manifest says of them, and two counts of boxes.
+
+    The first are those of no use, the second those left out (see boxes.py).
 
     A tracklet is the boxes of one track as JPEGs named by the frame number. Boxes are cut at the borders of the
     picture; of no use is one with less than SMALLEST pixels inside. Identities are not known: every track is its own,
@@ -93,13 +61,14 @@ def tracklets_of(video: Path, boxes: Path, out: Path, cut: Cut) -> tuple[list[En
     found, home = read_boxes(boxes), out / "frames"
     source = {"boxes": hashlib.sha256(boxes.read_bytes()).hexdigest(), "bytes": video.stat().st_size, **vars(cut)}
     note = home / f"{video.stem}.json"
-    done = json.loads(note.read_text()) if note.is_file() else {}
-    if done.get("source") != source:
-        counts, useless = _cut(video, found, home, cut)
-        done = {"source": source, "frames": counts, "useless": useless}
-        write_text(note, json.dumps(done, indent=1))
-    entries = [Entry(name, name, video.stem, "gallery", f"frames/{name}") for name in done["frames"]]
-    return entries, done["useless"]
+    if found.left_out:
+        source["left_out"] = found.left_out  # these were taken for people once
+    done = read_json(note, _Done) if note.is_file() else None
+    if done is None or done.source != source:
+        done = _Done(source, *_cut(video, found, home, cut))
+        write_text(note, json.dumps(vars(done), indent=1))
+    entries = [Entry(name, name, video.stem, "gallery", f"frames/{name}") for name in done.frames]
+    return entries, done.useless, found.left_out
 
 
 def _cut(video: Path, boxes: Boxes, home: Path, cut: Cut) -> tuple[dict[str, int], int]:
@@ -128,7 +97,8 @@ def _cut(video: Path, boxes: Boxes, home: Path, cut: Cut) -> tuple[dict[str, int
 
 def _pictures(video: Path, last: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Frame numbers from 1 and pictures (H, W, 3), blue first, up to the last one wanted."""
-    capture = cv2.VideoCapture(str(video))
+    # an absolute path, as what stands before a colon would be a protocol
+    capture = cv2.VideoCapture(str(video.absolute()))
     try:
         for number in range(1, last + 1):
             found, picture = capture.read()
@@ -166,14 +136,16 @@ def prepare_videos(videos: Sequence[Path], out: Path, boxes: Path | None, cut: C
     if min(vars(cut).values()) < 1:
         raise ConfigError(f"min-frames and every are {cut.min_frames} and {cut.every}, wanted at least 1")
     entries: list[Entry] = []
-    useless = 0
+    useless = left_out = 0
     for video in videos:
         if not video.is_file():
             raise FileNotFoundError(f"{video}: no such file, wanted a video")
-        own, outside = tracklets_of(video, boxes or video.with_suffix(".txt"), out, cut)
-        entries, useless = entries + own, useless + outside
+        own, outside, others = tracklets_of(video, boxes or video.with_suffix(".txt"), out, cut)
+        entries, useless, left_out = entries + own, useless + outside, left_out + others
     if not entries:
         raise DataError(f"no track has {cut.min_frames} frames; lower --min-frames")
     write_entries(out / MANIFEST, entries)
     said = f"{out / MANIFEST}: {len(entries)} tracklets of {len(videos)} videos, {useless} boxes outside the picture"
+    if left_out:
+        said += f", {left_out} boxes left out that are not to be considered or no pedestrians"
     return out / MANIFEST, said

@@ -1,6 +1,7 @@
 """One's own data as a manifest: its three forms, what is refused with which line, and the table."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -322,11 +323,133 @@ def test_a_pattern_takes_its_frames_from_a_folder_of_several_tracklets(tmp_path:
     assert read_manifest(one(tmp_path, frames="x/b1.jpg")).stems(0) == ["b1"]
 
 
-def test_a_folder_that_is_called_like_a_pattern_is_named_with_a_star(tmp_path: Path) -> None:
-    frames(tmp_path / "walk [1].jpg", 2)
-    with pytest.raises(DataError, match=r"tracklet a has no images in walk \[1\]\.jpg"):
-        read_manifest(one(tmp_path, frames="walk [1].jpg"))
-    assert read_manifest(one(tmp_path, frames="walk [1].jpg/*")).stems(0) == ["1", "2"]
+@pytest.mark.parametrize("name", ["walk [1].jpg", "door[1]", "br*", "who?", "walk.jpg", "d[1]/e[2]", "file:walk"])
+def test_a_folder_may_be_called_like_a_pattern_or_a_protocol(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="tracklet a has no images in "):
+        read_manifest(one(tmp_path, frames=name))
+    frames(tmp_path / name, 2)
+    frames(tmp_path / "walk 1.jpg", 1)  # what the first pattern would be in another folder
+    table = read_manifest(one(tmp_path, frames=name))
+    assert table.stems(0) == ["1", "2"]
+    assert table.path(0, 1, "frames") == tmp_path / name / "2.jpg"
+    assert table.folder(0, "masks") == tmp_path / f"{name}_mask"
+    assert read_manifest(one(tmp_path, frames=f"{name}/*")).stems(0) == ["1", "2"], "as manifests of before say it"
+    assert table.fingerprint == read_manifest(one(tmp_path, frames=f"{name}/*")).fingerprint
+
+
+def test_what_names_no_folder_says_that_it_was_taken_for_a_pattern(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"in door\[1\] \(a pattern, as there is no such folder\), wanted images"):
+        read_manifest(one(tmp_path, frames="door[1]"))
+
+
+def test_names_of_frames_may_have_any_letters(tmp_path: Path) -> None:
+    names = ["Bild für Anna 1", "图片_002", "🚶 10", "é"]
+    draw(*(tmp_path / "x" / f"{name}.jpg" for name in names))
+    table = read_manifest(one(tmp_path, frames="x"))
+    assert sorted(table.stems(0)) == sorted(names)
+    assert [read_frame(file).shape for file in table.files(0, range(4), "frames")] == [(4, 2, 3)] * 4
+    assert table.files(0, [0], "masks")[0].name == f"{table.stems(0)[0]}.png"
+    assert len(table.fingerprint) == 16
+    listed = read_manifest(one(tmp_path, frames=[f"x/{stem}.jpg" for stem in table.stems(0)]))
+    assert listed.fingerprint == table.fingerprint
+
+
+def test_a_name_in_another_encoding_than_utf_8_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / os.fsdecode(b"J\xfcrgen.jpg")).write_bytes(b"x")
+    with pytest.raises(DataError, match=r"m\.jsonl: the name 'J\\udcfcrgen' is not UTF-8"):
+        read_manifest(one(tmp_path, frames="x"))
+
+
+def test_two_tracklets_that_share_a_frame_are_refused(tmp_path: Path) -> None:
+    draw(*(tmp_path / "x" / f"{name}.jpg" for name in ("a1", "a2", "b1")))
+    lines = ["q,p,door,query,x/a*", "g,p,gate,gallery,{}"]
+    for frames_of_g, sentence in (("x", "share the frame a1 in x"), ("x/?1.jpg", "share the frame a1"), ("x/b*", "")):
+        path = csv(tmp_path / "m.csv", lines[0], lines[1].format(frames_of_g))
+        if sentence:
+            with pytest.raises(DataError, match=f"m.csv: the tracklets q and g {sentence}"):
+                read_manifest(path)
+        else:
+            assert len(read_manifest(path)) == 2
+
+
+@pytest.mark.parametrize("pid", ["-1", "-3", "-1.0", "-01", " -1 "])
+@pytest.mark.parametrize("split", ["train", "query", "gallery"])
+def test_a_negative_number_is_no_person(tmp_path: Path, pid: str, split: str) -> None:
+    path = csv(tmp_path / "m.csv", f"a,{pid},door,{split},x")
+    with pytest.raises(DataError, match=r"line 2 has the pid -.*, wanted a name, or split junk for what is nobody"):
+        read_entries(path)
+    csv(path, f"a,{pid},door,junk,x", "b,0,door,train,x", "c,anna-1,door,train,x")
+    assert len(read_entries(path)) == 3
+
+
+@pytest.mark.parametrize(("first", "second"), [("train", "query"), ("gallery", "train"), ("train", "gallery")])
+def test_an_identity_in_training_and_in_test_is_refused_with_both_lines(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    path = csv(tmp_path / "m.csv", f"a,anna,door,{first},x", "n,anna,door,junk,x", f"b,anna,gate,{second},y")
+    with pytest.raises(DataError, match=f"line 4 has anna in {second}, and line 2 in {first}, wanted each identity"):
+        read_entries(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("a," + "9" * 5000 + ",door,train,x", r"line 2: pid has a name of 5000 characters \(9999"),
+        ("a,anna," + "d" * 300 + ",train,x", "line 2: camera has a name of 300 characters"),
+        ("a,an\x1b[31mna,door,train,x", r"line 2: pid has the control character '\\x1b' in a name"),
+        ('a,"an\nna",door,train,x', r"line 2: pid has the control character '\\n'"),
+        ("a\tb,anna,door,train,x", r"line 2 has the control character '\\t'"),
+        ('a,anna,door,train,"x\ny"', r"line 2 has the control character '\\n'"),
+        ("a, \u3000 ,door,train,x", "line 2 has no pid"),
+        ("  ,anna,door,train,x", "line 2 has no tracklet"),
+    ],
+)
+def test_a_label_that_cannot_be_shown_is_refused(tmp_path: Path, line: str, sentence: str) -> None:
+    with pytest.raises(DataError, match=rf"m\.csv: {sentence}"):
+        read_entries(csv(tmp_path / "m.csv", line))
+
+
+def test_the_two_ways_of_writing_an_umlaut_are_one_name(tmp_path: Path) -> None:
+    frames(tmp_path / "x", 1)
+    frames(tmp_path / "y", 1)
+    lines = [
+        f"{name},{name},{name},gallery,{folder},{name}" for name, folder in (("Ju\u0308rg", "x"), ("J\u00fcrg", "y"))
+    ]
+    with pytest.raises(DataError, match="line 3 repeats tracklet Jürg of line 2"):
+        read_entries(csv(tmp_path / "m.csv", *lines, header=f"{HEADER},clothes"))
+    table = read_manifest(csv(tmp_path / "m.csv", lines[0], f"b{lines[1][4:]}", header=f"{HEADER},clothes"))
+    assert set(table.pids_N.tolist()) == set(table.camids_N.tolist()) == {1}
+    assert table.clothes_N.tolist() == [0, 0]
+
+
+def test_labels_that_differ_only_by_capitals_are_two_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frames(tmp_path / "x", 1)
+    frames(tmp_path / "y", 1)
+    table = read_manifest(csv(tmp_path / "m.csv", "a,anna,door,train,x", "b,anna,Door,train,y"))
+    assert table.camids_N.tolist() == [2, 1]
+    assert caplog.messages == [
+        f"{tmp_path / 'm.csv'}: the cameras Door and door are taken for two, though only capitals differ"
+    ]
+
+
+@pytest.mark.parametrize("name", ["m.csv", "M.CSV", "m.tsv", "m.Jsonl", "m.PARQUET"])
+def test_a_manifest_in_capitals_or_with_tabs_is_a_manifest(tmp_path: Path, name: str) -> None:
+    frames(tmp_path / "x", 2)
+    write_entries(tmp_path / name, [Entry("a", "anna", "door", "train", "x")])
+    assert read_dataset(tmp_path / name).stems(0) == ["1", "2"]
+    assert read_dataset(tmp_path / name, labelled=False).stems(0) == ["1", "2"]
+
+
+def test_a_file_that_is_no_manifest_is_not_taken_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "m.xlsx").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"m\.xlsx: ends in \.xlsx, wanted \.csv"):
+        read_dataset(tmp_path / "m.xlsx")
+    (tmp_path / "data.csv" / "info").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"data\.csv/info/train_name\.txt"):
+        read_dataset(tmp_path / "data.csv")
+    with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file, wanted a manifest"):
+        read_dataset(tmp_path / "none.csv")
 
 
 def test_a_list_is_taken_as_it_is_and_no_folder_is_looked_at(tmp_path: Path) -> None:

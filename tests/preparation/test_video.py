@@ -106,9 +106,9 @@ def test_a_precision_that_the_device_does_not_have_is_refused(
     ("text", "sentence"),
     [
         ("1,0,10,30,32,64\n1,0,10\n", "line 2 is 1,0,10, wanted frame,track,left,top,width,height"),
-        ("1,0,10,30,thirty,64\n", "line 1 is 1,0,10,30,thirty,64, wanted"),
-        ("1,-1,10,30,32,64\n", "line 1 has track -1, as detections have that no tracker has joined"),
-        ("0,1,10,30,32,64\n", "line 1 has a frame below 1"),
+        ("1,0,10,30,thirty,64\n", "line 1 is 1,0,10,30,thirty,64, where width is no number, wanted"),
+        ("1,-1,10,30,32,64\n", "line 1 has the track -1, as detections have that no tracker has joined"),
+        ("0,1,10,30,32,64\n", "line 1 has the frame 0, wanted frames from 1"),
         ("1,1,10,30,0,64\n", "line 1 has a box of 0 x 64 pixels"),
         ("", "is empty, wanted lines such as"),
         ("40,0,10,30,32,64\n", "ends after frame 12, but its boxes go to frame 40"),
@@ -138,3 +138,36 @@ def test_what_is_no_video_or_has_no_boxes_is_one_sentence(
     assert "two videos are called door" in capsys.readouterr().err
     assert prepare(video, "--min-frames", 13, "--out", tmp_path / "out") == 2
     assert "no track has 13 frames; lower --min-frames" in capsys.readouterr().err
+
+
+def test_boxes_left_out_are_said_and_their_lines_are_no_tracklets(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "door.txt").write_text("1,0,10,30,32,64,1,1,1\n1,5,10,30,32,64,1,3,1\n2,0,10,30,32,64,0,1,1\n")
+    assert prepare(video, "--out", tmp_path / "out", "--min-frames", 1) == 0
+    assert "2 boxes left out that are not to be considered or no pedestrians" in capsys.readouterr().out
+    assert read_dataset(tmp_path / "out" / "manifest.csv").keys_N.tolist() == ["door-0"]
+
+
+@pytest.mark.parametrize("name", ["door[1]", "door:1", "film:door", "d%03d r", "Tür 图片", "door*", "~door"])
+def test_a_video_may_be_called_as_its_owner_likes(
+    video: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for ending in (".avi", ".txt"):
+        video.with_suffix(ending).rename(f"{name}{ending}")
+    assert prepare(f"{name}.avi", "--out", "out") == 0
+    table = read_dataset(Path("out/manifest.csv"))
+    assert table.lengths.tolist() == [FRAMES, FRAMES]
+    assert table.camera_name(0) == name
+    assert read_frame(table.files(0, [0], "frames")[0]).shape == (64, 32, 3)
+
+
+@pytest.mark.parametrize("note", ["", "[]", '{"source": 1}', '{"source": {}, "frames": {"a": "b"}, "useless": 0}'])
+def test_a_broken_note_of_what_was_made_is_one_sentence(
+    video: Path, tmp_path: Path, note: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepare(video, "--out", tmp_path / "out") == 0
+    (tmp_path / "out" / "frames" / "door.json").write_text(note)
+    assert prepare(video, "--out", tmp_path / "out") == 2
+    assert f"sptskm: {tmp_path / 'out' / 'frames' / 'door.json'}: " in capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sptskm.config import ConfigError
 from sptskm.data.errors import DataError
-from sptskm.data.importers.reading import of_folder, subfolders
+from sptskm.data.importers.reading import subfolders
 from sptskm.data.manifest import Entry, images
 
 PATTERN = "{pid}/{camera}/{tracklet}"
@@ -30,7 +30,7 @@ def folder(root: Path, pattern: str = PATTERN) -> list[Entry]:
     for path, parts in _walk(root, "", pattern, levels):
         if not images(root / path):
             raise DataError(f"{root / path}: holds no images, wanted a folder of frames as {pattern} says")
-        entries.append(Entry(**{"split": "", **parts, "tracklet": path, "frames": of_folder(path)}))
+        entries.append(Entry(**{"split": "", **parts, "tracklet": path, "frames": path}))
     if not entries:
         raise DataError(f"{root}: holds no folder as {pattern} says")
     return entries

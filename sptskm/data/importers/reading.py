@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sptskm.common.tables import read_words
-from sptskm.data.manifest import is_pattern
 
 MADE = ("_mask", "_joint3d")
 """Endings of folders that lie beside those of frames, see manifest.py."""
@@ -34,8 +33,3 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(
         name for name in names if not any(name.endswith(made) and name[: -len(made)] in names for made in MADE)
     )
-
-
-def of_folder(folder: str) -> str:
-    """How a manifest names all images of a folder, also where its name looks like a pattern."""
-    return f"{folder}/*" if is_pattern(folder) else folder

@@ -15,7 +15,7 @@ from sptskm.common.errors import DataError
 from sptskm.common.matlab import read_mat
 from sptskm.common.numbers import INT32, whole_numbers
 from sptskm.common.reading import read_json
-from sptskm.data.importers.reading import of_folder, subfolders
+from sptskm.data.importers.reading import subfolders
 from sptskm.data.manifest import Entry
 
 
@@ -91,6 +91,6 @@ def _entries(home: str, cameras: tuple[str, str], train: Sequence[str], test: Se
         (camera, person, part) for camera, part in zip(cameras, ("query", "gallery"), strict=True) for person in test
     ]
     return [
-        Entry(f"{camera}/{person}", person, camera, split, frames=of_folder(f"{home}/{camera}/{person}"))
+        Entry(f"{camera}/{person}", person, camera, split, frames=f"{home}/{camera}/{person}")
         for camera, person, split in rows
     ]

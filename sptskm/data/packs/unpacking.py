@@ -15,12 +15,16 @@ from sptskm.common.paths import check_inside, has_control, is_file
 from sptskm.data.derived import HOME, MADE, write_frames, write_method
 from sptskm.data.errors import DataError
 from sptskm.data.files import SKELETON_KEY, mat_bytes
-from sptskm.data.importers.reading import of_folder
 from sptskm.data.manifest import NAMELESS, Entry, ManifestFolders, write_entries
 from sptskm.data.mars import MarsFolders, mars_folders, write_mars_tables
+<<<<<<< HEAD
 from sptskm.data.packs.contents import read_summary
 from sptskm.data.packs.reading import PackFiles, read_pack
 from sptskm.data.tracklets import Modality, Tracklets
+=======
+from sptskm.data.packs.reading import PackFiles, read_pack, read_summary
+from sptskm.data.tracklets import Modality, Tracklets, decode_names
+>>>>>>> 510aaf5 (Boxes and manifests: whole numbers, people to consider, each box and frame once; folders and videos may be called like patterns, frames in any letters; one rule for labels)
 
 MANIFEST = "manifest.csv"
 
@@ -67,8 +71,13 @@ def _write_record(table: Tracklets, out: Path, target: MarsFolders | ManifestFol
 
 def _check_names(folder: Path, table: Tracklets) -> None:
     """A pack from elsewhere must not write to places of its own choice."""
+<<<<<<< HEAD
     keys, stems = table.keys_N.tolist(), [stem.decode() for stem in np.unique(table.stems_M).tolist()]
     for name in (*keys, *stems):
+=======
+    names = [*table.keys_N.tolist(), *decode_names(np.unique(table.stems_M)).tolist()]
+    for name in names:
+>>>>>>> 510aaf5 (Boxes and manifests: whole numbers, people to consider, each box and frame once; folders and videos may be called like patterns, frames in any letters; one rule for labels)
         path = PurePosixPath(name)
         if has_control(name):
             raise DataError(f"{folder}: holds the name {name!r}, wanted one without control characters")
@@ -118,7 +127,7 @@ def _entry(table: Tracklets, row: int) -> Entry:
         pid="" if pid in nameless else table.pid_name(row),
         camera=table.camera_name(row),
         split=split,
-        frames=of_folder(f"frames/{key}"),
+        frames=f"frames/{key}",
         masks=f"masks/{key}",
         skeleton=f"skeletons/{key}.npy",
         clothes="" if clothes < 0 else table.clothes_names.get(clothes, str(clothes)),

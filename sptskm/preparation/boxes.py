@@ -1,0 +1,112 @@
+"""Boxes of tracked people in MOT's text format: `frame,track,left,top,width,height,consider,class,...`.
+
+Frames count from 1 and pixels from 0 (MOTChallenge's files count pixels from 1; the difference is below what a box is
+worth). Two more columns count where they are given, as MOTChallenge's ground truth has them: a line whose `consider`
+is 0 is not to be looked at, and of classes only 1, the pedestrian, is a person. Trackers write -1 for what they do not
+know. A line with ten columns ends in world coordinates instead of a class, unless the last two are -1.
+Legend: B boxes.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.common.errors import DataError
+from sptskm.common.tables import read_rows
+
+WANTED = "wanted frame,track,left,top,width,height"
+NAMES = ("frame", "track", "left", "top", "width", "height", "consider", "class", "visibility", "z")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+PEDESTRIAN = 1
+FARTHEST = 2**31
+"""Frames and pixels; a track may be any number that a float holds exactly."""
+LARGEST_TRACK = 2**53
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of a video, sorted by frame and track."""
+
+    frames_B: NDArray[np.int64]
+    """From 1."""
+    tracks_B: NDArray[np.int64]
+    corners_B4: NDArray[np.int64]
+    """Left, top, right, bottom in pixels; right and bottom are outside."""
+    left_out: int = 0
+    """Lines that are not to be considered, or of another class than a pedestrian's."""
+
+
+def read_boxes(path: Path) -> Boxes:
+    """Read the boxes of a video.
+
+    Raises FileNotFoundError, and DataError with the line for what is no such line, for a frame or track that is no
+    whole number, and for a second box of a track in one frame.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, wanted boxes in MOT's text format")
+    boxes: dict[tuple[int, int], list[float]] = {}
+    places: dict[tuple[int, int], str] = {}
+    left_out = 0
+    for place, line in read_rows(path):
+        numbers = _numbers(line, f"{path}: {place}")
+        if not _is_person(numbers):
+            left_out += 1
+            continue
+        _check(numbers, f"{path}: {place}")
+        key = int(numbers[0]), int(numbers[1])
+        if key in boxes:
+            raise DataError(
+                f"{path}: {place} is a second box of track {key[1]} in frame {key[0]}, beside {places[key]}, wanted one"
+            )
+        boxes[key], places[key] = numbers[2:6], place
+    if not boxes:
+        what = f"none of its {left_out} lines is a pedestrian to consider" if left_out else "is empty"
+        raise DataError(f"{path}: {what}, wanted lines such as 1,7,100,50,64,128")
+    ordered = sorted(boxes)
+    left, top, width, height = np.array([boxes[key] for key in ordered]).T
+    corners = np.stack([left, top, left + width, top + height], axis=1)
+    frames_B, tracks_B = np.array(ordered, np.int64).T
+    return Boxes(frames_B, tracks_B, np.rint(corners).astype(np.int64), left_out)
+
+
+def _numbers(line: Sequence[str], place: str) -> list[float]:
+    """Read the values of a line, six or more; one behind them that is not given is NaN."""
+    shown = ",".join(line)[:60]
+    if len(line) < 6:
+        raise DataError(f"{place} is {shown}, {WANTED}")
+    numbers: list[float] = []
+    for name, text in zip(NAMES, line, strict=False):
+        given = text.strip() or len(numbers) < 6
+        if given and not _NUMBER.fullmatch(text.strip()):
+            raise DataError(f"{place} is {shown}, where {name} is no number, {WANTED}")
+        numbers.append(float(text) if given else np.nan)
+    if not np.isfinite(numbers[:6]).all():
+        raise DataError(f"{place} is {shown}, {WANTED}")
+    return numbers
+
+
+def _is_person(numbers: Sequence[float]) -> bool:
+    """Whether a line is to be considered, and of a pedestrian where it says a class."""
+    if len(numbers) > 6 and numbers[6] == 0:
+        return False
+    has_class = len(numbers) > 7 and numbers[7] >= 1 and (len(numbers) < 10 or set(numbers[8:10]) == {-1})
+    return not has_class or numbers[7] == PEDESTRIAN
+
+
+def _check(numbers: Sequence[float], place: str) -> None:
+    frame, track, *box = numbers[:6]
+    if frame < 1 or track < 0:
+        what = f"the frame {frame:.16g}" if frame < 1 else f"the track {track:.16g}"
+        joined = ", as detections have that no tracker has joined" if track == -1 else ""
+        raise DataError(f"{place} has {what}{joined}, wanted frames from 1 and tracks from 0")
+    for name, number, most in (("frame", frame, FARTHEST), ("track", track, LARGEST_TRACK)):
+        if number != int(number) or number >= most:
+            raise DataError(f"{place} has the {name} {number:.17g}, wanted a whole number below {most}")
+    if min(box[2:]) <= 0:
+        raise DataError(f"{place} has a box of {box[2]:g} x {box[3]:g} pixels, wanted some")
+    if max(map(abs, box)) >= FARTHEST:
+        raise DataError(f"{place} has a box with {max(box, key=abs):g} pixels, wanted fewer than {FARTHEST}")
