@@ -17,14 +17,9 @@ from sptskm.data.errors import DataError
 from sptskm.data.files import SKELETON_KEY, mat_bytes
 from sptskm.data.manifest import NAMELESS, Entry, ManifestFolders, write_entries
 from sptskm.data.mars import MarsFolders, mars_folders, write_mars_tables
-<<<<<<< HEAD
 from sptskm.data.packs.contents import read_summary
 from sptskm.data.packs.reading import PackFiles, read_pack
-from sptskm.data.tracklets import Modality, Tracklets
-=======
-from sptskm.data.packs.reading import PackFiles, read_pack, read_summary
 from sptskm.data.tracklets import Modality, Tracklets, decode_names
->>>>>>> 510aaf5 (Boxes and manifests: whole numbers, people to consider, each box and frame once; folders and videos may be called like patterns, frames in any letters; one rule for labels)
 
 MANIFEST = "manifest.csv"
 
@@ -71,13 +66,8 @@ def _write_record(table: Tracklets, out: Path, target: MarsFolders | ManifestFol
 
 def _check_names(folder: Path, table: Tracklets) -> None:
     """A pack from elsewhere must not write to places of its own choice."""
-<<<<<<< HEAD
-    keys, stems = table.keys_N.tolist(), [stem.decode() for stem in np.unique(table.stems_M).tolist()]
+    keys, stems = table.keys_N.tolist(), decode_names(np.unique(table.stems_M)).tolist()
     for name in (*keys, *stems):
-=======
-    names = [*table.keys_N.tolist(), *decode_names(np.unique(table.stems_M)).tolist()]
-    for name in names:
->>>>>>> 510aaf5 (Boxes and manifests: whole numbers, people to consider, each box and frame once; folders and videos may be called like patterns, frames in any letters; one rule for labels)
         path = PurePosixPath(name)
         if has_control(name):
             raise DataError(f"{folder}: holds the name {name!r}, wanted one without control characters")
