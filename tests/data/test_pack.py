@@ -320,13 +320,29 @@ def test_a_pack_on_a_file_system_that_fails_for_a_moment_is_read_all_the_same(
 
 
 @dataclass(frozen=True)
+class Called:
+    """A file by a name of one's own."""
+
+    name: str
+    content: bytes
+
+    def is_file(self) -> bool:
+        return True
+
+    def read_bytes(self) -> bytes:
+        return self.content
+
+
+@dataclass(frozen=True)
 class OfOtherNames:
     """The files of a table, whatever their frames are called meanwhile."""
 
     table: Tracklets
+    ending: str = ".jpg"
 
     def files(self, row: int, frames: Any, stems: Any, modality: Any) -> Any:  # noqa: ARG002
-        return self.table.files(row, frames, modality)
+        files = self.table.files(row, frames, modality)
+        return [Called(f"a{self.ending}", file.read_bytes()) for file in files] if modality == "frames" else files
 
     def whole(self, row: int) -> None:
         """Every frame has a file."""
@@ -337,18 +353,17 @@ class OfOtherNames:
 
 def foreign(root: Path, folder: Path, **changes: Any) -> Path:
     """A pack whose maker has changed the names in it, checksums and all."""
-    table = replace(read_mars(root), place=OfOtherNames(read_mars(root)))
-    changed = {name: change(getattr(table, name)) for name, change in changes.items() if name != "endings_N"}
-    pack(replace(table, **changed), folder, workers=1)
-    if "endings_N" in changes:
-        with np.load(folder / "train.npz") as content:
+    ending = changes.pop("ending", ".jpg")
+    innocent = "." + "x" * (len(ending) - 1)
+    table = replace(read_mars(root), place=OfOtherNames(read_mars(root), innocent))
+    pack(replace(table, **{name: change(getattr(table, name)) for name, change in changes.items()}), folder, workers=1)
+    for path in folder.glob("*.zip"):
+        path.write_bytes(path.read_bytes().replace(innocent.encode(), ending.encode()))
+    for path in folder.glob("*.npz"):
+        with np.load(path) as content:
             found = dict(content)
-        np.savez(folder / "train.npz", **(found | {"endings_N": changes["endings_N"](found["endings_N"])}))
+        np.savez(path, **(found | {"endings_N": np.full(len(found["endings_N"]), ending)}))
     return folder
-
-
-def everywhere(value: str) -> Any:
-    return lambda array: np.full(len(array), value)
 
 
 def second(value: Any) -> Any:
@@ -358,9 +373,9 @@ def second(value: Any) -> Any:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"endings_N": everywhere("/../../../escaped.jpg")},
-        {"endings_N": everywhere(".jpg/../../../../../escaped")},
-        {"endings_N": everywhere("\n.jpg")},
+        {"ending": "/../../../escaped.jpg"},
+        {"ending": ".jpg/../../../../../escaped"},
+        {"ending": ".\n"},
         {"keys_N": second("a/../../../escaped")},
         {"keys_N": second("line\nbreak")},
         {"keys_N": second("0003C1T0001F001")},
@@ -382,7 +397,7 @@ def test_no_name_in_a_foreign_pack_leads_out_of_the_folder(
     with suppress(DataError):  # the layout of MARS has endings of its own
         unpack(folder, out)
         assert layout == "mars"
-        assert "endings_N" in changes
+        assert "ending" in changes
     new = {path for path in set(tmp_path.rglob("*")) - before if out not in path.parents}
     assert new <= {out, out.parent, out.parent.parent}
 

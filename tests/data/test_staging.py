@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -91,10 +92,9 @@ def test_only_what_is_needed_is_copied_in_the_order_of_need(
     names = table.place.shard_N[[6, 1, 2]].tolist()  # type: ignore[attr-defined]
     assert copies(disk) == sorted(names)
     order: list[str] = []
-    monkeypatch.setattr(staging, "_copy", lambda source, _target, _parent: order.append(source.name) or "")
-    with pytest.raises(DataError):
-        staging.copy_all(source, disk, names, os.getppid())
-    assert order == names[:1]
+    monkeypatch.setattr(staging, "_copy", lambda source, *_: order.append(source.name))
+    staging.copy_all(source, disk, names, os.getppid())
+    assert order == names
 
 
 def test_a_copy_that_was_killed_is_made_again(source: Path, disk: Path) -> None:
@@ -207,3 +207,98 @@ def test_where_no_copy_can_be_made_the_source_is_read_and_that_is_said(
 def test_files_are_not_staged(tmp_path: Path, disk: Path) -> None:
     staging.stage(read_dataset(write_files(tmp_path / "files")), str(disk), EVERY)
     assert list(disk.iterdir()) == []
+
+
+def test_copies_of_an_earlier_run_are_used_again_when_their_checksums_are_right(
+    source: Path, disk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = shards_of(staged(source, disk)).copies
+    assert folder is not None
+    made = {name: (folder / name).stat().st_ino for name in zips(source)}
+    damaged = folder / zips(source)[1]
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    capfd.readouterr()
+    table = staged(source, disk)
+    assert f"copies of {len(made)} files (0.00 GB), 1 of them new" in capfd.readouterr().err
+    assert copies(disk) == zips(source)
+    assert [name for name in made if (folder / name).stat().st_ino != made[name]] in ([damaged.name], [])
+    assert damaged.read_bytes() == (source / damaged.name).read_bytes()
+    assert all_bytes(table) == all_bytes(read_dataset(source))
+
+
+def test_nobody_reads_a_copy_of_an_earlier_run_before_it_is_verified(
+    source: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shards_of(staged(source, disk)).copies
+    assert folder is not None
+    (folder / zips(source)[0]).write_bytes(b"x" * (source / zips(source)[0]).stat().st_size)
+    monkeypatch.setattr(staging, "_start", lambda *_: None)  # it takes its time
+    table = read_dataset(source)
+    staging.stage(table, str(disk), EVERY)
+    assert all_bytes(table) == all_bytes(read_dataset(source))
+
+
+def own_folder(disk: Path) -> Path:
+    return disk / f"sptskm-{os.getuid()}"
+
+
+def test_the_folder_of_copies_is_closed_to_others(source: Path, disk: Path) -> None:
+    before = os.umask(0)
+    try:
+        staged(source, disk)
+    finally:
+        os.umask(before)
+    assert own_folder(disk).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_readable_folder_of_before_is_closed_and_used(source: Path, disk: Path) -> None:
+    own_folder(disk).mkdir()
+    own_folder(disk).chmod(0o755)
+    staged(source, disk)
+    assert own_folder(disk).stat().st_mode & 0o777 == 0o700
+
+
+def linked(folder: Path, elsewhere: Path) -> None:
+    elsewhere.mkdir()
+    folder.symlink_to(elsewhere)
+
+
+def writable(folder: Path, _: Path) -> None:
+    folder.mkdir()
+    folder.chmod(0o777)
+
+
+def a_file(folder: Path, _: Path) -> None:
+    folder.touch()
+
+
+@pytest.mark.parametrize("trap", [linked, writable, a_file])
+def test_a_folder_that_somebody_else_may_have_laid_is_not_used(
+    trap: Callable[[Path, Path], None], source: Path, disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trap(own_folder(disk), tmp_path / "elsewhere")
+    table = read_dataset(source)
+    staging.stage(table, str(disk), EVERY)
+    assert shards_of(table).copies is None
+    assert len(caplog.records) == 1
+    assert f"{own_folder(disk)}'; {source} is read in place" in caplog.text
+    assert all_bytes(table) == all_bytes(read_dataset(source))
+    assert copies(disk) + copies(tmp_path / "elsewhere") == []
+
+
+def test_a_folder_of_another_user_is_not_used(
+    source: Path, disk: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = os.getuid()
+    staged(source, disk)
+    own_folder(disk).rename(disk / f"sptskm-{uid + 1}")
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    table = read_dataset(source)
+    staging.stage(table, str(disk), EVERY)
+    assert "is no folder of this user" in caplog.text
+    shards_of(table).copies = next(disk.glob("sptskm-*/*"))
+    for path in source.glob("*.zip"):
+        (shards_of(table).copies or disk).joinpath(path.name).write_bytes(bytes(path.stat().st_size))
+    assert all_bytes(table) == all_bytes(read_dataset(source)), "a single file of another user neither"

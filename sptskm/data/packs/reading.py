@@ -12,6 +12,7 @@ Legend: N tracklets, M frames, F frames of a tracklet.
 
 import errno
 import os
+import stat
 import struct
 import subprocess
 import zlib
@@ -125,15 +126,11 @@ class Shards:
 
     def _descriptor(self, name: str) -> int:
         opened, is_copy = self._open.get(name, (-1, False))
-        if not is_copy and self.copies is not None:
-            try:
-                copy = os.open(self.copies / name, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                pass
-            else:
-                if opened >= 0:
-                    os.close(opened)
-                opened, self._open[name] = copy, (copy, True)
+        copy = None if is_copy or self.copies is None else _own_copy(self.copies / name, self.files[name][0])
+        if copy is not None:
+            if opened >= 0:
+                os.close(opened)
+            opened, self._open[name] = copy, (copy, True)
         if opened < 0:
             opened = os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC)
             self._open[name] = opened, False
@@ -148,6 +145,19 @@ class Shards:
     def __del__(self) -> None:
         for opened, _ in self._open.values():
             os.close(opened)
+
+
+def _own_copy(path: Path, size: int) -> int | None:
+    """A descriptor of a copy that belongs to this user, where there is one."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None  # what has no copy is read in place
+    state = os.fstat(descriptor)
+    if stat.S_ISREG(state.st_mode) and state.st_uid == os.getuid() and state.st_size == size:
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 @dataclass(frozen=True, eq=False)

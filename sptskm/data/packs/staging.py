@@ -2,19 +2,26 @@
 
 One process a node copies, in the order of need; whoever reads looks for the copy first (`reading.Shards`). A copy has
 its name only when it is whole and its checksum right, so that a kill at any moment leaves nothing that is in the way.
+Copies of an earlier run are set aside until their checksums have been compared again. They lie in a folder that nobody
+else may enter; one that belongs to somebody else, or in which others may write, is not used.
 """
 
+import errno
 import fcntl
 import hashlib
 import logging
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
+from sptskm.atomic import naming
+from sptskm.common.paths import is_file
 from sptskm.data.errors import DataError
 from sptskm.data.packs.contents import SUMMARY, read_summary
 from sptskm.data.packs.reading import PackFiles
@@ -25,6 +32,7 @@ log = logging.getLogger(__name__)
 AUTO, NONE = "auto", "none"
 BLOCK = 4 << 20
 SPARE = 1 << 30  # bytes that are left free for others
+UNVERIFIED = ".unverified"  # ending of a copy that an earlier run made
 
 
 def place_of(stage: str) -> Path | None:
@@ -51,17 +59,39 @@ def stage(table: Tracklets, where: str, rows: IntArray) -> None:
         return
     shards = table.place.shards
     identity = hashlib.sha256((shards.folder / SUMMARY).read_bytes()).hexdigest()[:16]
-    copies = place / f"sptskm-{os.getuid()}" / identity
     try:
-        copies.mkdir(parents=True, exist_ok=True)
+        copies = _own_folder(place) / identity
+        copies.mkdir(exist_ok=True)
         with _lock(copies) as lock:
             if lock is not None:
+                _set_aside(copies)
                 names = list(dict.fromkeys(table.place.shard_N[rows].tolist()))
                 shards.copier = _start(shards.folder, copies, names, lock)
     except OSError as error:
         log.warning("no copies: %s; %s is read in place", error, shards.folder)
         return
     shards.copies = copies
+
+
+def _own_folder(place: Path) -> Path:
+    """The user's folder in a place that all may share. Raises OSError where it is not the user's alone."""
+    place.mkdir(parents=True, exist_ok=True)
+    folder = place / f"sptskm-{os.getuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    state = folder.lstat()  # a link is not followed
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "is no folder of this user", str(folder))
+    if state.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, f"is open to others (mode {state.st_mode & 0o777:o})", str(folder))
+    folder.chmod(0o700)
+    return folder
+
+
+def _set_aside(copies: Path) -> None:
+    """Take the names from copies of an earlier run, so that nobody reads them before they have been verified."""
+    for path in copies.glob("*.zip"):
+        path.replace(path.with_name(path.name + UNVERIFIED))
 
 
 def _start(source: Path, target: Path, names: list[str], lock: int) -> "subprocess.Popen[str]":
@@ -77,7 +107,7 @@ def _start(source: Path, target: Path, names: list[str], lock: int) -> "subproce
 @contextmanager
 def _lock(folder: Path) -> Iterator[int | None]:
     """A descriptor that nobody else has locked, or None."""
-    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield descriptor
@@ -90,43 +120,79 @@ def _lock(folder: Path) -> Iterator[int | None]:
 def copy_all(source: Path, target: Path, names: list[str], parent: int) -> None:
     """Copy what is missing of these files while process `parent` lives; says so when there is too little room.
 
-    Whoever calls holds the lock. Raises OSError.
+    Copies of an earlier run are used again when their checksums are right. Whoever calls holds the lock. Raises OSError
+    and DataError.
     """
     for killed in target.glob("*.partial"):
         killed.unlink()
-    sizes = {name: (source / name).stat().st_size for name in names}
-    missing = [name for name in names if not _is_whole(target / name, sizes[name])]
-    wanted, free = sum(sizes[name] for name in missing), shutil.disk_usage(target).free
-    if wanted + SPARE > free:
-        _say(f"{target}: {free / 1e9:.1f} GB are free, {(wanted + SPARE) / 1e9:.1f} wanted; {source} is read in place")
-        return
-    wanted_files = read_summary(source).files
-    for name in missing:
-        partial = target / f"{name}.partial"
-        try:
-            found = _copy(source / name, partial, parent)
-            if found != wanted_files[name][1]:
-                raise DataError(f"{source / name}: has another checksum than {SUMMARY} says and is not copied")
-            partial.replace(target / name)
-        finally:
-            partial.unlink(missing_ok=True)
-    _say(f"{target}: copies of {len(names)} files ({sum(sizes.values()) / 1e9:.2f} GB), {len(missing)} of them new")
+    _set_aside(target)
+    wanted = read_summary(source).files
+    kept = {name for name in names if _is_whole(target / (name + UNVERIFIED), wanted[name][0])}
+    size, free = sum(wanted[name][0] for name in names if name not in kept), shutil.disk_usage(target).free
+    has_room, copied = size + SPARE <= free, 0
+    if not has_room:
+        _say(f"{target}: {free / 1e9:.1f} GB are free, {(size + SPARE) / 1e9:.1f} wanted; {source} is read in place")
+    for name in names:
+        if name not in kept:
+            (target / (name + UNVERIFIED)).unlink(missing_ok=True)
+        if not (name in kept and _verified(target / name, wanted[name][1], parent)) and has_room:
+            _copy(source / name, target / name, wanted[name][1], parent)
+            copied += 1
+    if has_room:
+        size = sum(wanted[name][0] for name in names)
+        _say(f"{target}: copies of {len(names)} files ({size / 1e9:.2f} GB), {copied} of them new")
 
 
 def _is_whole(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+    return is_file(path) and not path.is_symlink() and path.stat().st_size == size
 
 
-def _copy(source: Path, target: Path, parent: int) -> str:
-    """The checksum of what was copied."""
+def _verified(path: Path, wanted: str, parent: int) -> bool:
+    """Give a copy of an earlier run its name again if it has the wanted checksum, else remove it."""
+    aside = path.with_name(path.name + UNVERIFIED)
+    if _checksum(aside, None, parent) != wanted:
+        aside.unlink()
+        return False
+    aside.replace(path)
+    return True
+
+
+def _copy(source: Path, target: Path, wanted: str, parent: int) -> None:
+    """Make a copy. Raises DataError where the source has another checksum, OSError with the path."""
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        if _checksum(source, partial, parent) != wanted:
+            raise DataError(f"{source}: has another checksum than {SUMMARY} says and is not copied")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _checksum(source: Path, target: Path | None, parent: int) -> str:
+    """SHA-256 of a file, which is copied to `target` on the way."""
     digest = hashlib.sha256()
-    with source.open("rb", 0) as reading, target.open("wb") as writing:
-        while block := reading.read(BLOCK):
+    with ExitStack() as stack:
+        with naming(source):
+            reading = stack.enter_context(source.open("rb", 0))
+        writing = None if target is None else stack.enter_context(target.open("wb", 0))
+        while True:
+            with naming(source):
+                block = reading.read(BLOCK)
+            if not block:
+                return digest.hexdigest()
             if os.getppid() != parent:
                 raise SystemExit("the run that wanted copies has ended")
             digest.update(block)
-            writing.write(block)
-    return digest.hexdigest()
+            if writing is not None and target is not None:
+                with naming(target):
+                    _write_all(writing, block)
+
+
+def _write_all(file: IO[bytes], block: bytes) -> None:
+    """An unbuffered file may take less than it is given."""
+    rest = memoryview(block)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def _say(text: str) -> None:

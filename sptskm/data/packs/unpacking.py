@@ -73,7 +73,9 @@ def _check_names(folder: Path, table: Tracklets) -> None:
             raise DataError(f"{folder}: holds the name {name!r}, wanted one without control characters")
         if path.is_absolute() or ".." in path.parts:
             raise DataError(f"{folder}: holds the name {name}, wanted one without .. and without a leading /")
-    if len({str(PurePosixPath(key)) for key in keys}) < len(keys) or any("/" in stem for stem in stems):
+    assert isinstance(table.place, PackFiles)
+    parts = (*stems, *table.place.endings_N.tolist())
+    if len({str(PurePosixPath(key)) for key in keys}) < len(keys) or any("/" in part for part in parts):
         raise DataError(f"{folder}: holds names of tracklets or frames that share files, wanted each once")
 
 
