@@ -47,7 +47,7 @@ from sptskm.report.writing import write
 from sptskm.training.explain import explain
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
-from sptskm.training.rundir import RunDir, fingerprint
+from sptskm.training.rundir import RunDir, fingerprint, is_there
 from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag
 from sptskm.training.world import World, join
@@ -137,7 +137,7 @@ def final(
 
 def _claim(out: Path) -> None:
     """A folder that can be written to, or a ConfigError before anything is extracted."""
-    if RunDir(out).checkpoints() or RunDir(out).config.exists():
+    if RunDir(out).checkpoints() or is_there(RunDir(out).config):
         raise ConfigError(f"{out}: holds a training run, wanted a folder of its own for the results")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -225,7 +225,7 @@ def _extract(
     )
     origin = {"step": state["step"], "held_out_mAP": state["best_mAP"], "version": state["version"]}
     origin |= {"methods": setup.methods}
-    origin |= {"network": fingerprint(state["model"]), "finished": RunDir(config.run).result.is_file()}
+    origin |= {"network": fingerprint(state["model"]), "finished": is_there(RunDir(config.run).result)}
     if not origin["finished"]:
         log.warning("%s: training has not finished, its weights of step %s are evaluated", config.run, state["step"])
     insight = explain(model, setup, test, world) if world.is_main else Insight()

@@ -18,7 +18,8 @@ from sptskm.data.packs.writing import pack
 from sptskm.endings import Stopped
 from sptskm.evaluation.feature_files import read_features
 from sptskm.extraction import Network, extract_run, load_network
-from sptskm.training.rundir import RunDir, fingerprint, read_state
+from sptskm.training.checkpoints import read
+from sptskm.training.rundir import RunDir, fingerprint
 from sptskm.training.streams import stream_of
 
 
@@ -104,7 +105,7 @@ def test_the_command_embeds_what_was_cut_from_a_video(runs, tmp_path):
 
 
 def test_features_say_by_which_weights_they_were_made(runs, features, tmp_path):
-    state = read_state(RunDir(runs["smin"]).best)
+    state = read(RunDir(runs["smin"]).best)
     assert read_features(features["smin"]).network == fingerprint(state["model"]) == fingerprint(dict(state["model"]))
     name = next(iter(state["model"]))
     renamed = {key if key != name else f"{name}.other": tensor for key, tensor in state["model"].items()}
@@ -144,7 +145,7 @@ def test_weights_that_do_not_fit_the_configuration_are_one_sentence(runs, tmp_pa
     for stream, run in runs.items():
         with pytest.raises(ConfigError, match=rf"{stream}: the weights do not fit .*: \S+ is \(.*\), wanted \(.*\)$"):
             load_network(run, ["model.width=8"])
-    state = read_state(RunDir(runs["smin"]).best)
+    state = read(RunDir(runs["smin"]).best)
     fewer = {name: tensor for name, tensor in state["model"].items() if name != "cls.weight"}
     RunDir(tmp_path).write(tmp_path / "best.pt", state | {"model": fewer})
     with pytest.raises(ConfigError, match=r"cls\.weight is missing, wanted \(1, "):

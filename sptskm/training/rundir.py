@@ -2,7 +2,7 @@
 
 import fcntl
 import logging
-import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from sptskm.atomic import write_text
-from sptskm.config import ConfigError
+from sptskm.common.errors import ConfigError, DataError
+from sptskm.training.checkpoints import Broken, State, read, write
 
 log = logging.getLogger(__name__)
 
 KEPT = 2  # newest checkpoints that stay, so that a broken one has a predecessor
-State = dict[str, Any]
+CHECKPOINT = re.compile(r"checkpoint-\d{8,}\.pt")
 
 
 class RunDir:
@@ -46,8 +47,12 @@ class RunDir:
         return self.path / f"checkpoint-{step:08d}.pt"
 
     def checkpoints(self) -> list[Path]:
-        """All of them, newest first."""
-        return sorted(self.path.glob("checkpoint-*.pt"), reverse=True)
+        """All of them, newest first. Raises OSError where the folder is there and does not let itself be listed."""
+        try:
+            found = [path for path in self.path.iterdir() if CHECKPOINT.fullmatch(path.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(found, key=_step_of, reverse=True)
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -70,27 +75,18 @@ class RunDir:
             yield
 
     def save(self, state: Mapping[str, Any], step: int) -> None:
-        """Write a checkpoint so that a kill at any moment leaves the previous ones whole, and drop older ones."""
+        """Write a checkpoint so that a kill at any moment leaves the previous ones whole, and drop older ones.
+
+        Only what is older than this one, which has been verified, is dropped. Raises as `write`.
+        """
         self.write(self.checkpoint(step), state)
-        for old in [*self.checkpoints()[KEPT:], *self.path.glob("checkpoint-*.partial")]:
+        older = [path for path in self.checkpoints() if _step_of(path) < step]
+        for old in [*older[KEPT - 1 :], *self.path.glob("checkpoint-*.partial")]:
             old.unlink()
 
     def write(self, path: Path, state: Mapping[str, Any]) -> None:
-        """A PyTorch file under a temporary name, synced, then renamed. Raises OSError naming the file."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        try:
-            with partial.open("wb") as file:
-                torch.save(dict(state), file)
-                file.flush()
-                os.fsync(file.fileno())
-        except (OSError, RuntimeError) as error:  # PyTorch's own follows one of the system
-            cause = error if isinstance(error, OSError) else error.__context__
-            if isinstance(cause, OSError):
-                raise OSError(cause.errno, cause.strerror, str(partial)) from None
-            raise
-        partial.replace(path)
-        _sync_folder(self.path)
+        """A PyTorch file, atomically and verified. Raises OSError naming the file, DataError for what is not finite."""
+        write(path, state)
 
     def write_text(self, path: Path, text: str) -> None:
         """A text file, atomically."""
@@ -100,10 +96,10 @@ class RunDir:
     def trained(self) -> State:
         """The best weights, or the newest where nothing was held out.
 
-        Raises FileNotFoundError where there are none, and ConfigError for a file of something else.
+        Raises FileNotFoundError where there are none, ConfigError for a file of something else, and DataError for one
+        that is broken or cannot be read.
         """
-        best = read_state(self.best) if self.best.is_file() else None
-        found = self.newest() if best is None else (self.best, best)
+        found = (self.best, read(self.best)) if is_there(self.best) else self.newest()
         if found is None:
             raise FileNotFoundError(f"{self.path}: no readable checkpoint, wanted a folder in which training has run")
         path, state = found
@@ -111,22 +107,45 @@ class RunDir:
             raise ConfigError(f"{path}: is not of a run, wanted a checkpoint with its configuration and weights")
         return state
 
-    def newest(self) -> tuple[Path, State] | None:
-        """The newest checkpoint that can be read; broken newer ones are passed over with a warning."""
+    def newest(self, set_aside: bool = False) -> tuple[Path, State] | None:
+        """The newest whole checkpoint; None where there is none at all.
+
+        Broken newer ones are passed over with a warning, and renamed to *.broken where they are to be `set_aside`: by
+        whoever goes on from an older one. Raises DataError where one cannot be read, or none is whole; nothing is
+        changed then.
+        """
+        broken: list[Broken] = []
         for path in self.checkpoints():
-            state = read_state(path)
-            if state is not None:
-                return path, state
+            try:
+                state = read(path)
+            except Broken as error:
+                broken.append(error)
+                continue
+            for newer in broken:
+                kept = f", and kept as {newer.path.stem}.broken" if set_aside else ""
+                log.warning("%s, and is passed over for %s%s", newer, path.name, kept)
+                if set_aside:
+                    newer.path.rename(newer.path.with_suffix(".broken"))
+            return path, state
+        if broken:
+            raise DataError(
+                f"{broken[0]}, and no older checkpoint in {self.path} is whole: nothing was changed; wanted one that "
+                "is, or a new run folder to start afresh"
+            )
         return None
 
 
-def read_state(path: Path) -> State | None:
-    """A checkpoint's content on the CPU, or None with a warning when the file is broken; executes nothing."""
+def is_there(path: Path) -> bool:
+    """Whether a file exists. Raises OSError where the system does not say so."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # truncated zips raise whatever their reader meets first
-        log.warning("checkpoint %s cannot be read and is passed over (%s)", path, str(error).splitlines()[0])
-        return None
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("checkpoint-"))
 
 
 def fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
@@ -136,12 +155,3 @@ def fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
         digest.update(name.encode() + b"\0")
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _sync_folder(path: Path) -> None:
-    """Make a rename survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

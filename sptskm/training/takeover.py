@@ -2,7 +2,8 @@
 
 from sptskm.config import Config
 from sptskm.configfile import to_dict, to_yaml
-from sptskm.training.rundir import RunDir, State, read_state
+from sptskm.training.checkpoints import State, read
+from sptskm.training.rundir import RunDir, is_there
 
 
 def take_over(donor: str, config: Config) -> None:
@@ -19,9 +20,8 @@ def take_over(donor: str, config: Config) -> None:
     for old in mine.checkpoints():
         if old != mine.checkpoint(state["step"]):
             old.unlink()  # of another line
-    best = read_state(theirs.best) if theirs.best.exists() else None
-    if best is not None:
-        mine.write(mine.best, {**best, "config": to_dict(config)})
+    if is_there(theirs.best):
+        mine.write(mine.best, {**read(theirs.best), "config": to_dict(config)})
     mine.write_text(mine.config, to_yaml(config))
 
 

@@ -20,10 +20,11 @@ from sptskm.endings import Stopped
 from sptskm.evaluation import Rows, Scores, evaluate, stream_distances
 from sptskm.report.console import progress
 from sptskm.report.tensorboard import Board
+from sptskm.training.checkpoints import State, read
 from sptskm.training.extract import channels_last, extract
 from sptskm.training.meters import Meters
 from sptskm.training.precision import Precision
-from sptskm.training.rundir import RunDir, State
+from sptskm.training.rundir import RunDir, is_there
 from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag, stop_flag
 from sptskm.training.streams import compiled
@@ -32,6 +33,8 @@ from sptskm.training.world import World, join
 log = logging.getLogger(__name__)
 
 LOG_EVERY = 10  # steps between points in TensorBoard
+WANTED = ("model", "config", "provenance", "step", "best_mAP", "epochs_done", "optimizer", "scaler", "world")
+"""What a checkpoint holds at least."""
 VALIDATION_PROTOCOL = "mars-official"
 CHEAP_SECONDS, CHEAP_SHARE = 0.5, 1 / 20  # a save may take so long, or that share of the time since the last one
 
@@ -262,17 +265,29 @@ class Trainer:
         self.save_seconds = self.saved_at - began
 
     def newest(self) -> State | None:
-        """The newest readable checkpoint, on every rank; ConfigError when it belongs to another run."""
-        found = self.folder.newest() if self.world.is_main else None
+        """The newest whole checkpoint, on every rank.
+
+        Raises ConfigError when it belongs to another run, and as `RunDir.newest`.
+        """
+        found = self.folder.newest(set_aside=True) if self.world.is_main else None
         path = self.world.share(found[0] if found else None)
         if path is None:
             if self.world.is_main:
-                self.folder.write_text(self.folder.config, to_yaml(self.config))
+                self.begin()
             return None
-        state = found[1] if found else torch.load(path, map_location="cpu", weights_only=True)
+        state = found[1] if found else read(path)
         self.check_same_run(state)
         log.info("%s continues from %s (step %d)", self.config.stream, path, state["step"])
         return state
+
+    def begin(self) -> None:
+        """Note the configuration of a new run. ConfigError where the folder holds what a run before has reached."""
+        if is_there(self.folder.best):
+            raise ConfigError(
+                f"{self.folder.best}: is there, but no checkpoint to go on from, and a new run would replace it; "
+                "choose another run folder, or delete this one to start afresh"
+            )
+        self.folder.write_text(self.folder.config, to_yaml(self.config))
 
     def restore(self, state: State) -> None:
         """Go on exactly from a checkpoint."""
@@ -292,6 +307,8 @@ class Trainer:
 
     def check_same_run(self, state: State) -> None:
         """Refuse to mix runs; a different number of ranks draws the same clips, in other roundings."""
+        if missing := [name for name in WANTED if name not in state]:
+            raise ConfigError(f"{self.folder.path}: its newest checkpoint has no {missing[0]}, wanted one of a run")
         changed = changed_keys(state["config"], to_dict(self.config))
         changed += [
             f"{name}: {state['provenance'][name]} -> {value}"

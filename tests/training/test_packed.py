@@ -12,7 +12,8 @@ from sptskm.config import Final
 from sptskm.data import read_dataset
 from sptskm.data.packs.writing import pack
 from sptskm.final import final
-from sptskm.training.rundir import RunDir, State
+from sptskm.training.checkpoints import State
+from sptskm.training.rundir import RunDir
 from sptskm.training.trainer import train
 
 
