@@ -6,7 +6,6 @@ Legend: N frames, H rows, W columns of a crop, 3 = blue, green, red as OpenCV re
 the network's input, P = 33 landmarks, V = 14 joints of `sptskm.data.skeletons`, 4 = x, y, z, confidence.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -149,31 +148,45 @@ def open_network(file: Path, engine: str = "opencv") -> Network:
         raise ConfigError("--engine is litert and ai-edge-litert is missing: pip install 'sptskm[fast]'") from None
 
 
-def find_person(network: Network, frame_HW3: Bytes, box: tuple[float, float, float, float] | None = None) -> Person:
-    """Find the one person in a crop (H, W, 3), or the one in `box` (left, top, right, bottom) of a larger picture.
+def find_person(network: Network, frame_HW3: Bytes, square_SS3: Bytes | None = None) -> Person:
+    """Find the one person in a crop (H, W, 3); the mask has the crop's size.
 
-    The mask has the size of the crop, or of the box rounded to pixels. Raises ValueError for another array.
+    `square_SS3` is what lies around the crop, of `square_around`; without it the crop's border is repeated.
+    Raises ValueError for other arrays.
     """
-    if frame_HW3.ndim != 3 or frame_HW3.shape[2] != 3 or frame_HW3.dtype != np.uint8:
-        raise ValueError(f"frame is {frame_HW3.dtype} {frame_HW3.shape}, wanted uint8 (height, width, 3)")
-    left, top, right, bottom = box or (0, 0, frame_HW3.shape[1], frame_HW3.shape[0])
-    matrix_23 = _square(left, top, right, bottom)
-    square_SS3 = cv2.warpAffine(frame_HW3, matrix_23, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
-    raw = network(np.asarray(square_SS3, np.uint8))
-    width, height = round(right) - round(left), round(bottom) - round(top)
+    _check_picture("frame", frame_HW3)
+    height, width = frame_HW3.shape[:2]
+    if square_SS3 is None:
+        square_SS3 = square_around(frame_HW3, (0, 0, width, height))
+    _check_picture("square", square_SS3)
+    raw = network(square_SS3)
     skeleton_V4 = joints_of(raw)
     if raw.presence < PRESENT:
         return Person(np.zeros((height, width), np.uint8), skeleton_V4, raw.presence)
-    matrix_23[:, 2] -= matrix_23[:, :2] @ (-round(left), -round(top))  # pixels of the box instead of the frame
     logits_HW = cv2.warpAffine(
-        raw.mask, matrix_23, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=-100.0
+        raw.mask,
+        _to_square(0, 0, width, height),
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderValue=-100.0,
     )
     return Person(np.where(logits_HW > 0, 255, 0).astype(np.uint8), skeleton_V4, raw.presence)
 
 
-def find_persons(network: Network, frames_NHW3: Bytes) -> Iterator[Person]:
-    """Find the person in each of N crops."""
-    return (find_person(network, frame) for frame in frames_NHW3)
+def square_around(picture_HW3: Bytes, box: tuple[int, int, int, int]) -> Bytes:
+    """Cut the square (S, S, 3) that the network sees of a box (left, top, right, bottom) of a picture.
+
+    It is MARGIN times as wide as the longer edge; beyond the picture its border is repeated.
+    """
+    square = cv2.warpAffine(picture_HW3, _to_square(*box), (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(square, np.uint8)
+
+
+def _check_picture(name: str, picture: Bytes) -> None:
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise ValueError(f"{name} is {picture.dtype} {picture.shape}, wanted uint8 (height, width, 3)")
+    if name == "square" and picture.shape[:2] != (SIZE, SIZE):
+        raise ValueError(f"square is {picture.shape[0]} x {picture.shape[1]}, wanted {SIZE} x {SIZE}")
 
 
 def joints_of(raw: Raw) -> Floats:
@@ -207,7 +220,7 @@ def is_possible(skeleton_V4: Floats) -> bool:
     return bool(size and upright and skeleton_V4[:, 3].mean() >= MEAN_CONFIDENCE)
 
 
-def _square(left: float, top: float, right: float, bottom: float) -> NDArray[np.float64]:
+def _to_square(left: int, top: int, right: int, bottom: int) -> NDArray[np.float64]:
     """The (2, 3) matrix from pixels of a picture to those of the square around a box."""
     side = MARGIN * max(right - left, bottom - top)
     scale = SIZE / side

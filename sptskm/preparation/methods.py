@@ -1,7 +1,7 @@
 """The ways in which masks and skeletons are made, with the networks' weights read and placed."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from sptskm.preparation.work import Method, Precision, precision_of
 Bytes = NDArray[np.uint8]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Around = Sequence[Bytes | None]
 Results = Iterator[dict[Made, NDArray[Any]]]
 
 
@@ -63,7 +64,7 @@ def device_of(named: str, shard: int) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _grabcut(frames_NHW3: Bytes) -> Results:
+def _grabcut(frames_NHW3: Bytes, _around: Around) -> Results:
     for frame in frames_NHW3:
         yield {"masks": person_mask(frame)}
 
@@ -76,12 +77,13 @@ def _blazepose(kinds: tuple[Made, ...], engine: str, precision: Precision) -> Me
     settings = {"method": "blazepose", "weights": SHA256[:16], "precision": "float32", "engine": engine}
     writers: dict[Made, Callable[[Path, NDArray[Any]], None]] = {"masks": write_mask, "skeletons": write_skeleton}
 
-    def compute(frames_NHW3: Bytes) -> Results:
-        for frame in frames_NHW3:
-            person = find_person(network, np.ascontiguousarray(frame))
+    def compute(frames_NHW3: Bytes, around: Around) -> Results:
+        for frame, square in zip(frames_NHW3, around, strict=True):
+            square = None if square is None else np.ascontiguousarray(square)
+            person = find_person(network, np.ascontiguousarray(frame), square)
             yield {"masks": person.mask_HW, "skeletons": person.skeleton_V4}
 
-    return Method({made: writers[made] for made in kinds}, compute, settings)
+    return Method({made: writers[made] for made in kinds}, compute, settings, looks_around=True)
 
 
 def _parsing(weights: Path, fast: bool, device: torch.device, precision: Precision) -> Method:
@@ -89,7 +91,7 @@ def _parsing(weights: Path, fast: bool, device: torch.device, precision: Precisi
     settings = {"method": "jppnet", "weights": digest(network), "fast": fast, "precision": precision}
     model = place(network, device, DTYPES[precision]).eval()
 
-    def compute(frames_NHW3: Bytes) -> Results:
+    def compute(frames_NHW3: Bytes, _around: Around) -> Results:
         for mask in mask_of(parse_frames(frames_NHW3, model, views)):
             yield {"masks": mask}
 
@@ -101,7 +103,7 @@ def _pose(weights: Path, flip: bool, device: torch.device, precision: Precision)
     settings = {"method": "pose-hg-3d", "weights": digest(network), "flip": flip, "precision": precision}
     model = place(network, device, DTYPES[precision]).eval()
 
-    def compute(frames_NHW3: Bytes) -> Results:
+    def compute(frames_NHW3: Bytes, _around: Around) -> Results:
         for skeleton in estimate_skeletons(frames_NHW3, model, flip=flip):
             yield {"skeletons": skeleton}
 

@@ -33,6 +33,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Bytes = NDArray[np.uint8]
 
 AHEAD = 2  # blocks that are read while one is computed
+SQUARES = "_square"  # ending of a folder beside that of a tracklet's frames
 SHOWN = 20  # files that a message lists
 
 
@@ -42,10 +43,12 @@ class Method:
 
     writers: Mapping[Made, Callable[[Path, NDArray[Any]], None]]
     """What it makes, and how one result of it becomes its file, which is there as a whole or not at all."""
-    compute: Callable[[Bytes], Iterable[Mapping[Made, NDArray[Any]]]]
-    """Frames (N, H, W, 3) of one size to N results of each kind."""
+    compute: Callable[[Bytes, Sequence[Bytes | None]], Iterable[Mapping[Made, NDArray[Any]]]]
+    """Frames (N, H, W, 3) of one size, and of each what lies around it where that is kept, to N results."""
     settings: Mapping[str, Any]
     """What the results depend on; those of one data set are all of one kind."""
+    looks_around: bool = False
+    """Whether it makes use of what lies around a frame, see `square_of`."""
     block: int = 16
     """Frames computed together at most."""
 
@@ -128,7 +131,7 @@ def prepare(root: Path, table: Tracklets, method: Method, shard: int = 0, shards
     missing = sum((block.stop - block.start) * len(kinds) for block, kinds in lacking.items())
     outcome.kept = int(table.lengths[rows].sum()) * len(method.kinds) - missing
     named = f"{' and '.join(method.kinds)} {shard + 1} of {shards}"
-    for block, images in progress(_read_ahead(table, blocks), named, total=len(blocks)):
+    for block, images in progress(_read_ahead(table, blocks, method.looks_around), named, total=len(blocks)):
         wanted = replace(method, writers={made: method.writers[made] for made in lacking[block]})
         _make(table, block, images, wanted, outcome, ledger)
     for made in method.kinds:
@@ -231,12 +234,27 @@ def missing_blocks(table: Tracklets, rows: Iterable[int], made: Made, size: int)
                 yield Block(int(row), start, stop)
 
 
-def _read_ahead(table: Tracklets, blocks: Sequence[Block]) -> Iterator[tuple[Block, list[Bytes | DataError]]]:
+@dataclass(frozen=True)
+class Picture:
+    """A frame (H, W, 3), and the square of a video's picture around it where that is kept."""
+
+    frame: Bytes
+    around: Bytes | None
+
+
+def square_of(frame: Path) -> Path:
+    """Return the file with the square around a frame that was cut from a video, which may not be there."""
+    return frame.parent.with_name(frame.parent.name + SQUARES) / frame.name
+
+
+def _read_ahead(
+    table: Tracklets, blocks: Sequence[Block], around: bool
+) -> Iterator[tuple[Block, list[Picture | DataError]]]:
     """Blocks with their frames, which are decoded while others are computed."""
-    waiting: deque[tuple[Block, Future[list[Bytes | DataError]]]] = deque()
+    waiting: deque[tuple[Block, Future[list[Picture | DataError]]]] = deque()
     with ThreadPoolExecutor(1) as reader:
         for block in blocks:
-            waiting.append((block, reader.submit(_read, block.paths(table, "frames"))))
+            waiting.append((block, reader.submit(_read, block.paths(table, "frames"), around)))
             if len(waiting) > AHEAD:
                 block, images = waiting.popleft()
                 yield block, images.result()
@@ -244,11 +262,12 @@ def _read_ahead(table: Tracklets, blocks: Sequence[Block]) -> Iterator[tuple[Blo
             yield block, images.result()
 
 
-def _read(frames: Iterable[Path]) -> list[Bytes | DataError]:
-    images: list[Bytes | DataError] = []
+def _read(frames: Iterable[Path], around: bool) -> list[Picture | DataError]:
+    images: list[Picture | DataError] = []
     for path in frames:
         try:
-            images.append(read_frame(path)[..., ::-1])
+            square = read_frame(square_of(path))[..., ::-1] if around and square_of(path).is_file() else None
+            images.append(Picture(read_frame(path)[..., ::-1], square))
         except DataError as error:
             images.append(error)
     return images
@@ -257,7 +276,7 @@ def _read(frames: Iterable[Path]) -> list[Bytes | DataError]:
 def _make(  # what is made of which frames, and what is told of it
     table: Tracklets,
     block: Block,
-    images: Sequence[Bytes | DataError],
+    images: Sequence[Picture | DataError],
     method: Method,
     outcome: Outcome,
     ledger: Ledger,
@@ -272,9 +291,11 @@ def _make(  # what is made of which frames, and what is told of it
     readable = [(own, image) for own, image in pairs if not isinstance(image, DataError)]
     for folder in {path.parent for own, _ in readable for path in own.values()}:
         folder.mkdir(parents=True, exist_ok=True)
-    for _, group in groupby(readable, key=lambda pair: pair[1].shape):
-        places, frames = zip(*group, strict=True)
-        for own, results in zip(places, method.compute(np.stack(frames)), strict=True):
+    for _, group in groupby(readable, key=lambda pair: pair[1].frame.shape):
+        places, pictures = zip(*group, strict=True)
+        frames_NHW3 = np.stack([picture.frame for picture in pictures])
+        found = method.compute(frames_NHW3, [picture.around for picture in pictures])
+        for own, results in zip(places, found, strict=True):
             for made, path in own.items():
                 ledger.begin(block.row, made)
                 method.writers[made](path, results[made])

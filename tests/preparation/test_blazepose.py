@@ -11,7 +11,7 @@ from sptskm.config import ConfigError
 from sptskm.data import read_dataset
 from sptskm.data.files import read_frame, read_mask
 from sptskm.data.skeletons import JOINTS
-from sptskm.preparation.blazepose import Network, Raw, find_person, is_possible, joints_of, open_network
+from sptskm.preparation.blazepose import Network, Raw, find_person, is_possible, joints_of, open_network, square_around
 
 HEAD, RIGHT_HIP, LEFT_HIP = JOINTS.index("head"), JOINTS.index("right hip"), JOINTS.index("left hip")
 
@@ -72,7 +72,7 @@ def test_the_same_person_in_a_larger_picture_gives_the_same_skeleton(network: Ne
     height, width = frame.shape[:2]
     picture = cv2.copyMakeBorder(frame, 90, 70, 120, 110, cv2.BORDER_REPLICATE)
     alone = find_person(network, frame)
-    within = find_person(network, picture, (120.0, 90.0, 120.0 + width, 90.0 + height))
+    within = find_person(network, frame, square_around(picture, (120, 90, 120 + width, 90 + height)))
     assert within.mask_HW.shape == (height, width)
     np.testing.assert_allclose(within.skeleton_V4, alone.skeleton_V4, atol=1e-3)
     assert (within.mask_HW != alone.mask_HW).mean() < 0.01
@@ -132,3 +132,5 @@ def test_an_unknown_engine_and_a_broken_file_are_refused(tmp_path: Path) -> None
 def test_an_array_that_is_no_picture_is_refused(network: Network) -> None:
     with pytest.raises(ValueError, match=r"frame is uint8 \(4, 4\), wanted uint8 \(height, width, 3\)"):
         find_person(network, np.zeros((4, 4), np.uint8))
+    with pytest.raises(ValueError, match="square is 4 x 4, wanted 256 x 256"):
+        find_person(network, np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.uint8))
