@@ -9,17 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.small import small_config
 
+from sptskm.config import Final
 from sptskm.data import read_dataset
 from sptskm.data.derived import write_method
 from sptskm.evaluation import Features, FusedDistance, Rows
 from sptskm.evaluation.feature_files import Labelled, read_features, write_features
 from sptskm.extraction import extract_run
+from sptskm.final import final
 from sptskm.nearest import Pair, search
 from sptskm.report.fused import Fused, read_fused
 from sptskm.report.results import RESULTS
 from sptskm.training.rundir import RunDir
 from sptskm.training.setup import methods_of
+from sptskm.training.trainer import train
 
 GRABCUT, BLAZEPOSE = {"method": "grabcut"}, {"method": "blazepose", "weights": "e9a5", "precision": "float32"}
 WORTH_LESS = "results are worth less"
@@ -103,3 +107,23 @@ def test_embedding_data_of_another_method_than_was_trained_on_is_said(
         extract_run(run, data, tmp_path / "features.npz", ["data.workers=0"])
     assert (WORTH_LESS in caplog.text) == known
     assert read_features(tmp_path / "features.npz").methods == {"skeletons": BLAZEPOSE}
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_the_final_job_and_a_run_that_continues_say_when_their_data_are_of_another_method(
+    trained: dict[str, Path], walkers: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = Path(shutil.copytree(walkers, tmp_path / "data"))
+    run = Path(shutil.copytree(trained["smin"], tmp_path / "smin"))
+    write_method(data, "skeletons", BLAZEPOSE)
+    results = final([run], tmp_path / "out", Final(), [f"data.root={data}"])
+    assert results is not None
+    assert results.provenance["smin"]["methods"] == {"skeletons": BLAZEPOSE}
+    assert read_features(tmp_path / "out" / "features-smin.npz").methods == {"skeletons": BLAZEPOSE}
+    assert WORTH_LESS not in caplog.text, "by which method the run was trained is not known"
+    for path in run.glob("*.pt"):
+        torch.save({**torch.load(path, weights_only=True), "methods": {"skeletons": GRABCUT}}, path)
+    final([run], tmp_path / "out", Final(), [f"data.root={data}"])
+    assert caplog.text.count(WORTH_LESS) == 1
+    assert train(small_config("smin", data, run)).finished
+    assert caplog.text.count(WORTH_LESS) == 2

@@ -163,7 +163,7 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", type=Path, dest="source", metavar="PLACE", help="import what is there already")
     parser.add_argument("--kind", choices=("labels", "colours", "binary", "silhouette"), help="what imported masks are")
     parser.add_argument("--invert", action="store_true", help="imported masks are light where nobody is")
-    parser.add_argument("--layout", help="imported key points: 14, mpii-16, coco-17, openpose-18, openpose-25, ...")
+    parser.add_argument("--layout", help="imported key points: 14, mpii-16, coco-17, openpose-25, ..., OWN.yaml")
     parser.add_argument(
         "--channels", help="their numbers: xy, xyc, xyz or xyzc (default: xyc; layouts in space must say it)"
     )
@@ -241,8 +241,11 @@ def _of_video(chosen: argparse.Namespace) -> list[Wanted]:
 
 def _import(chosen: argparse.Namespace, table: Tracklets) -> str:
     from sptskm.preparation.importing import Source, import_files
+    from sptskm.preparation.layouts import read_layout
 
-    source = Source(chosen.source, chosen.kind, chosen.invert, chosen.layout, chosen.channels)
+    own = chosen.layout is not None and chosen.layout.lower().endswith((".yaml", ".yml"))
+    layout = read_layout(Path(chosen.layout)) if own else chosen.layout
+    source = Source(chosen.source, chosen.kind, chosen.invert, layout, chosen.channels)
     return import_files(chosen.data, table, chosen.made, source).text(f"{chosen.made} imported")
 
 

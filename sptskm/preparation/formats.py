@@ -20,14 +20,14 @@ from sptskm.data import bilevel
 from sptskm.data.errors import DataError
 from sptskm.data.files import MASK_THRESHOLD, SKELETON_KEY, SKELETON_SHAPE, mat_bytes
 from sptskm.preparation import keypoint_json
-from sptskm.preparation.layouts import LAYOUTS, Channels, Converted, Layout, to_joints
+from sptskm.preparation.layouts import LAYOUTS, Channels, Converted, Layout, OwnLayout, to_joints
 from sptskm.preparation.parsing import LABELS, labels_of_colours, mask_of
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 MaskKind = Literal["labels", "colours", "binary", "silhouette"]
-PointLayout = Literal["14"] | Layout
-"""The layouts of `sptskm.preparation.layouts`, and 14: the joints of `sptskm.data.skeletons` themselves."""
+PointLayout = Literal["14"] | Layout | OwnLayout
+"""The layouts of `sptskm.preparation.layouts`, one of one's own, and 14: `sptskm.data.skeletons` themselves."""
 
 LARGEST_CONFIDENCE = 1.1
 LIGHT = 255 - MASK_THRESHOLD  # grey value from which a pixel is white but for compression
@@ -211,9 +211,11 @@ def skeletons_from(path: Path, layout: PointLayout, channels: Channels, *, zero_
     return joints_of(points_from(path, layout, channels), layout, channels, zero_is_missing=zero_is_missing)
 
 
-def shape_of(layout: str, channels: str) -> tuple[int, int]:
+def shape_of(layout: PointLayout, channels: str) -> tuple[int, int]:
     """Return K and C. Raises ValueError for an unknown layout or channels."""
     points = {name: len(names) for name, names in LAYOUTS.items()} | {"14": SKELETON_SHAPE[0]}
+    if isinstance(layout, OwnLayout):
+        points, layout = {layout.name: len(layout.points)}, layout.name  # type: ignore[assignment]
     if layout not in points or channels not in get_args(Channels):
         known = f"a layout of {', '.join(points)} and channels of {', '.join(get_args(Channels))}"
         raise ValueError(f"layout {layout!r} with channels {channels!r} is unknown, wanted {known}")

@@ -30,7 +30,7 @@ from sptskm.preparation.formats import (
     write_mask,
     write_skeleton,
 )
-from sptskm.preparation.layouts import IN_SPACE, Channels
+from sptskm.preparation.layouts import IN_SPACE, Channels, OwnLayout
 from sptskm.preparation.work import Ledger, Outcome, note
 from sptskm.report.console import progress
 
@@ -70,6 +70,11 @@ class Source:
                 )
 
     @property
+    def named(self) -> str:
+        """What the layout is called."""
+        return self.layout.name if isinstance(self.layout, OwnLayout) else str(self.layout)
+
+    @property
     def numbers(self) -> Channels:
         """What the numbers of a key point are."""
         return self.channels or "xyc"
@@ -82,7 +87,7 @@ def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Ou
     ConfigError.
     """
     source.check(made)
-    settings = {"method": "imported", "as": source.kind or f"{source.layout} {source.numbers}"}
+    settings = {"method": "imported", "as": source.kind or f"{source.named} {source.numbers}"}
     take = _masks(table, source) if made == "masks" else _skeletons(table, source)
     ledger, outcome = Ledger(root, table, (made,), settings), Outcome()
     write: Callable[[Path, NDArray[Any]], None] = write_mask if made == "masks" else write_skeleton

@@ -5,11 +5,14 @@ camera space (those with depth) are turned into them.
 Legend: F frames, K key points of the layout, V = 14 joints, C = channels of the input, 4 = x, y, z, confidence.
 """
 
+from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sptskm.common.errors import ConfigError
+from sptskm.common.reading import read_yaml
 from sptskm.data.skeletons import JOINTS
 
 Floats = NDArray[np.float64]
@@ -105,6 +108,39 @@ _FIRST: dict[tuple[str, str], tuple[str, ...]] = {("blazepose-33", "head"): ("ri
 """What one layout takes a joint from before anything else: the same as `sptskm.preparation.blazepose`."""
 
 
+class OwnLayout(NamedTuple):
+    """The key points of a tool that is not known here, as a file describes them."""
+
+    name: str
+    points: tuple[str, ...]
+    """Names in their order; a joint is taken from the points that LAYOUTS calls alike, others go nowhere."""
+    signs: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """What x, y and z are multiplied by to be right, down and away."""
+
+
+def read_layout(path: Path) -> OwnLayout:
+    """Read a layout of one's own: `points` (names in their order), and perhaps `name` and `signs`, in YAML.
+
+    Raises FileNotFoundError, and ConfigError for anything else than that, for a name that stands twice, and where one
+    of the 14 joints is not among the points.
+    """
+    found = read_yaml(path)
+    if other := [key for key in found if key not in ("name", "points", "signs")]:
+        raise ConfigError(f"{path}: has the key {other[0]}, wanted points, and perhaps name and signs")
+    points, signs, name = found.get("points"), found.get("signs", [1, 1, 1]), found.get("name", path.stem)
+    if not isinstance(points, list) or not all(isinstance(point, str) for point in points):
+        raise ConfigError(f"{path}: points is {points!r}, wanted a list of names")
+    if twice := [point for point in points if points.count(point) > 1]:
+        raise ConfigError(f"{path}: points has {twice[0]} twice, wanted each once")
+    if not isinstance(signs, list) or len(signs) != 3 or not all(sign in (1, -1) for sign in signs):
+        raise ConfigError(f"{path}: signs is {signs!r}, wanted three of 1 and -1, for x, y and z")
+    layout = OwnLayout(str(name), tuple(points), tuple(map(float, signs)))
+    if lacking := [joint for joint in JOINTS if not _sources(joint, layout)]:
+        known = ", ".join(" and ".join(choice) for choice in _CHOICES.get(lacking[0], ((lacking[0],),)))
+        raise ConfigError(f"{path}: points has nothing for the {lacking[0]}, wanted one of {known}")
+    return layout
+
+
 class Converted(NamedTuple):
     """Skeletons of 14 joints, and whether they are flat."""
 
@@ -114,7 +150,9 @@ class Converted(NamedTuple):
     """The input had no depth, and z is 0 everywhere."""
 
 
-def to_joints(points_FKC: ArrayLike, layout: Layout, channels: Channels, *, zero_is_missing: bool = True) -> Converted:
+def to_joints(
+    points_FKC: ArrayLike, layout: Layout | OwnLayout, channels: Channels, *, zero_is_missing: bool = True
+) -> Converted:
     """Key points (F, K, C) of a named layout as the 14 joints (F, 14, 4).
 
     `channels` says what the C numbers of a point are: coordinates, and c for confidence, which is clipped to
@@ -126,19 +164,27 @@ def to_joints(points_FKC: ArrayLike, layout: Layout, channels: Channels, *, zero
     `zero_is_missing`, when all its coordinates are 0, as estimators write it (wrong for skeletons whose origin
     is one of their joints). Raises ValueError for an unknown layout, unknown channels or another shape.
     """
-    if layout not in LAYOUTS or channels not in get_args(Channels):
+    own = layout if isinstance(layout, OwnLayout) else None
+    if (own is None and layout not in LAYOUTS) or channels not in get_args(Channels):
         known = f"a layout of {', '.join(LAYOUTS)} and channels of {', '.join(get_args(Channels))}"
         raise ValueError(f"layout {layout!r} with channels {channels!r} is unknown, wanted {known}")
-    points, names = np.asarray(points_FKC, dtype=np.float64), LAYOUTS[layout]
+    points, names = np.asarray(points_FKC, dtype=np.float64), points_of(layout)
     if points.ndim != 3 or points.shape[1:] != (len(names), len(channels)):
         wanted = f"(frames, {len(names)}, {len(channels)}) for {layout} as {channels}"
         raise ValueError(f"key points have shape {points.shape}, wanted {wanted}")
     points_FK4 = _four_channels(points, channels)
     points_FK4[_missing(points_FK4, zero_is_missing)] = np.nan
-    if layout.startswith("kinect") and "z" in channels:
+    if own is not None:
+        points_FK4[..., :3] *= own.signs
+    elif str(layout).startswith("kinect") and "z" in channels:
         points_FK4[..., :3] *= _KINECT_AXES
     joints = [_first_found(points_FK4, _sources(joint, layout)) for joint in JOINTS]
     return Converted(np.stack(joints, axis=1), flat="z" not in channels)
+
+
+def points_of(layout: Layout | OwnLayout) -> tuple[str, ...]:
+    """Return the names of a layout's key points, in their order."""
+    return layout.points if isinstance(layout, OwnLayout) else LAYOUTS[layout]
 
 
 def _four_channels(points_FKC: Floats, channels: str) -> Floats:
@@ -156,11 +202,11 @@ def _missing(points_FK4: Floats, zero_is_missing: bool) -> NDArray[np.bool_]:
     return np.asarray(missing_FK)
 
 
-def _sources(joint: str, layout: Layout) -> list[list[int]]:
+def _sources(joint: str, layout: Layout | OwnLayout) -> list[list[int]]:
     """Return the choices of key points of which a joint is the middle, the best first."""
-    names = LAYOUTS[layout]
+    names = points_of(layout)
     choices = _CHOICES.get(joint, ((joint,),))
-    if (layout, joint) in _FIRST:
+    if not isinstance(layout, OwnLayout) and (layout, joint) in _FIRST:
         choices = (_FIRST[layout, joint], *choices)
     return [[names.index(name) for name in choice] for choice in choices if set(choice) <= set(names)]
 

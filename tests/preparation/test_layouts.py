@@ -1,16 +1,19 @@
 """Shapes: F frames, K key points, V = 14 joints, 4 = x, y, z, confidence."""
 
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+import yaml
 from helpers.oracles import needs_shared, oracle
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from sptskm.common.errors import ConfigError
 from sptskm.data.skeletons import JOINTS, normalise
 from sptskm.preparation.blazepose import Raw, joints_unchecked
-from sptskm.preparation.layouts import LAYOUTS, Channels, Layout, to_joints
+from sptskm.preparation.layouts import LAYOUTS, Channels, Layout, read_layout, to_joints
 
 Floats = NDArray[np.float64]
 
@@ -195,3 +198,43 @@ def test_landmarks_of_blazepose_become_the_joints_that_this_house_takes_from_the
     points = np.concatenate([world, expit(logits).prod(axis=1, keepdims=True)], axis=1)[None, :33]
     found = to_joints(points, "blazepose-33", "xyzc").skeletons_FV4[0]
     np.testing.assert_allclose(found, joints_unchecked(Raw(landmarks, world, 1.0, nothing, nothing)), rtol=1e-5)
+
+
+OWN = ["pelvis", "nose", "left shoulder", "right shoulder"] + [
+    f"{side} {joint}" for side in ("right", "left") for joint in ("hip", "knee", "ankle", "elbow", "wrist", "toe")
+]
+
+
+def test_an_order_of_one_s_own_is_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "sensor.yaml"
+    path.write_text(yaml.safe_dump({"points": OWN, "signs": [1, -1, 1]}))
+    given = np.random.default_rng(0).uniform(1, 2, (3, len(OWN), 3))
+    out, flat = to_joints(given, read_layout(path), "xyz")
+    assert not flat
+    for joint, name in (("head", "nose"), ("left wrist", "left wrist"), ("right ankle", "right ankle")):
+        np.testing.assert_array_equal(
+            out[:, JOINTS.index(joint)], np.c_[given[:, OWN.index(name)] * [1, -1, 1], np.ones(3)]
+        )
+    neck = given[:, [OWN.index(f"{side} shoulder") for side in ("left", "right")]].mean(axis=1) * [1, -1, 1]
+    np.testing.assert_allclose(out[:, JOINTS.index("neck"), :3], neck)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"points": OWN[:-3]}, "points has nothing for the left elbow, wanted one of left elbow"),
+        (
+            {"points": OWN[2:]},
+            "points has nothing for the head, wanted one of head top, head, nose",
+        ),
+        ({"points": [*OWN, "nose"]}, "points has nose twice"),
+        ({"points": "nose"}, "points is 'nose', wanted a list of names"),
+        ({"points": OWN, "signs": [1, 2, 1]}, r"signs is \[1, 2, 1\], wanted three of 1 and -1"),
+        ({"joints": OWN}, "has the key joints, wanted points"),
+    ],
+)
+def test_a_wrong_order_of_one_s_own_is_one_sentence(tmp_path: Path, content: object, sentence: str) -> None:
+    path = tmp_path / "sensor.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=f"sensor.yaml: {sentence}"):
+        read_layout(path)
