@@ -14,7 +14,7 @@ import numpy as np
 
 from sptskm.atomic import hindrance
 from sptskm.config import Config, ConfigError, Final, SsinModel
-from sptskm.configfile import load, load_final
+from sptskm.configfile import find_folder, load, load_final
 from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset
 from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
@@ -78,17 +78,20 @@ def make_plan(options: argparse.Namespace) -> Plan:
     Raises ConfigError or FileNotFoundError naming the file or the override at fault.
     """
     names = STREAMS if options.stream == "both" else (options.stream,)
-    folder = (options.run or Path("runs") / options.config.resolve().name).resolve()
+    if more := [word for word in options.overrides if word in (*STREAMS, "both")]:
+        raise ConfigError(f"--stream is {options.stream} {' '.join(more)}, wanted one of {', '.join(STREAMS)} or both")
+    home = find_folder(options.config)
+    folder = (options.run or Path("runs") / home.resolve().name).resolve()
     _refuse_strays(names, options.overrides)
     overrides = {name: _for(name, options.overrides) for name in (*names, "final")}
     if any(override.startswith("run=") for chosen in overrides.values() for override in chosen):
         raise ConfigError("run= is an override, wanted --run FOLDER (each stream gets a folder in it)")
-    configs = tuple(load(options.config / f"{name}.yaml", overrides[name]) for name in names)
+    configs = tuple(load(home / f"{name}.yaml", overrides[name]) for name in names)
     for name, config in zip(names, configs, strict=True):
         if config.stream != name:
-            raise ConfigError(f"{options.config / name}.yaml: stream is {config.stream}, wanted {name}")
+            raise ConfigError(f"{home / name}.yaml: stream is {config.stream}, wanted {name}")
     configs = tuple(_absolute(config, folder) for config in configs)
-    final = load_final(options.config / "final.yaml", overrides["final"])
+    final = load_final(home / "final.yaml", overrides["final"])
     if final.protocol.endswith(ENDINGS):
         final = replace(final, protocol=str(Path(final.protocol).absolute()))
     return Plan(configs, final, folder)

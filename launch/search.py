@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from launch.plan import Plan
 from sptskm.config import Config, ConfigError
+from sptskm.configfile import find_file, load_final, to_yaml
 from sptskm.configfile import load as load_config
-from sptskm.configfile import load_final, to_yaml
 from sptskm.endings import Stopped, Unreachable, sentence
 from sptskm.search import (
     DONE,
@@ -57,6 +57,7 @@ def load(plan: Plan, file: Path, retrain: bool) -> Searches:
     """
     if retrain and plan.final.camera_weights:
         raise ConfigError("final.camera_weights is true, but --retrain leaves no held-out identities to choose them on")
+    file = find_file(file, "configs/search")
     known = load_search(file)
     for config in plan.configs:
         if config.stream not in known:

@@ -21,6 +21,7 @@ from launch.plan import STREAMS, Plan, check, make_folder, make_plan, parser
 from launch.submission import Queued, queue, queue_array
 from launch.watch import Followed, watch
 from sptskm.config import ConfigError
+from sptskm.configfile import CHECKOUT, find_file
 from sptskm.endings import EXIT_BAD_INPUT
 
 
@@ -139,7 +140,14 @@ def _check_times(plan: Plan, cluster: Cluster) -> None:
 
 
 def _cluster_file(name: str) -> Path:
-    return Path(name) if name.endswith(".yaml") else Path("configs/cluster") / f"{name}.yaml"
+    """The file of a cluster by its path, or by its name in configs/cluster, here or in the checkout."""
+    if name.endswith((".yaml", ".yml")):
+        return find_file(Path(name))
+    try:
+        return find_file(Path("configs/cluster") / f"{name}.yaml")
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(path.stem for path in (CHECKOUT / "configs/cluster").glob("*.yaml"))) or "none"
+        raise FileNotFoundError(f"cluster file {error}; known names: {known}") from None
 
 
 def dry_run(plan: Plan, cluster: Cluster) -> str:

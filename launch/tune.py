@@ -32,6 +32,7 @@ from launch.plan import STREAMS, Plan, check, make_folder, make_plan, parser
 from launch.search import Searches
 from sptskm.common.processes import STOPPING
 from sptskm.config import ConfigError
+from sptskm.configfile import CHECKOUT
 from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable
 from sptskm.training.signals import StopFlag, stop_flag
 
@@ -122,7 +123,7 @@ def searched_by(plan: Plan, chosen: argparse.Namespace) -> Searches:
 def _shipped(config: Path) -> Path:
     """The search file that belongs to a folder of configurations."""
     file = Path("configs/search") / f"{config.resolve().name}.yaml"
-    if not file.is_file():
+    if not any((place / file).is_file() for place in (Path(), CHECKOUT)):
         raise ConfigError(f"{config} has no search file {file}, wanted --search FILE or --fixed")
     return file
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sptskm import feature_commands as features
 from sptskm.config import ConfigError, Final
-from sptskm.configfile import apply_overrides, load, load_final, to_yaml
+from sptskm.configfile import apply_overrides, find_file, load, load_final, to_yaml
 from sptskm.data import read_dataset
 from sptskm.data.importers import command as importers
 from sptskm.endings import (
@@ -221,14 +221,14 @@ def _weights(options: argparse.Namespace) -> None:
 
 
 def _config(options: argparse.Namespace) -> None:
-    print(to_yaml(load(options.file, options.overrides)), end="")
+    print(to_yaml(load(find_file(options.file), options.overrides)), end="")
 
 
 def _train(options: argparse.Namespace) -> int:
     from sptskm.training.trainer import train
 
     enter_step()
-    return 0 if train(load(options.file, options.overrides)).finished else EXIT_STOPPED
+    return 0 if train(load(find_file(options.file), options.overrides)).finished else EXIT_STOPPED
 
 
 def _compare(options: argparse.Namespace) -> None:

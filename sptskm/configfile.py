@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import math
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -13,6 +13,46 @@ import yaml
 
 from sptskm.common.reading import parsed_yaml, read_yaml
 from sptskm.config import DEFAULTS, FREE_ON_RESUME, Config, ConfigError, Final
+
+CHECKOUT = Path(__file__).parents[1]
+"""Where `configs/` lies that belongs to this code."""
+
+
+def find_file(given: Path, home: str = "configs") -> Path:
+    """Find a configuration file as typed, or by its name below `home`: from here, else in the checkout.
+
+    Raises FileNotFoundError naming all places that were tried, ConfigError for a folder.
+    """
+    found = _find(given, home, Path.exists, "file")
+    if found.is_dir():
+        inside = next(iter(sorted(found.glob("*.yaml"))), found / "ssin.yaml")
+        raise ConfigError(f"{given} is a folder, wanted a file, such as {inside}")
+    return found
+
+
+def find_folder(given: Path, home: str = "configs") -> Path:
+    """Find a folder of configurations as typed, or by its name below `home`: from here, else in the checkout.
+
+    Raises FileNotFoundError naming all places that were tried, ConfigError for a file.
+    """
+    found = _find(given, home, lambda place: any(place.glob("s[sm]in.yaml")), "folder")
+    if not found.is_dir():
+        raise ConfigError(
+            f"{given} is a file, wanted a folder that holds ssin.yaml or smin.yaml, such as {found.absolute().parent}"
+        )
+    return found
+
+
+def _find(given: Path, home: str, fits: Callable[[Path], bool], what: str) -> Path:
+    """The first place that fits, else the first that is there; what is here goes before what is in the checkout."""
+    below = [""] if given.parts[:1] == ("configs",) else ["", home]
+    places = [base / folder / given for base in (Path(), CHECKOUT) for folder in below]
+    places = list(dict.fromkeys([given] if given.is_absolute() else places))
+    there = [place for place in places if place.exists()]
+    if not there:
+        tried = ", ".join(dict.fromkeys(str(place.absolute()) for place in places))
+        raise FileNotFoundError(f"{given}: no such {what} (tried {tried})")
+    return next((place for place in there if fits(place)), there[0])
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -97,19 +137,23 @@ def _yaml_value(override: str, text: str) -> Any:
         raise ConfigError(f"override {override!r}: the value is not valid YAML ({error})") from None
 
 
-def merge(section: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
-    """A copy of a section with some values replaced; unknown keys and wrong types raise ConfigError."""
+def merge(section: Any, values: Mapping[str, Any], prefix: str = "", everything: Sequence[str] = ()) -> Any:
+    """A copy of a section with some values replaced; unknown keys and wrong types raise ConfigError.
+
+    `everything` are the dotted names that an unknown key may have meant, by default those of the section.
+    """
+    everything = everything or [f"{prefix}{name}" for name in flat(dataclasses.asdict(section)) if name != "stream"]
     hints = {key: hint for key, hint in get_type_hints(type(section)).items() if key != "stream"}
     changes: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
         if key not in hints:
-            raise ConfigError(_unknown(name, key, hints))
+            raise ConfigError(_unknown(name, key, hints, everything))
         current = getattr(section, key)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{name} is a section, wanted {name}.key=value, found {value!r}")
-            changes[key] = merge(current, value, f"{name}.")
+            changes[key] = merge(current, value, f"{name}.", everything)
         elif isinstance(current, dict):
             changes[key] = {**current, **_mapping(value, name)}
         else:
@@ -124,9 +168,13 @@ def _mapping(value: Any, name: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _unknown(name: str, key: str, hints: Mapping[str, Any]) -> str:
+def _unknown(name: str, key: Any, hints: Mapping[str, Any], everything: Sequence[str]) -> str:
+    """What to say of an unknown key: the nearest ones beside it, else those of that name in any section."""
+    last = {dotted: dotted.rpartition(".")[2] for dotted in everything}
     near = difflib.get_close_matches(str(key), hints, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    for wanted in [str(key).rpartition(".")[2], *difflib.get_close_matches(str(key), last.values(), n=1)]:
+        near = near or [dotted for dotted in everything if last[dotted] == wanted]
+    hint = f"; did you mean {' or '.join(near[:3])}?" if near else ""
     return f"unknown key {name}{hint} (legal here: {', '.join(sorted(hints))})"
 
 

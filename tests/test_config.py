@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 
 from sptskm.config import DEFAULTS, SMIN_DEFAULTS, SSIN_DEFAULTS, Config, ConfigError, Final, Sampling
-from sptskm.configfile import apply_overrides, changed_keys, from_dict, load, load_final, merge, to_dict, to_yaml
+from sptskm.configfile import (
+    CHECKOUT,
+    apply_overrides,
+    changed_keys,
+    find_file,
+    find_folder,
+    from_dict,
+    load,
+    load_final,
+    merge,
+    to_dict,
+    to_yaml,
+)
 
 
 def written(folder: Path, text: str) -> Path:
@@ -293,3 +305,50 @@ def test_merge_leaves_the_original_alone() -> None:
 def test_settings_of_the_final_job_that_exclude_each_other_are_refused(settings: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         apply_overrides(Final(), settings)
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("lr=0.1", "unknown key lr; did you mean optim.lr?"),
+        ("epoch=3", "unknown key epoch; did you mean train.epochs?"),
+        ("train.lr=0.1", "unknown key train.lr; did you mean optim.lr?"),
+        ("margin=0.1", "unknown key margin; did you mean loss.margin?"),
+        ("frames=3", "unknown key frames; did you mean clips.frames?"),
+        ("embeding_dim=3", "unknown key embeding_dim; did you mean model.embedding_dim?"),
+        ("optin.lr=3", "unknown key optin; did you mean optim?"),
+        ("train.epoch=3", "unknown key train.epoch; did you mean epochs?"),
+        ("xyz=3", "unknown key xyz (legal here:"),
+    ],
+)
+def test_a_key_without_its_section_is_answered_with_the_whole_name(override: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides(SSIN_DEFAULTS, [override])
+    assert str(caught.value).startswith(meant)
+
+
+def test_configurations_of_the_checkout_are_found_from_every_folder_and_those_here_go_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for typed in ("configs/demo", "demo"):
+        assert find_folder(Path(typed)) == CHECKOUT / "configs/demo"
+    assert find_file(Path("configs/demo/ssin.yaml")) == CHECKOUT / "configs/demo/ssin.yaml"
+    assert find_file(Path("demo/ssin.yaml")) == CHECKOUT / "configs/demo/ssin.yaml"
+    Path("demo").mkdir()
+    assert find_folder(Path("demo")) == CHECKOUT / "configs/demo", "a folder of something else"
+    Path("demo/smin.yaml").touch()
+    assert find_folder(Path("demo")) == Path("demo")
+
+
+def test_what_is_no_folder_of_configurations_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as missing:
+        find_folder(Path("mine"))
+    for place in (tmp_path / "mine", tmp_path / "configs/mine", CHECKOUT / "mine", CHECKOUT / "configs/mine"):
+        assert str(place) in str(missing.value)
+    Path("ssin.yaml").touch()
+    with pytest.raises(ConfigError, match=rf"ssin\.yaml is a file, wanted a folder that holds .*, such as {tmp_path}$"):
+        find_folder(Path("ssin.yaml"))
+    with pytest.raises(ConfigError, match=r"configs/demo is a folder, wanted a file, such as .*\.yaml$"):
+        find_file(Path("configs/demo"))

@@ -135,6 +135,18 @@ def test_weights_that_training_could_not_use_are_refused_when_submitted(configs,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("launcher", [local, slurm], ids=["local", "slurm"])
+def test_launchers_answer_from_every_folder_and_take_one_stream_or_both(launcher, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert launcher.main(["--stream", "both", "--config", "demo"]) == 2
+    assert f"{tmp_path / 'data'}" in capsys.readouterr().err, "only the data is not there"
+    assert launcher.main(["--stream", "ssin", "smin", "--config", "demo"]) == 2
+    assert "--stream is ssin smin, wanted one of ssin, smin or both" in capsys.readouterr().err
+    (tmp_path / "mine.yaml").touch()
+    assert launcher.main(["--stream", "ssin", "--config", "mine.yaml"]) == 2
+    assert "mine.yaml is a file, wanted a folder that holds ssin.yaml or smin.yaml" in capsys.readouterr().err
+
+
 def test_zero_held_out_is_accepted_with_a_given_weight(configs):
     assert plan(configs, "data.held_out=0", "final.weight=0.5").final.weight == 0.5
 
