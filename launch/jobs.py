@@ -21,8 +21,8 @@ from launch.requeue import requeue
 from sptskm.config import Config, Final
 from sptskm.endings import EXIT_UNREACHABLE, Stopped, Unreachable
 from sptskm.report.console import set_up_logging
-from sptskm.training.allocation import port, set_variables
-from sptskm.training.signals import StopFlag, stop_flag
+from sptskm.training.allocation import number_of, port, set_variables
+from sptskm.training.signals import StopFlag, ignore_stopping, stop_flag
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def _enter_world() -> int:
         here.local_rank,
         here.num_tasks // here.num_nodes,
         "127.0.0.1" if here.num_nodes == 1 else here.hostnames[0],  # a machine's own name need not resolve
-        port(int(here.raw_job_id), int(os.environ.get("SLURM_RESTART_COUNT", 0))),
+        port(int(here.raw_job_id), number_of("SLURM_RESTART_COUNT") or 0),
     )
     set_up_logging(here.global_rank)
     return here.global_rank
@@ -132,8 +132,7 @@ def _forget_earlier_start(environment: Any) -> None:
 
 def _leave(rank: int, limit: int, resubmit: Callable[..., Any]) -> None:
     """End a saved but unfinished job: rank 0 has it queued again, and no rank leaves a result behind."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # whatever else is sent has been answered already
+    ignore_stopping()  # whatever else is sent has been answered already
     if rank == 0:
         if "SLURM_JOB_ID" in os.environ:
             requeue(limit)

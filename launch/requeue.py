@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from sptskm.training.allocation import number_of
+
 log = logging.getLogger(__name__)
 
 PATIENCE = 120  # seconds until SLURM has ended the batch script of a job that it queues again
@@ -29,7 +31,7 @@ def requeue(limit: int, environment: Mapping[str, str] = os.environ) -> bool:
     A preempted job and one at its time limit are still running when they are asked to leave. A cancelled one is
     not, and must not come back, although it was sent the same signal; False then.
     """
-    job, restarts = job_of(environment), int(environment.get("SLURM_RESTART_COUNT", 0))
+    job, restarts = job_of(environment), number_of("SLURM_RESTART_COUNT", known=environment) or 0
     asked = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True, check=False)
     if (state := asked.stdout.strip()) != "RUNNING":
         log.info("job %s is %s and is not queued again", job, state.lower() or "gone")

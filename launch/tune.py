@@ -34,6 +34,7 @@ from sptskm.common.processes import STOPPING
 from sptskm.config import ConfigError
 from sptskm.configfile import CHECKOUT
 from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable
+from sptskm.training.allocation import number_of
 from sptskm.training.signals import StopFlag, stop_flag
 
 if TYPE_CHECKING:
@@ -283,7 +284,7 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
 def _cpus() -> int:
     """CPUs that this process may use; Ray would take all of the machine."""
     allowed = len(os.sched_getaffinity(0))
-    return min(allowed, int(os.environ.get("SLURM_CPUS_PER_TASK", allowed)))
+    return min(allowed, number_of("SLURM_CPUS_PER_TASK", 1) or allowed)
 
 
 def _teams(plan: Plan, searched: Searches, chosen: argparse.Namespace) -> "tuple[dict[str, Team], Team]":

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,29 +26,32 @@ from sptskm.preparation import command as preparation
 from sptskm.preparation import weights_cache
 from sptskm.report.console import set_up_logging
 from sptskm.synthetic import DEMO, Sizes, write_dataset
-from sptskm.training.allocation import enter_step
-from sptskm.training.signals import stop_flag
+from sptskm.training.allocation import enter_step, number_of
+from sptskm.training.signals import ignore_stopping, stop_flag
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what the user got wrong is one line, not a traceback."""
     options = _parser().parse_args(arguments)
-    set_up_logging(int(os.environ.get("RANK", 0)))
     try:
-        return options.command(options) or 0
+        set_up_logging(number_of("RANK") or 0)
+        code = options.command(options) or 0
     except (ValueError, OSError) as error:
         if not is_ours(error):
             raise
         print(f"sptskm: {sentence(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except Stopped:
-        return EXIT_STOPPED
+        code = EXIT_STOPPED
     except Unreachable as error:
         print(f"sptskm: {error}; the same command continues", file=sys.stderr)
         return EXIT_UNREACHABLE
     except KeyboardInterrupt:
         print("sptskm: stopped", file=sys.stderr)
         return EXIT_INTERRUPTED
+    if code == EXIT_STOPPED:
+        ignore_stopping()  # whatever else is sent has been answered already
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

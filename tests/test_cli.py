@@ -80,3 +80,13 @@ def test_the_quality_of_masks_and_skeletons_is_a_table_and_pictures(walkers, tmp
     pictures = {path.name for path in (tmp_path / "quality").glob("*.png")}
     assert pictures == {"worst-frames.png", "skeletons-before-and-after-normalisation.png"}
     assert list((tmp_path / "quality").glob("events*"))
+
+
+@pytest.mark.parametrize(("value", "code"), [("", 0), ("0", 0), ("no number", 2)])
+def test_a_rank_that_is_empty_is_none_and_one_that_is_no_number_is_one_sentence(monkeypatch, capsys, value, code):
+    monkeypatch.setenv("RANK", value)
+    assert main(["config", str(ROOT / "configs" / "demo" / "smin.yaml")]) == code
+    assert (
+        capsys.readouterr().err
+        == "sptskm: the environment says RANK='no number', wanted a whole number from 0 on, or nothing\n" * bool(code)
+    )

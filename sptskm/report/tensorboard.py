@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.atomic import naming
+
 
 class Board:
     """Scalars, pictures and text of one run; a board that does not write (ranks other than 0) is silent.
@@ -21,9 +23,9 @@ class Board:
     def __init__(self, folder: Path, first_step: int | None = 0, writes: bool = True) -> None:
         self._writer: Any = None
         if writes:
-            from torch.utils.tensorboard import SummaryWriter
+            from sptskm.report.event_files import Writer
 
-            self._writer = SummaryWriter(str(folder), purge_step=first_step)
+            self._writer = Writer(str(folder), purge_step=first_step)
 
     def scalars(self, values: Mapping[str, float], step: int, when: float | None = None) -> None:
         """One point per tag, of now or of a time in seconds since 1970."""
@@ -63,7 +65,8 @@ class Board:
 
             plain = [[" ".join(cell.split()) for cell in line] for line in lines]
             images = None if thumbnails_N3EE is None else torch.from_numpy(thumbnails_N3EE)
-            self._writer.add_embedding(features_ND, plain[1:], images, tag=tag, metadata_header=plain[0])
+            with naming(Path(self._writer.log_dir)):
+                self._writer.add_embedding(features_ND, plain[1:], images, tag=tag, metadata_header=plain[0])
 
     def hyperparameters(self, settings: Mapping[str, Any]) -> None:
         """This run's line in HParams."""

@@ -2,12 +2,17 @@
 
 import fcntl
 import os
+import re
 import socket
 import struct
 import subprocess
 from collections.abc import Mapping
 
+from sptskm.common.errors import ConfigError
+
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+DIGITS = 9  # of a number that means something
+PER_NODE = re.compile(r"([0-9]{1,5})(?:\(x([0-9]{1,5})\))?")
 SIOCGIFADDR = 0x8915
 FIRST_PORT, PORTS = 20_000, 12_000  # below those that Linux hands out by itself
 
@@ -26,44 +31,72 @@ def set_variables(rank: int, size: int, local_rank: int, local_size: int, addres
         os.environ.update(zip(VARIABLES, map(str, values), strict=True))
 
 
+def number_of(name: str, least: int = 0, known: Mapping[str, str] | None = None) -> int | None:
+    """The whole number that a variable holds; None where it is not set, or empty. ConfigError for anything else."""
+    if not (text := (os.environ if known is None else known).get(name, "").strip()):
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > DIGITS or int(text) < least:
+        raise ConfigError(f"the environment says {name}={text!r}, wanted a whole number from {least} on, or nothing")
+    return int(text)
+
+
+def wanted(name: str, known: Mapping[str, str] | None = None) -> str:
+    """What a variable holds that has to be there. Raises ConfigError."""
+    if text := (os.environ if known is None else known).get(name, "").strip():
+        return text
+    raise ConfigError(f"the environment lacks {name}, wanted it as `srun` sets it for a step")
+
+
 def is_main() -> bool:
     """Whether this process is rank 0, or alone."""
-    return os.environ.get("RANK", "0") == "0"
+    return not number_of("RANK")
 
 
 def enter_step() -> None:
-    """In a task that `srun` has started, set the variables; elsewhere, and below torchrun, leave them alone."""
+    """In a task that `srun` has started, set the variables; elsewhere, and below torchrun, leave them alone.
+
+    Raises ConfigError where one of SLURM's is missing or of another form.
+    """
     known = os.environ
-    if "SLURM_STEP_NUM_TASKS" not in known or "TORCHELASTIC_RUN_ID" in known:
+    size = number_of("SLURM_STEP_NUM_TASKS", 1)
+    if size is None or "TORCHELASTIC_RUN_ID" in known:
         return
-    size, here = int(known["SLURM_STEP_NUM_TASKS"]), int(known["SLURM_NODEID"])
+    places = ("SLURM_PROCID", "SLURM_NODEID", "SLURM_LOCALID", "SLURM_JOB_ID")
+    rank, here, local_rank, job = (number_of(name, known={name: wanted(name)}) or 0 for name in places)
+    counts = tasks_per_node(wanted("SLURM_STEP_TASKS_PER_NODE"))
+    if here >= len(counts) or rank >= size:
+        raise ConfigError(
+            f"the environment says SLURM_NODEID={here} and SLURM_PROCID={rank}, wanted one of {len(counts)} nodes and "
+            f"{size} tasks"
+        )
     set_variables(
-        int(known["SLURM_PROCID"]),
-        size,
-        int(known["SLURM_LOCALID"]),
-        tasks_per_node(known["SLURM_STEP_TASKS_PER_NODE"])[here],
-        first_host(known),
-        port(int(known["SLURM_JOB_ID"]), int(known.get("SLURM_RESTART_COUNT", 0))),
+        rank, size, local_rank, counts[here], first_host(known), port(job, number_of("SLURM_RESTART_COUNT") or 0)
     )
 
 
 def tasks_per_node(text: str) -> list[int]:
-    """SLURM's way of writing tasks per node: "2(x3),1" is two on each of three nodes and one on the fourth."""
+    """SLURM's way of writing tasks per node: "2(x3),1" is two on each of three nodes and one on the fourth.
+
+    Raises ConfigError for what is not written so.
+    """
     counts = []
     for part in text.split(","):
-        count, _, times = part.rstrip(")").partition("(x")
-        counts += [int(count)] * int(times or 1)
+        found = PER_NODE.fullmatch(part)
+        if found is None:
+            raise ConfigError(f"the environment says SLURM_STEP_TASKS_PER_NODE={text!r}, wanted numbers as in 2(x3),1")
+        counts += [int(found[1])] * int(found[2] or 1)
     return counts
 
 
 def first_host(known: Mapping[str, str]) -> str:
     """The node of rank 0; the machine itself where there is only one, whose own name need not resolve."""
-    if known["SLURM_STEP_NUM_NODES"] == "1":
+    if wanted("SLURM_STEP_NUM_NODES", known) == "1":
         return "127.0.0.1"
-    listed = subprocess.run(
-        ["scontrol", "show", "hostnames", known["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True
-    )
-    return listed.stdout.split()[0]
+    command = ["scontrol", "show", "hostnames", wanted("SLURM_STEP_NODELIST", known)]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError) as error:
+        raise ConfigError(f"{' '.join(command)}: {error}, wanted the nodes of this step") from None
 
 
 def interface_of(address: str) -> str | None:

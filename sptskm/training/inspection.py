@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sptskm.report.console import table
-from sptskm.training.allocation import interface_of
+from sptskm.training.allocation import interface_of, number_of
 from sptskm.training.devices import gpu_uuid, host_name
 from sptskm.training.world import World, join
 
@@ -56,7 +56,7 @@ def _device(world: World) -> str:
 
 def _interface() -> str:
     """Name and address of the network interface that leads to rank 0."""
-    target = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", 1))
+    target = os.environ.get("MASTER_ADDR") or "127.0.0.1", number_of("MASTER_PORT", 1) or 1
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(target)  # sends nothing: only asks for the route
         address = probe.getsockname()[0]

@@ -23,6 +23,12 @@ class StopFlag:
         self.requested = True
 
 
+def ignore_stopping() -> None:
+    """Let a process that leaves as asked do so with its own exit code, however often it is asked again."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def give_up() -> None:
     """End this process at once; its checkpoints are whole at any moment."""
     os._exit(EXIT_STOPPED)
@@ -34,9 +40,12 @@ def stop_flag(patience: float = 20.0, overdue: Callable[[], None] = give_up) -> 
 
     A rank that waits in a collective for a dead peer runs no handler of Python: these run between bytecodes. So a
     thread listens too, and calls `overdue` (there, not in the main thread) when the block has not ended `patience`
-    seconds after the first request.
+    seconds after the first request. In another thread than the main one, where Python has no signals, nothing sets it.
     """
     flag = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
     hears, tells = socket.socketpair()
     tells.setblocking(False)
     listener = threading.Thread(target=_listen, args=(hears, flag, patience, overdue), daemon=True, name="stop-flag")

@@ -28,12 +28,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sptskm.config import ConfigError
 from sptskm.endings import Stopped, Unreachable
+from sptskm.training.allocation import number_of
 from sptskm.training.batchnorm import SyncedBatchNorm
 from sptskm.training.devices import Place, misfit, place_of
 
 log = logging.getLogger(__name__)
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LAST_PORT = 65_535
 FAILURE_KEY = "sptskm/failure"
 PLACE_KEY = "sptskm/place"  # / rank
 WATCH_SECONDS = 1.0
@@ -148,9 +150,9 @@ def join(threads: int, timeout_minutes: float) -> Iterator[World]:
     if not torch.cuda.is_available():
         torch.set_num_threads(threads)
     if dist.is_initialized():  # somebody else has done it and will end it
-        yield World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", dist.get_rank())))
+        yield World(dist.get_rank(), dist.get_world_size(), _local(dist.get_rank()))
         return
-    present = [name for name in VARIABLES if name in os.environ]
+    present = [name for name in VARIABLES if os.environ.get(name, "").strip()]  # as a shell's RANK= is none
     if not present:
         world = World()
         if reason := misfit([place_of(world.device)]):
@@ -163,8 +165,13 @@ def join(threads: int, timeout_minutes: float) -> Iterator[World]:
 
 
 def _joined(timeout: timedelta) -> Iterator[World]:
-    size, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
-    world = World(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
+    size, rank, port = number_of("WORLD_SIZE", 1) or 1, number_of("RANK") or 0, number_of("MASTER_PORT", 1) or 1
+    if rank >= size or port > LAST_PORT:
+        raise ConfigError(
+            f"the environment says RANK={rank}, WORLD_SIZE={size} and MASTER_PORT={port}, wanted a rank below the size "
+            f"and a port up to {LAST_PORT}"
+        )
+    world = World(rank, size, _local(rank))
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     store = _meet(world, timeout)
@@ -197,6 +204,12 @@ def _meet(world: World, timeout: timedelta) -> Any:
     with _reaching(world):
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
     return store
+
+
+def _local(rank: int) -> int:
+    """The number of this rank on its node; its own where nobody says."""
+    found = number_of("LOCAL_RANK")
+    return rank if found is None else found
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sptskm.config import ConfigError
-from sptskm.training.allocation import PORTS, VARIABLES, enter_step, port, set_variables, tasks_per_node
-from sptskm.training.world import World
+from sptskm.training.allocation import PORTS, VARIABLES, enter_step, is_main, port, set_variables, tasks_per_node
+from sptskm.training.world import World, join
 
 STEP = {
     "SLURM_STEP_NUM_TASKS": "4",
@@ -101,3 +101,37 @@ def test_too_few_visible_gpus_are_one_clear_sentence(monkeypatch):
     os.environ["CUDA_VISIBLE_DEVICES"] = "GPU-1a,GPU-2b"
     with pytest.raises(ConfigError, match=r"rank 7 is number 3 on its node, but only 2 GPUs .*DEVICES=GPU-1a,GPU-2b"):
         _ = World(7, 8, 3).device
+
+
+@pytest.mark.parametrize("name", [name for name in STEP if name != "SLURM_RESTART_COUNT"])
+@pytest.mark.parametrize("value", [None, "", " ", "x", "-1", "1.5", "9" * 30, "\u0663"])
+def test_variables_of_slurm_that_are_missing_empty_or_no_numbers_are_one_sentence(own_environment, name, value):
+    own_environment |= STEP
+    own_environment[name] = value
+    if value is None:
+        del own_environment[name]
+    free = name in ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_NODES") and (value or "").strip()
+    if free or (name == "SLURM_STEP_NUM_TASKS" and not (value or "").strip()):
+        enter_step()
+        return
+    with pytest.raises(ConfigError, match=rf"^the environment (lacks|says) {name}"):
+        enter_step()
+
+
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_variable_is_none(own_environment, value):
+    own_environment |= {"RANK": value, "WORLD_SIZE": value, "LOCAL_RANK": value, "MASTER_ADDR": value}
+    with join(threads=1, timeout_minutes=1) as world:
+        assert (world.rank, world.size) == (0, 1)
+    assert is_main()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("RANK", "x"), ("RANK", "2"), ("RANK", "-1"), ("WORLD_SIZE", "0"), ("WORLD_SIZE", "1e3"), ("LOCAL_RANK", "a")]
+    + [("MASTER_PORT", value) for value in ("0", "70000", "http")],
+)
+def test_variables_of_torchrun_that_are_no_numbers_are_one_sentence(own_environment, name, value):
+    own_environment |= {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", name: value}
+    with pytest.raises(ConfigError, match=rf"^the environment says .*{name}="), join(threads=1, timeout_minutes=1):
+        pass

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -258,3 +259,11 @@ def test_a_block_that_does_not_end_is_overdue_once():
             os.kill(os.getpid(), signal.SIGUSR2)
             time.sleep(0.1)
     assert overdue == [True]
+
+
+def test_training_in_another_thread_hears_no_signals_and_goes_to_its_end(walkers, tmp_path):
+    """As a function that Ray Tune calls."""
+    config = small_config("ssin", walkers, tmp_path / "run", SHIPPED, "train.epochs=1")
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(train, config).result().finished
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

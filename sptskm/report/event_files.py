@@ -1,0 +1,82 @@
+"""Event files of TensorBoard that sort in the order of their starts, and whose errors name them.
+
+TensorBoard reads the files of a folder by their names, which begin with the time. A clock that was put back, or that of
+another node, would have it read a later start first, and the earlier one would then take back what it has logged.
+"""
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.writer import FileWriter
+
+from sptskm.atomic import naming
+
+FLUSH_SECONDS = 20.0
+NAME = re.compile(r"events\.out\.tfevents\.(\d+)\.")
+VERSION = "brain.Event:2"
+
+
+class EventFile:
+    """One event file, as PyTorch's writer wants it; a point is on disk some seconds after it was added.
+
+    Raises OSError naming the file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path, self._file = _created(folder)
+        self._records, self._flushed = RecordWriter(self._file), 0.0
+        self.add_event(Event(wall_time=time.time(), file_version=VERSION))
+
+    def get_logdir(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    def add_event(self, event: Any) -> None:
+        """Add one at the end."""
+        with naming(self.path):
+            self._records.write(event.SerializeToString())
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self.flush()
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        with naming(self.path):
+            self._file.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """The same, and no more is added."""
+        with naming(self.path):
+            self._file.close()
+
+
+class Writer(SummaryWriter):
+    """PyTorch's writer into such a file. `purge_step` takes back what earlier files hold from that step on."""
+
+    def _get_file_writer(self) -> Any:
+        if self.file_writer is None:
+            writer: Any = FileWriter.__new__(FileWriter)
+            writer.event_writer = EventFile(Path(self.log_dir))
+            self.file_writer, self.all_writers = writer, {writer.get_logdir(): writer}  # type: ignore[assignment]
+            if self.purge_step is not None:
+                start = SessionLog(status=SessionLog.START)
+                writer.add_event(Event(step=self.purge_step, file_version=VERSION))
+                writer.add_event(Event(step=self.purge_step, session_log=start))
+                self.purge_step = None
+        return self.file_writer
+
+
+def _created(folder: Path) -> tuple[Path, Any]:
+    """A new file whose name sorts behind those of all others that are there."""
+    there = (NAME.match(path.name) for path in folder.iterdir())
+    latest = max((int(found[1]) for found in there if found), default=0)
+    number = max(int(time.time()), latest + 1)
+    path = folder / f"events.out.tfevents.{number:010d}.sptskm"
+    return path, path.open("xb")
