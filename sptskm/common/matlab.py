@@ -2,8 +2,10 @@
 
 import io
 import math
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from sptskm.common.reading import read_bytes
 
 _NUMBERS = frozenset({"double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"})
 _EXPANSION = 1100  # a deflated byte cannot become more bytes than that
+_HEAD, _TAG = 128, 8  # bytes of version 5 to 7 before the first element, and before the content of each
+_MATRIX, _COMPRESSED = 14, 15  # kinds of elements
+_NUMERIC = range(6, 16)  # classes of arrays
 
 
 def read_mat(path: Path, *names: str) -> NDArray[Any]:
@@ -51,3 +56,56 @@ def read_mat(path: Path, *names: str) -> NDArray[Any]:
 
 def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def check_small(content: bytes, most: int, name: str) -> None:
+    """Raise ValueError for a .mat file whose variable `name` could take more than `most` bytes of memory.
+
+    What the file says of the length of its parts is compared with what is there, also within compressed ones.
+    """
+    import scipy.io
+
+    order: Literal["little", "big"] = "little" if content[126:128] == b"IM" else "big"
+    if content[124:128] not in (b"\0\1IM", b"\1\0MI"):
+        if len(content) > most:  # version 4, which has no compression
+            raise ValueError(f"has {len(content):,} bytes, wanted at most {most:,}")
+        return
+    elements = list(_elements(content, order, most))
+    if sum(map(len, elements)) > most:
+        raise ValueError(f"takes more than {most:,} bytes of memory")
+    for element in elements:
+        _check_lengths(element, order)
+    if len(elements) > 1 or elements[0][8] not in _NUMERIC:
+        found = next((found for found in scipy.io.whosmat(io.BytesIO(content)) if found[0] == name), None)
+        if found is not None and (found[2] in ("cell", "struct", "object") or math.prod(found[1]) > most):
+            raise ValueError(f"{name} is of class {found[2]} {found[1]}, wanted an array of numbers")
+
+
+def _elements(content: bytes, order: Literal["little", "big"], most: int) -> Iterator[bytes]:
+    """Yield the content of each variable, compressed ones as far as `most`. Raises ValueError for other elements."""
+    at = _HEAD
+    while at < len(content):
+        kind, length = _tag(content, at, order)
+        element = content[at + _TAG : at + _TAG + length]
+        if kind == _COMPRESSED:
+            element = zlib.decompressobj().decompress(element, most + 1)
+            kind, length = _tag(element, 0, order)
+            element = element[_TAG:]
+        if kind != _MATRIX or len(element) < length or len(element) <= 2 * _TAG:
+            raise ValueError(f"its element at byte {at} is of kind {kind} and {length:,} bytes, wanted an array")
+        yield element
+        at += _TAG + _tag(content, at, order)[1]
+
+
+def _check_lengths(element: bytes, order: Literal["little", "big"]) -> None:
+    """The parts of an array end where it ends."""
+    at = 0
+    while at < len(element):
+        kind, length = _tag(element, at, order)
+        at += _TAG if kind >> 16 else _TAG + -(-length // 8) * 8  # a short part lies in its own tag
+    if at > -(-len(element) // 8) * 8:
+        raise ValueError("a part of an array is longer than the array")
+
+
+def _tag(content: bytes, at: int, order: Literal["little", "big"]) -> tuple[int, int]:
+    return int.from_bytes(content[at : at + 4], order), int.from_bytes(content[at + 4 : at + 8], order)

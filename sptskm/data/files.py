@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ try:
 except ImportError:  # an extra; OpenCV decodes to the same pixels
     simplejpeg = None
 
+from sptskm.common.matlab import check_small
+from sptskm.common.paths import is_file
 from sptskm.data import bilevel, images, usable
 from sptskm.data.errors import DataError
 from sptskm.data.skeletons import normalise
@@ -27,6 +30,8 @@ PAUSE_S = 0.2
 MASK_THRESHOLD = 30  # grey value above which a mask pixel belongs to the person, as published
 SKELETON_KEY = "new_joint"
 SKELETON_SHAPE = (14, 4)
+MOST_OF_A_SKELETON = 1 << 24  # bytes of memory that a .mat file may take: other variables may lie beside the skeleton
+BYTES_OF_A_PIXEL = 8  # of a file at most, which is 4 channels of 16 bits
 # MATLAB files begin with free text; scipy puts the date there, which would change every run.
 _MAT_TEXT = b"MATLAB 5.0 MAT-file, written by sptskm".ljust(116)
 
@@ -101,11 +106,7 @@ def _corrupt(file: Readable, kind: str, error: ValueError) -> DataError:
 
 def read_skeleton(file: Readable) -> NDArray[np.float32]:
     """(14, 4) x, y, z, confidence, as in the file; `sptskm.data.usable` says what of it can be used."""
-    content = _loadmat(file)
-    if SKELETON_KEY not in content:
-        found = ", ".join(key for key in content if not key.startswith("__")) or "nothing"
-        raise DataError(f"skeleton {file}: holds {found}, wanted the variable {SKELETON_KEY}")
-    skeleton = np.asarray(content[SKELETON_KEY])
+    skeleton = np.asarray(_loadmat(file, SKELETON_KEY))
     if skeleton.shape != SKELETON_SHAPE or skeleton.dtype.kind not in "fiu":
         raise DataError(f"skeleton {file}: {SKELETON_KEY} is {skeleton.dtype} {skeleton.shape}, wanted 14x4 numbers")
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is missing
@@ -131,7 +132,7 @@ def raw_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: boo
         return whole[list(frames)]
     skeletons = np.full((len(frames), *SKELETON_SHAPE), np.nan, np.float32)
     for place, file in enumerate(table.files(row, frames, "skeletons")):
-        if file.is_file():
+        if _exists(file):
             found = read_skeleton(file) if strict else read_or_none(read_skeleton, file)
             skeletons[place] = np.nan if found is None else found
     return skeletons
@@ -149,15 +150,25 @@ def training_skeletons(table: Tracklets, row: int, length: int, normalised: bool
 def is_there(table: Tracklets, row: int, modality: Modality) -> bool:
     """Whether a tracklet has a file of a modality, going by its first frame."""
     if modality == "skeletons" and table.place.whole(row) is not None:
-        return table.folder(row, modality).is_file()
-    return table.files(row, [0], modality)[0].is_file()
+        return is_file(table.folder(row, modality))
+    return _exists(table.files(row, [0], modality)[0])
+
+
+def _exists(file: Readable) -> bool:
+    """Only what the system calls "no such file" is absence. Raises OSError for what may not be looked at."""
+    return is_file(file) if isinstance(file, Path) else file.is_file()
 
 
 def read_or_none(read: Callable[[Readable], NDArray[Any]], file: Readable) -> NDArray[Any] | None:
-    """What is in a file, or None; asked first, because reading tries a missing file several times."""
+    """What is in a file, or None where there is none or it is corrupt. Raises DataError for one that cannot be read.
+
+    It is asked for first, because reading tries a missing file several times.
+    """
     try:
-        return read(file) if file.is_file() else None
-    except DataError:
+        return read(file) if _exists(file) else None
+    except DataError as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+            raise
         return None
 
 
@@ -168,12 +179,18 @@ def mat_bytes(name: str, array: NDArray[np.generic]) -> bytes:
     return _MAT_TEXT + buffer.getvalue()[len(_MAT_TEXT) :]
 
 
-def _loadmat(file: Readable) -> dict[str, NDArray[np.generic]]:
+def _loadmat(file: Readable, name: str) -> NDArray[Any]:
     content = _bytes(file, "skeleton")
     try:
-        return scipy.io.loadmat(io.BytesIO(content), verify_compressed_data_integrity=True)
-    except Exception as error:
-        raise DataError(f"skeleton {file}: corrupt, not a readable .mat file ({error})") from error
+        check_small(content, MOST_OF_A_SKELETON, name)
+        found = scipy.io.loadmat(io.BytesIO(content), variable_names=[name], verify_compressed_data_integrity=True)
+        names = [] if name in found else [other for other, _, _ in scipy.io.whosmat(io.BytesIO(content))]
+    except Exception as error:  # a damaged file makes scipy raise almost anything
+        told = " ".join(str(error).split())[:200]
+        raise DataError(f"skeleton {file}: corrupt, not a readable .mat file ({told})") from error
+    if name not in found:
+        raise DataError(f"skeleton {file}: holds {', '.join(names) or 'nothing'}, wanted the variable {name}")
+    return np.asarray(found[name])
 
 
 def _bytes(file: Readable, kind: str) -> bytes:
@@ -206,8 +223,21 @@ def retried(read: Callable[[], bytes]) -> bytes:
 
 def _content(path: Path) -> bytes:
     """What `read_bytes` gives, without the buffers that it makes first."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # which does not wait for a pipe's writer
     try:
-        return os.read(descriptor, os.fstat(descriptor).st_size)
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise DataError(f"{path}: is no file, wanted one with content")
+        if state.st_size > (most := images.most_pixels() * BYTES_OF_A_PIXEL):
+            raise DataError(
+                f"{path}: has {state.st_size:,} bytes, wanted at most {most:,}; "
+                f"the variable {images.VARIABLE} raises that"
+            )
+        content = os.read(descriptor, state.st_size)
+        while len(content) < state.st_size and (more := os.read(descriptor, state.st_size - len(content))):
+            content += more
+        return content
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         os.close(descriptor)

@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.errors import DataError
+
 MAX_PIXELS = 1 << 25
 """Pixels of a picture at most: about those of 8K video (7680 x 4320). SPTSKM_MAX_PIXELS raises it."""
 VARIABLE = "SPTSKM_MAX_PIXELS"
@@ -65,14 +67,15 @@ def check_size(height: int, width: int) -> None:
     """Raise ValueError for an empty picture and for one of more pixels than allowed."""
     if height < 1 or width < 1:
         raise ValueError(f"is {height}x{width}, wanted some pixels")
-    if height * width > MAX_PIXELS and height * width > (most := _most_pixels()):
+    if height * width > MAX_PIXELS and height * width > (most := most_pixels()):
         raise ValueError(f"is {height}x{width}, wanted at most {most:,} pixels; the variable {VARIABLE} raises that")
 
 
-def _most_pixels() -> int:
+def most_pixels() -> int:
+    """Pixels that a picture may have. Raises DataError where the variable is no number."""
     text = os.environ.get(VARIABLE, "")
     if text and not text.isdecimal():
-        raise ValueError(f"{VARIABLE} is {text!r}, wanted a number of pixels")
+        raise DataError(f"{VARIABLE} is {text!r}, wanted a number of pixels")
     return int(text or MAX_PIXELS)
 
 

@@ -19,6 +19,7 @@ import logging
 import os
 import re
 import unicodedata
+import zipfile
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from sptskm.common.arrays import read_npy
 from sptskm.common.errors import DataError
 from sptskm.common.tables import FORMS
 from sptskm.data.files import SKELETON_SHAPE
@@ -279,14 +281,18 @@ class ManifestFolders:
         if path.suffix != ".npy":
             return None
         try:
-            skeletons_FV4 = np.load(path, allow_pickle=False)
-        except FileNotFoundError:
+            skeletons_FV4 = read_npy(path)
+        except (FileNotFoundError, NotADirectoryError):
             return np.full((self.lengths[row], *SKELETON_SHAPE), np.nan, np.float32)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"skeletons {path}: corrupt, not a readable .npy file ({error})") from None
+        except OSError as error:
+            raise DataError(f"skeletons {path}: cannot be read ({error.strerror})") from error
+        except DataError as error:
+            if zipfile.is_zipfile(path):
+                wanted = (self.lengths[row], *SKELETON_SHAPE)
+                raise DataError(f"skeletons {path}: holds several arrays, wanted one of {wanted}") from None
+            told = str(error).removeprefix(f"{path}: ")
+            raise DataError(f"skeletons {path}: corrupt, not a readable .npy file ({told})") from None
         wanted = (self.lengths[row], *SKELETON_SHAPE)
-        if not isinstance(skeletons_FV4, np.ndarray):
-            raise DataError(f"skeletons {path}: holds several arrays, wanted one of {wanted}")
         if skeletons_FV4.shape != wanted or skeletons_FV4.dtype.kind not in "fiu":
             raise DataError(
                 f"skeletons {path}: is {skeletons_FV4.dtype} {skeletons_FV4.shape}, wanted {wanted} numbers"

@@ -1,8 +1,11 @@
 """Pictures that are damaged, turned or far too large: the same answer with and without the faster decoder."""
 
+import errno
+import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +14,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import scipy.io
+from helpers.handmade import write_files
 from numpy.typing import NDArray
 
-from sptskm.data import bilevel, files, images
+from sptskm.data import bilevel, files, images, read_mars
 from sptskm.data.errors import DataError
-from sptskm.data.files import read_frame, read_mask
+from sptskm.data.files import read_frame, read_mask, read_or_none, read_skeleton, read_skeletons
 
 PNG = b"\x89PNG\r\n\x1a\n"
 EXIF_6 = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # turned by a quarter
@@ -240,3 +245,89 @@ def test_every_kind_that_is_read_gives_its_size(ending: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("ending", [".tiff", ".ppm", ".gif"])
 def test_other_kinds_of_pictures_are_refused(ending: str, tmp_path: Path) -> None:
     assert "not a readable image" in refusal(read_frame, tmp_path / "a.jpg", encoded(photo((8, 4)), ending))
+
+
+def test_a_file_without_end_is_not_read_into_memory(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "a.mat"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(1 << 40)  # takes nothing on the disk
+        with pytest.raises(DataError, match=r"has 1,099,511,627,776 bytes, wanted at most 268,435,456; the var"):
+            {"a.jpg": read_frame, "a.png": read_mask, "a.mat": read_skeleton}[name](tmp_path / name)
+
+
+def test_a_pipe_and_a_folder_under_the_name_of_a_frame_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(DataError, match=rf"^{tmp_path / name}.jpg: is no file, wanted one with content$"):
+            read_frame(tmp_path / f"{name}.jpg")
+
+
+def mat_of(element: bytes) -> bytes:
+    return b"MATLAB 5.0".ljust(124) + b"\0\1IM" + element
+
+
+def matrix(kind: int, shape: tuple[int, int], content: bytes = b"", name: bytes = b"new_joint") -> bytes:
+    """A variable that promises whatever shape."""
+    flags = struct.pack("<IIII", 6, 8, kind, 0)
+    sides = struct.pack("<IIii", 5, 8, *shape)
+    called = struct.pack("<II", 1, len(name)) + name.ljust(-(-len(name) // 8) * 8, b"\0")
+    body = flags + sides + called + content
+    return struct.pack("<II", 14, len(body)) + body
+
+
+DOUBLE, CELL = 6, 1
+NUMBERS = struct.pack("<II", 9, 14 * 4 * 8) + bytes(14 * 4 * 8)
+INFLATED = zlib.compress(matrix(DOUBLE, (14, 4), NUMBERS + bytes(1 << 26)), 9)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        mat_of(matrix(DOUBLE, (10**6, 10**6), NUMBERS)),
+        mat_of(matrix(CELL, (60_000, 60_000), NUMBERS)),
+        mat_of(struct.pack("<II", 15, len(INFLATED)) + INFLATED),
+        mat_of(matrix(DOUBLE, (14, 4), struct.pack("<II", 9, 2**31) + bytes(64))),
+    ],
+    ids=["shape", "cells", "inflated", "length"],
+)
+def test_a_skeleton_that_promises_gigabytes_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.mat"
+    path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=rf"^skeleton {path}: corrupt, not a readable .mat file"):
+        read_skeleton(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
+
+
+def test_a_compressed_skeleton_is_read(tmp_path: Path) -> None:
+    scipy.io.savemat(tmp_path / "a.mat", {"other": np.ones(9), "new_joint": np.ones((14, 4))}, do_compression=True)
+    assert read_skeleton(tmp_path / "a.mat").tolist() == np.ones((14, 4)).tolist()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_skeleton_that_cannot_be_read_is_not_a_missing_one(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, opened, told = read_mars(write_files(tmp_path)), os.open, os.strerror(number)
+    monkeypatch.setattr("sptskm.data.files.time.sleep", lambda _: None)
+
+    def failing(path: Any, *rest: Any, **more: Any) -> int:
+        if str(path).endswith((".mat", ".png")) and "bbox" in str(path):
+            raise OSError(number, told, str(path))
+        return opened(path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", failing)
+    for strict in (True, False):
+        with pytest.raises(DataError, match=rf"^skeleton .*{told}.*\(after 3 attempts\)$"):
+            read_skeletons(table, 0, [0], strict)
+    with pytest.raises(DataError, match=rf"^mask .*{told}.*\(after 3 attempts\)$"):
+        read_or_none(read_mask, table.files(0, [0], "masks")[0])
+    monkeypatch.setattr(os, "open", opened)
+    missing = table.path(0, 0, "masks")
+    missing.unlink()
+    assert read_or_none(read_mask, missing) is None
+    missing.write_bytes(b"corrupt")
+    assert read_or_none(read_mask, missing) is None
