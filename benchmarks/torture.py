@@ -77,7 +77,9 @@ def _import_all() -> None:
     import sptskm.export
     import sptskm.extraction
     import sptskm.final
+    import sptskm.preparation.importing
     import sptskm.preparation.methods
+    import sptskm.preparation.video
     import sptskm.score
     import sptskm.training.trainer  # noqa: F401
 

@@ -11,6 +11,7 @@ EXIT_BAD_INPUT = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: asked to stop, start again to continue
 EXIT_UNREACHABLE = 76  # another rank has vanished, or the ranks did not meet; start again to continue
 EXIT_INTERRUPTED = 130  # as shells say of Ctrl-C
+LONGEST, TAIL = 600, 150  # characters of a message that are shown, and those of its end if it is longer
 
 
 class Stopped(Exception):
@@ -36,8 +37,14 @@ def is_ours(error: Exception) -> bool:
 
 
 def sentence(error: Exception) -> str:
-    """The message of an error; one from a loader process comes wrapped in that process's traceback."""
+    """Return the message of an error as one line of bounded length.
+
+    One from a loader process comes wrapped in that process's traceback; a value that a file holds, or a library's own
+    words, may go on for pages.
+    """
     text = str(error)
-    if not text.startswith("Caught "):
-        return text
-    return text.strip().splitlines()[-1].partition(": ")[2]
+    if text.startswith("Caught "):
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    text = " ".join(line.strip() for line in text.splitlines())
+    text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)  # a terminal obeys others
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - TAIL - 5]} ... {text[-TAIL:]}"

@@ -11,7 +11,7 @@ from sptskm import cli
 from sptskm.cli import main
 from sptskm.config import SSIN_DEFAULTS
 from sptskm.configfile import to_dict
-from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED
+from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, sentence
 
 
 def test_config_prints_every_value_with_overrides_applied(capsys):
@@ -90,3 +90,16 @@ def test_a_rank_that_is_empty_is_none_and_one_that_is_no_number_is_one_sentence(
         capsys.readouterr().err
         == "sptskm: the environment says RANK='no number', wanted a whole number from 0 on, or nothing\n" * bool(code)
     )
+
+
+def test_what_a_file_holds_neither_fills_nor_commands_a_terminal():
+    told = sentence(ValueError("m.csv: line 3 is \x1b[2J\u202e\udcff" + "x" * 100_000 + "\nand more, wanted a name"))
+    assert told.startswith(r"m.csv: line 3 is \x1b[2J\u202e\udcffxxx")
+    assert told.endswith("xxx and more, wanted a name")
+    assert len(told) <= 600
+    assert told.isprintable()
+
+
+@pytest.mark.parametrize("short", ["nowhere: no such file", "räumlich: 3x4, wanted 雨"])
+def test_a_short_sentence_is_shown_as_it_is(short):
+    assert sentence(ValueError(short)) == short

@@ -82,7 +82,7 @@ def _to_train(project: Path, work: Path) -> None:
     _settings(work)
 
 
-LOOKS = r"test_evaluations|report\.html|events"
+LOOKS = r"test_evaluations|report\.html|events|\.code\."
 COMMANDS = [
     Command("synth", lambda w: ["synth", w / "data", *SIZES.split(), "--workers", 1], lambda _p, _w: None),
     Command("import", lambda w: ["import", "mars", w / "data", w / "m.jsonl"], _with("data")),

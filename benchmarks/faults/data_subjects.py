@@ -164,9 +164,9 @@ def _one_bit(_project: Path, folder: Path) -> Path:
 
 def _npy_of_a_tracklet(project: Path, folder: Path) -> Path:
     (folder / "bbox_train").symlink_to(project / "data" / "bbox_train")
-    pattern = f"bbox_train/{FIRST[:-3]}*.jpg"
+    first, second = (f"bbox_train/{FIRST[:-3].replace('C1', camera)}*.jpg" for camera in ("C1", "C2"))
     (folder / "m.csv").write_text(
-        f"tracklet,pid,camera,split,frames,skeleton\na,1,1,train,{pattern},a.npy\nb,2,1,train,{pattern},b.npy\n"
+        f"tracklet,pid,camera,split,frames,skeleton\na,1,1,train,{first},a.npy\nb,1,2,train,{second},b.npy\n"
     )
     table = read_dataset(folder / "m.csv")
     skeletons = np.random.default_rng(3).random((int(table.lengths[0]), 14, 4)).astype(np.float32)

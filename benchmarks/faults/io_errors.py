@@ -159,8 +159,8 @@ def _wrong(reference: Reference, ended: Ended, before: dict[str, bytes], work: P
                 return f"deleted {name}"
         elif "checkpoint" in name and path.read_bytes() != content:
             return f"replaced {name}"
-    if ended.code and not ended.last.strip():
-        return "says nothing"
+    if ended.code and str(work) not in ended.said:
+        return "names no path"
     if not ended.code and (difference := reference.difference(work)):
         return f"ended well, but {difference}"
     return ""

@@ -45,7 +45,7 @@ def decode(content: bytes) -> NDArray[np.uint8] | None:
     if zlib.crc32(content[37 : _HEAD + size]) != int.from_bytes(content[_HEAD + size : _HEAD + size + 4], "big"):
         return None
     stride = 1 + -(-width // 8)
-    if height * width > MAX_PIXELS:
+    if not 0 < height * width <= MAX_PIXELS:
         return None
     stream = zlib.decompressobj()
     try:

@@ -86,6 +86,12 @@ def lost_mask(file: Readable) -> str:
     return f"{kind} of {bits} bits with values from {values[0]} to {values[-1]}"
 
 
+def decoded(file: Readable, kind: str, content: bytes, flags: int) -> NDArray[Any]:
+    """Decode a picture of any depth and colour once its header is known to be sound. Raises DataError."""
+    _header(file, kind, content)
+    return _decoded(file, kind, content, flags)
+
+
 def _header(file: Readable, kind: str, content: bytes) -> images.Header:
     try:
         return images.read_header(content)
@@ -93,7 +99,7 @@ def _header(file: Readable, kind: str, content: bytes) -> images.Header:
         raise _corrupt(file, kind, error) from None
 
 
-def _decoded(file: Readable, kind: str, content: bytes, flags: int) -> NDArray[np.uint8]:
+def _decoded(file: Readable, kind: str, content: bytes, flags: int) -> NDArray[Any]:
     try:
         return images.decode(content, flags)
     except ValueError as error:

@@ -13,7 +13,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -138,8 +138,11 @@ def _webp(content: bytes) -> Header:
 _READERS: dict[bytes, Callable[[bytes], Header]] = {b"\xff\xd8\xff": _jpeg, _PNG: _png, b"BM": _bmp, b"RIFF": _webp}
 
 
-def decode(content: bytes, flags: int) -> NDArray[np.uint8]:
-    """Decode by OpenCV. Raises ValueError for what it refuses, and for what its JPEG decoder merely warns of."""
+def decode(content: bytes, flags: int) -> NDArray[Any]:
+    """Decode by OpenCV, to what `flags` say.
+
+    Raises ValueError for what it refuses, and for what its JPEG decoder merely warns of.
+    """
     with _heard() if content[:2] == b"\xff\xd8" else _nothing_heard() as heard:
         try:
             image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
@@ -149,7 +152,7 @@ def decode(content: bytes, flags: int) -> NDArray[np.uint8]:
         raise ValueError(heard[0])
     if image is None:
         raise ValueError
-    return np.asarray(image, np.uint8)
+    return np.asarray(image)
 
 
 @contextmanager

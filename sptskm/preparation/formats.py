@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sptskm.atomic import write_bytes
 from sptskm.data import bilevel
 from sptskm.data.errors import DataError
-from sptskm.data.files import MASK_THRESHOLD, SKELETON_KEY, SKELETON_SHAPE, mat_bytes
+from sptskm.data.files import MASK_THRESHOLD, SKELETON_KEY, SKELETON_SHAPE, decoded, mat_bytes
 from sptskm.preparation import keypoint_json
 from sptskm.preparation.layouts import LAYOUTS, Channels, Converted, Layout, OwnLayout, to_joints
 from sptskm.preparation.parsing import LABELS, labels_of_colours, mask_of
@@ -84,9 +84,7 @@ def read_content(path: Path, what: str) -> bytes:
 
 def _decoded(path: Path, content: bytes) -> Bytes:
     """(H, W) or (H, W, 3); three equal channels become one."""
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise DataError(f"mask {path}: corrupt, not a readable image")
+    image = decoded(path, "mask", content, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         channels = 1 if image.ndim == 2 else image.shape[2]
         raise DataError(f"mask {path}: has {channels} channels of {image.dtype}, wanted 1 or 3 of uint8")

@@ -47,6 +47,8 @@ def _parsed(path: Path, content: bytes) -> Any:
         return json.loads(content)
     except ValueError as error:
         raise DataError(f"key points {path}: corrupt, not readable JSON ({error})") from None
+    except RecursionError:
+        raise DataError(f"key points {path}: nested too deeply, wanted {_FORMS}") from None
 
 
 def _is_results(value: Any) -> bool:

@@ -77,3 +77,14 @@ def test_rows_with_a_filter_are_left_to_opencv(tmp_path: Path) -> None:
     )
     assert bilevel.decode(path.read_bytes()) is None
     np.testing.assert_array_equal(read_mask(path), mask_of(20, 16))
+
+
+@pytest.mark.parametrize(("height", "width"), [(0, 8), (8, 0), (0, 0)])
+def test_a_mask_without_pixels_is_no_mask(height: int, width: int) -> None:
+    packed = zlib.compress(bytes(height * (1 + -(-width // 8))))
+    chunks = {b"IHDR": struct.pack(">II", width, height) + b"\x01\0\0\0\0", b"IDAT": packed, b"IEND": b""}
+    content = b"".join(
+        struct.pack(">I", len(inside)) + kind + inside + struct.pack(">I", zlib.crc32(kind + inside))
+        for kind, inside in chunks.items()
+    )
+    assert bilevel.decode(b"\x89PNG\r\n\x1a\n" + content) is None

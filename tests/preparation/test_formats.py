@@ -4,6 +4,8 @@ Shapes: H rows, W columns, F frames, K key points, C channels, V = 14 joints, 4 
 """
 
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -473,3 +475,30 @@ def test_the_proposal_s_16_joints_come_out_normalised_as_its_oracle(tmp_path: Pa
     np.save(tmp_path / "a.npy", np.concatenate([given["joints16"], given["conf16"][..., None]], axis=2))
     skeletons, _ = skeletons_from(tmp_path / "a.npy", "mpii-16", "xyzc", zero_is_missing=False)
     np.testing.assert_allclose(normalise(skeletons).transpose(2, 0, 1), given["out_4xTx14"], atol=1e-12)
+
+
+@pytest.mark.parametrize(("height", "width"), [(30_000, 30_000), (0, 8), (2**31 - 1, 1)])
+def test_a_mask_that_asks_for_gigabytes_or_for_nothing_is_refused_before_it_is_decoded(
+    tmp_path: Path, height: int, width: int
+) -> None:
+    path = tmp_path / "m.png"
+    content = bytearray(cv2.imencode(".png", np.zeros((4, 8), np.uint8))[1].tobytes())
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"mask .*m.png: corrupt.*is {height}x{width}, wanted"):
+        mask_from(path, "binary", (height, width))
+
+
+def test_a_mask_of_16_bits_is_told_and_not_cut_to_8(tmp_path: Path) -> None:
+    path = tmp_path / "m.png"
+    cv2.imwrite(str(path), np.full((4, 8), 256, np.uint16))
+    with pytest.raises(DataError, match="has 1 channels of uint16"):
+        mask_from(path, "binary", (4, 8))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 100_000 + "]" * 100_000])
+def test_key_points_nested_without_end_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=r"key points .*a\.json: (nested too deeply|corrupt)"):
+        points_from(tmp_path / "a.json", "openpose-18", "xyc")
