@@ -24,6 +24,8 @@ from sptskm.training.rundir import RunDir
 from sptskm.training.streams import stream_of
 from sptskm.training.world import join
 
+pytestmark = pytest.mark.slow  # four networks are exported
+
 NEEDED = "wants onnx, onnxscript and onnxruntime: pip install 'sptskm[onnx]'"
 TOLERANCE = 1e-4
 

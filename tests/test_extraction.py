@@ -165,6 +165,7 @@ def test_a_checkpoint_of_something_else_is_one_sentence(tmp_path, content):
         load_network(tmp_path)
 
 
+@pytest.mark.slow
 def test_two_ranks_write_the_same_file_as_one(runs, features, walkers, tmp_path):
     on_ranks(2, _extract, runs["smin"], walkers, tmp_path / "f.npz")
     found, alone = read_features(tmp_path / "f.npz").features, read_features(features["smin"]).features

@@ -25,16 +25,17 @@ def spread(num_queries: int, world: World) -> Scores:
     return evaluate_spread(lambda rows: there.to(query[rows]), *labels, "torchreid", world)
 
 
-def ranked(num_queries: int) -> tuple[np.ndarray, np.ndarray]:
+def ranked(counts: tuple[int, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
     with join(1, 1.0) as world:
-        scores = spread(num_queries, world)
-    return scores.ap_Q, scores.first_hit_Q
+        found = [spread(num_queries, world) for num_queries in counts]
+    return [(scores.ap_Q, scores.first_hit_Q) for scores in found]
 
 
 def test_every_rank_gets_the_scores_of_all_queries_also_one_that_has_none_to_rank() -> None:
-    expected = {count: evaluate_features(*made_up(count), "torchreid") for count in (150, 40)}
-    for count, scores in expected.items():
-        for ap_Q, first_hit_Q in on_ranks(2, ranked, count):
+    counts = (150, 40)
+    expected = [evaluate_features(*made_up(count), "torchreid") for count in counts]
+    for of_rank in on_ranks(2, ranked, counts):
+        for (ap_Q, first_hit_Q), scores in zip(of_rank, expected, strict=True):
             np.testing.assert_array_equal(ap_Q, scores.ap_Q)
             np.testing.assert_array_equal(first_hit_Q, scores.first_hit_Q)
 
