@@ -15,6 +15,7 @@ from pathlib import Path
 
 from launch import earlier
 from launch.plan import STREAMS, Plan, check, make_folder, make_plan, parser
+from sptskm.atomic import write_text
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import to_yaml
 from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED
@@ -103,7 +104,7 @@ def request(settings: Config | Final, folder: str | Path) -> str:
     """The complete settings of a job as a file that its command reads."""
     path = Path(folder) / "requested.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_yaml(settings))
+    write_text(path, to_yaml(settings))
     return str(path)
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from sptskm.atomic import append_text
 from sptskm.training.allocation import number_of
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,7 @@ def retry(folder: Path, retries: int, environment: Mapping[str, str] = os.enviro
     if before >= retries:
         print(f"job {job} has lost ranks or nodes {before + 1} times; the same command continues it", file=sys.stderr)
         return False
-    with losses.open("a") as file:
-        file.write(f"{time.strftime('%F %T')} restart {environment.get('SLURM_RESTART_COUNT', 0)}\n")
+    append_text(losses, f"{time.strftime('%F %T')} restart {environment.get('SLURM_RESTART_COUNT', 0)}\n")
     print(f"job {job} has lost a rank or a node and is queued again", file=sys.stderr)
     return requeue(sys.maxsize, environment)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from launch.plan import Plan
+from sptskm.atomic import write_text
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import find_file, load_final, to_yaml
 from sptskm.configfile import load as load_config
@@ -207,11 +208,11 @@ def winner(plan: Plan, searched: Searches, best: Mapping[str, Trial], chosen: "H
         final = replace(
             final, weight=None if final.camera_weights else chosen.weight, normalisation=chosen.normalisation
         )
-    (home / "final.yaml").write_text(to_yaml(final))
+    write_text(home / "final.yaml", to_yaml(final))
     for config in plan.configs:
         found = configured(config, best[config.stream].settings)
         found = replace(found, train=replace(found.train, epochs=searched[config.stream].epochs), run="")
-        (home / f"{config.stream}.yaml").write_text(to_yaml(found))
+        write_text(home / f"{config.stream}.yaml", to_yaml(found))
 
 
 def retrained(plan: Plan) -> Plan:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.atomic import write_bytes
 from sptskm.data import Tracklets
 from sptskm.data.files import read_skeletons
 from sptskm.preparation.quality import SUMMARY, measure, summary, worst
@@ -29,7 +30,7 @@ def inspect(table: Tracklets, out: Path, tracklets: int = 0, seed: int = 0) -> s
     out.mkdir(parents=True, exist_ok=True)
     board = Board(out)
     for name, picture in pictures.items():
-        cv2.imwrite(str(out / f"{name.replace(' ', '-')}.png"), picture[..., ::-1])
+        write_bytes(out / f"{name.replace(' ', '-')}.png", cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
         board.picture(f"quality/{name}", picture, 0)
     board.close()
     said = f"{len(rows)} of {len(table)} tracklets measured; pictures in {out}"

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.atomic import write_bytes
 from sptskm.data import DataError, Tracklets
 from sptskm.data.tracklets import JUNK_PID, Modality, Readable
 from sptskm.evaluation import Features
@@ -153,10 +154,9 @@ def check_picture(path: Path, gallery: tuple[Tracklets, Labelled], queries: tupl
 
 
 def write_picture(path: Path, image: Image) -> None:
-    """Raises DataError where it cannot be written."""
+    """Raises DataError for an ending that is not a picture's, OSError where it cannot be written."""
     try:
-        written = cv2.imwrite(str(path), image[..., ::-1])
+        _, content = cv2.imencode(path.suffix, image[..., ::-1])
     except cv2.error:
-        written = False
-    if not written:
-        raise DataError(f"{path}: {NO_PICTURE}")
+        raise DataError(f"{path}: {NO_PICTURE}") from None
+    write_bytes(path, content.tobytes())

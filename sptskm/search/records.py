@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from sptskm.atomic import write_text
+from sptskm.atomic import append_text, write_text
 from sptskm.search.space import Settings
 
 log = logging.getLogger(__name__)
@@ -114,8 +114,7 @@ class Recorder:
             seconds=now - self.clock,
         )
         self.clock = now
-        with (self.folder / SCORES).open("a") as file:
-            file.write(json.dumps(asdict(score)) + "\n")
+        append_text(self.folder / SCORES, json.dumps(asdict(score)) + "\n")
         return score
 
     def inherit(self, mine: Trial, donor: Trial) -> None:
