@@ -9,6 +9,7 @@ import faulthandler
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -36,6 +38,9 @@ log = logging.getLogger(__name__)
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LAST_PORT = 65_535
+LOOPBACK = ("127.0.0.1", "localhost")
+LOOPBACK_INTERFACE = "lo"
+INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 FAILURE_KEY = "sptskm/failure"
 PLACE_KEY = "sptskm/place"  # / rank
 WATCH_SECONDS = 1.0
@@ -174,6 +179,11 @@ def _joined(timeout: timedelta) -> Iterator[World]:
     world = World(rank, size, _local(rank))
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
+    with _own_interface():
+        yield from _met(world, timeout)
+
+
+def _met(world: World, timeout: timedelta) -> Iterator[World]:
     store = _meet(world, timeout)
     end_watch = _watch(store.clone(), world)
     try:
@@ -183,7 +193,7 @@ def _joined(timeout: timedelta) -> Iterator[World]:
         raise
     except Exception as error:
         if is_loss(error, store):
-            raise Unreachable(f"rank {rank} has lost another rank: {first_line(error)}") from error
+            raise Unreachable(f"rank {world.rank} has lost another rank: {first_line(error)}") from error
         _announce(store, world)
         raise
     finally:
@@ -194,7 +204,7 @@ def _joined(timeout: timedelta) -> Iterator[World]:
 def _meet(world: World, timeout: timedelta) -> Any:
     """Connect all ranks; their store. Ranks that cannot compute together are refused before they wait in vain."""
     with _reaching(world):
-        store, _, _ = next(rendezvous("env://", timeout=timeout))
+        store = _store(world, timeout)
         places = _introduced(store, world)
     if reason := misfit(places):
         if world.is_main:  # the store may live in this process
@@ -212,12 +222,34 @@ def _local(rank: int) -> int:
     return rank if found is None else found
 
 
+def _store(world: World, timeout: timedelta) -> Any:
+    """Where ranks leave messages for each other. That of ranks on one machine is not reachable from any other."""
+    address, port = os.environ["MASTER_ADDR"], number_of("MASTER_PORT") or 0
+    if address not in LOOPBACK or "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has one of its own
+        store, _, _ = next(rendezvous("env://", timeout=timeout))
+        return store
+    listening = socket.create_server((LOOPBACK[0], port)).detach() if world.is_main else None
+    return TCPStore(LOOPBACK[0], port, world.size, world.is_main, timeout, master_listen_fd=listening)
+
+
+@contextmanager
+def _own_interface() -> Iterator[None]:
+    """Let ranks on one machine talk over its loopback only, unless the user has named an interface."""
+    names = [name for name in INTERFACES if name not in os.environ] if os.environ["MASTER_ADDR"] in LOOPBACK else []
+    os.environ.update(dict.fromkeys(names, LOOPBACK_INTERFACE))
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
+
+
 @contextmanager
 def _reaching(world: World) -> Iterator[None]:
     """Unreachable for what fails because another rank is not there."""
     try:
         yield
-    except (dist.DistError, RuntimeError) as error:
+    except (dist.DistError, RuntimeError, OSError) as error:
         if _is_own_fault(error):
             raise
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"

@@ -7,11 +7,10 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
 import torch
 from helpers.launching import ROOT, launch, processes_naming, write_configs
 from helpers.nodes import CLUSTER, Slurm, ids
-from helpers.runs import assert_same_end, end_of, options, until, until_training
+from helpers.runs import SHIPPED, assert_same_end, end_of, options, until, until_training
 
 from sptskm.training.allocation import port
 
@@ -23,11 +22,9 @@ def test_both_streams_train_across_two_nodes_and_the_final_job_follows(finished:
         assert torch.load(max((finished / stream).glob("checkpoint-*.pt")), weights_only=True)["world"] == 2
 
 
-@pytest.mark.parametrize("kind", ["slurm", "slurm_term_only"])
 def test_a_preempted_job_is_requeued_once_and_ends_with_the_same_bits(
-    request: pytest.FixtureRequest, kind: str, configs: Path, cluster_file: Path, tmp_path: Path, finished: Path
+    slurm: Slurm, configs: Path, cluster_file: Path, tmp_path: Path, finished: Path
 ) -> None:
-    slurm: Slurm = request.getfixturevalue(kind)
     job = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "ssin"))["ssin"]
     until_training(tmp_path / "run" / "ssin")
     slurm.wait(slurm.occupy(seconds=1), "COMPLETED")
@@ -35,18 +32,34 @@ def test_a_preempted_job_is_requeued_once_and_ends_with_the_same_bits(
     assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
 
 
+def test_both_streams_preempted_by_term_alone_end_with_the_same_bits_and_the_final_job_with_the_same_numbers(
+    slurm_term_only: Slurm, configs: Path, cluster_file: Path, tmp_path: Path, finished: Path
+) -> None:
+    slurm = slurm_term_only
+    jobs = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "both"))
+    until_training(tmp_path / "run" / "ssin")
+    slurm.wait(slurm.occupy(seconds=1), "COMPLETED")
+    slurm.wait_once_requeued(jobs["ssin"])
+    slurm.wait(jobs["smin"], "COMPLETED")
+    for stream in ("ssin", "smin"):
+        assert_same_end(tmp_path / "run" / stream, finished / stream)
+    slurm.wait(jobs["final"], "COMPLETED")
+    found, wanted = (json.loads((run / "final" / "results.json").read_text()) for run in (tmp_path / "run", finished))
+    assert found["results"] == wanted["results"]
+
+
 def test_a_cancelled_job_has_saved_and_does_not_come_back(
     slurm: Slurm, configs: Path, cluster_file: Path, tmp_path: Path
 ) -> None:
-    jobs = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "smin"))
-    until_training(tmp_path / "run" / "smin")
-    slurm.call("scancel", jobs["smin"])
-    assert slurm.wait(jobs["smin"], "CANCELLED") == "CANCELLED"
+    jobs = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "ssin"))
+    until_training(tmp_path / "run" / "ssin")
+    slurm.call("scancel", jobs["ssin"])
+    assert slurm.wait(jobs["ssin"], "CANCELLED") == "CANCELLED"
     assert slurm.wait(jobs["final"], "CANCELLED") == "CANCELLED"
     time.sleep(8)  # longer than a requeued job waits
-    assert slurm.state(jobs["smin"]) == "CANCELLED"
+    assert slurm.state(jobs["ssin"]) == "CANCELLED"
     assert not processes_naming(str(tmp_path))
-    assert end_of(tmp_path / "run" / "smin")["step"] > 0
+    assert end_of(tmp_path / "run" / "ssin")["step"] > 0
 
 
 STATES = {"ssin": "failed", "smin": "completed", "final": "cancelled"}
@@ -133,7 +146,7 @@ def test_without_submitit_torchrun_trains_and_a_preempted_job_ends_with_the_same
 ) -> None:
     slurm = slurm_term_only  # where the batch script is not even told
     run = tmp_path / "run" / "ssin"
-    words = ["train", configs / "ssin.yaml", f"run={run}", "train.epochs=12", "train.validate_every=6"]
+    words = ["train", configs / "ssin.yaml", f"run={run}", "train.epochs=12", "train.validate_every=6", SHIPPED]
     job = slurm.call("sbatch", *TEMPLATE, "slurm/torchrun.sbatch", *words)
     evaluate = ["evaluate", run, "--out", tmp_path / "final"]
     last = slurm.call("sbatch", f"-dafterok:{job}", *TEMPLATE, "slurm/torchrun.sbatch", *evaluate)

@@ -97,3 +97,16 @@ def submitted_rank(rank: int, *variables: str, naming: str = "") -> int:
         if wanted <= set(environment) and "submitit" in line and naming in line:
             return pid
     raise AssertionError(f"no process of rank {rank} with {' '.join(variables)} {naming}")
+
+
+def members(group: int) -> list[int]:
+    """The living processes of a group."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, own = path.read_text().rpartition(")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            continue
+        if int(own) == group and state != "Z":
+            found.append(int(path.parent.name))
+    return found

@@ -10,13 +10,14 @@ import torch
 from helpers.launching import submitted_rank
 
 EPOCHS = 12
+SHIPPED = "data.workers=2"  # what users train with: SLURM signals the loader processes of a step, too
 PATIENCE = 180  # seconds for something to happen on two busy cores
 
 
 def options(configs: Path, cluster_file: Path, run: Path, stream: str) -> list[object]:
     """Words behind `launch/slurm.py` for a run of some seconds."""
     words = ["--stream", stream, "--config", configs, "--cluster", cluster_file, "--run", run]
-    return [*words, f"train.epochs={EPOCHS}", "train.validate_every=6"]
+    return [*words, f"train.epochs={EPOCHS}", "train.validate_every=6", SHIPPED]
 
 
 def end_of(run: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.launching import members
 from torch.utils.data import Dataset
 
 from sptskm.common.processes import STOPPING
@@ -62,19 +63,6 @@ def start(kind: str, folder: Path, *words: object) -> subprocess.Popen[str]:
     )
     assert program.stdout.readline() == "ready\n", program.communicate()[1]
     return program
-
-
-def members(group: int) -> list[int]:
-    """The living processes of a group."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, own = path.read_text().rpartition(")")[2].split()[:3]
-        except (FileNotFoundError, ProcessLookupError):  # it has just ended
-            continue
-        if int(own) == group and state != "Z":
-            found.append(int(path.parent.name))
-    return found
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)

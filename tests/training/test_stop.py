@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from helpers.launching import members
 from helpers.small import free_port, on_ranks, small_config
 
 from sptskm.config import Config
@@ -267,3 +268,32 @@ def test_training_in_another_thread_hears_no_signals_and_goes_to_its_end(walkers
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(train, config).result().finished
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.fixture(scope="module")
+def short_run(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained SSIN."""
+    run = tmp_path_factory.mktemp("short") / "ssin"
+    assert train(small_config("ssin", walkers, run, "train.epochs=1")).finished
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("command", ["extract", "evaluate"])
+def test_an_extraction_signalled_with_its_loaders_leaves_nothing_half_done_and_no_process(
+    walkers, short_run, tmp_path, command, number
+):
+    out = tmp_path / "features.npz" if command == "extract" else tmp_path / "final"
+    data = ["--data", walkers] if command == "extract" else []
+    command_line = [command, short_run, *data, "--out", out, "--overrides", SHIPPED, "extract.batch=1"]
+    process = subprocess.Popen([sys.executable, "-m", "sptskm.cli", *command_line], start_new_session=True)
+    while len(members(process.pid)) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    for _ in range(3):  # SLURM sends it to the step, and a batch script once more
+        os.killpg(process.pid, number)
+    assert process.wait(30) == EXIT_STOPPED
+    assert not members(process.pid)
+    assert not out.is_file()
+    assert not out.is_dir() or not list(out.iterdir())

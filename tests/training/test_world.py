@@ -41,9 +41,9 @@ BATCH = np.random.default_rng(0).normal(size=(5, 3, 4, 2))
 
 
 def meet(ports: list[int], walkers: Path, run: Path) -> list[Any]:
-    """What one of two ranks finds in three meetings; one start of the processes serves all."""
+    """What one of two ranks finds in four meetings; one start of the processes serves all."""
     found = []
-    for port, meeting in zip(ports, (disagree, lambda: set_up(walkers, run), normalise), strict=True):
+    for port, meeting in zip(ports, (disagree, lambda: set_up(walkers, run), normalise, exposed), strict=True):
         os.environ["MASTER_PORT"] = str(port)
         found.append(meeting())
     return found
@@ -52,8 +52,23 @@ def meet(ports: list[int], walkers: Path, run: Path) -> list[Any]:
 @pytest.fixture(scope="module")
 def meetings(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, Any]]:
     """What both ranks find, for each meeting."""
-    ports = [free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(4)]
     return list(zip(*on_ranks(2, meet, ports, walkers, tmp_path_factory.mktemp("run")), strict=True))
+
+
+def exposed() -> set[str]:
+    """Addresses on which this process listens, in hexadecimal."""
+    with join(threads=1, timeout_minutes=1) as world:
+        world.any(False)
+        own = {str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+        lines = [
+            line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()
+        ]
+        return {line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in own}
+
+
+def test_ranks_of_one_machine_listen_where_no_other_machine_reaches_them(meetings):
+    assert set().union(*meetings[3]) == {"0100007F"}
 
 
 def disagree() -> str:
