@@ -126,7 +126,7 @@ def read_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: bo
     that is a frame without one, too.
     """
     raw_FV4, every = raw_skeletons(table, row, frames, strict), range(int(table.lengths[row]))
-    if len(frames) < len(every) and usable.is_doubtful(raw_FV4):
+    if list(frames) != list(every) and usable.is_doubtful(raw_FV4):
         return np.asarray(usable.completed(raw_skeletons(table, row, every, strict))[list(frames)], np.float32)
     return np.asarray(usable.completed(raw_FV4), np.float32)
 

@@ -7,7 +7,8 @@
 What is the name of a folder that exists is that folder, even if it looks like a pattern (`door[1]`); else a last part
 with `*`, `?` or `[`, or with the ending of an image, is a pattern for names of files in the folder before it.
 `masks` a folder with PNGs named like the frames; `skeleton` a folder with .mat files named like the frames, or one .npy
-(frames, 14, 4). Left out, they are `<folder>_mask` and `<folder>_joint3d`. Paths count from the manifest's folder.
+(frames, 14, 4). Left out, they are `<folder>_mask` and `<folder>_joint3d`; `frames` may be left out where there is a
+`skeleton`, for SMIN alone. Paths count from the manifest's folder.
 Identities, cameras and outfits are any names (see names.py), but no negative numbers: nobody is `junk`. No identity is
 in training and in test. `split` is train, query, gallery, distractor or junk.
 `sptskm import` writes manifests of public data sets and of folders, and splits those that have no `split`.
@@ -19,7 +20,6 @@ import logging
 import os
 import re
 import unicodedata
-import zipfile
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,12 +34,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sptskm.common.arrays import read_npy
 from sptskm.common.errors import DataError
 from sptskm.common.tables import FORMS
-from sptskm.data.files import SKELETON_SHAPE
 from sptskm.data.forms import IMAGES, read_lines, write_lines
 from sptskm.data.names import LONGEST, alike, check_label, check_names
+from sptskm.data.skeleton_arrays import home_of_skeletons, moments, read_array
 from sptskm.data.tracklets import DISTRACTOR_PID, ENDINGS, JUNK_PID, Modality, Tracklets, encode_names
 
 log = logging.getLogger(__name__)
@@ -103,6 +102,7 @@ def _check_columns(found: Sequence[str], place: str, wanted: Sequence[str]) -> N
         raise DataError(f"{place} has the column {unknown[0]!r}, wanted some of {', '.join(FIELDS)}")
     if len(set(found)) < len(found):
         raise DataError(f"{place} has the columns {', '.join(found)}, wanted each once")
+    wanted = [name for name in wanted if name != "frames" or "skeleton" not in found]
     if missing := [name for name in wanted if name not in found]:
         raise DataError(
             f"{place} lacks the column {missing[0]}, "
@@ -132,6 +132,8 @@ def _check_entries(path: Path, named: Iterable[tuple[str, Entry]], split: bool =
 
 def _check_entry(entry: Entry, place: str, split: bool) -> None:
     for name in REQUIRED:
+        if name == "frames" and entry.skeleton:
+            continue  # SMIN needs no more
         if not getattr(entry, name) and (name != "split" or split):
             raise DataError(f"{place} has no {name}" + (f", {NO_SPLIT}" if name == "split" else ""))
     if entry.split and entry.split not in SPLITS:
@@ -280,24 +282,7 @@ class ManifestFolders:
         path = self.folder(row, "skeletons")
         if path.suffix != ".npy":
             return None
-        try:
-            skeletons_FV4 = read_npy(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return np.full((self.lengths[row], *SKELETON_SHAPE), np.nan, np.float32)
-        except OSError as error:
-            raise DataError(f"skeletons {path}: cannot be read ({error.strerror})") from error
-        except DataError as error:
-            if zipfile.is_zipfile(path):
-                wanted = (self.lengths[row], *SKELETON_SHAPE)
-                raise DataError(f"skeletons {path}: holds several arrays, wanted one of {wanted}") from None
-            told = str(error).removeprefix(f"{path}: ")
-            raise DataError(f"skeletons {path}: corrupt, not a readable .npy file ({told})") from None
-        wanted = (self.lengths[row], *SKELETON_SHAPE)
-        if skeletons_FV4.shape != wanted or skeletons_FV4.dtype.kind not in "fiu":
-            raise DataError(
-                f"skeletons {path}: is {skeletons_FV4.dtype} {skeletons_FV4.shape}, wanted {wanted} numbers"
-            )
-        return np.asarray(skeletons_FV4, np.float32)
+        return read_array(path, self.lengths[row])
 
     def folder(self, row: int, modality: Modality) -> Path:
         """What the line says, or what follows from its frames."""
@@ -306,6 +291,8 @@ class ManifestFolders:
 
 def _listed(path: Path, entries: Sequence[Entry]) -> tuple[list[list[str]], ManifestFolders]:
     """Frame names without ending of every tracklet, and where its files lie."""
+    alone = {place for place, entry in enumerate(entries) if not entry.frames}
+    entries = [entry if entry.frames else replace(entry, frames=home_of_skeletons(entry.skeleton)) for entry in entries]
     looks = dict.fromkeys(e.frames for e in entries if isinstance(e.frames, str) and looks_like_pattern(e.frames))
     with ThreadPoolExecutor(READERS) as pool:
         exist = pool.map(lambda frames: (path.parent / frames).is_dir(), looks)
@@ -316,7 +303,11 @@ def _listed(path: Path, entries: Sequence[Entry]) -> tuple[list[list[str]], Mani
         lists = pool.map(lambda folder: images(path.parent / folder), shown)
         found = dict(zip(shown, tqdm(lists, "frames", len(shown), disable=None), strict=True))
     stems, endings = [], []
-    for entry, home in zip(entries, homes, strict=True):
+    for number, (entry, home) in enumerate(zip(entries, homes, strict=True)):
+        if number in alone:
+            stems.append(sorted(moments(path.parent / entry.skeleton), key=natural))
+            endings.append(ENDINGS["frames"])
+            continue
         pattern = PurePosixPath(str(entry.frames)).name if entry.frames in patterns else ""
         own = _frames(path, entry, found.get(home, []), pattern)
         names = [os.path.splitext(name) for name in own]  # noqa: PTH122 - fast

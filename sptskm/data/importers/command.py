@@ -80,9 +80,11 @@ def _entries(chosen: argparse.Namespace) -> Sequence[Entry]:
 def _from_anywhere(entry: Entry, home: Path) -> Entry:
     """The same with absolute paths, because a manifest's paths count from its own folder."""
     frames = entry.frames
+    if frames:
+        frames = str(home / frames) if isinstance(frames, str) else tuple(str(home / frame) for frame in frames)
     return replace(
         entry,
-        frames=str(home / frames) if isinstance(frames, str) else tuple(str(home / frame) for frame in frames),
+        frames=frames,
         masks=entry.masks and str(home / entry.masks),
         skeleton=entry.skeleton and str(home / entry.skeleton),
     )

@@ -86,6 +86,10 @@ def pack(table: Tracklets, out: Path, frames: int = 20_000, workers: int | None 
     if frames < 1:
         raise ConfigError(f"frames is {frames}, wanted at least 1 in a zip file")
     shards = plan_shards(table, frames)
+    if not table.has("frames"):
+        raise DataError(
+            f"{out}: the data set has no frames, wanted some: skeletons alone are a file a tracklet already"
+        )
     holds: list[Modality] = [kind for kind in get_args(Modality) if table.has(kind)]
     _claim(out, {"fingerprint": table.fingerprint, "holds": holds, "frames": frames})
     if is_file(out / SUMMARY):
