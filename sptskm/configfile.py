@@ -172,7 +172,7 @@ def _unknown(name: str, key: Any, hints: Mapping[str, Any], everything: Sequence
     """What to say of an unknown key: the nearest ones beside it, else those of that name in any section."""
     last = {dotted: dotted.rpartition(".")[2] for dotted in everything}
     near = difflib.get_close_matches(str(key), hints, n=1)
-    for wanted in [str(key).rpartition(".")[2], *difflib.get_close_matches(str(key), last.values(), n=1)]:
+    for wanted in [str(key).rpartition(".")[2], *difflib.get_close_matches(str(key), last.values(), n=1, cutoff=0.8)]:
         near = near or [dotted for dotted in everything if last[dotted] == wanted]
     hint = f"; did you mean {' or '.join(near[:3])}?" if near else ""
     return f"unknown key {name}{hint} (legal here: {', '.join(sorted(hints))})"
