@@ -134,7 +134,7 @@ def _leave(rank: int, limit: int, resubmit: Callable[..., Any]) -> None:
     """End a saved but unfinished job: rank 0 has it queued again, and no rank leaves a result behind."""
     ignore_stopping()  # whatever else is sent has been answered already
     if rank == 0:
-        if "SLURM_JOB_ID" in os.environ:
+        if os.environ.get("SLURM_JOB_ID"):
             requeue(limit)
         else:
             resubmit(signal.SIGUSR2, None)  # submitit's own handler; it does not return
@@ -147,7 +147,7 @@ def _leave_stuck(rank: int, limit: int) -> None:
         if rank:
             time.sleep(RANK_0_FIRST)
         log.warning("rank %d was asked to leave and waits for others in vain", rank)
-        if "SLURM_JOB_ID" in os.environ:
+        if os.environ.get("SLURM_JOB_ID"):
             requeue(limit)
     finally:
         sys.stderr.flush()

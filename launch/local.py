@@ -18,7 +18,7 @@ from launch.plan import STREAMS, Plan, check, make_folder, make_plan, parser
 from sptskm.atomic import write_text
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import to_yaml
-from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED
+from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, is_ours, until_nobody_reads
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             request(config, config.run)  # a folder that cannot be written is known now
         request(plan.final, plan.out)
     except (ValueError, OSError) as error:
+        if not is_ours(error):
+            raise
         print(f"launch/local.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     # the streams ran side by side, their processes are free for the final job; two ranks cannot share a GPU
@@ -188,4 +190,4 @@ def _explain(codes: Mapping[str, int], plan: Plan, asked: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_nobody_reads(main))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sptskm.atomic import append_text
-from sptskm.training.allocation import number_of
+from sptskm.training.allocation import number_of, wanted
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ PATIENCE = 120  # seconds until SLURM has ended the batch script of a job that i
 def job_of(environment: Mapping[str, str]) -> str:
     """The name of a job; the bare number of an array's last member is also that of the whole array."""
     if array := environment.get("SLURM_ARRAY_JOB_ID"):
-        return f"{array}_{environment['SLURM_ARRAY_TASK_ID']}"
-    return environment["SLURM_JOB_ID"]
+        return f"{array}_{wanted('SLURM_ARRAY_TASK_ID', environment)}"
+    return wanted("SLURM_JOB_ID", environment)
 
 
 def requeue(limit: int, environment: Mapping[str, str] = os.environ) -> bool:

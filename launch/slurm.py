@@ -22,7 +22,7 @@ from launch.submission import Queued, queue, queue_array
 from launch.watch import Followed, watch
 from sptskm.config import ConfigError
 from sptskm.configfile import CHECKOUT, find_file
-from sptskm.endings import EXIT_BAD_INPUT
+from sptskm.endings import EXIT_BAD_INPUT, is_ours, until_nobody_reads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run_here(plan, cluster)
         queued = into_queue(plan, cluster, searched, chosen.retrain)
     except (ValueError, OSError) as error:
+        if not is_ours(error):
+            raise
         print(f"launch/slurm.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     print(plan.farewell(), flush=True)
@@ -76,6 +78,8 @@ def prepare(arguments: Sequence[str] | None) -> int:
         _check_scheduler("`sptskm prepare` works")
         queued = prepare_jobs.submit(wanted, cluster)
     except (ValueError, OSError) as error:
+        if not is_ours(error):
+            raise
         print(f"launch/slurm.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     return watch(queued.followed()) if chosen.watch else 0
@@ -272,4 +276,4 @@ def _failed(jobs: Sequence[Any]) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_nobody_reads(main))

@@ -33,7 +33,7 @@ from launch.search import Searches
 from sptskm.common.processes import STOPPING
 from sptskm.config import ConfigError
 from sptskm.configfile import CHECKOUT
-from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable
+from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable, is_ours, until_nobody_reads
 from sptskm.training.allocation import number_of
 from sptskm.training.signals import StopFlag, stop_flag
 
@@ -73,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         request(plan.final, plan.out)
         os.chdir(snapshot.take(plan.logs))  # where Ray's workers look first for what they import
     except (ValueError, OSError) as error:
+        if not is_ours(error):
+            raise
         return _refuse(error)
     try:
         code, table = _in_ray(plan, searched, chosen)
@@ -106,6 +108,8 @@ def prepare(arguments: Sequence[str] | None) -> int:
             _nodes(chosen.nodes or 1)
             complete, text = make(wanted, stop)
     except (ValueError, OSError) as error:
+        if not is_ours(error):
+            raise
         return _refuse(error)
     if stop.requested:
         print("stopped as asked; the same command continues", file=sys.stderr)
@@ -390,4 +394,4 @@ def _explain(ends: Mapping[str, str], plan: Plan, stop: StopFlag) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_nobody_reads(main))

@@ -21,6 +21,7 @@ from sptskm.endings import (
     Unreachable,
     is_ours,
     sentence,
+    until_nobody_reads,
 )
 from sptskm.preparation import command as preparation
 from sptskm.preparation import weights_cache
@@ -32,7 +33,10 @@ from sptskm.training.signals import ignore_stopping, stop_flag
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what the user got wrong is one line, not a traceback."""
-    options = _parser().parse_args(arguments)
+    return until_nobody_reads(lambda: _run(_parser().parse_args(arguments)))
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         set_up_logging(number_of("RANK") or 0)
         code = options.command(options) or 0

@@ -6,6 +6,8 @@ Shapes: F frames, V = 14 joints, C = 4 channels (x right, y down, z away, confid
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sptskm.common.errors import DataError
+
 Floats = NDArray[np.float64]
 
 JOINTS = (
@@ -60,7 +62,7 @@ def normalise(skeletons_FVC: ArrayLike) -> Floats:
     """
     skeletons = np.array(skeletons_FVC, dtype=np.float64)
     if skeletons.ndim != 3 or skeletons.shape[1:] != (len(JOINTS), 4):
-        raise ValueError(f"skeletons have shape {skeletons.shape}, wanted (frames, 14, 4)")
+        raise DataError(f"skeletons have shape {skeletons.shape}, wanted (frames, 14, 4)")
     valid_F = ~np.isnan(skeletons).any(axis=(1, 2))
     skeletons[~valid_F, :, :3] = np.nan
     if valid_F.any():
@@ -81,7 +83,7 @@ def _edge_total(points_FV3: Floats) -> float:
     bones = np.linalg.norm(points_FV3[:, ends[:, 0]] - points_FV3[:, ends[:, 1]], axis=2)
     total = float(np.median(bones.sum(axis=1)))
     if not 0 < total < np.inf:
-        raise ValueError(f"skeletons have a median bone total of {total}, wanted a positive number")
+        raise DataError(f"skeletons have a median bone total of {total}, wanted a positive number")
     return total
 
 

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.errors import DataError
 from sptskm.evaluation.fusion import Normalisation, StreamDistances, best_weight, choose_weight, fuse
 from sptskm.evaluation.metrics import Rows
 from sptskm.evaluation.protocols import Integers
@@ -62,7 +63,7 @@ def choose_camera_weights(
     pids, identity_Q = np.unique(query.pids, return_inverse=True)
     folds = min(FOLDS, len(pids))
     if folds < 2:
-        raise ValueError(f"{len(pids)} held-out identities have queries that count, wanted 2 for weights by camera")
+        raise DataError(f"{len(pids)} held-out identities have queries that count, wanted 2 for weights by camera")
     fold_Q = np.random.default_rng([seed, 0xCA]).permutation(len(pids))[identity_Q] % folds
     single_Q, own_Q = np.empty((2, len(query)))
     for fold in range(folds):

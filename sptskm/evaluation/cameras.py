@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.errors import DataError
 from sptskm.evaluation.distances import Floats
 from sptskm.evaluation.metrics import Rows, average_precisions
 
@@ -40,7 +41,7 @@ def camera_pairs(distance_QG: Floats, query: Rows, gallery: Rows) -> CameraPairs
     """
     if distance_QG.shape != (len(query), len(gallery)):
         wanted = (len(query), len(gallery))
-        raise ValueError(f"distances are {distance_QG.shape}, wanted {wanted}: queries by gallery rows")
+        raise DataError(f"distances are {distance_QG.shape}, wanted {wanted}: queries by gallery rows")
     cameras = np.unique(np.concatenate([query.camids, gallery.camids]))
     cells: dict[tuple[int, int], list[tuple[float, float]]] = {}
     place = {camera: number for number, camera in enumerate(cameras.tolist())}

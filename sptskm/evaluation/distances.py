@@ -11,6 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.errors import DataError
+
 Floats = NDArray[np.floating[Any]]
 
 TILE: Final = 64
@@ -48,7 +50,7 @@ class SquaredDistances:
         """
         query = _matrix("query", query_QD)
         if query.shape[1] != self._features_GD.shape[1]:
-            raise ValueError(
+            raise DataError(
                 f"query features have {query.shape[1]} values, gallery features {self._features_GD.shape[1]}"
             )
         distance_QG = np.empty((len(query), len(self._features_GD)))
@@ -93,7 +95,7 @@ def squared_distances(query_QD: Floats, gallery_GD: Floats) -> NDArray[np.float6
 def _matrix(side: str, features: Floats) -> NDArray[Any]:
     matrix = np.asarray(features)
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
-        raise ValueError(f"{side} features must be a real (rows, length) matrix, found {matrix.dtype} {matrix.shape}")
+        raise DataError(f"{side} features must be a real (rows, length) matrix, found {matrix.dtype} {matrix.shape}")
     return matrix
 
 

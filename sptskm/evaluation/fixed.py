@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.errors import ConfigError
 from sptskm.evaluation.distances import Floats
 from sptskm.evaluation.fusion import Normalisation, StreamDistances
 
@@ -30,7 +31,7 @@ class FusedDistance:
     def __post_init__(self) -> None:
         values = (self.ssin, self.smin, self.alone, self.offset)
         if not np.isfinite(values).all() or min(values[:3]) < 0:
-            raise ValueError(f"the constants of a fused distance are {values}, wanted numbers and no negative factor")
+            raise ConfigError(f"the constants of a fused distance are {values}, wanted numbers and no negative factor")
 
     @classmethod
     def fitted(cls, streams: StreamDistances, weight: float, normalisation: Normalisation) -> "FusedDistance":
@@ -40,7 +41,7 @@ class FusedDistance:
         a whole ranking, for an unknown normalisation, and for a weight outside 0..1.
         """
         if not 0.0 <= weight <= 1.0:
-            raise ValueError(f"the fusion weight must be in 0..1, found {weight}")
+            raise ConfigError(f"the fusion weight must be in 0..1, found {weight}")
         ssin, smin = (streams.where_valid(distance) for distance in (streams.ssin_QG, streams.smin_QG))
         if normalisation == "zscore":
             scales = ssin.std(), smin.std()
@@ -49,7 +50,7 @@ class FusedDistance:
         elif normalisation == "concat":
             scales = 1.0, 1.0
         else:
-            raise ValueError(
+            raise ConfigError(
                 f"normalisation is {normalisation!r}, wanted zscore, minmax or concat: ranks are no distance of a pair"
             )
         factors = float((1.0 - weight) / scales[0]), float(weight / scales[1])

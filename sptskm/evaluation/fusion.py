@@ -13,6 +13,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.errors import DataError
 from sptskm.evaluation.distances import Floats
 from sptskm.evaluation.metrics import Rows, evaluate
 
@@ -48,7 +49,7 @@ class Features:
         else:
             return
         found = ", ".join(f"{a.dtype} {a.shape}" for a in arrays)
-        raise ValueError(f"{self.stream}: features, keys and valid must be {wanted}, found {found}")
+        raise DataError(f"{self.stream}: features, keys and valid must be {wanted}, found {found}")
 
     def __len__(self) -> int:
         return len(self.keys_N)
@@ -74,7 +75,7 @@ def align(a: Features, b: Features) -> Features:
     is known to one side only, and when a valid row of either side is not finite.
     """
     if a.fingerprint != b.fingerprint:
-        raise ValueError(
+        raise DataError(
             f"{a.stream} and {b.stream} features come from different tables: "
             f"fingerprints {a.fingerprint} and {b.fingerprint}"
         )
@@ -100,7 +101,7 @@ def _check_rows(features: Features) -> None:
 def _refuse(what: str, keys: NDArray[np.str_]) -> None:
     if keys.size:
         shown = ", ".join(keys[:SHOWN_KEYS])
-        raise ValueError(f"{what} {keys.size} keys: {shown}{', ...' * (keys.size > SHOWN_KEYS)}")
+        raise DataError(f"{what} {keys.size} keys: {shown}{', ...' * (keys.size > SHOWN_KEYS)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,16 +122,16 @@ class StreamDistances:
     def __post_init__(self) -> None:
         wanted = (*self.valid_query_Q.shape, *self.valid_gallery_G.shape)
         if not self.ssin_QG.shape == self.smin_QG.shape == wanted or len(wanted) != 2:
-            raise ValueError(
+            raise DataError(
                 f"distances must be (Q, G) = {wanted} as the valid flags say, found "
                 f"ssin {self.ssin_QG.shape}, smin {self.smin_QG.shape}"
             )
         if {self.valid_query_Q.dtype, self.valid_gallery_G.dtype} != {np.dtype(np.bool_)}:
-            raise ValueError("the valid flags must be boolean arrays")
+            raise DataError("the valid flags must be boolean arrays")
         if not (self.valid_query_Q.any() and self.valid_gallery_G.any()):
-            raise ValueError("no pair has a valid skeleton on both sides; evaluate ssin alone")
+            raise DataError("no pair has a valid skeleton on both sides; evaluate ssin alone")
         if not np.isfinite(self.ssin_QG).all():
-            raise ValueError("ssin distances must be finite everywhere, found NaN or infinity")
+            raise DataError("ssin distances must be finite everywhere, found NaN or infinity")
         for stream, distance_QG in (("ssin", self.ssin_QG), ("smin", self.smin_QG)):
             _check_spread(stream, self.where_valid(distance_QG))
 
@@ -144,9 +145,9 @@ class StreamDistances:
 def _check_spread(stream: str, distance: Floats) -> None:
     low, high = distance.min(), distance.max()
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(f"{stream} distances of valid pairs must be finite, found NaN or infinity")
+        raise DataError(f"{stream} distances of valid pairs must be finite, found NaN or infinity")
     if low == high:
-        raise ValueError(f"{stream} distances are all {low}: a constant stream cannot be fused")
+        raise DataError(f"{stream} distances are all {low}: a constant stream cannot be fused")
 
 
 def fuse(
@@ -195,10 +196,10 @@ def choose_weight(
     input. Raises ValueError for an empty grid, and when no query has a positive.
     """
     if not len(weights):
-        raise ValueError("the grid of fusion weights is empty")
+        raise DataError("the grid of fusion weights is empty")
     counted_Q = ~np.isnan(precision_WQ[0])
     if not (precision_WQ > 0).any():  # nor with zeros for those that have nothing to be found
-        raise ValueError("no validation query has a positive; a fusion weight cannot be chosen")
+        raise DataError("no validation query has a positive; a fusion weight cannot be chosen")
     curve_W2 = np.array([weights, [row_Q[counted_Q].mean() for row_Q in precision_WQ]], np.float64).T
     return best_weight(curve_W2), curve_W2
 
@@ -214,7 +215,7 @@ class _Fusion:
 
     def __init__(self, streams: StreamDistances, normalisation: Normalisation) -> None:
         if normalisation not in (legal := get_args(Normalisation)):
-            raise ValueError(f"normalisation must be one of {', '.join(legal)}, found {normalisation!r}")
+            raise DataError(f"normalisation must be one of {', '.join(legal)}, found {normalisation!r}")
         self._streams = streams
         self._both_QG = streams.valid_query_Q[:, None] & streams.valid_gallery_G
         self._ssin_QG = self._normalised(streams.ssin_QG, normalisation)
@@ -238,7 +239,7 @@ class _Fusion:
 
     def at(self, weight: float) -> NDArray[np.float64]:
         if not 0.0 <= weight <= 1.0:
-            raise ValueError(f"the fusion weight must be in 0..1, found {weight}")
+            raise DataError(f"the fusion weight must be in 0..1, found {weight}")
         fused_QG = (1.0 - weight) * self._ssin_QG + weight * self._smin_QG
         if self._both_QG.all():
             return fused_QG

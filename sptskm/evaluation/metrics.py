@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.errors import DataError
 from sptskm.data import Tracklets
 from sptskm.data.tracklets import JUNK_PID
 from sptskm.evaluation import protocols
@@ -51,7 +52,7 @@ class Rows:
         lengths = [len(self.pids), len(self.camids)]
         lengths += [] if self.clothes is None else [len(self.clothes)]
         if len(set(lengths)) > 1:
-            raise ValueError(f"pids, camids and clothes must be equally long, found {lengths}")
+            raise DataError(f"pids, camids and clothes must be equally long, found {lengths}")
 
     def __len__(self) -> int:
         return len(self.pids)
@@ -121,7 +122,7 @@ class Scores:
         Raises ValueError for k below 1.
         """
         if k < 1:
-            raise ValueError(f"ranks start at 1, found {k}")
+            raise DataError(f"ranks start at 1, found {k}")
         hits = np.count_nonzero((self.first_hit_Q > 0) & (self.first_hit_Q <= k))
         return hits / self.num_queries if self.num_queries else float("nan")
 
@@ -132,7 +133,7 @@ class Scores:
         """
         mask = np.asarray(mask_Q)
         if mask.dtype != np.bool_ or mask.shape != self.ap_Q.shape:
-            raise ValueError(f"the mask must be boolean {self.ap_Q.shape}, found {mask.dtype} {mask.shape}")
+            raise DataError(f"the mask must be boolean {self.ap_Q.shape}, found {mask.dtype} {mask.shape}")
         return replace(self, ap_Q=self.ap_Q[mask], first_hit_Q=self.first_hit_Q[mask])
 
 
@@ -146,7 +147,7 @@ def evaluate(distance_QG: Floats, query: Rows, gallery: Rows, protocol: str = "m
     rules = protocols.protocol(protocol)
     distance = np.asarray(distance_QG)
     if distance.shape != (len(query), len(gallery)) or distance.dtype.kind not in "fiu":
-        raise ValueError(
+        raise DataError(
             f"distances must be real numbers ({len(query)} queries, {len(gallery)} gallery rows), "
             f"found {distance.dtype} {distance.shape}"
         )
@@ -175,7 +176,7 @@ def evaluate_features(
     if not isinstance(distances, SquaredDistances):
         distances = SquaredDistances(_features("gallery", distances, len(gallery)))
     elif len(distances) != len(gallery):
-        raise ValueError(f"the prepared gallery has {len(distances)} rows, wanted {len(gallery)}")
+        raise DataError(f"the prepared gallery has {len(distances)} rows, wanted {len(gallery)}")
     block = _block(len(gallery), gigabytes)
     return evaluate_blocks(lambda chosen: distances.to(query_features[chosen]), query, gallery, protocol, block)
 
@@ -199,7 +200,7 @@ def _block(num_gallery: int, gigabytes: float) -> int:
     """Queries whose distances to the gallery, in float64, take that much: a multiple of TILE, at most QUERY_BLOCK."""
     tile = TILE * num_gallery * 8 / 2**30
     if gigabytes < tile:
-        raise ValueError(
+        raise DataError(
             f"gigabytes is {gigabytes:g}, wanted at least {tile:.3g}: {TILE} queries by {num_gallery} gallery rows"
         )
     return min(QUERY_BLOCK, int(gigabytes // tile) * TILE) if num_gallery else QUERY_BLOCK
@@ -212,7 +213,7 @@ def clothes_changed(query: Rows, gallery: Rows, protocol: str = "mars-official")
     of them are its own. Raises ValueError without clothes labels.
     """
     if query.clothes is None or gallery.clothes is None:
-        raise ValueError("clothes labels are needed for both the query and the gallery rows")
+        raise DataError("clothes labels are needed for both the query and the gallery rows")
     judged = JudgedRows(query, gallery, protocols.protocol(protocol))
     changed_Q = np.zeros(len(query), dtype=np.bool_)
     for number, own in enumerate(query.clothes):
@@ -289,7 +290,7 @@ class _Judge:
         ranked_G[:] = row_G  # to be written to; and all that follows is in the cache
         if ranked_G.size and np.isnan(ranked_G.min()):
             column = int(np.flatnonzero(np.isnan(ranked_G))[0])
-            raise ValueError(f"the distance of query {number} to gallery row {column} is NaN")
+            raise DataError(f"the distance of query {number} to gallery row {column} is NaN")
         good_P, ignored_J = self._rows.relevant(number)
         if not good_P.size:
             return NOTHING
@@ -357,7 +358,7 @@ def _scores(ranks: Sequence[NDArray[np.int64]], num_gallery: int, rules: Protoco
 def _labels(name: str, labels: Integers) -> NDArray[np.int64]:
     array = np.asarray(labels)
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be a 1-D integer array, found {array.dtype} {array.shape}")
+        raise DataError(f"{name} must be a 1-D integer array, found {array.dtype} {array.shape}")
     own = array.astype(np.int64)
     own.setflags(write=False)
     return own
@@ -366,10 +367,10 @@ def _labels(name: str, labels: Integers) -> NDArray[np.int64]:
 def _features(side: str, features: Floats, rows: int) -> NDArray[Any]:
     matrix = np.asarray(features)
     if matrix.ndim != 2 or len(matrix) != rows:
-        raise ValueError(f"{side} features must be ({rows} rows, length), found {matrix.dtype} {matrix.shape}")
+        raise DataError(f"{side} features must be ({rows} rows, length), found {matrix.dtype} {matrix.shape}")
     # a part at a time: the flags of all values of a big gallery would be a matrix themselves
     finite = [np.isfinite(matrix[at : at + 4096]).all(axis=1) for at in range(0, rows, 4096)]
     bad = np.flatnonzero(~np.concatenate(finite)) if finite else np.empty(0, np.int64)
     if bad.size:
-        raise ValueError(f"{side} features of {bad.size} rows are not finite, first row {bad[0]}")
+        raise DataError(f"{side} features of {bad.size} rows are not finite, first row {bad[0]}")
     return matrix

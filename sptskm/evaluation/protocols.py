@@ -75,7 +75,7 @@ def protocol(name: str) -> Protocol:
     if name.endswith(ENDINGS):
         return read_protocol(Path(name))
     if name not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {name!r}; legal names are {', '.join(PROTOCOLS)}, or a path to a .yaml")
+        raise ConfigError(f"unknown protocol {name!r}; legal names are {', '.join(PROTOCOLS)}, or a path to a .yaml")
     return PROTOCOLS[name]
 
 
@@ -105,7 +105,7 @@ def read_protocol(path: Path) -> Protocol:
 def check_labels(protocol: Protocol, has_clothes: bool) -> None:
     """ValueError when a protocol asks for labels that a data set has not."""
     if protocol.clothes != "any" and not has_clothes:
-        raise ValueError(f"protocol {protocol.name} asks who wears what, and the data set has no clothes labels")
+        raise ConfigError(f"protocol {protocol.name} asks who wears what, and the data set has no clothes labels")
 
 
 def select(
@@ -119,7 +119,7 @@ def select(
     """
     pids, lengths = np.asarray(pids_N), np.asarray(lengths_N)
     if pids.ndim != 1 or pids.shape != lengths.shape:
-        raise ValueError(f"pids and lengths must be 1-D and equally long, found {pids.shape}, {lengths.shape}")
+        raise ConfigError(f"pids and lengths must be 1-D and equally long, found {pids.shape}, {lengths.shape}")
     queries = _checked_rows(np.asarray(query_rows_Q), len(pids))
     long_enough = lengths >= protocol.min_length
     in_gallery = long_enough.copy()
@@ -132,11 +132,11 @@ def select(
 
 def _checked_rows(rows_Q: NDArray[Any], total: int) -> NDArray[np.int64]:
     if rows_Q.ndim != 1 or rows_Q.dtype.kind not in "iu":
-        raise ValueError(f"query rows must be a 1-D integer array, found {rows_Q.dtype} {rows_Q.shape}")
+        raise ConfigError(f"query rows must be a 1-D integer array, found {rows_Q.dtype} {rows_Q.shape}")
     rows = rows_Q.astype(np.int64)
     outside = rows[(rows < 0) | (rows >= total)]
     if outside.size:
-        raise ValueError(f"query row {outside[0]} is outside the test table, rows 0 to {total - 1} (0-based)")
+        raise ConfigError(f"query row {outside[0]} is outside the test table, rows 0 to {total - 1} (0-based)")
     if len(np.unique(rows)) != len(rows):
-        raise ValueError("query rows repeat; every query tracklet is named once")
+        raise ConfigError("query rows repeat; every query tracklet is named once")
     return rows

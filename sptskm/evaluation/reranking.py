@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array, vstack
 
+from sptskm.common.errors import DataError
 from sptskm.evaluation.distances import TILE, Floats, SquaredDistances
 from sptskm.evaluation.fixed import FusedDistance
 
@@ -38,7 +39,7 @@ class Reranking:
 
     def __post_init__(self) -> None:
         if self.k1 < 1 or self.k2 < 1 or not 0 <= self.share <= 1:
-            raise ValueError(
+            raise DataError(
                 f"k1, k2 and share of re-ranking are {self.k1}, {self.k2} and {self.share}, "
                 "wanted at least 1, at least 1 and a share: 0 to 1"
             )
@@ -113,7 +114,7 @@ def _block(num_rows: int, num_queries: int, how: Reranking, gigabytes: float) ->
     tile = TILE * 24 * max(num_rows, 1)  # its distances, and twice as much for `distances` to make them
     allowed = int(gigabytes * 2**30)
     if allowed < held + tile:
-        raise ValueError(
+        raise DataError(
             f"re-ranking {num_rows} tracklets needs {(held + tile) / 2**30:.3g} GiB beside the features and the "
             f"result, allowed are {gigabytes:g}"
         )
@@ -132,7 +133,7 @@ def _neighbours(distances: Distances, num_rows: int, how: Reranking, block: int)
         for row, given_N in enumerate(distances(first, min(first + block, num_rows)), first):
             own_N = np.array(given_N, np.float64)
             if not np.isfinite(own_N).all():
-                raise ValueError(f"distances of row {row} are not finite, which re-ranking wants them to be")
+                raise DataError(f"distances of row {row} are not finite, which re-ranking wants them to be")
             own_N[row] = -np.inf  # whatever stands at no distance from it
             near = np.flatnonzero(own_N <= np.partition(own_N, count - 1)[count - 1])  # more than count in a tie
             near_NK[row] = near[np.argsort(own_N[near], kind="stable")][:count]

@@ -11,6 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.errors import DataError
+
 Floats = NDArray[np.float64]
 Labels = NDArray[Any]
 
@@ -60,7 +62,7 @@ def paired_difference(a_Q: Floats, b_Q: Floats, pids_Q: Labels, seed: int = 0, s
     """
     a, b = _checked(a_Q), _checked(b_Q)
     if a.shape != b.shape:
-        raise ValueError(f"the results are of {len(a)} and {len(b)} queries, wanted the same")
+        raise DataError(f"the results are of {len(a)} and {len(b)} queries, wanted the same")
     change_Q = b - a
     rng = np.random.default_rng([seed, 0x7E57])
     sums_I, _ = _by_identity(change_Q, pids_Q)
@@ -78,7 +80,7 @@ def paired_difference(a_Q: Floats, b_Q: Floats, pids_Q: Labels, seed: int = 0, s
 def _by_identity(values_Q: Floats, pids_Q: Labels) -> tuple[Floats, Floats]:
     """Sum and number of each identity's values (I,)."""
     if len(pids_Q) != len(values_Q):
-        raise ValueError(f"there are {len(pids_Q)} identities for {len(values_Q)} queries, wanted one for each")
+        raise DataError(f"there are {len(pids_Q)} identities for {len(values_Q)} queries, wanted one for each")
     identity_Q = np.unique(pids_Q, return_inverse=True)[1]
     sums_I, counts_I = (np.bincount(identity_Q, weights).astype(np.float64) for weights in (values_Q, None))
     return sums_I, counts_I
@@ -87,7 +89,7 @@ def _by_identity(values_Q: Floats, pids_Q: Labels) -> tuple[Floats, Floats]:
 def _checked(values_Q: Floats) -> Floats:
     values = np.asarray(values_Q, np.float64)
     if values.ndim != 1 or not len(values) or np.isnan(values).any():
-        raise ValueError(
+        raise DataError(
             f"wanted one number for each query, found {values.dtype} {values.shape} with NaN or without any"
         )
     return values

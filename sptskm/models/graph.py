@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.errors import ConfigError
 from sptskm.data.skeletons import EDGES
 
 GraphName = Literal["spatial", "published"]
@@ -24,7 +25,7 @@ def adjacency(graph: GraphName = "spatial", strategy: str = "spatial") -> NDArra
     `strategy` "uniform" and "distance" are ST-GCN's other two partitions.
     """
     if graph not in ("spatial", "published"):
-        raise ValueError(f"SMIN's graph is 'spatial' or 'published', not {graph!r}")
+        raise ConfigError(f"SMIN's graph is 'spatial' or 'published', not {graph!r}")
     hop_VV = _hops() if graph == "spatial" else np.where(np.eye(NUM_JOINTS) > 0, 0.0, np.inf)
     reachable_VV = (hop_VV <= 1).astype(np.float64)
     normal_VV = reachable_VV / reachable_VV.sum(axis=0)

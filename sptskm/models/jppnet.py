@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sptskm.common.errors import DataError
+
 LABELS = 20
 JOINTS = 16
 RATES = (6, 12, 18, 24)
@@ -177,9 +179,9 @@ class JPPNet(nn.Module):
     def __init__(self, depths: Sequence[int] = (3, 4, 23, 3), width: int = 64, context: int = 256) -> None:
         super().__init__()
         if len(depths) != 4 or min(depths) < 1:
-            raise ValueError(f"depths must be four positive unit counts, got {tuple(depths)}")
+            raise DataError(f"depths must be four positive unit counts, got {tuple(depths)}")
         if context < 2 or context % 2:
-            raise ValueError(f"context must be an even number of channels, got {context}")
+            raise DataError(f"context must be an even number of channels, got {context}")
         self.backbone = Backbone(depths, width)
         self.parsing1 = ParsingNet(width * 32, context)
         self.pose1 = PoseNet(width * 16, context)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sptskm.common.errors import ConfigError
+
 EXPANSION = 4
 
 
@@ -48,7 +50,7 @@ class ResNet(nn.Module):
     def __init__(self, depths: Sequence[int] = (3, 4, 6, 3), width: int = 64) -> None:
         super().__init__()
         if len(depths) != 4 or min(depths) < 1:
-            raise ValueError(f"depths must be four positive block counts, got {tuple(depths)}")
+            raise ConfigError(f"depths must be four positive block counts, got {tuple(depths)}")
         self.out_channels = 8 * width * EXPANSION
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
 from sptskm.data.skeletons import EDGES, JOINTS
 
@@ -184,9 +185,9 @@ def square_around(picture_HW3: Bytes, box: tuple[int, int, int, int]) -> Bytes:
 
 def _check_picture(name: str, picture: Bytes) -> None:
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise ValueError(f"{name} is {picture.dtype} {picture.shape}, wanted uint8 (height, width, 3)")
+        raise DataError(f"{name} is {picture.dtype} {picture.shape}, wanted uint8 (height, width, 3)")
     if name == "square" and picture.shape[:2] != (SIZE, SIZE):
-        raise ValueError(f"square is {picture.shape[0]} x {picture.shape[1]}, wanted {SIZE} x {SIZE}")
+        raise DataError(f"square is {picture.shape[0]} x {picture.shape[1]}, wanted {SIZE} x {SIZE}")
 
 
 def joints_of(raw: Raw) -> Floats:

@@ -50,7 +50,7 @@ def mask_from(path: Path, kind: MaskKind, size: tuple[int, int], *, invert: bool
     size than the frame's, because nothing is resized. Raises ValueError for an unknown kind.
     """
     if kind not in get_args(MaskKind) or (invert and kind in ("labels", "colours")):
-        raise ValueError(
+        raise DataError(
             f"masks of kind {kind!r} with invert={invert} are unknown, wanted {', '.join(get_args(MaskKind))}, "
             "and invert with binary or silhouette alone"
         )
@@ -216,7 +216,7 @@ def shape_of(layout: PointLayout, channels: str) -> tuple[int, int]:
         points, layout = {layout.name: len(layout.points)}, layout.name  # type: ignore[assignment]
     if layout not in points or channels not in get_args(Channels):
         known = f"a layout of {', '.join(points)} and channels of {', '.join(get_args(Channels))}"
-        raise ValueError(f"layout {layout!r} with channels {channels!r} is unknown, wanted {known}")
+        raise DataError(f"layout {layout!r} with channels {channels!r} is unknown, wanted {known}")
     return points[layout], len(channels)
 
 
@@ -257,10 +257,10 @@ def write_mask(path: Path, mask_HW: Bytes) -> None:
     Raises ValueError for another array.
     """
     if mask_HW.ndim != 2 or mask_HW.dtype != np.uint8 or mask_HW.size == 0:
-        raise ValueError(f"mask {path}: is {mask_HW.dtype} {mask_HW.shape}, wanted uint8 (height, width)")
+        raise DataError(f"mask {path}: is {mask_HW.dtype} {mask_HW.shape}, wanted uint8 (height, width)")
     other = mask_HW[(mask_HW != 0) & (mask_HW != 255)]
     if other.size:
-        raise ValueError(f"mask {path}: holds the value {other[0]}, wanted 0 and 255")
+        raise DataError(f"mask {path}: holds the value {other[0]}, wanted 0 and 255")
     write_bytes(path, bilevel.encode(mask_HW))
 
 
@@ -271,5 +271,5 @@ def write_skeleton(path: Path, joints_V4: NDArray[np.floating[Any]]) -> None:
     give equal files. The folder must exist. Raises ValueError for another array.
     """
     if joints_V4.shape != SKELETON_SHAPE or joints_V4.dtype not in (np.float32, np.float64):
-        raise ValueError(f"skeleton {path}: is {joints_V4.dtype} {joints_V4.shape}, wanted float32 or float64 (14, 4)")
+        raise DataError(f"skeleton {path}: is {joints_V4.dtype} {joints_V4.shape}, wanted float32 or float64 (14, 4)")
     write_bytes(path, mat_bytes(SKELETON_KEY, joints_V4))

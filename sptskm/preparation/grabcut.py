@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.errors import DataError
+
 Bytes = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
 
@@ -40,10 +42,10 @@ def person_mask(frame_HW3: Bytes, *, iterations: int = ITERATIONS, seed: int = 0
     OpenCV's random generator is left seeded. Raises ValueError for other arrays and for frames below 16 x 8.
     """
     if frame_HW3.ndim != 3 or frame_HW3.shape[2] != 3 or frame_HW3.dtype != np.uint8:
-        raise ValueError(f"frame is {frame_HW3.dtype} {frame_HW3.shape}, wanted uint8 (height, width, 3)")
+        raise DataError(f"frame is {frame_HW3.dtype} {frame_HW3.shape}, wanted uint8 (height, width, 3)")
     height, width = frame_HW3.shape[:2]
     if height < SMALLEST[0] or width < SMALLEST[1]:
-        raise ValueError(f"frame is {height}x{width}, wanted at least {SMALLEST[0]}x{SMALLEST[1]}")
+        raise DataError(f"frame is {height}x{width}, wanted at least {SMALLEST[0]}x{SMALLEST[1]}")
     labels_HW = _first_labels(height, width)
     cv2.setRNGSeed(seed)
     colours = np.zeros((1, 65)), np.zeros((1, 65))  # of background and foreground, filled by GrabCut

@@ -167,11 +167,11 @@ def to_joints(
     own = layout if isinstance(layout, OwnLayout) else None
     if (own is None and layout not in LAYOUTS) or channels not in get_args(Channels):
         known = f"a layout of {', '.join(LAYOUTS)} and channels of {', '.join(get_args(Channels))}"
-        raise ValueError(f"layout {layout!r} with channels {channels!r} is unknown, wanted {known}")
+        raise ConfigError(f"layout {layout!r} with channels {channels!r} is unknown, wanted {known}")
     points, names = np.asarray(points_FKC, dtype=np.float64), points_of(layout)
     if points.ndim != 3 or points.shape[1:] != (len(names), len(channels)):
         wanted = f"(frames, {len(names)}, {len(channels)}) for {layout} as {channels}"
-        raise ValueError(f"key points have shape {points.shape}, wanted {wanted}")
+        raise ConfigError(f"key points have shape {points.shape}, wanted {wanted}")
     points_FK4 = _four_channels(points, channels)
     points_FK4[_missing(points_FK4, zero_is_missing)] = np.nan
     if own is not None:

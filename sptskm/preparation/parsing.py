@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sptskm.common.errors import DataError
 from sptskm.models.jppnet import JPPNet
 
 Bytes = NDArray[np.uint8]
@@ -83,7 +84,7 @@ class Views:
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.sides) < 8:
-            raise ValueError(f"views of size {self.size} at scales {self.scales}, wanted scales of 8 pixels or more")
+            raise DataError(f"views of size {self.size} at scales {self.scales}, wanted scales of 8 pixels or more")
 
     @property
     def sides(self) -> tuple[int, ...]:
@@ -104,7 +105,7 @@ def place(model: Network, device: torch.device, dtype: torch.dtype = torch.float
     half = dtype in (torch.float16, torch.bfloat16)
     if device.type == "cpu":
         if half:
-            raise ValueError(f"{dtype} on the device {device}, wanted float32 there")
+            raise DataError(f"{dtype} on the device {device}, wanted float32 there")
         return model.to(device, dtype)
     # cuDNN convolves float32 as TF32 unless it is told not to; its 10 bits moved maps by 3.6 % of their deviation
     torch.backends.cudnn.allow_tf32 = False
@@ -133,7 +134,7 @@ def parse_frames(frames_NHW3: Bytes, model: JPPNet, views: Views = PUBLISHED) ->
     """
     if frames_NHW3.ndim != 4 or frames_NHW3.shape[3] != 3 or frames_NHW3.dtype != np.uint8:
         found = f"{frames_NHW3.dtype} {frames_NHW3.shape}"
-        raise ValueError(f"frames are {found}, wanted uint8 (frames, height, width, 3)")
+        raise DataError(f"frames are {found}, wanted uint8 (frames, height, width, 3)")
     logits_NLHW = averaged_logits(torch.from_numpy(frames_NHW3), model, views)
     check_finite("parsing logits", logits_NLHW)
     return np.asarray(logits_NLHW.argmax(dim=1).to(torch.uint8).cpu().numpy())
@@ -142,7 +143,7 @@ def parse_frames(frames_NHW3: Bytes, model: JPPNet, views: Views = PUBLISHED) ->
 def check_finite(what: str, *maps: Tensor) -> None:
     """Raises ValueError for what a network gives that is no number."""
     if not all(values.isfinite().all() for values in maps):
-        raise ValueError(
+        raise DataError(
             f"the {what} are not finite, wanted numbers; where --precision float16 is too narrow, bfloat16 or float32 "
             "helps, else check the weights"
         )
@@ -212,7 +213,7 @@ def labels_of_colours(rgb_HW3: Bytes) -> Bytes:
     Raises ValueError for another array, and for a colour that is no label's (a scaled or JPEG picture has such).
     """
     if rgb_HW3.ndim != 3 or rgb_HW3.shape[2] != 3 or rgb_HW3.dtype != np.uint8:
-        raise ValueError(f"the picture is {rgb_HW3.dtype} {rgb_HW3.shape}, wanted uint8 (height, width, 3)")
+        raise DataError(f"the picture is {rgb_HW3.dtype} {rgb_HW3.shape}, wanted uint8 (height, width, 3)")
     codes_HW = _codes(rgb_HW3)
     known_L = _codes(np.array(COLOURS, np.uint8))
     order_L = np.argsort(known_L)
@@ -222,7 +223,7 @@ def labels_of_colours(rgb_HW3: Bytes) -> Bytes:
     if unknown_HW.any():
         row, column = np.argwhere(unknown_HW)[0]
         colour = tuple(int(value) for value in rgb_HW3[row, column])
-        raise ValueError(f"{colour} at row {row}, column {column} is no label's colour, wanted one of the 20")
+        raise DataError(f"{colour} at row {row}, column {column} is no label's colour, wanted one of the 20")
     return labels_HW.astype(np.uint8)
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sptskm.common.errors import DataError
 from sptskm.models.posehg3d import PoseHG3D, PoseMaps
 from sptskm.preparation.layouts import to_joints
 from sptskm.preparation.parsing import check_finite
@@ -42,7 +43,7 @@ def crop_affine(centre: tuple[float, float], side: float, width: int, height: in
     positive.
     """
     if not side > 0:
-        raise ValueError(f"a crop has the side {side}, wanted a positive number of pixels")
+        raise DataError(f"a crop has the side {side}, wanted a positive number of pixels")
     scale = width / side
     return np.array(
         [[scale, 0.0, width / 2 - scale * centre[0]], [0.0, scale, height / 2 - scale * centre[1]]], dtype=np.float64
@@ -140,9 +141,9 @@ def estimate_skeletons(frames_NHW3: Bytes, model: PoseHG3D, *, flip: bool = Fals
     """
     if frames_NHW3.ndim != 4 or frames_NHW3.shape[3] != 3 or frames_NHW3.dtype != np.uint8:
         found = f"{frames_NHW3.dtype} {frames_NHW3.shape}"
-        raise ValueError(f"frames are {found}, wanted uint8 (frames, height, width, 3)")
+        raise DataError(f"frames are {found}, wanted uint8 (frames, height, width, 3)")
     if model.training:
-        raise ValueError("the pose network is in training mode, wanted model.eval()")
+        raise DataError("the pose network is in training mode, wanted model.eval()")
     crops_NSS3 = crop(frames_NHW3, *whole_frame(*frames_NHW3.shape[1:3]))
     x_N3SS = torch.from_numpy(network_input(crops_NSS3)).to(model.hm.weight)
     maps = flip_averaged(model, x_N3SS) if flip else model(x_N3SS)

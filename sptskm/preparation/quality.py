@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.errors import ConfigError
 from sptskm.data import Tracklets
 from sptskm.data.files import read_frame, read_mask, read_or_none, read_skeletons
 from sptskm.data.skeletons import EDGES, JOINTS
@@ -106,7 +107,7 @@ def measure(
     Raises ValueError without masks and skeletons.
     """
     if not {"masks", "skeletons"} & set(modalities):
-        raise ValueError(f"modalities are {', '.join(modalities) or 'none'}, wanted masks or skeletons among them")
+        raise ConfigError(f"modalities are {', '.join(modalities) or 'none'}, wanted masks or skeletons among them")
     return [_measured(table, int(row), set(modalities)) for row in progress(rows)]
 
 

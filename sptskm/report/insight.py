@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
+from sptskm.common.errors import DataError
 from sptskm.data.skeletons import EDGES, JOINTS
 from sptskm.report import strips
 from sptskm.report.figures import ORANGE, plain_axes
@@ -71,7 +72,7 @@ def attention_sheet(found: Sequence[Attention]) -> Image:
     Raises ValueError without a tracklet.
     """
     if not found:
-        raise ValueError("no attention map to show, wanted at least one")
+        raise DataError("no attention map to show, wanted at least one")
     low = min(float(one.attention_Thw.min()) for one in found)
     high = max(float(one.attention_Thw.max()) for one in found)
     limits = min(low, 1 - _FAINT), max(high, 1 + _FAINT)

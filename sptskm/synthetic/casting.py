@@ -6,6 +6,7 @@ from string import ascii_lowercase
 
 import numpy as np
 
+from sptskm.common.errors import ConfigError
 from sptskm.synthetic.drawing import Outfit, draw_outfit, dyed
 from sptskm.synthetic.filming import FLAWS
 from sptskm.synthetic.walkers import Walker, draw_walker
@@ -56,7 +57,7 @@ class Sizes:
             value, (low, high) = getattr(self, field.name), limits[field.name]
             first, last = value if isinstance(value, tuple) else (value, value)
             if not low <= first <= last <= high:
-                raise ValueError(f"Sizes.{field.name} is {value}, wanted {low} to {high} in order")
+                raise ConfigError(f"Sizes.{field.name} is {value}, wanted {low} to {high} in order")
 
 
 @dataclass(frozen=True)

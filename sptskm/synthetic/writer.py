@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sptskm.atomic import naming, partial_folder
+from sptskm.common.errors import ConfigError
 from sptskm.common.paths import exists, is_folder
 from sptskm.data.files import mat_bytes
 from sptskm.data.parallel import in_parallel
@@ -54,7 +55,7 @@ def write_dataset(root: Path, sizes: Sizes, seed: int, workers: int | None = Non
     less than one worker.
     """
     if workers is not None and workers < 1:
-        raise ValueError(f"workers is {workers}, wanted at least 1")
+        raise ConfigError(f"workers is {workers}, wanted at least 1")
     train, test = cast(sizes, "train", seed), cast(sizes, "test", seed)
     root = Path(root)
     if exists(root) and (not is_folder(root) or any(root.iterdir())):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sptskm.common.errors import ConfigError
 from sptskm.config import Config
 from sptskm.configfile import flat, to_dict
 from sptskm.data import Split, Tracklets, hold_out, read_dataset
@@ -83,7 +84,7 @@ class Setup:
         rows_SG = epoch_batches(schedule.sampling, schedule.rows, schedule.pids, epoch, schedule.seed)
         pids_SG = self.table.pids_N[rows_SG]
         if (pids_SG == pids_SG[:, :1]).all(axis=1).any():
-            raise ValueError("a batch holds a single identity, so that no negative exists; raise sampling.identities")
+            raise ConfigError("a batch holds a single identity, so that no negative exists; raise sampling.identities")
 
     def labels(self, rows: torch.Tensor) -> torch.Tensor:
         """Class of each of these rows (B,): the place of its identity among the training identities."""
