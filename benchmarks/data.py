@@ -20,6 +20,7 @@ import tempfile
 import time
 import timeit
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -41,6 +42,7 @@ from sptskm.config import SsinClips
 from sptskm.data import Tracklets, bilevel, read_dataset
 from sptskm.data.clips import FrameSource, TrainClips
 from sptskm.data.files import read_frame, read_mask
+from sptskm.data.images import read_header
 from sptskm.data.packs.writing import pack
 from sptskm.data.sampler import Draw
 from sptskm.data.tracklets import Readable
@@ -208,6 +210,32 @@ def masks_as_pngs(table: Tracklets) -> str:
     return text_table(["a mask as a PNG", "us to decode", "bytes"], lines)
 
 
+def verification(packed: Tracklets) -> str:
+    """What looking at checksums and headers costs, of loading frames with their masks from a pack."""
+    clips = [[packed.files(row, range(T), kind) for kind in ("frames", "masks")] for row in packed.train.tolist()]
+    pairs = [pair for frames, masks in clips for pair in zip(frames, masks, strict=True)]
+    contents = [(frame.read_bytes(), mask.read_bytes()) for frame, mask in pairs]
+
+    def load() -> None:
+        for row in packed.train.tolist():
+            files = (packed.files(row, range(T), kind) for kind in ("frames", "masks"))
+            for frame, mask in zip(*files, strict=True):
+                read_frame(frame)
+                read_mask(mask)
+
+    def verify() -> None:
+        for (frame, mask), (frame_content, mask_content) in zip(pairs, contents, strict=True):
+            frame.read_bytes()
+            mask.read_bytes()
+            read_header(frame_content)
+            zlib.crc32(mask_content)
+
+    loading, verifying = (min(timeit.repeat(what, number=1, repeat=15)) / len(pairs) for what in (load, verify))
+    lines = [["loading", f"{1e6 * loading:.1f}", ""]]
+    lines.append(["verifying, of that", f"{1e6 * verifying:.1f}", f"{verifying / loading:.1%} (goal: under 3 %)"])
+    return text_table(["a frame and its mask", "us", "share"], lines)
+
+
 def growth(table: Tracklets, workers: int = 8, epochs: int = 3, per_epoch: int = 80) -> str:
     """Memory of many loader processes at the end of each epoch; pages that n processes share count for 1/n each."""
     coming = iter(loader_of(TrainClips(FrameSource(table, CLIPS), 0), batches_of(table, 8), workers))
@@ -290,6 +318,7 @@ def main() -> None:
         jpegs = "simplejpeg" if find_spec("simplejpeg") else "OpenCV"
         print(f"{len(table.train)} training tracklets, our JPEGs by {jpegs}; load {os.getloadavg()[0]:.1f}", flush=True)
         print(masks_as_pngs(table), flush=True)
+        print(verification(read_dataset(packed)), flush=True)
         print(speeds(table, read_dataset(packed), options), flush=True)
         print(f"load {os.getloadavg()[0]:.1f}", growth(table), left_after_kill(files), sep="\n", flush=True)
         if shutil.which("strace"):
