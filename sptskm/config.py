@@ -59,6 +59,8 @@ class SminClips:
     """Frames per test clip; longer tracklets are covered by several."""
     first_frames: int = 0
     """Use only that many frames from the start of a tracklet (published: 30); 0 = all."""
+    fps: float = 25.0
+    """Frames per second to which skeletons are brought where a manifest says their rate; 0 = as recorded."""
     normalise: bool = True
     """Root, scale and facing of every tracklet (no change to skeletons stored in that form already)."""
     random_move: bool = True
@@ -271,7 +273,8 @@ class Final:
 # smallest legal value of each number that has one; open marks a bound that may not be reached itself
 _AT_LEAST = {
     "data.min_length": 0, "data.workers": 0, "data.split_seed": 0,
-    "clips.frames": 1, "clips.test_frames": 1, "clips.first_frames": 0, "clips.height": 32, "clips.width": 16,
+    "clips.frames": 1, "clips.test_frames": 1, "clips.first_frames": 0, "clips.fps": 0,
+    "clips.height": 32, "clips.width": 16,
     "model.width": 1, "model.embedding_dim": 1,
     "loss.margin": 0, "optim.weight_decay": 0,
     "sampling.identities": 1, "sampling.tracklets": 1, "sampling.rounds": 1,

@@ -236,8 +236,13 @@ def to_yaml(config: Config | Final) -> str:
 
 
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Dotted names of settings that differ between two `to_dict` results and may not differ on resume."""
-    old, new = flat(before), flat(after)
+    """Dotted names of settings that differ between two `to_dict` results and may not differ on resume.
+
+    A setting that did not exist before has been at its default.
+    """
+    stream = str(after.get("stream"))
+    defaults = flat(to_dict(DEFAULTS[stream])) if stream in DEFAULTS else {}
+    old, new = defaults | flat(before), flat(after)
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if n not in FREE_ON_RESUME]
 

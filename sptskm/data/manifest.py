@@ -1,6 +1,6 @@
 """One's own data: a table with a line for each tracklet, as CSV, TSV, JSONL or Parquet.
 
-    tracklet,pid,camera,split,frames,masks,skeleton,clothes,time
+    tracklet,pid,camera,split,frames,masks,skeleton,clothes,time,fps
     anna-1,anna,door,train,walks/anna-1,walks/anna-1_mask,walks/anna-1.npy,red coat,
 
 `frames` is a folder, a pattern such as `0001/0001C1T0001F*.jpg`, or (JSONL, Parquet) a list of files of one folder.
@@ -63,11 +63,15 @@ class Entry:
     clothes: str = ""
     time: str = ""
     """When it was taken; carried along, nothing reads it yet."""
+    fps: str = ""
+    """Frames per second, as a video has them; SMIN brings skeletons to one rate by it."""
 
 
 FIELDS = tuple(field.name for field in fields(Entry))
 PATHS = ("frames", "masks", "skeleton")
 """As they are on disk; the others are labels, see names.py."""
+FASTEST = 1000
+"""Frames per second that a line may say."""
 REQUIRED = ("tracklet", "camera", "split", "frames")  # and pid, but for distractors and junk
 NO_SPLIT = (
     "wanted train, query, ... in each line; `sptskm import manifest FILE OUT --test-share 0.5` splits by identity"
@@ -158,6 +162,15 @@ def _check_labels(entry: Entry, place: str) -> None:
         raise DataError(f"{place} has the pid {entry.pid}, wanted a name, or split junk for what is nobody")
     for name in ("pid", "camera", "clothes", "time"):
         check_label(getattr(entry, name), f"{place}: {name}", LONGEST)
+    if entry.fps and not _is_rate(entry.fps):
+        raise DataError(f"{place} has fps {entry.fps}, wanted frames per second, more than 0 and at most {FASTEST}")
+
+
+def _is_rate(text: str) -> bool:
+    try:
+        return 0 < float(text) <= FASTEST
+    except ValueError:
+        return False
 
 
 def _entry(line: Mapping[str, Any], place: str) -> Entry:
@@ -238,6 +251,7 @@ def as_table(path: Path, entries: Sequence[Entry], test: bool = True) -> Trackle
         pid_names={number: pid for pid, number in pid_numbers.items()},
         camera_names={number: camera for camera, number in camera_numbers.items()},
         clothes_names={number: clothes for clothes, number in outfits.items()},
+        fps_N=np.array([float(entry.fps or 0) for entry in ordered]),
     )
 
 

@@ -62,16 +62,46 @@ class SkeletonStore:
         return first_n, stop_n
 
 
-def load_skeletons(table: Tracklets, rows: IntArray, normalised: bool = True, first_frames: int = 0) -> SkeletonStore:
+def resampled_length(frames: int, rate: float, wanted: float) -> int:
+    """Return how many frames at `wanted` a second lie within `frames` at `rate`; as many where either is unknown."""
+    if not frames or not rate or not wanted or rate == wanted:
+        return frames
+    return int((frames - 1) * wanted / rate + 1e-9) + 1
+
+
+def resampled(skeletons_FV4: NDArray[np.float32], rate: float, wanted: float) -> NDArray[np.float32]:
+    """Bring skeletons (F, 14, 4) from `rate` to `wanted` frames per second, linearly between neighbours.
+
+    A frame beside one without a skeleton is the nearer of the two. Rates of 0 are unknown: nothing is changed.
+    """
+    count = resampled_length(len(skeletons_FV4), rate, wanted)
+    if not rate or not wanted or rate == wanted or not count:
+        return skeletons_FV4
+    at_f = np.minimum(np.arange(count) * rate / wanted, len(skeletons_FV4) - 1)
+    before_f = np.floor(at_f).astype(np.int64)
+    after_f = np.minimum(before_f + 1, len(skeletons_FV4) - 1)
+    share_f11 = (at_f - before_f).astype(np.float32)[:, None, None]
+    before, after = skeletons_FV4[before_f], skeletons_FV4[after_f]
+    between = (1 - share_f11) * before + share_f11 * after
+    return np.where(np.isfinite(between), between, np.where(share_f11 <= 0.5, before, after))
+
+
+def load_skeletons(
+    table: Tracklets, rows: IntArray, normalised: bool = True, first_frames: int = 0, fps: float = 0.0
+) -> SkeletonStore:
     """Read every skeleton of `rows`; see `training_skeletons`.
 
+    Tracklets whose rate is known are brought to `fps` frames per second, unless it is 0.
     Raises DataError for a corrupt file, and when no tracklet has any skeleton at all.
     """
-    wanted = table.lengths[rows] if first_frames == 0 else np.minimum(table.lengths[rows], first_frames)
-    starts = np.concatenate([[0], np.cumsum(wanted)])
+    recorded = table.lengths[rows] if first_frames == 0 else np.minimum(table.lengths[rows], first_frames)
+    rates = [table.fps(int(row)) if fps else 0.0 for row in rows]
+    wanted = np.array([resampled_length(int(n), rate, fps) for n, rate in zip(recorded, rates, strict=True)], np.int64)
+    starts = np.concatenate([[0], np.cumsum(wanted)]).astype(np.int64)
     values = np.zeros((starts[-1], *SKELETON_SHAPE), np.float32)
-    for row, start, length in zip(tqdm(rows, "skeletons", disable=None), starts, wanted, strict=False):
-        values[start : start + length] = training_skeletons(table, int(row), int(length), normalised)
+    for n, row in enumerate(tqdm(rows, "skeletons", disable=None)):
+        skeletons_FV4 = training_skeletons(table, int(row), int(recorded[n]), normalised)
+        values[starts[n] : starts[n + 1]] = resampled(skeletons_FV4, rates[n], fps)
     valid: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=(1, 2)))
     if not valid.any():
         folder = table.folder(int(rows[0]), "skeletons") if len(rows) else "no tracklets"

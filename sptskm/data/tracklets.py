@@ -79,6 +79,8 @@ class Tracklets:
     camera_names: Mapping[int, str] = field(default_factory=dict)
     clothes_names: Mapping[int, str] = field(default_factory=dict)
     """What an outfit is called, where that is not its number."""
+    fps_N: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """Frames per second, 0 where unknown; empty where none is known."""
     derived: Derived = field(default_factory=Derived)
     """What is on record of how masks and skeletons were made."""
 
@@ -133,6 +135,8 @@ class Tracklets:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         digest.update(str(self.num_train).encode())
+        if self.fps_N[:rows].any():  # data without are what they were before rates were recorded
+            digest.update(self.fps_N[:rows].tobytes())
         if (self.keys_N[:rows] != decode_names(self.stems_M[self.starts_N[:rows]])).any():
             digest.update("\n".join(self.keys_N[:rows].tolist()).encode())
         return digest.hexdigest()[:16]
@@ -171,6 +175,10 @@ class Tracklets:
         """What the camera of a row is called."""
         camid = int(self.camids_N[row])
         return self.camera_names.get(camid, str(camid))
+
+    def fps(self, row: int) -> float:
+        """Return the frames per second of a row, 0 where that is not known."""
+        return float(self.fps_N[row]) if len(self.fps_N) else 0.0
 
     def clothes_name(self, row: int) -> str:
         """Say what the person of a row wears; empty where that is not known."""

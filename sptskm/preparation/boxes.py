@@ -3,13 +3,16 @@
 Frames count from 1 and pixels from 0 (MOTChallenge's files count pixels from 1; the difference is below what a box is
 worth). Two more columns count where they are given, as MOTChallenge's ground truth has them: a line whose `consider`
 is 0 is not to be looked at, and of classes only 1, the pedestrian, is a person. Trackers write -1 for what they do not
-know. A line with ten columns ends in world coordinates instead of a class, unless the last two are -1.
+know. A line with ten columns ends in world coordinates instead of a class, unless the last two are -1. BoxMOT's nine
+columns (`... ,confidence,class from 1,detection`) are read by the same rule. What ultralytics leaves is a folder, see
+`read_yolo_boxes`.
 Legend: B boxes.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +41,8 @@ class Boxes:
     """Left, top, right, bottom in pixels; right and bottom are outside."""
     left_out: int = 0
     """Lines that are not to be considered, or of another class than a pedestrian's."""
+    digest: str = ""
+    """Hash of the files that they were read from."""
 
 
 def read_boxes(path: Path) -> Boxes:
@@ -48,29 +53,78 @@ def read_boxes(path: Path) -> Boxes:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted boxes in MOT's text format")
-    boxes: dict[tuple[int, int], list[float]] = {}
-    places: dict[tuple[int, int], str] = {}
+    lines: list[tuple[str, list[float]]] = []
     left_out = 0
     for place, line in read_rows(path):
-        numbers = _numbers(line, f"{path}: {place}")
-        if not _is_person(numbers):
+        words = line[0].split() if len(line) == 1 else line  # some trackers separate by blanks
+        numbers = _numbers(words, f"{path}: {place}")
+        if _is_person(numbers):
+            lines.append((f"{path}: {place}", numbers[:6]))
+        else:
             left_out += 1
-            continue
-        _check(numbers, f"{path}: {place}")
+    if not lines:
+        what = f"none of its {left_out} lines is a pedestrian to consider" if left_out else "is empty"
+        raise DataError(f"{path}: {what}, wanted lines such as 1,7,100,50,64,128")
+    return _boxes(lines, left_out, sha256(path.read_bytes()).hexdigest())
+
+
+def _boxes(lines: Sequence[tuple[str, list[float]]], left_out: int, digest: str) -> Boxes:
+    """Check lines of frame, track, left, top, width, height, each with its place, and sort them."""
+    boxes: dict[tuple[int, int], list[float]] = {}
+    places: dict[tuple[int, int], str] = {}
+    for place, numbers in lines:
+        _check(numbers, place)
         key = int(numbers[0]), int(numbers[1])
         if key in boxes:
             raise DataError(
-                f"{path}: {place} is a second box of track {key[1]} in frame {key[0]}, beside {places[key]}, wanted one"
+                f"{place} is a second box of track {key[1]} in frame {key[0]}, beside {places[key]}, wanted one"
             )
-        boxes[key], places[key] = numbers[2:6], place
-    if not boxes:
-        what = f"none of its {left_out} lines is a pedestrian to consider" if left_out else "is empty"
-        raise DataError(f"{path}: {what}, wanted lines such as 1,7,100,50,64,128")
+        boxes[key], places[key] = numbers[2:], place.rpartition(": ")[2]
     ordered = sorted(boxes)
     left, top, width, height = np.array([boxes[key] for key in ordered]).T
     corners = np.stack([left, top, left + width, top + height], axis=1)
     frames_B, tracks_B = np.array(ordered, np.int64).T
-    return Boxes(frames_B, tracks_B, np.rint(corners).astype(np.int64), left_out)
+    return Boxes(frames_B, tracks_B, np.rint(corners).astype(np.int64), left_out, digest)
+
+
+def read_yolo_boxes(folder: Path, size: tuple[int, int]) -> Boxes:
+    """Read what `yolo track ... save_txt=True` (ultralytics) leaves: a file NAME_12.txt for each frame, from 1.
+
+    A line is `class x y width height [confidence] track`, the middle and size of the box as shares of the picture's
+    `size` (width, height). Only people (class 0) with a track count. Raises DataError with file and line.
+    """
+    lines: list[tuple[str, list[float]]] = []
+    left_out, digest = 0, sha256()
+    for frame, file in sorted((_frame_of(path), path) for path in folder.glob("*.txt")):
+        digest.update(f"{frame}:".encode() + file.read_bytes())
+        for place, (line,) in ((place, line[:1]) for place, line in read_rows(file)):
+            values = _values(line.split(), f"{file}: {place}")
+            if values[0] != 0 or values[-1] != int(values[-1]) or len(values) < 6:
+                left_out += 1
+                continue
+            x, y, width, height = np.array(values[1:5]) * (*size, *size)
+            lines.append((f"{file}: {place}", [frame, values[-1], x - width / 2, y - height / 2, width, height]))
+    if not lines:
+        raise DataError(f"{folder}: holds no box of a tracked person, wanted files NAME_1.txt, ... of `yolo track`")
+    return _boxes(lines, left_out, digest.hexdigest())
+
+
+def _frame_of(path: Path) -> int:
+    """Return the number behind the last underline of a file's name. Raises DataError where there is none."""
+    number = path.stem.rpartition("_")[2]
+    if not (number.isascii() and number.isdigit() and 0 < int(number) < FARTHEST):
+        raise DataError(f"{path}: does not end in the number of a frame, wanted NAME_1.txt, NAME_2.txt, ...")
+    return int(number)
+
+
+def _values(words: Sequence[str], place: str) -> list[float]:
+    wanted = "wanted class x y width height [confidence] track"
+    if not 5 <= len(words) <= 7 or not all(_NUMBER.fullmatch(word) for word in words):
+        raise DataError(f"{place} is {' '.join(words)[:60]}, {wanted}")
+    values = [float(word) for word in words]
+    if not np.isfinite(values).all() or min(values[1:5]) < -1 or max(values[1:5]) > 2:
+        raise DataError(f"{place} is {' '.join(words)[:60]}, {wanted}, the box in shares of the picture")
+    return values
 
 
 def _numbers(line: Sequence[str], place: str) -> list[float]:

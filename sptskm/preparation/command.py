@@ -141,7 +141,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def _video_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("videos", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set that this becomes")
-    parser.add_argument("--boxes", type=Path, help="MOT text of a single video (default: NAME.txt beside each)")
+    parser.add_argument("--boxes", type=Path, help="MOT text or yolo's folder of one video (default: NAME.txt)")
     parser.add_argument("--min-frames", type=int, default=8, help="shortest track that is taken (default: 8)")
     parser.add_argument("--every", type=int, default=1, help="take each so-manieth frame (default: 1)")
     parser.add_argument("--frames-only", action="store_true", help="make no masks and skeletons")

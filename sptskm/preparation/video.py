@@ -4,7 +4,6 @@ No detector or tracker is written here: whatever you use writes MOT's text forma
 Legend: B boxes, H rows, W columns.
 """
 
-import hashlib
 import json
 import shutil
 from collections import Counter
@@ -20,12 +19,19 @@ from numpy.typing import NDArray
 from sptskm.atomic import naming, write_text
 from sptskm.common.errors import ConfigError, DataError
 from sptskm.common.reading import read_json
-from sptskm.data.manifest import Entry, natural, write_entries
-from sptskm.preparation.boxes import Boxes, read_boxes
+from sptskm.data.manifest import FASTEST, Entry, natural, write_entries
+from sptskm.preparation.blazepose import square_around
+from sptskm.preparation.boxes import Boxes, read_boxes, read_yolo_boxes
+from sptskm.preparation.work import SQUARES, square_of
 from sptskm.report.console import progress
 
 MANIFEST = "manifest.csv"
 QUALITY = 95  # of the JPEGs
+NO_BOXES = (
+    "wanted boxes in MOT's text format, of people that were tracked by, for example, "
+    "`yolo track source={video} classes=0 save_txt=True` (pip install ultralytics; --boxes is its folder of labels) or "
+    "`boxmot track --detector yolov8n --tracker bytetrack --source {video} --save-txt` (pip install boxmot)"
+)
 SMALLEST = 8  # pixels of the shorter edge of a box that is worth a frame
 
 
@@ -47,6 +53,8 @@ class _Done:
     frames: dict[str, int]
     """Of each tracklet, by its name."""
     useless: int
+    fps: float = 0.0
+    """Frames per second of the tracklets; 0 where the video does not say."""
 
 
 def tracklets_of(video: Path, boxes: Path, out: Path, cut: Cut) -> tuple[list[Entry], int, int]:
@@ -54,60 +62,81 @@ def tracklets_of(video: Path, boxes: Path, out: Path, cut: Cut) -> tuple[list[En
 
     The first are those of no use, the second those left out (see boxes.py).
 
-    A tracklet is the boxes of one track as JPEGs named by the frame number. Boxes are cut at the borders of the
+    A tracklet is the boxes of one track as JPEGs named by the frame number, and beside them the squares around the
+    boxes that BlazePose looks at. Boxes are cut at the borders of the
     picture; of no use is one with less than SMALLEST pixels inside. Identities are not known: every track is its own,
     and the camera is the video. Raises DataError or FileNotFoundError naming the file.
     """
-    found, home = read_boxes(boxes), out / "frames"
-    source = {"boxes": hashlib.sha256(boxes.read_bytes()).hexdigest(), "bytes": video.stat().st_size, **vars(cut)}
+    opened, home = _Video(video), out / "frames"
+    found = read_yolo_boxes(boxes, opened.size) if boxes.is_dir() else read_boxes(boxes)
+    source = {"boxes": found.digest, "bytes": video.stat().st_size, "squares": True, **vars(cut)}
     note = home / f"{video.stem}.json"
     if found.left_out:
         source["left_out"] = found.left_out  # these were taken for people once
     done = read_json(note, _Done) if note.is_file() else None
     if done is None or done.source != source:
-        done = _Done(source, *_cut(video, found, home, cut))
+        done = _Done(source, *_cut(opened, found, home, cut), opened.fps / cut.every)
         write_text(note, json.dumps(vars(done), indent=1))
-    entries = [Entry(name, name, video.stem, "gallery", f"frames/{name}") for name in done.frames]
+    fps = f"{done.fps:g}" if 0 < done.fps <= FASTEST else ""
+    entries = [Entry(name, name, video.stem, "gallery", f"frames/{name}", fps=fps) for name in done.frames]
     return entries, done.useless, found.left_out
 
 
-def _cut(video: Path, boxes: Boxes, home: Path, cut: Cut) -> tuple[dict[str, int], int]:
+def _cut(video: "_Video", boxes: Boxes, home: Path, cut: Cut) -> tuple[dict[str, int], int]:
     """Frames of each tracklet by its name, and boxes of no use."""
-    work = home / f".{video.stem}.partial"
+    work = home / f".{video.path.stem}.partial"
     shutil.rmtree(work, ignore_errors=True)
     counts: Counter[str] = Counter()
     useless, last = 0, int(boxes.frames_B[-1])
-    for number, picture in progress(_pictures(video, last), f"frames of {video.name}", total=last):
+    for number, picture in progress(video.pictures(last), f"frames of {video.path.name}", total=last):
         first, stop = np.searchsorted(boxes.frames_B, [number, number + 1])
         if (number - 1) % cut.every or first == stop:
             continue
         for track, corners in zip(boxes.tracks_B[first:stop].tolist(), boxes.corners_B4[first:stop], strict=True):
-            name = f"{video.stem}-{track}"
+            name = f"{video.path.stem}-{track}"
             if _write_crop(work / name / f"{number:06d}.jpg", picture, corners):
                 counts[name] += 1
             else:
                 useless += 1
     kept = {name: counts[name] for name in sorted(counts, key=natural) if counts[name] >= cut.min_frames}
     for name in kept:
-        shutil.rmtree(home / name, ignore_errors=True)
-        (work / name).rename(home / name)
+        for folder in (name, name + SQUARES):
+            shutil.rmtree(home / folder, ignore_errors=True)
+            (work / folder).rename(home / folder)
     shutil.rmtree(work, ignore_errors=True)
     return kept, useless
 
 
-def _pictures(video: Path, last: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Frame numbers from 1 and pictures (H, W, 3), blue first, up to the last one wanted."""
-    # an absolute path, as what stands before a colon would be a protocol
-    capture = cv2.VideoCapture(str(video.absolute()))
-    try:
-        for number in range(1, last + 1):
-            found, picture = capture.read()
-            if not found:
-                what = "cannot be read as a video" if number == 1 else f"ends after frame {number - 1}"
-                raise DataError(f"{video}: {what}, but its boxes go to frame {last}")
-            yield number, np.asarray(picture, np.uint8)
-    finally:
+class _Video:
+    """A video: what it says of itself, and its pictures. Raises DataError for a file that is none."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        capture = self._opened()
+        self.size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        fps = float(capture.get(cv2.CAP_PROP_FPS))
+        self.fps = fps if np.isfinite(fps) else 0.0
         capture.release()
+
+    def _opened(self) -> cv2.VideoCapture:
+        # an absolute path, as what stands before a colon would be a protocol
+        capture = cv2.VideoCapture(str(self.path.absolute()))
+        if not capture.isOpened():
+            raise DataError(f"{self.path}: cannot be read as a video")
+        return capture
+
+    def pictures(self, last: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Frame numbers from 1 and pictures (H, W, 3), blue first, up to the last one wanted."""
+        capture = self._opened()
+        try:
+            for number in range(1, last + 1):
+                found, picture = capture.read()
+                if not found:
+                    what = "cannot be read as a video" if number == 1 else f"ends after frame {number - 1}"
+                    raise DataError(f"{self.path}: {what}, but its boxes go to frame {last}")
+                yield number, np.asarray(picture, np.uint8)
+        finally:
+            capture.release()
 
 
 def _write_crop(path: Path, picture: NDArray[np.uint8], corners_4: NDArray[np.int64]) -> bool:
@@ -116,10 +145,12 @@ def _write_crop(path: Path, picture: NDArray[np.uint8], corners_4: NDArray[np.in
     left, top, right, bottom = np.clip(corners_4, 0, [width, height, width, height]).tolist()
     if right - left < SMALLEST or bottom - top < SMALLEST:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _, content = cv2.imencode(".jpg", picture[top:bottom, left:right], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    with naming(path):
-        path.write_bytes(content.tobytes())
+    square = square_around(picture, (left, top, right, bottom))
+    for place, shown in ((path, picture[top:bottom, left:right]), (square_of(path), square)):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _, content = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        with naming(place):
+            place.write_bytes(content.tobytes())
     return True
 
 
@@ -140,7 +171,10 @@ def prepare_videos(videos: Sequence[Path], out: Path, boxes: Path | None, cut: C
     for video in videos:
         if not video.is_file():
             raise FileNotFoundError(f"{video}: no such file, wanted a video")
-        own, outside, others = tracklets_of(video, boxes or video.with_suffix(".txt"), out, cut)
+        tracked = boxes or video.with_suffix(".txt")
+        if not tracked.exists():
+            raise FileNotFoundError(f"{tracked}: no such file, {NO_BOXES.format(video=video.name)}")
+        own, outside, others = tracklets_of(video, tracked, out, cut)
         entries, useless, left_out = entries + own, useless + outside, left_out + others
     if not entries:
         raise DataError(f"no track has {cut.min_frames} frames; lower --min-frames")

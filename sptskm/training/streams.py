@@ -113,7 +113,7 @@ class SminStream:
         self.clips, self.model_config, self.weights = clips, model, loss
 
     def source(self, table: Tracklets, rows: IntArray, precision: Precision) -> Source:
-        store = load_skeletons(table, rows, self.clips.normalise, self.clips.first_frames)
+        store = load_skeletons(table, rows, self.clips.normalise, self.clips.first_frames, self.clips.fps)
         return SkeletonSource(store.to(precision.device, precision.dtype), self.clips)
 
     def usable(self, source: Source, rows: IntArray) -> IntArray:

@@ -581,3 +581,10 @@ def test_a_folder_that_cannot_be_listed_is_not_one_without_images(
 def test_every_column_has_a_name_in_the_text() -> None:
     text = manifest_module.__doc__ or ""
     assert ",".join(FIELDS) in text
+
+
+@pytest.mark.parametrize("fps", ["fast", "0", "-25", "nan", "inf", "1e9"])
+def test_a_frame_rate_that_is_none_is_refused_by_its_line(tmp_path: Path, fps: str) -> None:
+    (tmp_path / "m.csv").write_text(f"tracklet,pid,camera,split,frames,fps\na,b,c,train,f,{fps}\n")
+    with pytest.raises(DataError, match=r"m\.csv: line 2 has fps .*, wanted frames per second"):
+        read_entries(tmp_path / "m.csv")

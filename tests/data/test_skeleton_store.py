@@ -1,5 +1,6 @@
 """Skeletons in memory. Legend: F frames of a tracklet."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from sptskm.config import SminClips
 from sptskm.data import DataError, Tracklets, read_mars
 from sptskm.data.clips import AllClips
 from sptskm.data.skeleton_clips import SkeletonSource
-from sptskm.data.skeleton_store import load_skeletons
+from sptskm.data.skeleton_store import load_skeletons, resampled, resampled_length
 
 
 @pytest.fixture
@@ -116,3 +117,36 @@ def test_a_row_that_was_not_loaded_is_no_tracklet_without_skeletons(table: Track
 def test_the_generated_walkers_all_have_skeletons(walkers: Path) -> None:
     table = read_mars(walkers)
     assert load_skeletons(table, table.train).has_any(table.train).all()
+
+
+def test_skeletons_are_brought_to_one_rate_by_time() -> None:
+    """A movement that is linear in time has the same values at the same times, whatever the rate."""
+    moving = np.arange(9, dtype=np.float32)[:, None, None] * np.ones((1, 14, 4), np.float32)
+    for rate, wanted, expected in (
+        (12.5, 25.0, np.arange(17) / 2),
+        (50.0, 25.0, np.arange(0, 9, 2)),
+        (30.0, 25.0, np.arange(7) * 1.2),
+        (25.0, 25.0, np.arange(9)),
+        (0.0, 25.0, np.arange(9)),
+        (30.0, 0.0, np.arange(9)),
+    ):
+        found = resampled(moving, rate, wanted)
+        np.testing.assert_allclose(found[:, 3, 1], expected, rtol=1e-6)
+        assert len(found) == resampled_length(9, rate, wanted)
+
+
+def test_a_frame_beside_one_without_a_skeleton_is_the_nearer_one() -> None:
+    skeletons = np.arange(3, dtype=np.float32)[:, None, None] * np.ones((1, 14, 4), np.float32)
+    skeletons[1] = np.nan
+    found = resampled(skeletons, 10.0, 40.0)[:, 0, 0]
+    np.testing.assert_array_equal(found, [0, 0, 0, np.nan, np.nan, np.nan, np.nan, 2, 2])
+
+
+def test_tracklets_of_a_known_rate_are_stored_at_the_one_that_is_asked_for(table: Tracklets) -> None:
+    known = replace(table, fps_N=np.where(np.arange(len(table)) == 2, 50.0, 0.0))
+    length = int(table.lengths[2])
+    store = load_skeletons(known, np.array([2, 3]), normalised=False, fps=25.0)
+    whole = load_skeletons(table, np.array([2, 3]), normalised=False, fps=25.0)
+    assert [len(store.frames(row)[0]) for row in (2, 3)] == [(length + 1) // 2, int(table.lengths[3])]
+    np.testing.assert_array_equal(store.frames(2)[0], whole.frames(2)[0][::2])
+    assert known.fingerprint != table.fingerprint == replace(table, fps_N=np.zeros(len(table))).fingerprint

@@ -1,11 +1,12 @@
 """Boxes in MOT's text format: numbers that are whole, people that are to be considered, each once a frame."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from sptskm.common.errors import DataError
-from sptskm.preparation.boxes import Boxes, read_boxes
+from sptskm.preparation.boxes import Boxes, read_boxes, read_yolo_boxes
 
 TRACKED = "1,7,10,20,40,80,0.9,-1,-1,-1\n2,7,11,20,40,80,0.4,-1,-1,-1\n"
 
@@ -83,3 +84,29 @@ def test_a_second_box_of_a_track_in_a_frame_is_refused(tmp_path: Path, again: st
     with pytest.raises(DataError, match="line 3 is a second box of track 7 in frame 1, beside line 1, wanted one"):
         read_boxes(of(tmp_path, TRACKED + again))
     assert told(read_boxes(of(tmp_path, TRACKED + "1,7,10,20,40,80,0,1,1"))) == [(1, 7), (2, 7)], "left out"
+
+
+def test_what_trackers_write_is_read_with_blanks_and_with_boxmot_s_nine_columns(tmp_path: Path) -> None:
+    for text, left_out in (
+        ("1,7,100,50,64,128,0.913000,1,4\n1,8,9,9,30,60,0.500000,3,5\n", 1),
+        ("1 7 100 50 64 128 -1 -1 -1 -1\n", 0),
+    ):
+        boxes = read_boxes(of(tmp_path, text))
+        assert (boxes.tracks_B.tolist(), boxes.corners_B4.tolist()) == ([7], [[100, 50, 164, 178]])
+        assert boxes.left_out == left_out
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "said"),
+    [
+        ("door_1.txt", "0 0.5 0.5 0.2", "line 1 is 0 0.5 0.5 0.2, wanted class x y width height"),
+        ("door_1.txt", "0 100 50 64 128 7", "the box in shares of the picture"),
+        ("door_1.txt", "0 0.5 0.5 0.2 0.4 0.91", "holds no box of a tracked person"),
+        ("door.txt", "0 0.5 0.5 0.2 0.4 7", "does not end in the number of a frame"),
+        ("door_1.txt", "0 0.5 0.5 0.2 0.4 7\n0 0.5 0.5 0.2 0.4 7", "line 2 is a second box of track 7 in frame 1"),
+    ],
+)
+def test_a_yolo_folder_that_tells_no_tracks_is_refused(tmp_path: Path, name: str, line: str, said: str) -> None:
+    (tmp_path / name).write_text(line + "\n")
+    with pytest.raises(DataError, match=re.escape(said)):
+        read_yolo_boxes(tmp_path, (640, 480))

@@ -70,6 +70,8 @@ class Summary:
     """Bytes and SHA-256 of every other file."""
     clothes_names: dict[int, str] = field(default_factory=dict)
     """Packs of before have none, and no methods."""
+    fps: list[float] = field(default_factory=list)
+    """Frames per second of each tracklet, 0 where unknown; empty where none is known."""
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Which methods made the masks and skeletons, see derived.py."""
 

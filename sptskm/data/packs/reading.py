@@ -278,6 +278,7 @@ def read_pack(folder: Path, test: bool = True) -> Tracklets:
         pid_names=summary.pid_names,
         camera_names=summary.camera_names,
         clothes_names=summary.clothes_names,
+        fps_N=np.array(summary.fps[: len(joined["keys_N"])], np.float64),
         derived=read_packed(folder, summary.methods),
     )
     _check_summary(folder, summary, table, test)

@@ -123,4 +123,5 @@ def _entry(table: Tracklets, row: int) -> Entry:
         masks=f"masks/{key}",
         skeleton=f"skeletons/{key}.npy",
         clothes="" if clothes < 0 else table.clothes_names.get(clothes, str(clothes)),
+        fps=f"{table.fps(row):g}" if table.fps(row) else "",
     )

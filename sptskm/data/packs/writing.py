@@ -236,6 +236,7 @@ def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Seque
         pid_names=dict(table.pid_names),
         camera_names=dict(table.camera_names),
         clothes_names=dict(table.clothes_names),
+        fps=table.fps_N.tolist() if table.fps_N.any() else [],
         methods={made: dict(method) for made, method in table.derived.methods.items() if made in holds},
         heads={part: heads.get(part, 0) for part in PARTS},
         files=files,
