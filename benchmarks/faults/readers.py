@@ -66,7 +66,7 @@ def mutated(subject: Subject, healthy: bytes, seed: int, number: int) -> tuple[M
 
 
 def judge(subject: Subject, path: Path, home: Path, mutation: Mutation, equal: str) -> tuple[Class, str]:
-    """What the reader makes of a file in `home`, and what it says."""
+    """What the reader makes of a file in `home`, and what it says; some files are by way of links elsewhere."""
     _forget_peak()
     before = _status("VmRSS")
     try:
@@ -91,7 +91,7 @@ def _refusal(error: Exception, home: Path) -> tuple[Class, str]:
     said = sentence(error)
     if "\n" in said or len(said) > LONGEST:
         return "long", said
-    return ("refused" if home.name in said else "no path"), said
+    return ("refused" if str(home.parent.parent) in said else "no path"), said
 
 
 def _peak(before: int) -> tuple[Class, str] | None:
@@ -127,15 +127,12 @@ def _work(project: Path, seed: int, cases: Sequence[tuple[Subject, int]], pipe: 
     for subject, number in cases:
         if subject.name != current:
             current, home = subject.name, folder / f"{zlib.crc32(subject.name.encode()):08x}"
-            shutil.rmtree(home, ignore_errors=True)
-            home.mkdir(parents=True)
-            path = subject.prepare(project, home)
-            healthy = path.read_bytes()
+            equal = ""
             try:
-                equal = digest(subject.read(path))
-            except (ValueError, OSError) as error:
+                path = _prepared(subject, project, home)
+                healthy, equal = path.read_bytes(), digest(subject.read(path))
+            except Exception as error:
                 _tell(pipe, Found(current, number, "healthy", "unusable", str(error)[:LONGEST]))
-                continue
         if not equal:
             continue
         mutation, content = mutated(subject, healthy, seed, number)
@@ -145,6 +142,12 @@ def _work(project: Path, seed: int, cases: Sequence[tuple[Subject, int]], pipe: 
         start = time.process_time()
         what, said = judge(subject, path, home, mutation, equal)
         _tell(pipe, Found(current, number, mutation.name, what, said[-3000:], time.process_time() - start))
+
+
+def _prepared(subject: Subject, project: Path, home: Path) -> Path:
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    return subject.prepare(project, home)
 
 
 def _tell(pipe: int, found: Found) -> None:

@@ -18,7 +18,7 @@ try:
 except ImportError:  # an extra; OpenCV decodes to the same pixels
     simplejpeg = None
 
-from sptskm.common.matlab import check_small
+from sptskm.common.matlab import parsed_mat
 from sptskm.common.paths import is_file
 from sptskm.data import bilevel, images, usable
 from sptskm.data.errors import DataError
@@ -112,7 +112,7 @@ def _corrupt(file: Readable, kind: str, error: ValueError) -> DataError:
 
 def read_skeleton(file: Readable) -> NDArray[np.float32]:
     """(14, 4) x, y, z, confidence, as in the file; `sptskm.data.usable` says what of it can be used."""
-    skeleton = np.asarray(_loadmat(file, SKELETON_KEY))
+    skeleton = parsed_mat(_bytes(file, "skeleton"), f"skeleton {file}", SKELETON_KEY, most=MOST_OF_A_SKELETON)
     if skeleton.shape != SKELETON_SHAPE or skeleton.dtype.kind not in "fiu":
         raise DataError(f"skeleton {file}: {SKELETON_KEY} is {skeleton.dtype} {skeleton.shape}, wanted 14x4 numbers")
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is missing
@@ -183,20 +183,6 @@ def mat_bytes(name: str, array: NDArray[np.generic]) -> bytes:
     buffer = io.BytesIO()
     scipy.io.savemat(buffer, {name: array})
     return _MAT_TEXT + buffer.getvalue()[len(_MAT_TEXT) :]
-
-
-def _loadmat(file: Readable, name: str) -> NDArray[Any]:
-    content = _bytes(file, "skeleton")
-    try:
-        check_small(content, MOST_OF_A_SKELETON, name)
-        found = scipy.io.loadmat(io.BytesIO(content), variable_names=[name], verify_compressed_data_integrity=True)
-        names = [] if name in found else [other for other, _, _ in scipy.io.whosmat(io.BytesIO(content))]
-    except Exception as error:  # a damaged file makes scipy raise almost anything
-        told = " ".join(str(error).split())[:200]
-        raise DataError(f"skeleton {file}: corrupt, not a readable .mat file ({told})") from error
-    if name not in found:
-        raise DataError(f"skeleton {file}: holds {', '.join(names) or 'nothing'}, wanted the variable {name}")
-    return np.asarray(found[name])
 
 
 def _bytes(file: Readable, kind: str) -> bytes:

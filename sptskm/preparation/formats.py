@@ -6,16 +6,16 @@ Legend: H rows, W columns, 3 = blue, green, red; F frames, K key points of the l
 4 = x, y, z, confidence.
 """
 
-import io
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 
 from sptskm.atomic import write_bytes
+from sptskm.common.arrays import read_npy
+from sptskm.common.matlab import parsed_mat
 from sptskm.data import bilevel
 from sptskm.data.errors import DataError
 from sptskm.data.files import MASK_THRESHOLD, SKELETON_KEY, SKELETON_SHAPE, decoded, mat_bytes
@@ -155,9 +155,9 @@ def points_from(path: Path, layout: PointLayout, channels: Channels) -> Floats:
     if ending == ".json":
         return _oriented(path, keypoint_json.points(path, content, shape, channels), shape)
     if ending == ".mat":
-        return _oriented(path, _mat(path, content), shape)
+        return _oriented(path, parsed_mat(content, f"key points {path}", *MAT_VARIABLES), shape)
     if ending == ".npy":
-        return _oriented(path, _npy(path, content), shape)
+        return _oriented(path, _npy(path), shape)
     raise DataError(f"key points {path}: end with {ending or 'nothing'}, wanted .mat, .npy or .json")
 
 
@@ -220,23 +220,11 @@ def shape_of(layout: PointLayout, channels: str) -> tuple[int, int]:
     return points[layout], len(channels)
 
 
-def _mat(path: Path, content: bytes) -> NDArray[Any]:
+def _npy(path: Path) -> NDArray[Any]:
     try:
-        found = scipy.io.loadmat(io.BytesIO(content), verify_compressed_data_integrity=True)
-    except Exception as error:
-        raise DataError(f"key points {path}: corrupt, not a readable .mat file ({error})") from error
-    for name in MAT_VARIABLES:
-        if name in found:
-            return np.asarray(found[name])
-    names = ", ".join(name for name in found if not name.startswith("__")) or "nothing"
-    raise DataError(f"key points {path}: holds {names}, wanted the variable {' or '.join(MAT_VARIABLES)}")
-
-
-def _npy(path: Path, content: bytes) -> NDArray[Any]:
-    try:
-        return np.asarray(np.load(io.BytesIO(content)))
-    except Exception as error:
-        raise DataError(f"key points {path}: corrupt, not a readable .npy file ({error})") from error
+        return read_npy(path)
+    except DataError as error:
+        raise DataError(f"key points {error}") from None
 
 
 def _oriented(path: Path, array: NDArray[Any], shape: tuple[int, int]) -> Floats:

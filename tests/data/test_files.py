@@ -152,8 +152,8 @@ def test_a_file_system_that_fails_for_a_moment_is_asked_again(
     [
         ({"joint": np.ones((14, 4))}, "holds joint, wanted the variable new_joint"),
         ({"new_joint": np.ones((16, 4))}, r"new_joint is float64 \(16, 4\), wanted 14x4 numbers"),
-        ({"new_joint": "nobody"}, "wanted 14x4 numbers"),
-        ({"new_joint": np.full((14, 4), 1j)}, "new_joint is complex128"),
+        ({"new_joint": "nobody"}, "new_joint is of MATLAB's class char, wanted an array of numbers"),
+        ({"new_joint": np.full((14, 4), 1j)}, "new_joint is of MATLAB's class complex, wanted"),
     ],
 )
 def test_a_mat_file_with_other_content_says_what_it_holds(

@@ -295,7 +295,9 @@ def test_a_skeleton_that_promises_gigabytes_is_refused(content: bytes, tmp_path:
     path = tmp_path / "a.mat"
     path.write_bytes(content)
     tracemalloc.start()
-    with pytest.raises(DataError, match=rf"^skeleton {path}: corrupt, not a readable .mat file"):
+    with pytest.raises(
+        DataError, match=rf"^skeleton {path}: (corrupt, not a readable \.mat|new_joint (promises|is of))"
+    ):
         read_skeleton(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

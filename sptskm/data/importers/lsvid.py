@@ -65,9 +65,7 @@ def _hdf5(path: Path) -> NDArray[Any]:
     try:
         import h5py  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
-        raise DataError(
-            "LS-VID's info_test.mat is an HDF5 file, which needs one more package: pip install h5py"
-        ) from None
+        raise DataError(f"{path} is an HDF5 file, which needs one more package: pip install h5py") from None
     try:
         with h5py.File(path, "r") as file:
             return np.asarray(file["query"][()])
