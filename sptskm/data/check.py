@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sptskm.data import usable
 from sptskm.data.dataset import read_dataset
-from sptskm.data.derived import MADE
+from sptskm.data.derived import MADE, record_of
 from sptskm.data.errors import DataError
 from sptskm.data.files import (
     MASK_THRESHOLD,
@@ -254,6 +254,9 @@ class _Look:
                     f"{made} of tracklet {key} in {folder}: were made of other frames than lie there now; "
                     f"`sptskm prepare {made}` with the options of before makes them again"
                 )
+                if self.table.derived.root is not None:
+                    record = record_of(self.table.derived.root, made, folder, key)
+                    sentence += f"; where you have brought new {made} yourself, remove {record}"
             except (DataError, OSError) as error:
                 sentence = str(error)
             problems.append(Problem(folder, sentence))

@@ -88,7 +88,8 @@ def write_frames(root: Path, made: Made, folder: Path, key: str, fingerprint: st
     """Note of which frames a tracklet's files in `folder` are made, before the first of them is."""
     path = record_of(home_of(root), made, folder, key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"tracklet": key, "frames": fingerprint}))
+    named = key.encode(errors="backslashreplace").decode()  # for people; a folder's name may be no text
+    write_text(path, json.dumps({"tracklet": named, "frames": fingerprint}))
 
 
 def record_of(home: Path, made: Made, folder: Path, key: str) -> Path:
@@ -98,7 +99,7 @@ def record_of(home: Path, made: Made, folder: Path, key: str) -> Path:
     may be moved.
     """
     place = os.path.relpath(folder, home)
-    name = blake2b(f"{place}\0{key}".encode(), digest_size=10).hexdigest()
+    name = blake2b(f"{place}\0{key}".encode(errors="surrogateescape"), digest_size=10).hexdigest()
     return home / HOME / made / MADE_OF / f"{name}.json"
 
 

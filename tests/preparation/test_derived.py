@@ -13,7 +13,7 @@ from helpers.handmade import write_files
 from sptskm import cli
 from sptskm.data import Tracklets, read_dataset, read_mars
 from sptskm.data.check import check
-from sptskm.data.derived import HOME, MADE_OF, SETTINGS, differences, fingerprint, told
+from sptskm.data.derived import HOME, MADE_OF, SETTINGS, differences, fingerprint, read_derived, told, write_frames
 from sptskm.endings import EXIT_BAD_INPUT
 from sptskm.preparation.formats import write_mask, write_skeleton
 from sptskm.preparation.parsing import COLOURS
@@ -102,6 +102,16 @@ def test_a_pack_keeps_the_record_and_gives_it_back(frames: Path, tmp_path: Path)
     assert check(files, workers=1).num_problems == 1
 
 
+def test_masks_that_were_replaced_with_their_frames_are_accepted_without_their_record(frames: Path) -> None:
+    assert masks(frames, "--grabcut") == 0
+    film_again(read_mars(frames), 0)
+    (problem,) = check(frames, workers=1).problems
+    record = Path(problem.sentence.rpartition(", remove ")[2])
+    assert record.is_file()
+    record.unlink()
+    assert check(frames, workers=1).ok
+
+
 def test_a_pack_of_stale_masks_is_called_stale(frames: Path, tmp_path: Path) -> None:
     assert masks(frames, "--grabcut") == 0
     film_again(read_mars(frames), 1)
@@ -126,7 +136,7 @@ def test_a_method_that_makes_both_leaves_masks_that_somebody_brought(tmp_path: P
     results = {"masks": np.zeros((16, 8), np.uint8), "skeletons": np.ones((14, 4), np.float32)}
     method = Method(
         {"masks": write_mask, "skeletons": write_skeleton},
-        lambda frames: [results] * len(frames),  # type: ignore[arg-type,return-value]
+        lambda frames, _: [results] * len(frames),  # type: ignore[arg-type,return-value]
         {"method": "both"},
     )
     outcome = prepare(data, read_dataset(data), method)
@@ -189,6 +199,15 @@ def test_a_broken_record_is_one_sentence_that_names_it(frames: Path, capsys: pyt
         settings.write_bytes(content)
         assert cli.main(["check", str(frames), "--workers", "1"]) == EXIT_BAD_INPUT
         assert str(settings) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["anna/1", "\u5f20\u4f1f", "door\udcff", "x" * 300])
+def test_a_record_is_found_again_whatever_a_tracklet_is_called(tmp_path: Path, key: str) -> None:
+    folder = tmp_path / "masks" / "somewhere"
+    write_frames(tmp_path, "masks", folder, key, "1a2b")
+    assert read_derived(tmp_path).frames("masks", folder, key) == "1a2b"
+    assert read_derived(tmp_path).frames("skeletons", folder, key) is None
+    assert read_derived(tmp_path).frames("masks", tmp_path, key) is None
 
 
 def test_fingerprints_are_of_bytes_in_their_order() -> None:
