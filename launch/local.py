@@ -4,18 +4,19 @@ python launch/local.py --stream both --config configs/demo
 """
 
 import argparse
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from launch import earlier
 from launch.plan import STREAMS, Plan, check, make_folder, make_plan, parser
 from sptskm.atomic import write_text
+from sptskm.common.processes import end_with
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import to_yaml
 from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, is_ours, until_nobody_reads
@@ -140,7 +141,7 @@ class Children:
                 text=True,
                 errors="replace",
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=partial(end_with, os.getpid(), signal.SIGTERM),  # nobody trains on unseen
                 env={"OMP_NUM_THREADS": "1", **os.environ},  # torchrun sets it too, with a page of warnings
             )
         if self.asked:  # while they were being started
@@ -156,12 +157,6 @@ class Children:
         self.asked = True
         for child in self.running.values():
             child.send_signal(signal.SIGTERM)
-
-
-def _end_with_parent() -> None:
-    """In a child: be asked to stop when the launcher is killed, so that nobody trains on unseen (Linux)."""
-    PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _relay(name: str, child: subprocess.Popen[str]) -> threading.Thread:

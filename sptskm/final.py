@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.atomic import hindrance
+from sptskm.common.paths import exists
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import apply_overrides, from_dict
 from sptskm.data import Split, Tracklets
@@ -47,7 +48,7 @@ from sptskm.report.writing import write
 from sptskm.training.explain import explain
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
-from sptskm.training.rundir import RunDir, fingerprint, is_there
+from sptskm.training.rundir import RunDir, fingerprint
 from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag
 from sptskm.training.world import World, join
@@ -137,7 +138,7 @@ def final(
 
 def _claim(out: Path) -> None:
     """A folder that can be written to, or a ConfigError before anything is extracted."""
-    if RunDir(out).checkpoints() or is_there(RunDir(out).config):
+    if RunDir(out).checkpoints() or exists(RunDir(out).config):
         raise ConfigError(f"{out}: holds a training run, wanted a folder of its own for the results")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -225,7 +226,7 @@ def _extract(
     )
     origin = {"step": state["step"], "held_out_mAP": state["best_mAP"], "version": state["version"]}
     origin |= {"methods": setup.methods}
-    origin |= {"network": fingerprint(state["model"]), "finished": is_there(RunDir(config.run).result)}
+    origin |= {"network": fingerprint(state["model"]), "finished": exists(RunDir(config.run).result)}
     if not origin["finished"]:
         log.warning("%s: training has not finished, its weights of step %s are evaluated", config.run, state["step"])
     insight = explain(model, setup, test, world) if world.is_main else Insight()

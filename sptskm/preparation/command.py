@@ -1,13 +1,17 @@
 """What `sptskm prepare` understands and does. No torch before it is needed."""
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
+from sptskm.common.processes import end_with
 from sptskm.config import ConfigError
 from sptskm.data import Tracklets, read_dataset
 from sptskm.data.derived import Made
@@ -257,7 +261,8 @@ def _side_by_side(wanted: Wanted) -> None:
     command += ["--device", wanted.device, "--precision", wanted.precision]
     command += ["--weights", str(wanted.weights)] if wanted.weights else []
     command += [f"--{flag}" for flag in ("fast", "flip") if getattr(wanted, flag)]
-    shards = [subprocess.Popen([*command, "--shard", str(number)]) for number in range(wanted.shards)]
+    ended = partial(end_with, os.getpid(), signal.SIGTERM)  # nothing is made unseen where this process is killed
+    shards = [subprocess.Popen([*command, "--shard", str(n)], preexec_fn=ended) for n in range(wanted.shards)]
     try:
         ends = [shard.wait() for shard in shards]
     finally:

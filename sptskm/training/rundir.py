@@ -13,6 +13,7 @@ import torch
 
 from sptskm.atomic import write_text
 from sptskm.common.errors import ConfigError, DataError
+from sptskm.common.paths import exists
 from sptskm.training.checkpoints import Broken, State, read, write
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ class RunDir:
         Raises FileNotFoundError where there are none, ConfigError for a file of something else, and DataError for one
         that is broken or cannot be read.
         """
-        found = (self.best, read(self.best)) if is_there(self.best) else self.newest()
+        found = (self.best, read(self.best)) if exists(self.best) else self.newest()
         if found is None:
             raise FileNotFoundError(f"{self.path}: no readable checkpoint, wanted a folder in which training has run")
         path, state = found
@@ -133,15 +134,6 @@ class RunDir:
                 "is, or a new run folder to start afresh"
             )
         return None
-
-
-def is_there(path: Path) -> bool:
-    """Whether a file exists. Raises OSError where the system does not say so."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
 
 
 def _step_of(path: Path) -> int:

@@ -1,9 +1,10 @@
 """A run that goes on from where another one is: between the generations of a population."""
 
+from sptskm.common.paths import exists
 from sptskm.config import Config
 from sptskm.configfile import to_dict, to_yaml
 from sptskm.training.checkpoints import State, read
-from sptskm.training.rundir import RunDir, is_there
+from sptskm.training.rundir import RunDir
 
 
 def take_over(donor: str, config: Config) -> None:
@@ -20,7 +21,7 @@ def take_over(donor: str, config: Config) -> None:
     for old in mine.checkpoints():
         if old != mine.checkpoint(state["step"]):
             old.unlink()  # of another line
-    if is_there(theirs.best):
+    if exists(theirs.best):
         mine.write(mine.best, {**read(theirs.best), "config": to_dict(config)})
     mine.write_text(mine.config, to_yaml(config))
 

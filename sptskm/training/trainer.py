@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sptskm import __version__
+from sptskm.common.paths import exists
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import changed_keys, to_dict, to_yaml
 from sptskm.data.clips import TrainItem
@@ -24,7 +25,7 @@ from sptskm.training.checkpoints import State, read
 from sptskm.training.extract import channels_last, extract
 from sptskm.training.meters import Meters
 from sptskm.training.precision import Precision
-from sptskm.training.rundir import RunDir, is_there
+from sptskm.training.rundir import RunDir
 from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag, stop_flag
 from sptskm.training.streams import compiled
@@ -282,7 +283,7 @@ class Trainer:
 
     def begin(self) -> None:
         """Note the configuration of a new run. ConfigError where the folder holds what a run before has reached."""
-        if is_there(self.folder.best):
+        if exists(self.folder.best):
             raise ConfigError(
                 f"{self.folder.best}: is there, but no checkpoint to go on from, and a new run would replace it; "
                 "choose another run folder, or delete this one to start afresh"

@@ -302,3 +302,15 @@ def test_a_folder_of_another_user_is_not_used(
     for path in source.glob("*.zip"):
         (shards_of(table).copies or disk).joinpath(path.name).write_bytes(bytes(path.stat().st_size))
     assert all_bytes(table) == all_bytes(read_dataset(source)), "a single file of another user neither"
+
+
+def test_what_is_sent_to_all_processes_of_a_run_does_not_reach_its_copier(source, disk):
+    """It ends with the run, and leaves no half copy."""
+    table = read_dataset(source)
+    staging.stage(table, str(disk), EVERY)
+    copier = shards_of(table).copier
+    assert copier is not None
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        copier.send_signal(number)
+    assert copier.wait(60) == 0
+    assert copies(disk) == zips(source)

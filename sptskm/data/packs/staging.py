@@ -22,6 +22,7 @@ from typing import IO
 
 from sptskm.atomic import naming
 from sptskm.common.paths import is_file
+from sptskm.common.processes import unasked
 from sptskm.data.errors import DataError
 from sptskm.data.packs.contents import SUMMARY, read_summary
 from sptskm.data.packs.reading import PackFiles
@@ -97,7 +98,8 @@ def _set_aside(copies: Path) -> None:
 def _start(source: Path, target: Path, names: list[str], lock: int) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "sptskm.data.packs.staging", str(source), str(target), str(os.getpid())]
     # the lock goes with the open file, and so to the process that copies
-    copier = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[lock], text=True)
+    with unasked():
+        copier = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[lock], text=True)
     assert copier.stdin is not None
     copier.stdin.write("\n".join(names))
     copier.stdin.close()
