@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.plan import Plan, make_folder
+from launch.plan import STREAMS, Plan, make_folder
 from launch.watch import ENDS, Followed
 from sptskm.atomic import write_text
 from sptskm.common.reading import read_json, read_yaml
@@ -24,6 +24,7 @@ from sptskm.config import ConfigError
 from sptskm.configfile import changed_keys, flat, from_dict, to_dict
 from sptskm.data import DataError
 
+FINAL = "final"
 RECORD, LOCK = "submitted.json", "submitting.lock"
 SHOWN = 4  # settings named in a sentence
 _FLOCK = "hhqqi"  # struct flock of Linux: type, whence, start, length, pid
@@ -64,19 +65,27 @@ def read_record(plan: Plan) -> Submitted | None:
 def queued(plan: Plan, submitted: Submitted) -> dict[str, str]:
     """State of those of the jobs that are queued or running, by name.
 
-    Numbers are used again, by other clusters too: only a job that works in this plan's folder counts. Raises
-    ConfigError when the scheduler does not answer.
+    Numbers are used again, by other clusters too: only a job that works in this plan's folder counts. A final job
+    does not count either once a job that it waits for has failed: SLURM is about to cancel it. Raises ConfigError
+    when the scheduler does not answer.
     """
     if not submitted.jobs or shutil.which("squeue") is None:
         return {}
     ids = ",".join(submitted.jobs.values())
-    asked = subprocess.run(["squeue", "-h", "-j", ids, "-o", "%i|%T|%Z"], capture_output=True, text=True, check=False)
+    command = ["squeue", "-h", "-t", "all", "-j", ids, "-o", "%i|%T|%r|%Z"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
     if asked.returncode and "Invalid job id" not in asked.stderr:
         said = (asked.stderr.strip().splitlines() or ["squeue failed"])[-1]
         raise ConfigError(f"{plan.folder}: whether its jobs {ids} are queued is unknown ({said}), try again")
-    lines = [line.split("|", 2) for line in asked.stdout.splitlines() if line.count("|") >= 2]
-    states = {job: state for job, state, folder in lines if Path(folder).is_relative_to(plan.logs)}
-    return {name: states[job] for name, job in submitted.jobs.items() if states.get(job, ENDS[0]) not in ENDS}
+    lines = [line.split("|", 3) for line in asked.stdout.splitlines() if line.count("|") >= 3]
+    known = {job: (state, why) for job, state, why, folder in lines if Path(folder).is_relative_to(plan.logs)}
+    states = {name: known[job] for name, job in submitted.jobs.items() if job in known}
+    trained = [state for name, (state, _) in states.items() if name in STREAMS]
+    failed = any(state in ENDS and state != "COMPLETED" for state in trained)
+    doomed = {
+        name for name, (_, why) in states.items() if why == "DependencyNeverSatisfied" or (name == FINAL and failed)
+    }
+    return {name: state for name, (state, _) in states.items() if state not in ENDS and name not in doomed}
 
 
 def refuse_other_settings(

@@ -17,7 +17,7 @@ from sptskm.configfile import to_yaml
 
 @pytest.fixture
 def scheduler(tmp_path, monkeypatch):
-    """Programs of SLURM: sbatch counts, squeue shows the lines of a file (number|state|folder)."""
+    """Programs of SLURM: sbatch counts, squeue shows the lines of a file (number|state|reason|folder)."""
     programs, lines = tmp_path / "programs", tmp_path / "lines"
     programs.mkdir()
     lines.touch()
@@ -37,7 +37,7 @@ def scheduler(tmp_path, monkeypatch):
 
     def show(run: Path, **states: str) -> None:
         place = run / "jobs" / "code-1"
-        lines.write_text("".join(f"{number[1:]}|{state}|{place}\n" for number, state in states.items()))
+        lines.write_text("".join(f"{number[1:]}|{state}|None|{place}\n" for number, state in states.items()))
 
     return SimpleNamespace(show=show, submitted=submitted, programs=programs)
 
@@ -95,6 +95,13 @@ def test_a_stream_that_has_failed_is_submitted_again_beside_the_one_that_goes_on
     assert slurm.main(words) == 0
     assert scheduler.submitted == [*ALL, ("ssin", ""), ("final", "afterok:42:44")]
     assert earlier.read_record(plan_of(words)).jobs == {"smin": "42", "ssin": "44", "final": "45"}
+
+
+def test_a_final_job_that_slurm_is_about_to_cancel_is_not_waited_for(scheduler, words, tmp_path):
+    slurm.main(words)
+    scheduler.show(tmp_path / "run", _41="FAILED", _42="COMPLETED", _43="PENDING")
+    assert slurm.main(words) == 0
+    assert scheduler.submitted == [*ALL, ("ssin", ""), ("smin", ""), ("final", "afterok:44:45")]
 
 
 def test_numbers_that_are_somebody_elses_jobs_by_now_do_not_count(scheduler, words, tmp_path):
