@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sptskm.data import usable
 from sptskm.data.dataset import read_dataset
-from sptskm.data.derived import MADE, record_of
+from sptskm.data.derived import MADE, record_of, told
 from sptskm.data.errors import DataError
 from sptskm.data.files import (
     MASK_THRESHOLD,
@@ -78,6 +78,8 @@ class Report:
     """Masks of another size than their frame."""
     mislabelled: int
     """Tracklets whose frame names carry another identity than their row of the table."""
+    methods: str
+    """By which methods masks and skeletons were made, in words."""
     num_problems: int
     problems: tuple[Problem, ...]
 
@@ -99,6 +101,7 @@ class Report:
             f"tracklets without a skeleton: {self.tracklets_without_skeleton} of {self.tracklets}",
             f"empty masks: {self.empty_masks}; full masks: {self.full_masks}",
             f"masks of another size than their frame: {self.size_mismatches}",
+            *([self.methods] if self.methods else []),
             f"tracklets whose names and table disagree on the identity: {self.mislabelled}",
             f"problems: {self.num_problems}" + (f", the first {KEPT}:" if self.num_problems > KEPT else ""),
         ]
@@ -346,6 +349,7 @@ def _report(
         full_masks=total["full mask"],
         size_mismatches=total["mismatch"],
         mislabelled=total["mislabelled"],
+        methods="; ".join(f"{made} by {told(table.derived.methods.get(made))}" for made in MADE if present[made]),
         num_problems=total["problem"],
         problems=problems,
     )

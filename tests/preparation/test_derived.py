@@ -128,6 +128,13 @@ def test_what_somebody_brought_has_no_method_and_is_accepted(tmp_path: Path) -> 
     assert read_dataset(data).derived.methods == {}, "nothing was made, so nothing is claimed"
 
 
+def test_check_tells_the_methods(frames: Path, tmp_path: Path) -> None:
+    assert masks(frames, "--grabcut") == 0
+    assert "\nmasks by grabcut\n" in check(frames, workers=1).text()
+    brought = check(write_files(tmp_path / "brought"), workers=1).text()
+    assert "\nmasks by an unknown method; skeletons by an unknown method\n" in brought
+
+
 def test_a_method_that_makes_both_leaves_masks_that_somebody_brought(tmp_path: Path) -> None:
     data = write_files(tmp_path / "data")
     for folder in data.glob("*_joint3d"):
