@@ -160,6 +160,9 @@ def _check_options(check: argparse.ArgumentParser) -> None:
     check.add_argument("--workers", type=int, help="processes (default: all cores)")
     check.add_argument("--quality", action="store_true", help="measure masks and skeletons instead, show the worst")
     check.add_argument("--tracklets", type=int, default=0, help="so many, drawn at random (default: all)")
+    check.add_argument(
+        "--drop-bad", type=Path, metavar="MANIFEST", help="with --quality: write one without tracklets of no use"
+    )
     check.add_argument("--out", type=Path, help="for the pictures of --quality (default: in the data set)")
     check.set_defaults(command=_check)
 
@@ -169,6 +172,8 @@ def _check(options: argparse.Namespace) -> int:
         raise ConfigError("check wants either the folder of a data set or --dist")
     if options.dist:
         return _check_ranks()
+    if options.drop_bad is not None and not options.quality:
+        raise ConfigError("--drop-bad was given without --quality, which measures what is bad")
     if options.quality:
         return _check_quality(options)
     from sptskm.data.check import check
@@ -180,11 +185,12 @@ def _check(options: argparse.Namespace) -> int:
 
 def _check_quality(options: argparse.Namespace) -> int:
     from sptskm.data.derived import HOME
-    from sptskm.preparation.inspection import inspect
+    from sptskm.preparation.inspection import Kept, inspect
 
     folder = options.folder if options.folder.is_dir() else options.folder.parent
     out = options.out or folder / HOME / "quality"
-    print(inspect(read_dataset(options.folder), out, options.tracklets))
+    kept = None if options.drop_bad is None else Kept(options.folder, options.drop_bad)
+    print(inspect(read_dataset(options.folder), out, options.tracklets, kept=kept))
     return 0
 
 

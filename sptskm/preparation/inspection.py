@@ -1,5 +1,7 @@
 """`sptskm check --quality`: a table of measures, and the worst frames as pictures."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -7,19 +9,63 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.atomic import write_bytes
-from sptskm.data import Tracklets
+from sptskm.common.tables import FORMS
+from sptskm.config import ConfigError
+from sptskm.data import DataError, Tracklets
 from sptskm.data.files import read_skeletons
-from sptskm.preparation.quality import SUMMARY, measure, summary, worst
+from sptskm.data.manifest import read_entries, write_entries
+from sptskm.preparation.quality import SUMMARY, USABLE_SHARE, Quality, is_bad, measure, summary, worst
 from sptskm.report.console import progress
 from sptskm.report.console import table as text_table
 from sptskm.report.quality import normalisation_sheet, sheet
 from sptskm.report.tensorboard import Board
 
+SHOWN_BAD = 10  # tracklets that a line names
 SHOWN = 3  # tracklets whose skeletons are shown before and after normalisation
 
 
-def inspect(table: Tracklets, out: Path, tracklets: int = 0, seed: int = 0) -> str:
-    """Measure all tracklets, or so many drawn by a seed, and write pictures to `out` (PNG and TensorBoard): a table."""
+@dataclass(frozen=True)
+class Kept:
+    """A manifest, and where the one without its bad tracklets goes."""
+
+    manifest: Path
+    out: Path
+
+    def __post_init__(self) -> None:
+        if not _is_manifest(self.manifest):
+            raise ConfigError(f"--drop-bad wants a manifest, found {self.manifest}; `sptskm import` writes one")
+        if self.out.absolute().parent != self.manifest.absolute().parent or not _is_manifest(self.out):
+            raise ConfigError(f"--drop-bad is {self.out}, wanted a manifest in the folder of {self.manifest}")
+        if self.out.absolute() == self.manifest.absolute():
+            raise ConfigError(f"--drop-bad is {self.out}, the manifest itself, wanted another name")
+
+    def write(self, found: Sequence[Quality]) -> str:
+        """Write the lines of all tracklets that are not bad; say how many are, and how much that was."""
+        bad = {quality.key: quality for quality in found if is_bad(quality)}
+        entries = read_entries(self.manifest)
+        kept = [entry for entry in entries if entry.tracklet not in bad]
+        if not kept:
+            raise DataError(f"{self.manifest}: every tracklet is bad, wanted some to keep")
+        write_entries(self.out, kept)
+        frames = sum(max(len(values) for values in quality.values.values()) for quality in bad.values())
+        named = ", ".join(sorted(bad)[:SHOWN_BAD]) or "none"
+        return (
+            f"{self.out}: {len(kept)} of {len(entries)} tracklets; {len(bad)} with {frames} frames left out, as less "
+            f"than {USABLE_SHARE:.0%} of their frames are of use: {named}"
+        )
+
+
+def _is_manifest(path: Path) -> bool:
+    return path.suffix.lower() in FORMS
+
+
+def inspect(table: Tracklets, out: Path, tracklets: int = 0, seed: int = 0, kept: Kept | None = None) -> str:
+    """Measure all tracklets, or so many drawn by a seed, and write pictures to `out` (PNG and TensorBoard): a table.
+
+    With `kept` also a manifest without the bad ones. Raises ConfigError where that and a draw are asked for.
+    """
+    if kept is not None and tracklets:
+        raise ConfigError("--drop-bad with --tracklets, wanted all tracklets to be measured")
     rows = np.arange(len(table))
     if 0 < tracklets < len(table):
         rows = np.sort(np.random.default_rng(seed).choice(len(table), tracklets, replace=False))
@@ -34,7 +80,8 @@ def inspect(table: Tracklets, out: Path, tracklets: int = 0, seed: int = 0) -> s
         board.picture(f"quality/{name}", picture, 0)
     board.close()
     said = f"{len(rows)} of {len(table)} tracklets measured; pictures in {out}"
-    return f"{text_table(SUMMARY, summary(found))}\n{said}"
+    lines = [text_table(SUMMARY, summary(found)), said] + ([] if kept is None else [kept.write(found)])
+    return "\n".join(lines)
 
 
 def _some_skeletons(table: Tracklets, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:

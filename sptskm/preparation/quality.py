@@ -86,6 +86,27 @@ class Quality:
         return _over(np.max, self.values.get(measure))
 
 
+UNUSABLE: tuple[Measure, ...] = (
+    *("no skeleton", "flat", "upside down", "still"),
+    *("no mask", "empty mask", "full mask", "mask size"),
+)
+"""Measures of 0 and 1 that make a frame useless to one of the streams."""
+USABLE_SHARE = 0.5
+"""Frames that a tracklet must have left to be kept."""
+
+
+def bad_frames(quality: Quality) -> int:
+    """Count the frames of a tracklet that are bad by any measure of UNUSABLE."""
+    flags = [np.nan_to_num(quality.values[name]) > 0 for name in UNUSABLE if name in quality.values]
+    return int(np.any(flags, axis=0).sum()) if flags else 0
+
+
+def is_bad(quality: Quality) -> bool:
+    """Whether less than USABLE_SHARE of a tracklet's frames are of use."""
+    frames = max((len(values) for values in quality.values.values()), default=0)
+    return frames - bad_frames(quality) < USABLE_SHARE * frames
+
+
 class Worst(NamedTuple):
     """A frame (0-based) of a tracklet (a row of the table), and its value by some measure."""
 

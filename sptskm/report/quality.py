@@ -22,7 +22,7 @@ _LEFT_MARGIN = 142
 _HEAD = 56  # title and legend
 _CELL = (124, 160)  # width and height of a frame
 _SKELETON = (124, 110)
-_CAPTION = 34
+_CAPTION = 48
 _GAP = 6
 
 
@@ -46,8 +46,10 @@ def sheet(table: Tracklets, worst: Mapping[str, Sequence[tuple[int, int, float]]
             below = Box(x, y + _CELL[1], *_SKELETON)
             _draw_skeletons(canvas, [below], read_skeletons(table, row, [frame], strict=False))
             middle, bottom = below.middle[0], below.y + below.height
-            canvas.text(middle, bottom + 10, table.stems(row)[frame], 11, INK, "center")
-            canvas.text(middle, bottom + 24, f"{100 * value:.0f} %", 11, SOFT, "center")
+            named = (str(table.keys_N[row]), table.stems(row)[frame], f"{100 * value:.0f} %")
+            for place, (text, ink) in enumerate(zip(named, (INK, SOFT, SOFT), strict=True)):
+                shown = strips.fitting(text, 11, _CELL[0] + _GAP)
+                canvas.text(middle, bottom + 10 + 14 * place, shown, 11, ink, "center")
     return canvas.picture()
 
 

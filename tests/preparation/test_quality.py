@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sptskm.data import Tracklets, read_mars
+from sptskm.cli import main
+from sptskm.data import Tracklets, read_dataset, read_mars
 from sptskm.data.files import read_mask, read_skeleton
 from sptskm.data.skeletons import EDGES, JOINTS, normalise
 from sptskm.preparation.formats import write_mask, write_skeleton
@@ -408,3 +409,30 @@ def test_the_worst_frames_come_one_from_a_tracklet_and_the_worst_first() -> None
     assert worst(MADE_UP) == {"flipped": [(3, 1, 1.0), (8, 2, 1.0)], "height": [(8, 1, 0.9), (3, 2, 0.3)]}
     assert worst(MADE_UP, count=1) == {"flipped": [(3, 1, 1.0)], "height": [(8, 1, 0.9)]}
     assert worst(MADE_UP[1:2]) == {}
+
+
+def test_a_manifest_without_tracklets_of_no_use_is_written_and_says_how_much_that_was(
+    walkers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, lines = read_mars(walkers), ["tracklet,pid,camera,split,frames"]
+    for row in range(3):
+        for modality, ending in (("frames", ""), ("masks", "_mask"), ("skeletons", "_joint3d")):
+            (tmp_path / f"t{row}{ending}").mkdir()
+            for file in table.files(row, range(4), modality):
+                shutil.copy(Path(str(file)), tmp_path / f"t{row}{ending}")
+        lines.append(f"t{row},p{row},c1,train,t{row}")
+    (tmp_path / "m.csv").write_text("\n".join(lines) + "\n")
+    for number, path in enumerate(sorted((tmp_path / "t1_mask").iterdir())):
+        if number < 3:
+            write_mask(path, np.zeros_like(read_mask(path)))
+    next((tmp_path / "t2_joint3d").iterdir()).unlink()
+    words = ["check", str(tmp_path / "m.csv"), "--quality", "--out", str(tmp_path / "q")]
+    assert main([*words, "--drop-bad", str(tmp_path / "good.csv")]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "good.csv: 2 of 3 tracklets; 1 with 4 frames left out, as less than 50% of their frames are of use: t1" in said
+    )
+    assert [str(key) for key in read_dataset(tmp_path / "good.csv").keys_N] == ["t0", "t2"]
+    for wrong in (tmp_path / "m.csv", tmp_path / "q" / "good.csv", tmp_path / "good.txt"):
+        assert main([*words, "--drop-bad", str(wrong)]) == 2
+    assert main(["check", str(tmp_path / "m.csv"), "--drop-bad", str(tmp_path / "good.csv")]) == 2
