@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.configfile import flat
 from sptskm.data import DataError
 from sptskm.evaluation.statistics import Difference, paired_difference
 from sptskm.report.console import table as text_table
@@ -20,6 +21,13 @@ from sptskm.report.saved import read_queries, read_results
 Floats = NDArray[np.float64]
 
 METRICS = ("mAP", *(f"rank-{k}" for k in RANKS))
+SEEDS = (".train.seed", ".data.split_seed")
+# where things lie and how fast they go; rules and test data are compared on their own
+INDIFFERENT = (
+    ".run", ".data.root", ".data.workers", ".data.stage", ".model.pretrained", ".train.save_minutes",
+    ".train.save_steps", ".train.leave_seconds", ".train.timeout_minutes", ".train.compile", ".train.threads",
+    ".extract.batch", "final.protocol", "final.rerank_gigabytes",
+)  # fmt: skip
 SHOWN = 5  # queries that gain and lose most
 
 
@@ -164,6 +172,7 @@ def summary(folders: Sequence[Path]) -> str:
     for folder, results in zip(folders, found, strict=True):
         _check_alike(str(folders[0]), conditions(found[0]), str(folder), conditions(results))
     _check_seeds(folders, found)
+    _check_settings(folders, found)
     values: dict[tuple[str, str], list[list[float]]] = {}
     for results in found:
         for line in results["results"]:
@@ -186,6 +195,35 @@ def _check_seeds(folders: Sequence[Path], found: Sequence[Mapping[str, Any]]) ->
         networks = [str(origin["network"]) for origin in results.get("provenance", {}).values() if "network" in origin]
         if networks and (other := seen.setdefault(" ".join(sorted(networks)), folder)) is not folder:
             raise DataError(f"{other} and {folder} evaluate the same networks, wanted those of several trainings")
+
+
+def _check_settings(folders: Sequence[Path], found: Sequence[Mapping[str, Any]]) -> None:
+    """Repetitions differ in their seeds and in nothing else that decides what comes out."""
+    known = [
+        (folder, _settings(results)) for folder, results in zip(folders, found, strict=True) if "configs" in results
+    ]
+    seen: dict[tuple[tuple[str, Any], ...], Path] = {}
+    for folder, settings in known:
+        first = known[0][1]
+        names = sorted(name for name in {*first, *settings} if not name.endswith(SEEDS))
+        if changed := [
+            f"{n}: {first.get(n)!r} and {settings.get(n)!r}" for n in names if first.get(n) != settings.get(n)
+        ]:
+            more = f"; and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+            raise DataError(
+                f"{known[0][0]} and {folder} are of other settings ({'; '.join(changed[:SHOWN])}{more}), wanted "
+                "repetitions with other seeds (sptskm compare tells two evaluations apart)"
+            )
+        seeds = tuple((name, value) for name, value in sorted(settings.items()) if name.endswith(SEEDS))
+        if seeds and (other := seen.setdefault(seeds, folder)) is not folder:
+            told = ", ".join(f"{name} {value}" for name, value in seeds)
+            raise DataError(f"{other} and {folder} have the same seeds ({told}), wanted repetitions with other ones")
+
+
+def _settings(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides what comes out of an evaluation, by dotted names."""
+    parts = {**results["configs"], "final": results.get("settings", {})}
+    return {name: value for name, value in flat(parts).items() if not name.endswith(INDIFFERENT)}
 
 
 def _spread(percent_R: Floats) -> str:

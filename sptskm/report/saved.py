@@ -60,6 +60,8 @@ class _Results(TypedDict):
     rules: NotRequired[dict[str, str | int | float | bool]]
     test_data: NotRequired[str]
     provenance: NotRequired[dict[str, Origin]]
+    settings: NotRequired[dict[str, Any]]
+    configs: NotRequired[dict[str, dict[str, Any]]]
 
 
 class _Fused(TypedDict):

@@ -250,3 +250,25 @@ def test_seeds_are_summed_up_as_mean_and_standard_deviation(tmp_path: Path, caps
     assert f"{np.mean(means):.1f} ± {np.std(means, ddof=1):.1f}" in out
     assert out.splitlines()[2].split()[-1] == "3"
     assert "test was evaluated 2, 2, 2 times" in out
+
+
+def configured(folder: Path, seed: int, **optim: float) -> str:
+    """An evaluation of a run with this seed and these settings."""
+    write_evaluation(folder, {"ssin": many(seed / 10)})
+    results = json.loads((folder / "results.json").read_text())
+    results["configs"] = {"ssin": {"train": {"seed": seed}, "optim": {"lr": 0.1, **optim}, "run": str(folder)}}
+    (folder / "results.json").write_text(json.dumps(results))
+    return str(folder)
+
+
+def test_runs_of_other_settings_or_equal_seeds_are_no_repetitions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zero, one = configured(tmp_path / "0", 0), configured(tmp_path / "1", 1)
+    assert main(["summary", zero, one]) == 0
+    other, again = configured(tmp_path / "2", 2, lr=0.5), configured(tmp_path / "3", 1)
+    capsys.readouterr()
+    assert main(["summary", zero, one, other]) == 2
+    assert f"{zero} and {other} are of other settings (ssin.optim.lr: 0.1 and 0.5)" in capsys.readouterr().err
+    assert main(["summary", zero, one, again]) == 2
+    assert f"{one} and {again} have the same seeds (ssin.train.seed 1)" in capsys.readouterr().err
