@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from sptskm.common.paths import is_file
 from sptskm.common.tables import FORMS, form_of
 from sptskm.data.derived import read_derived
 from sptskm.data.manifest import read_manifest, read_unlabelled
@@ -20,7 +21,7 @@ def read_dataset(place: str | Path, test: bool = True, labelled: bool = True) ->
     """
     place = Path(place)
     if place.is_dir() or not (place.is_file() or place.suffix.lower() in FORMS):
-        if (place / SUMMARY).is_file():
+        if is_file(place / SUMMARY):
             return read_pack(place, test)
         table = read_mars(place, test)
     else:

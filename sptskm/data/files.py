@@ -219,7 +219,7 @@ def _content(path: Path) -> bytes:
     try:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
-            raise DataError(f"{path}: is no file, wanted one with content")
+            raise DataError(f"{path}: cannot be read, it is no file")
         if state.st_size > (most := images.most_pixels() * BYTES_OF_A_PIXEL):
             raise DataError(
                 f"{path}: has {state.st_size:,} bytes, wanted at most {most:,}; "

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.common.errors import DataError
+from sptskm.common.paths import exists
 from sptskm.data.derived import Derived
 
 Modality = Literal["frames", "masks", "skeletons"]
@@ -164,7 +165,7 @@ class Tracklets:
     def has(self, modality: Modality) -> bool:
         """Whether there is a folder (or file) of it for any tracklet."""
         folders = dict.fromkeys(self.folder(row, modality) for row in range(len(self)))
-        return any(folder.exists() for folder in folders)
+        return any(exists(folder) for folder in folders)
 
     def pid_name(self, row: int) -> str:
         """What the identity of a row is called."""

@@ -220,3 +220,15 @@ def test_files_without_masks_are_packed_and_read(tmp_path: Path) -> None:
     table: Tracklets = read_dataset(tmp_path / "pack")
     wanted = [file.read_bytes() for file in read_dataset(root).files(1, [0, 2], "frames")]
     assert [file.read_bytes() for file in table.files(1, [0, 2], "frames")] == wanted
+
+
+def test_a_damaged_note_of_an_unfinished_pack_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, out = write_files(tmp_path / "files"), tmp_path / "pack"
+    with monkeypatch.context() as context:
+        context.setattr("sptskm.data.packs.writing._complete", lambda *_: None)
+        with pytest.raises(FileNotFoundError):  # as killed before the end
+            pack(read_dataset(root), out, 4, workers=1)
+    note = sorted((out / "unfinished").glob("*.npz"))[0]
+    note.write_bytes(note.read_bytes()[:-30])
+    with pytest.raises(DataError, match=rf"^{note}: not a readable .npz file"):
+        pack(read_dataset(root), out, 4, workers=1)

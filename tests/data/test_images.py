@@ -259,7 +259,7 @@ def test_a_pipe_and_a_folder_under_the_name_of_a_frame_are_refused_at_once(tmp_p
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()
     for name in ("pipe", "folder"):
-        with pytest.raises(DataError, match=rf"^{tmp_path / name}.jpg: is no file, wanted one with content$"):
+        with pytest.raises(DataError, match=rf"^{tmp_path / name}.jpg: cannot be read, it is no file$"):
             read_frame(tmp_path / f"{name}.jpg")
 
 

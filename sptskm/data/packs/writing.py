@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sptskm.atomic import partial_of, write_text
+from sptskm.common.arrays import Wanted, read_npz
 from sptskm.common.paths import exists, is_file
 from sptskm.common.reading import read_json
 from sptskm.config import ConfigError
 from sptskm.data.derived import MADE, PACKED
 from sptskm.data.errors import DataError
-from sptskm.data.files import read_retrying, read_skeletons
+from sptskm.data.files import SKELETON_SHAPE, read_retrying, read_skeletons
 from sptskm.data.packs.contents import (
     MASK_ENDING,
     PARTS,
@@ -48,6 +49,16 @@ from sptskm.data.parallel import cores, in_parallel
 from sptskm.data.tracklets import IntArray, Modality, Readable, Tracklets
 
 WORK = "unfinished"  # folder in a pack in which finished zip files are noted until all are there
+
+
+NOTE = {
+    "endings_N": Wanted("U", ("N",)),
+    "frames_M2": Wanted("i", ("M", 2)),
+    "masks_M2": Wanted("i", ("frames with masks", 2)),
+    "skeletons_MV4": Wanted("f", ("M", *SKELETON_SHAPE)),
+    "sha256": Wanted("U"),
+}
+"""What is noted of a finished zip file."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +220,7 @@ def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Seque
     heads: dict[Part, int] = {}
     for part in PARTS:
         own = [shard for shard in shards if shard.name.startswith(part)]
-        notes = [dict(np.load(out / WORK / f"{shard.name}.npz", allow_pickle=False)) for shard in own]
+        notes = [read_npz(out / WORK / f"{shard.name}.npz", NOTE) for shard in own]
         for shard, note in zip(own, notes, strict=True):
             files[shard.name] = (out / shard.name).stat().st_size, str(note["sha256"])
         content = _part_of(table, part) | _places_of(own, notes)
