@@ -53,18 +53,27 @@ def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
     not fit each other.
     """
     state = RunDir(run).trained()
-    config = apply_overrides(from_dict(state["config"]), overrides)
+    try:
+        trained = from_dict(state["config"])
+    except ConfigError as error:
+        raise ConfigError(f"{run}: {error}") from None
+    config = apply_overrides(trained, overrides)
     # the pretrained weights that training began with may be long gone
     classifier = state["model"].get(CLASSIFIERS[config.stream])
-    network = stream_of(config).model(1 if classifier is None else len(classifier), pretrained=False)
+    is_one = isinstance(classifier, Tensor) and classifier.ndim > 0
+    network = stream_of(config).model(max(1, len(classifier)) if is_one else 1, pretrained=False)
     load_weights(network, state["model"], run)
     methods = methods_in(state.get("methods"))
-    return Network(config, network.eval(), int(state["step"]), fingerprint(state["model"]), methods)
+    if not isinstance(step := state.get("step"), int):
+        raise ConfigError(f"{run}: the step of its weights is {step!r}, wanted a whole number")
+    return Network(config, network.eval(), step, fingerprint(state["model"]), methods)
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], run: Path) -> None:
     """Put the weights of a run into a network. Raises ConfigError where they are not those of such a network."""
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if strange := [name for name, value in weights.items() if not isinstance(value, Tensor)]:
+        raise ConfigError(f"{run}: {strange[0]} is a {type(weights[strange[0]]).__name__}, wanted a tensor of weights")
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in [*own, *found]:
         if own.get(name) != found.get(name):
@@ -72,6 +81,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], run: Path) -> 
                 f"{run}: the weights do not fit the network that the configuration describes: {name} is "
                 f"{found.get(name, 'missing')}, wanted {own.get(name, 'none')}"
             )
+    unusable = [name for name, tensor in weights.items() if tensor.is_sparse or not tensor.isfinite().all()]
+    if unusable:
+        raise ConfigError(f"{run}: the weights of {unusable[0]} are not finite numbers, wanted those of a training")
     model.load_state_dict(weights)
 
 

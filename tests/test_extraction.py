@@ -214,3 +214,24 @@ def test_wrong_files_of_features_are_told_in_a_sentence(tmp_path):
         path.write_bytes(content)
         with pytest.raises(DataError, match="not a readable"):
             read_features(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda state: state["model"].update({"fc.weight": "text"}), "fc.weight is a str, wanted a tensor of weights"),
+        (lambda state: state["model"].update({"cls.weight": 7}), "cls.weight is a int, wanted a tensor of weights"),
+        (lambda state: state["model"]["fc.weight"].fill_(float("nan")), "the weights of fc.weight are not finite"),
+        (lambda state: state["config"]["data"].update({"min_length": "x"}), "data.min_length is 'x', wanted int"),
+        (lambda state: state.pop("step"), "the step of its weights is None, wanted a whole number"),
+    ],
+)
+def test_weights_that_cannot_be_those_of_a_training_are_told_with_the_run(change, told, tmp_path):
+    config = small_config("smin", tmp_path / "data", tmp_path / "run")
+    model = stream_of(config).model(3, pretrained=False)
+    state = {"config": to_dict(config), "model": dict(model.state_dict()), "step": 4}
+    change(state)
+    (tmp_path / "run").mkdir()
+    torch.save(state, tmp_path / "run" / "best.pt")
+    with pytest.raises(ConfigError, match=f"^{tmp_path}/run: .*{told}"):
+        load_network(tmp_path / "run")

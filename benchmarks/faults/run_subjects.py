@@ -22,9 +22,9 @@ from sptskm.evaluation.feature_files import read_features
 from sptskm.evaluation.neighbours import Compared
 from sptskm.evaluation.protocols import read_protocol
 from sptskm.extraction import load_network
-from sptskm.models.smin import SMIN
+from sptskm.models.ssin import SSIN
 from sptskm.models.tf_checkpoint import open_checkpoint
-from sptskm.models.weights import load_published, read_state_dict
+from sptskm.models.weights import load_pretrained
 from sptskm.nearest import Index
 from sptskm.preparation.video import Cut, tracklets_of
 from sptskm.report.comparison import read_judged, read_results
@@ -92,18 +92,25 @@ def _not_finite(weights: Any) -> str:
 
 def _weights(_project: Path, folder: Path) -> Path:
     torch.manual_seed(0)
-    torch.save(_small_smin().state_dict(), folder / "smin.pth")
-    return folder / "smin.pth"
+    layers = ["conv1", "bn1", "", "", "layer1", "layer2", "layer3", "layer4"]
+    parts = ((*name.split(".", 1), tensor) for name, tensor in _small_ssin().img_base.state_dict().items())
+    torch.save({f"{layers[int(number)]}.{rest}": tensor for number, rest, tensor in parts}, folder / "resnet.pth")
+    return folder / "resnet.pth"
 
 
-def _small_smin() -> SMIN:
-    return SMIN(num_classes=3, width=4, embedding_dim=8)
+def _small_ssin() -> SSIN:
+    torch.manual_seed(1)
+    return SSIN(3, depths=(1, 1, 1, 1), width=4, embedding_dim=8)
 
 
-def _published(path: Path) -> Any:
-    model = _small_smin()
-    load_published(model, read_state_dict(path))
-    return dict(model.state_dict())
+def _pretrained(path: Path) -> Any:
+    model = _small_ssin()
+    load_pretrained(model, path)
+    return dict(model.img_base.state_dict()), dict(model.mask_base.state_dict())
+
+
+def _wrong_trunks(found: Any) -> str:
+    return _not_finite(found[0]) or _not_finite(found[1])
 
 
 def _tf(ending: str) -> Callable[[Path, Path], Path]:
@@ -160,9 +167,9 @@ def _footage(project: Path, folder: Path) -> Path:
 
 def _cut(path: Path) -> Any:
     folder = path.parents[1]
-    entries, useless = tracklets_of(folder.parent / "door.mp4", folder.parent / "door.txt", folder, Cut())
+    entries, *counts = tracklets_of(folder.parent / "door.mp4", folder.parent / "door.txt", folder, Cut())
     pictures = [cv2.imread(str(picture)) for picture in sorted(path.parent.rglob("*.jpg"))]
-    return [vars(entry) for entry in entries], useless, pictures
+    return [vars(entry) for entry in entries], counts, pictures
 
 
 def _gallery() -> Compared:
@@ -198,7 +205,7 @@ SUBJECTS = [
     ),
     Subject("best.pt", "runs", _run("best.pt"), _network, b.TORCH, checked=True, wrong=_wrong_network),
     Subject("checkpoint", "runs", _run("checkpoint-*.pt"), _newest, b.TORCH[1:], checked=True),
-    Subject("weights .pth", "submission", _weights, _published, [*b.TORCH, b.BOMB], checked=True, wrong=_not_finite),
+    Subject("weights .pth", "submission", _weights, _pretrained, [*b.TORCH, b.BOMB], checked=True, wrong=_wrong_trunks),
     Subject("TensorFlow index", "models", _tf(".index"), _tf_values, [], checked=True),
     Subject("TensorFlow values", "models", _tf(".data-00000-of-00001"), _tf_values, [], checked=True),
     Subject("TensorFlow names", "models", lambda p, f: _tf("")(p, f).parent / "checkpoint", _tf_values, m.TEXT),

@@ -5,6 +5,7 @@ Legend: a file is a zip archive with a CRC-32 of each entry, or, written before 
 
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def check_archive(path: Path) -> None:
                             pass
     except OSError as error:
         raise _named(error, path) from None
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is damaged ({error}), wanted it as it was written; copy it again") from None
 
 

@@ -1,5 +1,6 @@
 """A pack holds what the files held, and survives what happens to jobs."""
 
+import errno
 import hashlib
 import json
 import os
@@ -23,7 +24,7 @@ from sptskm.cli import main
 from sptskm.data import DataError, Tracklets, read_dataset, read_mars
 from sptskm.data.check import check
 from sptskm.data.files import read_skeletons
-from sptskm.data.packs.contents import SUMMARY
+from sptskm.data.packs.contents import SUMMARY, checksum
 from sptskm.data.packs.unpacking import unpack
 from sptskm.data.packs.writing import WORK, pack, plan_shards, verify_pack
 
@@ -486,3 +487,9 @@ def test_a_killed_synth_starts_afresh_and_leaves_nothing_behind(tmp_path: Path) 
     assert main(command) == 0
     assert left
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_checksum_names_the_file_that_cannot_be_read() -> None:
+    with pytest.raises(OSError, match="/proc/self/mem") as caught:  # reading its first byte is an input/output error
+        checksum(Path("/proc/self/mem"))
+    assert caught.value.errno == errno.EIO

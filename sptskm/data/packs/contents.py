@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.atomic import naming
 from sptskm.common.arrays import Wanted, read_npz
 from sptskm.common.errors import DataError
 from sptskm.common.reading import parsed_json, read_text
@@ -86,7 +87,7 @@ def checksum(path: Path) -> str:
     """SHA-256 of a file; empty where there is none."""
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with naming(path), path.open("rb") as file:
             while block := file.read(BLOCK):
                 digest.update(block)
     except (FileNotFoundError, NotADirectoryError):
