@@ -79,7 +79,7 @@ class Cluster:
     requeues: int = 100
     """How often a job is queued again after preemption or at its time limit."""
     at_once: int = 16
-    """How many trials of a search may run at a time, of each stream."""
+    """How many shards of `--prepare` may run at a time."""
     retries: int = 2
     """How often a job that has lost a rank or a node is queued again."""
     sbatch: dict[str, Any] = field(default_factory=dict)

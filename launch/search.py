@@ -1,35 +1,19 @@
-"""What the launchers share about searches: trials as training runs, and what becomes of the best."""
+"""What a search is asked for, without Ray: its file, its trials as training runs, and what becomes of the best."""
 
 import argparse
-import fcntl
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any
 
 from launch.plan import Plan
 from sptskm.atomic import write_text
 from sptskm.config import Config, ConfigError
-from sptskm.configfile import find_file, load_final, to_yaml
+from sptskm.configfile import changed_keys, find_file, load_final, to_dict, to_yaml
 from sptskm.configfile import load as load_config
-from sptskm.endings import Stopped, Unreachable, sentence
-from sptskm.search import (
-    DONE,
-    Recorder,
-    Score,
-    Search,
-    Settings,
-    Trial,
-    check,
-    configured,
-    folder_of,
-    load_search,
-    ranked,
-    read_trials,
-)
+from sptskm.search import Search, Settings, Trial, check, configured, load_search, ranked
 from sptskm.training.allocation import is_main
 from sptskm.training.signals import StopFlag
 
@@ -39,12 +23,13 @@ if TYPE_CHECKING:
 Searches = Mapping[str, Search]
 """By stream."""
 
-PAGE_SECONDS = 30.0  # at least between two versions of the page that a running search shows
 FOLDER, WINNER, RETRAINED = "search", "winner", "retrained"
+RUN = "run"  # in the folder of a trial, whose other files are Tune's
+ASKED = "asked.json"  # in the folder of a stream's search
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """What may be typed about a search behind any launcher that knows one."""
+    """Add the options about a search to the command line of a launcher."""
     parser.add_argument("--search", type=Path, metavar="FILE", help="what varies, as in configs/search/*.yaml")
     parser.add_argument(
         "--retrain", action="store_true", help="train what was found once more, on all training identities"
@@ -52,7 +37,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def load(plan: Plan, file: Path, retrain: bool) -> Searches:
-    """What a search file says of a plan's streams, checked against their configurations.
+    """Read what a search file says of a plan's streams, checked against their configurations.
 
     Raises ConfigError or FileNotFoundError.
     """
@@ -66,116 +51,81 @@ def load(plan: Plan, file: Path, retrain: bool) -> Searches:
         check(known[config.stream], config)
         if known[config.stream].method == "optuna" and find_spec("optuna") is None:
             raise ConfigError(f"{file}: method is optuna, which is not installed here (pip install optuna)")
+        _check_same(plan, known[config.stream])
     return {config.stream: known[config.stream] for config in plan.configs}
 
 
+def _check_same(plan: Plan, search: Search) -> None:
+    """Refuse to continue a search by other rules: Tune keeps those that it began with."""
+    home = folder(plan) / search.stream
+    if not (home / ASKED).exists():
+        if any(home.glob("*/trial.json")):
+            raise ConfigError(f"{home} holds a search of an earlier version, wanted another --run")
+        return
+    try:
+        before = json.loads((home / ASKED).read_text())
+        changed = changed_keys(before, _asked(plan, search))
+    except (ValueError, AttributeError):
+        raise ConfigError(f"{home / ASKED} is no record of a search, wanted another --run") from None
+    if changed:
+        raise ConfigError(
+            f"{home} holds a search with other settings ({'; '.join(changed)}), wanted another --run, or that folder "
+            "deleted"
+        )
+
+
+def _asked(plan: Plan, search: Search) -> dict[str, Any]:
+    config = to_dict(replace(plan.config(search.stream), run=""))
+    space = {name: asdict(draw) for name, draw in search.space.items()}
+    rules = {**vars(search), "space": {name.replace(".", "/"): draw for name, draw in space.items()}}
+    return json.loads(json.dumps({"search": rules, "config": config}))
+
+
+def note(plan: Plan, search: Search) -> None:
+    """Write down what is searched for, before anything of it is done."""
+    home = folder(plan) / search.stream
+    home.mkdir(parents=True, exist_ok=True)
+    write_text(home / ASKED, json.dumps(_asked(plan, search), indent=1))
+
+
 def folder(plan: Plan) -> Path:
-    """Where the trials of a plan lie."""
+    """Return where the searches of a plan lie: one experiment of Tune for each stream."""
     return plan.folder / FOLDER
 
 
-def trial(plan: Plan, search: Search, number: int, settings: Settings, epochs: int) -> tuple[Trial, Config]:
-    """One trial and the run that it is, up to an epoch; no file of test is read in it."""
-    place = str(folder_of(folder(plan), search.stream, number))
+def trial_folder(plan: Plan, stream: str, number: int) -> Path:
+    """Return Tune's folder of a trial."""
+    return folder(plan) / stream / f"{number:04d}"
+
+
+def trial(plan: Plan, search: Search, number: int, settings: Settings) -> tuple[Trial, Config]:
+    """Return a trial and the run that it is; no file of test is read in it."""
+    place = str(trial_folder(plan, search.stream, number) / RUN)
     config = configured(plan.config(search.stream), settings)
     config = replace(
         config,
         run=place,
         data=replace(config.data, test=False),
-        train=replace(config.train, epochs=epochs, validate_every=search.validate_every),
+        train=replace(config.train, epochs=search.epochs, validate_every=search.validate_every),
     )
     return Trial(search.stream, number, settings, search.workers, place), config
 
 
 def blind(plan: Plan) -> Plan:
-    """The same plan for somebody who may not see the test part of the data."""
+    """Return the same plan for somebody who may not see the test part of the data."""
     configs = tuple(replace(config, data=replace(config.data, test=False)) for config in plan.configs)
     return replace(plan, configs=configs)
 
 
-def left(plan: Plan, search: Search, epochs: int) -> list[tuple[int, Settings]]:
-    """Number and settings of the trials that are not trained up to an epoch and have not ended, or have failed."""
-    known = {trial.number: trial for trial in own_trials(plan, search)}
-    drawn = dict(enumerate(search.drawn(plan.config(search.stream))))
-    if search.scheduler != "pbt":
-        done = {number for number, trial in known.items() if trial.end in DONE}
-        return [(number, settings) for number, settings in drawn.items() if number not in done]
-    settings = drawn | {number: trial.settings for number, trial in known.items()}
-    last = epochs == search.epochs
-    there = {n for n, trial in known.items() if trial.epochs >= epochs and (trial.end in DONE or not last)}
-    return [(number, own) for number, own in settings.items() if number not in there]
-
-
-def own_trials(plan: Plan, search: Search) -> list[Trial]:
-    """The trials of one stream that have begun."""
-    return [trial for trial in read_trials(folder(plan)) if trial.stream == search.stream]
-
-
-def run_trial(trial: Trial, config: Config, search: Search, stop: StopFlag, follow: Callable[[Score], bool]) -> None:
-    """Train a trial as one of its ranks, up to the epochs of `config`.
-
-    Rank 0 keeps the record; `follow` hears its scores, and ends it by False.
-
-    Raises Stopped when it was interrupted, and on the other ranks also when it was ended, Unreachable, and whatever
-    makes the trial fail, which is recorded.
-    """
-    from sptskm.report.search import begin_page
-    from sptskm.training.trainer import train
-
-    recorder, ended = Recorder(trial.folder), False
-
-    def report(values: Mapping[str, float]) -> None:
-        nonlocal ended
-        score = recorder.add(values)
-        if score and not follow(score) and score.epoch < config.train.epochs:
-            ended = stop.requested = True  # agreed on by all ranks in the next step
-
-    if is_main():
-        recorder.begin(trial)
-        begin_page(trial)
-    try:
-        outcome = train(config, stop, report)
-    except Unreachable:
-        raise
-    except Exception as error:
-        # whichever rank fails first: the others are ended before they can say so
-        recorder.end("failed", sentence(error))
-        raise
-    if not outcome.finished and not ended:
-        raise Stopped
-    if is_main():
-        recorder.end("ended early" if ended else "finished" if config.train.epochs == search.epochs else "paused")
-
-
-def show(plan: Plan, searched: Searches, seconds: float = PAGE_SECONDS) -> None:
-    """Bring the search's page up to date, unless that was done within so many seconds, or is being done.
-
-    A search goes on without it where it cannot be written.
-    """
-    from sptskm.report.search import write_page
-
-    home = folder(plan)
-    with suppress(OSError), _lock(home / "page.lock") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        written = max((file.stat().st_mtime for file in home.glob("events.*")), default=0.0)
-        if time.time() - written > seconds:
-            write_page(read_trials(home), searched, home)
-
-
-def _lock(path: Path) -> TextIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("w")
-
-
 def best_trials(plan: Plan, trials: Sequence[Trial]) -> dict[str, Trial]:
-    """The best trial of each stream of a plan; ConfigError when one has none with a score."""
+    """Return the best trial of each stream of a plan; ConfigError when one has none with a score."""
     found = {config.stream: ranked(trials, config.stream) for config in plan.configs}
     if missing := [stream for stream, own in found.items() if not own]:
         raise ConfigError(f"no trial of {missing[0]} in {folder(plan)} has a score; see why they failed, or search on")
     return {stream: own[0] for stream, own in found.items()}
 
 
-def conclude(plan: Plan, searched: Searches, stop: StopFlag) -> str:
+def conclude(plan: Plan, searched: Searches, trials: Sequence[Trial], stop: StopFlag) -> str:
     """Choose the best trials and how they are fused, and write both down; the table on rank 0, empty on the others.
 
     Every rank calls it alike. Raises ConfigError when a stream has no trial with a score, Stopped, Unreachable.
@@ -183,7 +133,6 @@ def conclude(plan: Plan, searched: Searches, stop: StopFlag) -> str:
     from sptskm.final import fuse_held_out
     from sptskm.report.search import text, write_page
 
-    trials = read_trials(folder(plan))
     best = best_trials(plan, trials)
     runs = [best[config.stream].folder for config in plan.configs]
     open_to_choice = len(runs) == 2 and plan.final.weight is None
@@ -216,7 +165,7 @@ def winner(plan: Plan, searched: Searches, best: Mapping[str, Trial], chosen: "H
 
 
 def retrained(plan: Plan) -> Plan:
-    """The plan that trains what a search has found on all training identities; it needs no held-out ones any more."""
+    """Return the plan that trains what a search has found on all training identities, with none held out any more."""
     home = plan.folder / WINNER
     configs = []
     for config in plan.configs:
@@ -225,8 +174,8 @@ def retrained(plan: Plan) -> Plan:
     return Plan(tuple(configs), load_final(home / "final.yaml"), plan.folder)
 
 
-def found(plan: Plan) -> Plan:
-    """The plan that evaluates the best trials as they are."""
-    best = best_trials(plan, read_trials(folder(plan)))
+def found(plan: Plan, trials: Sequence[Trial]) -> Plan:
+    """Return the plan that evaluates the best trials as they are."""
+    best = best_trials(plan, trials)
     configs = tuple(replace(config, run=best[config.stream].folder) for config in plan.configs)
     return Plan(configs, load_final(plan.folder / WINNER / "final.yaml"), plan.folder)

@@ -10,7 +10,6 @@ import argparse
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from launch import earlier, prepare_jobs, preparing, snapshot
 from launch import search as searches
 from launch.cluster import Cluster, check_folder, construction, load_cluster, overriding, parameters
 from launch.plan import STREAMS, Plan, check, make_folder, make_plan, parser
-from launch.submission import Queued, queue, queue_array
+from launch.submission import Queued, queue
 from launch.watch import Followed, watch
 from sptskm.config import ConfigError
 from sptskm.configfile import CHECKOUT, find_file
@@ -38,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError("--watch follows jobs of SLURM, and there will be none")
         plan = make_plan(chosen)
         searched = searched_by(plan, cluster, chosen)
-        check(searches.blind(plan) if searched else plan, dict.fromkeys(STREAMS, cluster.ranks))
+        ranks = dict.fromkeys(STREAMS, cluster.ranks) | {name: one.workers for name, one in searched.items()}
+        check(searches.blind(plan) if searched else plan, ranks)
         _check_times(plan, cluster)
         check_folder(plan.logs)
         if cluster.executor == "slurm" and not chosen.dry_run:
@@ -85,23 +85,21 @@ def prepare(arguments: Sequence[str] | None) -> int:
     return watch(queued.followed()) if chosen.watch else 0
 
 
-def searched_by(plan: Plan, cluster: Cluster, chosen: argparse.Namespace) -> searches.Searches | None:
-    """The searches that were asked for, if they can be done by arrays of jobs that know nothing of each other."""
+def searched_by(plan: Plan, cluster: Cluster, chosen: argparse.Namespace) -> searches.Searches:
+    """Return the searches that were asked for; none where nothing was."""
     if chosen.search is None:
         if chosen.retrain:
             raise ConfigError("--retrain trains what a search has found, wanted --search FILE with it")
-        return None
+        return {}
     if chosen.dry_run or cluster.executor == "local":
-        raise ConfigError("--search submits arrays to SLURM, which neither --dry-run nor --cluster local do")
-    searched = searches.load(plan, chosen.search, chosen.retrain)
-    for search in searched.values():
-        if search.method == "optuna" or search.scheduler == "pbt":
-            raise ConfigError(
-                f"{chosen.search}: method is {search.method} and scheduler {search.scheduler}, but what the jobs of an "
-                "array try is known before they run: wanted random or grid, without pbt (launch/tune.py knows all)"
-            )
-    # what a trial is given is in the cluster file; the search file's share of a GPU is for Ray
-    return {stream: replace(search, workers=cluster.ranks, gpus_per_worker=1.0) for stream, search in searched.items()}
+        raise ConfigError("--search submits a job to SLURM, which neither --dry-run nor --cluster local do")
+    return searches.load(plan, chosen.search, chosen.retrain)
+
+
+def _submit_search(plan: Plan, cluster: Cluster, searched: searches.Searches, retrain: bool) -> Queued:
+    from launch import ray_jobs
+
+    return ray_jobs.submit(plan, cluster, searched, retrain)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -178,7 +176,7 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
     return "\n".join(texts)
 
 
-def into_queue(plan: Plan, cluster: Cluster, searched: searches.Searches | None, retrain: bool) -> Queued:
+def into_queue(plan: Plan, cluster: Cluster, searched: searches.Searches, retrain: bool) -> Queued:
     """Submit a plan, or say what an earlier command has done of it; the jobs that are queued now.
 
     Raises ConfigError when the folder has jobs or runs of other settings.
@@ -200,7 +198,7 @@ def into_queue(plan: Plan, cluster: Cluster, searched: searches.Searches | None,
             if earlier.finished(plan, before):
                 print(f"finished by an earlier command with these settings; the results are in {plan.out}")
                 return Queued()
-        queued = submit_search(plan, cluster, searched, retrain) if searched else submit(plan, cluster, kept)
+        queued = _submit_search(plan, cluster, searched, retrain) if searched else submit(plan, cluster, kept)
         earlier.write_record(plan, earlier.Submitted(queued.ids(), settings))
     return queued
 
@@ -218,34 +216,6 @@ def submit(plan: Plan, cluster: Cluster, kept: Mapping[str, Followed]) -> Queued
         after = queued.behind("afterok")
         own = cluster.for_final()
         queued.add("final", queue(plan.logs, own, final_job(plan, own.requeues), "final", after))
-    return queued
-
-
-def submit_search(plan: Plan, cluster: Cluster, searched: searches.Searches, retrain: bool) -> Queued:
-    """Queue an array of trials for each stream, the choice among them, and what is done with the best."""
-    from launch.trial_jobs import ConcludeJob, FoundJob, RetrainJob, TrialJob
-
-    queued, limit = Queued(), cluster.requeues
-    with queued.all_or_none():
-        for stream, search in searched.items():
-            left = [
-                searches.trial(plan, search, *one, search.epochs) for one in searches.left(plan, search, search.epochs)
-            ]
-            if not left:
-                continue
-            jobs = [TrialJob(plan, searched, trial, config, limit) for trial, config in left]
-            for (trial, _), job in zip(left, queue_array(plan.logs, cluster, jobs, stream), strict=True):
-                queued.add(trial.name, job)
-        after = queued.behind("afterany") if queued.jobs else ""
-        queued.add("search", queue(plan.logs, cluster, ConcludeJob(plan, searched, limit), "search", after))
-        last = ["search"]
-        if retrain:
-            last = [f"retrain {config.stream}" for config in plan.configs]
-            for name, config in zip(last, plan.configs, strict=True):
-                job = RetrainJob(plan, config.stream, limit)
-                queued.add(name, queue(plan.logs, cluster, job, name, queued.behind("afterok", "search")))
-        job, own = FoundJob(plan, retrain, limit), cluster.for_final()
-        queued.add("final", queue(plan.logs, own, job, "final", queued.behind("afterok", *last)))
     return queued
 
 

@@ -42,27 +42,14 @@ def train(plan: Plan, teams: Teams, retries: int, stop: StopFlag) -> dict[str, s
     follower = Follower(plan, teams, retries, stop)
     space = {"stream": tune.grid_search([config.stream for config in plan.configs])}
     driven = tune.with_parameters(drive, plan=plan, teams=teams)
-    fit(driven, lambda settings: settings["stream"], space, follower)
-    return {trial.config["stream"]: _end(trial) for trial in follower.trials}
-
-
-def fit(drive: Any, stream: Callable[[Any], str], space: Mapping[str, Any], follower: "Follower", **how: Any) -> None:
-    """Let Tune run the trials of a space, each with room for the team of its stream; `how` goes to TuneConfig."""
-    teams = follower.teams
-
-    def room(settings: Any) -> tune.PlacementGroupFactory:
-        team = teams[stream(settings)]
-        # the driver itself takes nothing: Ray drops its empty bundle, and the next one is rank 0's
-        return tune.PlacementGroupFactory([{}] + [team.bundle] * team.workers, strategy="PACK")
-
     tuner = tune.Tuner(
-        tune.with_resources(drive, room),
-        param_space=dict(space),
-        tune_config=tune.TuneConfig(reuse_actors=True, **how),
+        tune.with_resources(driven, lambda settings: room_for(teams[settings["stream"]])),
+        param_space=space,
+        tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(
             name=FOLDER,
-            storage_path=str(follower.plan.folder),
-            failure_config=tune.FailureConfig(max_failures=follower.retries),
+            storage_path=str(plan.folder),
+            failure_config=tune.FailureConfig(max_failures=retries),
             callbacks=[follower],
             stop=follower,
             verbose=0,
@@ -70,16 +57,24 @@ def fit(drive: Any, stream: Callable[[Any], str], space: Mapping[str, Any], foll
     )
     with ThreadPoolExecutor(1) as beside:  # in the main thread Tune would take USR1 for its own
         beside.submit(tuner.fit).result()
+    return {trial.config["stream"]: _end(trial) for trial in follower.trials}
+
+
+def room_for(team: Team) -> tune.PlacementGroupFactory:
+    """Return the resources of a trial with such workers."""
+    # the driver itself takes nothing: Ray drops its empty bundle, and the next one is rank 0's
+    return tune.PlacementGroupFactory([{}] + [team.bundle] * team.workers, strategy="PACK")
 
 
 def drive(settings: Mapping[str, Any], plan: Plan, teams: Teams) -> dict[str, str]:
     """A trial, as Tune calls it: the ranks of one stream from their start to their end, with all they report."""
     stream = settings["stream"]
-    return {"end": lead(teams[stream], plan.logs / f"{stream}.log", "train", (plan.config(stream),))}
+    team, file = teams[stream], plan.logs / f"{stream}.log"
+    return {"end": lead(team, file, "train", (plan.config(stream),), lambda values: tune.report(dict(values)))}
 
 
-def lead(team: Team, file: Path, method: str, arguments: Sequence[Any]) -> str:
-    """Let the ranks of a trial do a method of Worker, and pass on what they report.
+def lead(team: Team, file: Path, method: str, arguments: Sequence[Any], heard: Callable[[Report], None]) -> str:
+    """Let the ranks of a trial do a method of Worker, and pass on what they report, one after the other.
 
     How it ended: "finished", "stopped", or why it failed by its own fault. Raises Unreachable when a worker is lost.
     The workers stay for the next trial in this process, which has the same room; without one they end with it.
@@ -88,7 +83,7 @@ def lead(team: Team, file: Path, method: str, arguments: Sequence[Any]) -> str:
 
     def report(news: list[Report]) -> None:
         for values in news:
-            tune.report(dict(values))
+            heard(values)
 
     crew = CREWS.pop(team, None) or _hire(team)
     try:  # what is raised lets Tune start the trial again, if it may

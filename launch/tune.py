@@ -102,10 +102,10 @@ def prepare(arguments: Sequence[str] | None) -> int:
         preparing.check_weights(wanted)
         folder = preparing.jobs_folder(wanted)
         os.chdir(snapshot.take(folder))
-        with _joined(folder, chosen.address, LEAVE_SECONDS) as stop:
+        with joined(folder, chosen.address, LEAVE_SECONDS) as stop:
             from launch.shards import make
 
-            _nodes(chosen.nodes or 1)
+            nodes_of_ray(chosen.nodes or 1)
             complete, text = make(wanted, stop)
     except (ValueError, OSError) as error:
         if not is_ours(error):
@@ -195,13 +195,13 @@ def _knock(address: str) -> None:
 def _in_ray(plan: Plan, searched: Searches, chosen: argparse.Namespace) -> tuple[int, str]:
     """Do the plan in the Ray that was chosen, as `run`; signals ask all workers to save and leave."""
     patience = max(config.train.leave_seconds for config in plan.configs)
-    with _joined(plan.logs, chosen.address, patience) as stop:
-        teams, everyone = _teams(plan, searched, chosen)
+    with joined(plan.logs, chosen.address, patience) as stop:
+        teams, everyone = teams_of(plan, searched, chosen, nodes_of_ray(chosen.nodes or 1))
         return run(Request(plan, searched, chosen.retrain, teams, everyone, chosen.retries), stop)
 
 
 @contextmanager
-def _joined(logs: Path, address: str | None, patience: float) -> Iterator[StopFlag]:
+def joined(logs: Path, address: str | None, patience: float) -> Iterator[StopFlag]:
     """The Ray that was chosen, with the flag that signals set."""
     with (
         nullcontext("") if address else _short_folder() as folder,
@@ -291,15 +291,19 @@ def _cpus() -> int:
     return min(allowed, number_of("SLURM_CPUS_PER_TASK", 1) or allowed)
 
 
-def _teams(plan: Plan, searched: Searches, chosen: argparse.Namespace) -> "tuple[dict[str, Team], Team]":
-    """The team of each stream, and that of what is done for all; ConfigError when Ray has no room for one."""
+def teams_of(
+    plan: Plan, searched: Searches, chosen: argparse.Namespace | None, nodes: Sequence[Mapping[str, float]]
+) -> "tuple[dict[str, Team], Team]":
+    """Return the team of each stream, and that of what is done for all; ConfigError when the nodes lack room for one.
+
+    `chosen` is the command line, of which a stream that nobody searches for takes its workers.
+    """
     from launch.workers import Team
 
-    nodes = _nodes(chosen.nodes or 1)
     has_gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
     teams: dict[str, Team] = {}
     for config in plan.configs:
-        rules = searched.get(config.stream, chosen)
+        rules: Any = searched.get(config.stream, chosen)
         gpus = rules.gpus_per_worker
         if gpus is None or (searched and not has_gpus):
             gpus = int(has_gpus)
@@ -319,7 +323,7 @@ def _room(team: "Team", nodes: Sequence[Mapping[str, float]]) -> int:
     return room
 
 
-def _nodes(wanted: int) -> list[dict[str, float]]:
+def nodes_of_ray(wanted: int) -> list[dict[str, float]]:
     """What each node of the cluster has, once there are as many as wanted."""
     import ray
 
@@ -356,8 +360,8 @@ def run(asked: Request, stop: StopFlag) -> tuple[int, str]:
     texts = []
     try:
         if asked.searched:
-            texts.append(_search(asked, stop))
-            plan = searches.retrained(plan) if asked.retrain else searches.found(plan)
+            table, plan = _search(asked, stop)
+            texts.append(table)
         if asked.retrain or not asked.searched:
             ends = trials.train(plan, asked.teams, asked.retries, stop)
             if stop.requested or any(end != "finished" for end in ends.values()):
@@ -371,16 +375,14 @@ def run(asked: Request, stop: StopFlag) -> tuple[int, str]:
         return _explain({name: str(error)}, plan, stop), "\n\n".join(texts)
 
 
-def _search(asked: Request, stop: StopFlag) -> str:
-    """Run all trials, then choose among them: the table. Raises Stopped, Failed or Unreachable."""
-    from launch import trials
-    from launch.sweep import sweep
+def _search(asked: Request, stop: StopFlag) -> tuple[str, Plan]:
+    """Run all trials and choose among them: the table, and what follows. Raises Stopped, Failed or Unreachable."""
+    from launch import hpo, trials
 
-    sweep(asked.plan, asked.searched, asked.teams, stop)
-    if stop.requested:
-        raise Stopped
-    arguments = (asked.plan, asked.searched)
-    return trials.perform(asked.plan, asked.everyone, asked.retries, stop, "search", "conclude", arguments)
+    found = hpo.search(asked.plan, asked.searched, asked.teams, stop)
+    arguments = (asked.plan, asked.searched, found)
+    table = trials.perform(asked.plan, asked.everyone, asked.retries, stop, "search", "conclude", arguments)
+    return table, searches.retrained(asked.plan) if asked.retrain else searches.found(asked.plan, found)
 
 
 def _explain(ends: Mapping[str, str], plan: Plan, stop: StopFlag) -> int:

@@ -11,7 +11,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,7 +25,7 @@ from launch.plan import Plan
 from sptskm.config import Config, ConfigError, Final
 from sptskm.endings import Stopped, Unreachable, is_ours, sentence
 from sptskm.report.console import set_up_logging
-from sptskm.search import Score, Search, Trial
+from sptskm.search import Search, Trial
 from sptskm.training.allocation import interface_of, is_main, set_variables
 from sptskm.training.signals import StopFlag
 
@@ -36,7 +36,7 @@ FAREWELL_SECONDS = 20.0  # in which the other ranks of a failed one end by thems
 FOLDER_SECONDS = 120.0  # in which a file server notices that a lost node holds its locks no more
 NAME = "sptskm-rank-"  # which no other actor of this program's namespace begins with
 
-Report = Mapping[str, float]
+Report = Mapping[str, Any]
 
 
 class Failed(Exception):
@@ -123,25 +123,48 @@ class Worker:
             if not train(config, self.stopping, self.reports.append).finished:
                 raise Stopped
 
-    def attempt(self, trial: Trial, config: Config, search: Search) -> None:
-        """Train a trial of a search, with its record; every score is reported. Raises as `train`."""
-        from launch.search import run_trial
+    def attempt(self, trial: Trial, config: Config, start: tuple[str, Mapping[str, Any]]) -> None:
+        """Train a trial of a search, or continue it.
 
-        def tell(score: Score) -> bool:
-            self.reports.append(asdict(score))
-            return True  # Tune ends it
+        `start` is the folder of the checkpoint that Tune hands out, with the number, settings and epoch of its trial.
+        Every score is reported with the folder of a checkpoint for Tune, which deletes it. Raises as `train`.
+        """
+        from sptskm.report.search import begin_page
+        from sptskm.training.takeover import put_aside, rewind, take_over
+        from sptskm.training.trainer import train
+
+        folder, known = start
+        last: Report = {}
+        clock = time.monotonic()
+
+        def tell(values: Report) -> None:
+            nonlocal last, clock
+            if "validation/mAP" in values:
+                now = time.monotonic()
+                last = {**values, "seconds": now - clock, "checkpoint": str(put_aside(config))}
+                clock = now
+                if values["epoch"] < config.train.epochs:
+                    self.reports.append(last)
 
         with _explained():
             if is_main():
                 self._wait_for(config.run)
-            run_trial(trial, config, search, self.stopping, tell)
+                if folder and (known["number"], known["settings"]) != (trial.number, trial.settings):
+                    take_over(Path(folder), config)
+                else:
+                    rewind(Path(folder) if folder else None, config, known.get("epoch", 0))
+                begin_page(trial)
+            if not train(config, self.stopping, tell).finished:
+                raise Stopped
+            if last and last["epoch"] == config.train.epochs:  # Tune may end a trial with any score
+                self.reports.append(last)
 
-    def conclude(self, plan: Plan, searched: Mapping[str, Search]) -> str:
+    def conclude(self, plan: Plan, searched: Mapping[str, Search], trials: Sequence[Trial]) -> str:
         """Choose among the trials of searches; rank 0 returns the table. Raises as `train`."""
         from launch.search import conclude
 
         with _explained():
-            return conclude(plan, searched, self.stopping)
+            return conclude(plan, searched, trials, self.stopping)
 
     def _wait_for(self, run: str) -> None:
         """Rank 0 of an earlier try holds the run's folder until its process, or its node's lease, has ended."""
@@ -228,12 +251,13 @@ class Crew:
             ray.kill(worker)
 
 
-def ask_to_stop() -> None:
-    """Ask all workers that this program, or a trial of it, has started to leave at the end of the step."""
-    for name in ray.util.list_named_actors():
-        if name.startswith(NAME):
-            with suppress(ValueError, RayError):  # it has just ended
-                ray.get_actor(name).stop.remote()
+def ask_to_stop() -> int:
+    """Ask all workers that this program, or a trial of it, has started to leave at the end of the step; how many."""
+    names = [name for name in ray.util.list_named_actors() if name.startswith(NAME)]
+    for name in names:
+        with suppress(ValueError, RayError):  # it has just ended
+            ray.get_actor(name).stop.remote()
+    return len(names)
 
 
 def _start(team: Team, group: PlacementGroup, bundle: int) -> Any:

@@ -1,6 +1,5 @@
 """Kinds of files that hold runs and what is said of them: settings, checkpoints, weights, features, results."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -219,35 +218,3 @@ SUBJECTS = [
     Subject("index of a gallery", "nearest", _index, _nearest, [], checked=True),
     Subject("note of a video", "derived", _footage, _cut, m.JSON),
 ]
-
-
-def _trial(name: str) -> Callable[[Path, Path], Path]:
-    def prepare(_project: Path, folder: Path) -> Path:
-        home = folder / "smin" / "0000"
-        home.mkdir(parents=True)
-        settings = {"stream": "smin", "number": 0, "settings": {"optim.lr": 0.1}, "workers": 1}
-        score = {"epoch": 1, "step": 4, "mAP": 0.5, "rank1": 0.5, "loss": 1.0, "seconds": 2.0}
-        (home / "trial.json").write_text(json.dumps(settings))
-        (home / "scores.jsonl").write_text("".join(json.dumps({**score, "epoch": n}) + "\n" for n in (1, 2, 3)))
-        (home / "end.json").write_text(json.dumps({"end": "finished", "reason": "", "ended": 1.0}))
-        return home / name
-
-    return prepare
-
-
-try:
-    from sptskm.search import ranked, read_trials
-except ImportError:  # trials are Ray's own records
-    pass
-else:
-
-    def _trials(path: Path) -> Any:
-        trials = read_trials(path.parents[2])
-        if not trials:
-            raise DataError(f"{path}: left out")
-        return trials, [trial.name for trial in ranked(trials, "smin")], [trial.rank_hours for trial in trials]
-
-    SUBJECTS += [
-        Subject(f"trial: {name}", "tune", _trial(name), _trials, m.JSONL)
-        for name in ("trial.json", "scores.jsonl", "end.json")
-    ]

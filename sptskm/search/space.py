@@ -8,19 +8,17 @@
       optim.algorithm: {choice: [adam, sgd]}
       optim.weight_decay: {loguniform: [1.0e-6, 1.0e-3], when: {optim.algorithm: [sgd]}}
 
-Names with a dot are settings that vary; those without are rules, in a section for that stream alone. Trial 0 is
-the configuration as it is; a drawn one is a pure function of the file, its seed, the stream and the trial's number.
+Names with a dot are settings that vary; those without are rules, in a section for that stream alone. Ray Tune draws
+the trials; trial 0 is the configuration as it is.
 """
 
 import itertools
+import json
 import math
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from sptskm.common.reading import read_yaml
 from sptskm.config import DEFAULTS, Config, ConfigError
@@ -29,6 +27,7 @@ from sptskm.configfile import flat, merge, named, nest, to_dict
 Settings = dict[str, Any]
 """Values by the dotted names of configuration keys."""
 
+DIGITS = 10  # of a quantised value, so that 0.1 + 2 * 0.1 is 0.3
 KINDS = ("choice", "uniform", "loguniform", "integer", "quantised")
 # what makes the scores of trials comparable belongs to the search, not to a trial
 FIXED = ("run", "data.root", "data.held_out", "data.split_seed", "train.epochs", "train.validate_every")
@@ -50,20 +49,6 @@ class Draw:
     """Of a choice its members; otherwise both ends, included, and the step of a quantised one."""
     when: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
-    def at(self, share: float) -> Any:
-        """The value at a share of the range, 0 <= share < 1."""
-        if self.kind == "choice":
-            return self.values[int(share * len(self.values))]
-        low, high = self.values[:2]
-        if self.kind == "integer":
-            return int(low) + int(share * (int(high) - int(low) + 1))
-        if self.kind == "quantised":
-            step = self.values[2]
-            return low + step * int(share * (math.floor((high - low) / step + 1e-9) + 1))
-        if self.kind == "loguniform":
-            return math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
-        return low + share * (high - low)
-
     def nearest(self, number: float) -> float:
         """The value of a range that is nearest to a number."""
         low, high = self.values[:2]
@@ -72,8 +57,16 @@ class Draw:
             return round(number)
         if self.kind == "quantised":
             step = self.values[2]
-            return low + step * min(round((number - low) / step), math.floor((high - low) / step + 1e-9))
+            return round(low + step * min(round((number - low) / step), math.floor((high - low) / step + 1e-9)), DIGITS)
         return number
+
+    @property
+    def members(self) -> Sequence[Any]:
+        """Every value of a choice or a quantised range, in order."""
+        if self.kind == "choice":
+            return self.values
+        low, high, step = self.values
+        return [self.nearest(low + step * count) for count in range(math.floor((high - low) / step + 1e-9) + 1)]
 
     def holds(self, value: Any) -> bool:
         """Whether a value could be drawn, steps aside."""
@@ -82,7 +75,7 @@ class Draw:
     @property
     def extremes(self) -> Sequence[Any]:
         """Values that are legal if all are."""
-        return self.values if self.kind == "choice" else (self.at(0.0), self.at(1 - 1e-12))
+        return self.values if self.kind == "choice" else (self.nearest(self.values[0]), self.nearest(self.values[1]))
 
     def applies(self, settings: Mapping[str, Any]) -> bool:
         """Whether the settings drawn before it ask for it."""
@@ -96,21 +89,21 @@ class Rules:
     trials: int = 32
     """How many; a grid has as many as its choices make."""
     seed: int = 0
-    """Of what is drawn."""
+    """Of the searcher."""
     method: Literal["random", "grid", "optuna"] = "random"
-    """How settings are drawn: at random, every combination of the choices, or by TPE from the scores so far."""
+    """Tune's searcher: random, every combination of the choices, or Optuna's TPE."""
     scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
-    """By which rule trials are ended early; with pbt the worst take over what the best have reached instead."""
+    """Tune's scheduler: asynchronous halving, the same in several brackets, the median rule, PBT, or none."""
     epochs: int = 40
     """Of a trial that nobody ends."""
     validate_every: int = 1
     """Epochs between the scores of a trial."""
     grace_epochs: int = 4
-    """Epochs that every trial is given; with pbt those between two exchanges."""
+    """Epochs before a trial may be ended; with pbt the perturbation interval."""
     reduction: int = 3
-    """One of so many trials goes on beyond each rung; with pbt one of so many is replaced."""
+    """Reduction factor of the rungs; with pbt the best and worst 1/reduction of the trials are the quantiles."""
     workers: int = 1
-    """Ranks of a trial. This and what follows is for Ray; on SLURM the cluster file says it."""
+    """Ranks of a trial."""
     cpus_per_worker: int = 1
     """CPUs of each rank."""
     gpus_per_worker: float = 1.0
@@ -133,7 +126,7 @@ class Rules:
                 "none, or a part of one for a single worker"
             )
         if self.scheduler == "pbt" and self.method != "random":
-            raise ConfigError(f"scheduler is pbt and method {self.method}, wanted random: what follows it finds itself")
+            raise ConfigError(f"scheduler is pbt and method {self.method}, wanted random: PBT takes no searcher")
 
 
 @dataclass(frozen=True)
@@ -143,17 +136,6 @@ class Search(Rules):
     stream: str = ""
     space: Mapping[str, Draw] = field(default_factory=dict)
     """How each setting is drawn, by its dotted name."""
-
-    def drawn(self, config: Config) -> list[Settings]:
-        """The settings of all trials, for a method that knows them beforehand; number 0 is `config` as it is."""
-        if self.method == "grid":
-            return list(_grid(self.space))
-        others = (random(self.space, self.generator(number)) for number in range(1, self.trials))
-        return [present(config, self.space), *others]
-
-    def generator(self, *numbers: int) -> np.random.Generator:
-        """Random numbers that depend on the seed, the stream and these numbers alone."""
-        return np.random.default_rng([self.seed, zlib.crc32(self.stream.encode()), *numbers])
 
 
 def load_search(path: str | Path) -> dict[str, Search]:
@@ -207,6 +189,26 @@ def check(search: Search, config: Config) -> None:
 def configured(config: Config, settings: Mapping[str, Any]) -> Config:
     """`config` with the settings of a trial; ConfigError where they do not go together."""
     return merge(config, nest(settings))
+
+
+def settings_of(drawn: Mapping[str, Any], space: Mapping[str, Draw]) -> Settings:
+    """Return the settings that apply among all that Tune has drawn, with the types of the configuration."""
+    settings: Settings = {}
+    for name in ordered(space):
+        draw = space[name]
+        if not draw.applies(settings):
+            continue
+        value = drawn[name]
+        if draw.kind == "choice":
+            settings[name] = next((member for member in draw.values if encoded(member) == value), value)
+        else:
+            settings[name] = int(value) if draw.kind == "integer" else float(value)
+    return settings
+
+
+def encoded(value: Any) -> Any:
+    """Return a value as Tune takes it: its searchers read a list as several parameters."""
+    return json.dumps(value) if isinstance(value, list) else value
 
 
 def present(config: Config, space: Mapping[str, Draw]) -> Settings:
@@ -263,18 +265,8 @@ def ordered(space: Mapping[str, Draw]) -> list[str]:
     return order
 
 
-def random(space: Mapping[str, Draw], rng: np.random.Generator) -> Settings:
-    """Settings of one trial, each drawn after those it depends on."""
-    shares = dict(zip(space, rng.random(len(space)).tolist(), strict=True))
-    settings: Settings = {}
-    for name in ordered(space):
-        if space[name].applies(settings):
-            settings[name] = space[name].at(shares[name])
-    return settings
-
-
-def _grid(space: Mapping[str, Draw]) -> Iterator[Settings]:
-    """Every combination once; one that differs only in settings that do not apply is the same."""
+def grid(space: Mapping[str, Draw]) -> Iterator[Settings]:
+    """Yield every combination of the choices once; one that differs only in settings that do not apply is the same."""
     order, seen = ordered(space), set()
     for values in itertools.product(*(space[name].values for name in order)):
         settings: Settings = {}

@@ -1,33 +1,82 @@
-"""A run that goes on from where another one is: between the generations of a population."""
+"""Checkpoints in the hands of Ray Tune: put aside for it, and gone on from when it hands one out."""
+
+import os
+import shutil
+from pathlib import Path
 
 from sptskm.common.paths import exists
 from sptskm.config import Config
 from sptskm.configfile import to_dict, to_yaml
+from sptskm.report.tensorboard import clear
 from sptskm.training.checkpoints import State, read
 from sptskm.training.rundir import RunDir
 
+ASIDE = "aside"  # in the folder of a run
 
-def take_over(donor: str, config: Config) -> None:
-    """Let the run of `config` continue from the newest checkpoint of another one, with its own settings.
 
-    Doing it twice does no harm. Raises FileNotFoundError when the other run has no readable checkpoint.
+def put_aside(config: Config) -> Path:
+    """Link the newest checkpoint and the best weights of a run into a new folder, which somebody else may delete."""
+    run = RunDir(config.run)
+    newest = run.checkpoints()[0]
+    aside = run.path / ASIDE / newest.stem
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for path in (newest, run.best):
+        if path.exists():
+            try:
+                os.link(path, aside / path.name)
+            except OSError:  # a file system without links
+                shutil.copyfile(path, aside / path.name)
+    return aside
+
+
+def take_over(donor: Path, config: Config) -> None:
+    """Let the run of `config` continue from the checkpoint of another run, with its own settings, as PBT does.
+
+    It begins to look for a best score of its own; doing it twice does no harm. Raises FileNotFoundError when `donor`
+    has no checkpoint, and DataError for a broken one.
     """
+    _replace(donor, config, best=False)
+    clear(Path(config.run))  # curves of the settings before
+
+
+def rewind(donor: Path | None, config: Config, epoch: int) -> None:
+    """Let the run of `config` go back to its last reported score, after `epoch` epochs.
+
+    A search that was killed may know less than the run has done since: a score that nobody heard is validated again.
+    `donor` is the checkpoint that was reported with that score; without one the run begins anew.
+    """
+    mine = RunDir(config.run)
+    newest = mine.newest(set_aside=True)
+    done = newest[1]["epochs_done"] if newest else 0
+    every, last = config.train.validate_every, config.train.epochs
+    unreported = [later for later in range(epoch + 1, done + 1) if later % every == 0 or later == last]
+    if newest is not None and not unreported:
+        return
+    if donor is not None:
+        _replace(donor, config, best=True)
+    else:
+        for path in (*mine.checkpoints(), mine.best, mine.result):
+            path.unlink(missing_ok=True)
+
+
+def _replace(donor: Path, config: Config, best: bool) -> None:
     theirs, mine = RunDir(donor), RunDir(config.run)
     found = theirs.newest()
     if found is None:
         raise FileNotFoundError(f"{donor}: no readable checkpoint to go on from")
-    state = found[1]
+    state = found[1] if best else {**found[1], "best_mAP": -1.0}
     mine.write(mine.checkpoint(state["step"]), _own(state, config))
-    for old in mine.checkpoints():
+    for old in (*mine.checkpoints(), mine.best, mine.result):
         if old != mine.checkpoint(state["step"]):
-            old.unlink()  # of another line
-    if exists(theirs.best):
-        mine.write(mine.best, {**read(theirs.best), "config": to_dict(config)})
+            old.unlink(missing_ok=True)  # of another line
+    if best and exists(theirs.best):
+        mine.write(mine.best, read(theirs.best))
     mine.write_text(mine.config, to_yaml(config))
 
 
 def _own(state: State, config: Config) -> State:
-    """The state with another configuration; the rate is set at every epoch, the decay lies in the optimizer."""
+    """Return the state with another configuration; the rate is set at every epoch, the decay lies in the optimizer."""
     for group in state["optimizer"]["param_groups"]:
         group["weight_decay"] = config.optim.weight_decay
     return {**state, "config": to_dict(config)}

@@ -203,7 +203,8 @@ class Trainer:
             line += f"  held-out mAP {scores.mAP:.1%} rank-1 {scores.rank(1):.1%}"
             # at the last step done: what is logged at the next one is replaced when the run continues from here
             last = self.step - 1
-            found = {"validation/mAP": scores.mAP, "validation/rank-1": scores.rank(1)}
+            best = max(self.best_mAP, scores.mAP)
+            found = {"validation/mAP": scores.mAP, "validation/rank-1": scores.rank(1), "validation/best mAP": best}
             self.board.scalars(found, last)
             values |= found
             if scores.mAP > self.best_mAP:

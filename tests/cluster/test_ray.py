@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 from helpers.launching import end, processes_with, start, write_configs
 from helpers.nodes import Slurm
-from helpers.runs import assert_same_end, until, until_training
+from helpers.runs import assert_same_end, ended_trials, experiment, until, until_training
 from helpers.small import on_ranks, small_config
 
-from sptskm.search import read_trials
 from sptskm.training.trainer import train
 
 EPOCHS = 4
@@ -163,7 +162,7 @@ def test_a_search_goes_on_when_a_node_is_lost_and_ends_whole(cluster: Cluster, w
     configs = write_configs(tmp_path / "configs", walkers)
     launcher = cluster.launcher("--stream", "smin", "--config", configs, "--run", run, "--search", file, "--nodes", 3)
     logs = [run / "jobs" / f"smin-{number:04d}-0.log" for number in range(2)]
-    until("a score", lambda: launcher.poll() is not None or (run / "search/smin/0001/scores.jsonl").exists())
+    until("a score", lambda: launcher.poll() is not None or list(run.glob("search/smin/0001/checkpoint_*")))
     lost = rank(logs[1])
     assert lost, end(launcher)
     cluster.kill(next(node for node in cluster.running() if lost in descendants(node.pid)))
@@ -171,8 +170,8 @@ def test_a_search_goes_on_when_a_node_is_lost_and_ends_whole(cluster: Cluster, w
     cluster.add()
     assert code == 0, err
     assert re.search(r"smin-0001: .*; starts again \(1 of 2\)", err), err
-    trials = read_trials(run / "search")
-    assert [(trial.end, trial.epochs) for trial in trials] == [("finished", 6)] * 4
+    trials = experiment(run, "smin").values()
+    assert [(trial["status"], trial["results"][-1]["epoch"]) for trial in trials] == [("TERMINATED", 6)] * 4
     assert out.startswith("smin ")
 
 
@@ -216,14 +215,14 @@ def test_a_search_over_both_streams_in_a_job_of_slurm_is_preempted_and_goes_on_o
     resources = ["-p", "main", "-N2", "-c1", "--mem=2G", "--gpus-per-node=0", f"--output={tmp_path / 'log'}"]
     words = ["--stream", "both", "--config", write_configs(tmp_path / "configs", walkers), "--run", run]
     job = slurm.call("sbatch", "--parsable", *resources, "slurm/ray.sbatch", *words, "--search", file)
-    until("a trial that has ended", lambda: any(trial.end for trial in read_trials(run / "search")))
-    before = [trial for trial in read_trials(run / "search") if trial.end]
+    until("a trial that has ended", lambda: any(ended_trials(run).values()))
+    before = {name: trial for name, trial in ended_trials(run).items() if trial}
     slurm.wait(slurm.occupy(seconds=1), "COMPLETED")
     slurm.wait_once_requeued(job)
-    after = read_trials(run / "search")
+    after = ended_trials(run)
     assert len(after) == 4
-    assert all(trial.end in ("finished", "ended early") for trial in after)
-    assert all(trial in after for trial in before), "what had ended was not done again"
+    assert all(after.values())
+    assert before.items() <= after.items(), "what had ended was not done again"
     assert "best settings" in (tmp_path / "log").read_text()
     assert (run / "final" / "results.json").is_file()
     until("no process of the job", lambda: not processes_with(f"SLURM_JOB_ID={job}"))

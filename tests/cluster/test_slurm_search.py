@@ -1,55 +1,44 @@
-"""A search as arrays of jobs on a real SLURM: what is asserted are records, states and the settings found."""
+"""A search as one job of a real SLURM: what is asserted are states, Tune's records and the settings found."""
 
-import json
-import os
-import signal
 from pathlib import Path
 
+import pytest
 import yaml
-from helpers.launching import launch, submitted_rank, write_configs
-from helpers.nodes import Slurm, ids
-from helpers.runs import until
-from helpers.small import training_part
+from helpers.launching import processes_with, write_configs
+from helpers.nodes import Slurm
+from helpers.runs import ended_trials, experiment, until
 
-from sptskm.search import read_trials
+pytest.importorskip("ray")
 
 SEARCH = """
-trials: 3
-epochs: 6
+trials: 2
+epochs: 4
 grace_epochs: 2
 ssin:
-  optim.lr: {loguniform: [1.0e-4, 1.0e-2]}
+  loss.margin: {uniform: [0, 1]}
 smin:
-  optim.lr: {choice: [1.0e-3, 1.0e+30]}
-  sampling.tracklets: {choice: [2]}
+  loss.margin: {uniform: [0, 1]}
 """
 
 
-def test_a_search_in_arrays_sees_no_file_of_test_and_survives_lost_ranks_and_failing_trials(
+@pytest.mark.slow
+def test_a_search_over_both_streams_is_one_job_on_two_nodes_that_is_preempted_and_goes_on(
     slurm: Slurm, walkers: Path, cluster_file: Path, tmp_path: Path
 ) -> None:
-    data, run = training_part(walkers, tmp_path / "data"), tmp_path / "run"
+    run = tmp_path / "run"
     (tmp_path / "search.yaml").write_text(SEARCH)
-    words = ["--stream", "both", "--config", write_configs(tmp_path / "configs", data), "--cluster", cluster_file]
-    words += ["--run", run, "--search", tmp_path / "search.yaml"]
-    code, out, err = launch("launch/slurm.py", *words, **slurm.variables)
-    assert code == 0, err
-    jobs = ids(out)
-    until("a first score", lambda: list(run.glob("search/ssin/*/scores.jsonl")))
-    os.kill(submitted_rank(1, naming=str(run)), signal.SIGKILL)
-    slurm.wait(jobs["search"], "COMPLETED")
-    trials = read_trials(run / "search")
-    assert len(trials) == 6
-    ends = {trial.name: trial.end for trial in trials}
-    assert {ends[f"ssin-{number:04d}"] for number in range(3)} <= {"finished", "ended early"}
-    for trial in trials:
-        failed = trial.settings["optim.lr"] > 1
-        assert (trial.end == "failed") == failed, trial
-        assert not failed or "is not finite" in trial.reason
-        assert json.loads((Path(trial.folder) / "trial.json").read_text())["workers"] == 2
-    best = max((trial for trial in trials if trial.stream == "ssin"), key=lambda trial: trial.best.mAP)
-    found = yaml.safe_load((run / "winner" / "ssin.yaml").read_text())
-    assert (found["optim"]["lr"], found["train"]["epochs"]) == (best.settings["optim.lr"], 6)
-    assert slurm.wait(jobs["final"], "FAILED") == "FAILED", "it alone asks for the test part, which is not there"
-    log = (run / "jobs" / f"{jobs['final']}_0_log.err").read_text()
-    assert "test_name.txt: no such file" in log
+    words = ["--stream", "both", "--config", write_configs(tmp_path / "configs", walkers), "--run", run]
+    jobs = slurm.launch(*words, "--cluster", cluster_file, "--search", tmp_path / "search.yaml")
+    assert list(jobs) == ["search"]
+    until("a trial that has ended", lambda: any(ended_trials(run).values()))
+    before = {name: results for name, results in ended_trials(run).items() if results}
+    slurm.wait(slurm.occupy(seconds=1), "COMPLETED")
+    slurm.wait_once_requeued(jobs["search"])
+    after = ended_trials(run)
+    assert len(after) == 4
+    assert all(after.values())
+    assert before.items() <= after.items(), "what had ended was not done again"
+    found = yaml.safe_load((run / "winner" / "smin.yaml").read_text())
+    assert found["loss"]["margin"] in [trial["config"]["loss.margin"] for trial in experiment(run, "smin").values()]
+    assert (run / "final" / "results.json").is_file()
+    until("no process of the job", lambda: not processes_with(f"SLURM_JOB_ID={jobs['search']}"))

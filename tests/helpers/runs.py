@@ -1,5 +1,6 @@
 """Runs on a cluster as the tests of this folder start, disturb and compare them."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,3 +57,32 @@ def rank_of(job: str, rank: int) -> int:
 def ended(pid: int) -> bool:
     """Whether a process is gone."""
     return not Path(f"/proc/{pid}").exists()
+
+
+def experiment(run: Path, stream: str) -> dict[str, dict[str, Any]]:
+    """Status, settings and results of the trials of a stream by folder, as Tune itself reads them."""
+    from ray import tune
+
+    home = run / "search" / stream
+    if not list(home.glob("experiment_state-*.json")):
+        return {}
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # of trials without results
+    analysis = tune.ExperimentAnalysis(str(home))
+    return {
+        Path(trial.path).name: {
+            "status": trial.status,
+            "config": trial.config,
+            "tag": trial.experiment_tag,
+            "results": analysis.trial_dataframes[trial.trial_id].to_dict("records"),
+        }
+        for trial in sorted(analysis.trials, key=lambda trial: str(trial.path))
+    }
+
+
+def ended_trials(run: Path) -> dict[str, list[Any]]:
+    """Results of the trials of both streams that have ended well, by name; nothing of those that have not."""
+    return {
+        f"{stream}/{name}": trial["results"] if trial["status"] == "TERMINATED" else []
+        for stream in ("ssin", "smin")
+        for name, trial in experiment(run, stream).items()
+    }

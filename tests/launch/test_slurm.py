@@ -10,7 +10,7 @@ import pytest
 from helpers.launching import ROOT, launch, processes_naming
 
 from launch import jobs, slurm
-from launch.cluster import load_cluster
+from launch.cluster import load_cluster, parameters
 
 CLUSTER = """
 nodes: 2
@@ -176,12 +176,26 @@ def test_without_a_scheduler_nothing_is_prepared_by_one(words, walkers, monkeypa
     assert error == "launch/slurm.py: no sbatch on this machine; `sptskm prepare` works without SLURM\n"
 
 
-def test_a_share_of_a_gpu_in_a_search_file_is_for_ray_and_no_matter_for_arrays(configs, cluster):
-    words = ["--stream", "both", "--config", str(configs), "--search", str(ROOT / "configs/search/mars.yaml")]
-    chosen = slurm.command_line().parse_args([*words, f"--cluster={cluster}"])
-    assert "gpus_per_worker: 0.25" in (ROOT / "configs/search/mars.yaml").read_text()
-    searched = slurm.searched_by(slurm.make_plan(chosen), load_cluster(cluster), chosen)
-    assert {search.workers for search in searched.values()} == {4}
+@pytest.mark.slow
+def test_a_search_is_one_job_with_one_task_on_each_node_that_has_all_of_its_cpus(
+    configs, cluster, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("ray")
+    from launch import ray_jobs
+
+    asked = []
+    paths = SimpleNamespace(stderr="", stdout="")
+    monkeypatch.setattr(shutil, "which", lambda _: "sbatch")
+    monkeypatch.setattr(ray_jobs, "queue", lambda *job: asked.append(job) or SimpleNamespace(job_id="7", paths=paths))
+    words = ["--stream", "smin", "--config", str(configs), "--run", str(tmp_path / "run"), f"--cluster={cluster}"]
+    file = tmp_path / "search.yaml"
+    file.write_text("cpus_per_worker: 200\nsmin: {optim.lr: {uniform: [1, 2]}}")
+    assert "no room for" in refused(capsys, *words, "--search", file)
+    file.write_text("workers: 2\nsmin: {optim.lr: {uniform: [1, 2]}}")
+    assert slurm.main([*words, "--search", str(file)]) == 0
+    ((_, found, _, name),) = asked
+    given = parameters(found, name, tmp_path, tmp_path)
+    assert (given["nodes"], given["tasks_per_node"]) == (2, 1)
 
 
 def test_every_job_is_queued_and_the_final_one_behind_the_others(configs, tmp_path, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from helpers.serving import tensorboard
 
 from sptskm.report.search import METRIC, begin_page, write_page
 from sptskm.report.tensorboard import Board
-from sptskm.search import Draw, Recorder, Search, Trial, read_trials
+from sptskm.search import Draw, Score, Search, Trial, ranked
 
 RATE, MOVE = Draw("loguniform", (1e-3, 1.0)), Draw("choice", (True, False))
 FOUND = {
@@ -21,30 +21,36 @@ FOUND = {
 ENDS = ("finished", "ended early", "failed", "")
 
 
+SCORES = {0: [0.3], 1: [0.1, 0.5, 0.2], 2: [0.4, 0.1], 3: [0.2]}
+"""By number: the last one of a trial need not be its best."""
+
+
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trials of both streams that ended in every way, with the scores that their trainers have logged."""
     folder = tmp_path_factory.mktemp("search")
-    for stream in ("ssin", "smin"):
-        for number, end in enumerate(ENDS):
-            place = folder / stream / f"{number:04d}"
-            settings = {
-                "optim.lr": 10.0**-number,
-                **({"clips.random_move": number % 2 == 0} if stream == "smin" else {}),
-            }
-            trial = Trial(stream, number, settings, 1, str(place))
-            recorder = Recorder(place)
-            recorder.begin(trial)
-            begin_page(trial)
-            board = Board(place)
-            for step in range(number + 1):
-                board.scalars({METRIC: 0.1 * step + 0.01 * number}, step)
-            board.close()
-            begin_page(trial)  # as one that goes on after an interruption
-            if end:
-                recorder.end(end)
-    write_page(read_trials(folder), FOUND, folder)
+    write_page(trials(folder), FOUND, folder)
+    for trial in trials(folder):
+        begin_page(trial)
+        board = Board(Path(trial.folder))
+        for score in trial.scores:
+            board.scalars({"validation/mAP": score.mAP, "validation/best mAP": score.best}, score.epoch)
+        board.close()
+        begin_page(trial)  # as one that goes on after an interruption
     return folder
+
+
+def trials(folder: Path) -> list[Trial]:
+    found = []
+    for stream in FOUND:
+        for number, end in enumerate(ENDS):
+            settings = {"optim.lr": 10.0**-number}
+            settings |= {"clips.random_move": number % 2 == 0} if stream == "smin" else {}
+            reached = SCORES[number]
+            scores = [Score(epoch, mAP, mAP, max(reached[:epoch])) for epoch, mAP in enumerate(reached, 1)]
+            place = folder / stream / f"{number:04d}" / "run"
+            found.append(Trial(stream, number, settings, 1, str(place), scores, end))  # type: ignore[arg-type]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +68,29 @@ def ask(address: str, what: str, question: dict[str, Any]) -> Any:
         return json.loads(answer.read())
 
 
-def test_hparams_has_one_line_for_each_trial_however_it_ended_with_its_last_score(address: str) -> None:
-    columns = [{"hparam": name} for name in ("optim.lr", "clips.random_move")]
-    columns.append({"metric": {"tag": METRIC, "group": ""}})  # type: ignore[dict-item]
+def sessions(address: str, **order: str) -> list[dict[str, Any]]:
+    columns: list[dict[str, Any]] = [{"hparam": name} for name in ("optim.lr", "clips.random_move")]
+    columns.append({"metric": {"tag": METRIC, "group": ""}, **order})
     statuses = [f"STATUS_{name}" for name in ("UNKNOWN", "SUCCESS", "FAILURE", "RUNNING")]
     question = {"colParams": columns, "allowedStatuses": statuses, "startIndex": 0, "sliceSize": 100}
-    found = ask(address, "session_groups", question)["sessionGroups"]
-    names = sorted(session["name"] for group in found for session in group["sessions"])
-    assert names == sorted(f"{stream}/{number:04d}" for stream in ("ssin", "smin") for number in range(len(ENDS)))
-    for group in found:
-        number = int(group["name"][-4:]) if group["name"][-4:].isdecimal() else int(group["sessions"][0]["name"][-4:])
+    return ask(address, "session_groups", question)["sessionGroups"]
+
+
+def test_hparams_has_one_line_for_each_trial_however_it_ended_with_its_best_score(address: str) -> None:
+    found = {group["sessions"][0]["name"]: group for group in sessions(address)}
+    assert set(found) == {f"{stream}/{number:04d}/run" for stream in FOUND for number in range(len(ENDS))}
+    for name, group in found.items():
+        number = int(name.split("/")[1])
         assert group["hparams"]["optim.lr"] == pytest.approx(10.0**-number)
         (metric,) = [m for m in group["metricValues"] if m["name"]["tag"] == METRIC]
-        assert metric["value"] == pytest.approx(0.1 * number + 0.01 * number)
+        assert metric["value"] == pytest.approx(max(SCORES[number]))
+
+
+def test_hparams_sorts_the_trials_as_the_table_does(address: str, searched: Path) -> None:
+    names = [group["sessions"][0]["name"] for group in sessions(address, order="ORDER_DESC")]
+    for stream in FOUND:
+        wanted = [f"{stream}/{trial.number:04d}/run" for trial in ranked(trials(searched), stream)]
+        assert [name for name in names if name.startswith(stream)] == wanted
 
 
 def test_the_columns_are_the_settings_of_all_streams_and_the_score(address: str) -> None:

@@ -1,15 +1,13 @@
 """Search files: what they may say, and what is drawn from them."""
 
-import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 from helpers.launching import ROOT
 
 from sptskm.config import DEFAULTS, ConfigError
 from sptskm.configfile import nest
-from sptskm.search import Draw, check, configured, load_search
+from sptskm.search import Draw, check, configured, encoded, grid, load_search, present, settings_of
 
 SPACE = """
 trials: 200
@@ -25,9 +23,6 @@ smin:
 """
 
 
-INSIDE = configured(DEFAULTS["smin"], {"optim.lr": 0.01, "loss.margin": 0.3})
-
-
 @pytest.fixture
 def write(tmp_path: Path):
     def write(text: str) -> Path:
@@ -37,41 +32,28 @@ def write(tmp_path: Path):
     return write
 
 
-def test_values_lie_in_their_ranges_and_reach_both_ends(write):
-    drawn = load_search(write(SPACE))["smin"].drawn(INSIDE)
-    assert len(drawn) == 200
-    rates = np.log10([settings["optim.lr"] for settings in drawn])
-    assert -4 <= rates.min() < -3.9
-    assert -1.1 < rates.max() <= -1
-    assert 0.4 < (rates < -2.5).mean() < 0.6
-    assert {settings["sampling.tracklets"] for settings in drawn} == {2, 3, 4}
-    assert {round(settings["loss.margin"], 6) for settings in drawn} == {0.1, 0.3, 0.5}
-    assert all(0 <= settings["loss.triplet"] <= 1 for settings in drawn)
+def test_what_tune_has_drawn_is_read_in_the_types_of_the_configuration(write):
+    space = load_search(write(SPACE))["smin"].space
+    drawn = {"optim.lr": 1, "loss.triplet": 0.5, "sampling.tracklets": 3.0, "loss.margin": 0.3}
+    found = settings_of({**drawn, "optim.weight_decay": 1e-5, "optim.algorithm": "adam"}, space)
+    assert found == {**drawn, "optim.algorithm": "adam"}, "the decay is for sgd alone"
+    assert (type(found["optim.lr"]), type(found["sampling.tracklets"])) == (float, int)
+    assert settings_of({**drawn, "optim.weight_decay": 1e-5, "optim.algorithm": "sgd"}, space)["optim.weight_decay"]
 
 
-def test_a_setting_is_drawn_only_where_its_condition_holds_whatever_the_order_in_the_file(write):
-    for settings in load_search(write(SPACE))["smin"].drawn(DEFAULTS["smin"]):
-        assert ("optim.weight_decay" in settings) == (settings["optim.algorithm"] == "sgd")
+def test_a_list_among_the_values_of_a_choice_is_one_value():
+    space = {"model.depths": Draw("choice", ([1, 1], [2, 2]))}
+    assert settings_of({"model.depths": encoded([2, 2])}, space) == {"model.depths": [2, 2]}
+    assert encoded("sgd") == "sgd"
 
 
-def test_a_trial_depends_on_the_seed_the_stream_and_its_number_alone(write):
-    few, many = (load_search(write(SPACE.replace("200", count)))["smin"] for count in ("5", "50"))
-    assert few.drawn(INSIDE) == many.drawn(INSIDE)[:5]
-    other = load_search(write(SPACE.replace("seed: 3", "seed: 4")))["smin"]
-    assert other.drawn(INSIDE)[:5] != few.drawn(INSIDE)
-    both = load_search(write(SPACE + SPACE[SPACE.index("smin:") :].replace("smin:", "ssin:")))
-    assert both["ssin"].drawn(INSIDE)[1:5] != both["smin"].drawn(INSIDE)[1:5]
-
-
-def test_the_first_trial_is_the_configuration_as_it_is_even_where_it_could_not_be_drawn(write):
+def test_the_settings_of_a_configuration_are_told_even_where_they_could_not_be_drawn(write):
     search = load_search(write(SPACE))["smin"]
     config = configured(DEFAULTS["smin"], {"optim.lr": 3.0, "loss.margin": 0.25})
-    first = search.drawn(config)[0]
+    first = present(config, search.space)
     assert first["optim.lr"] == 3.0
     assert configured(config, first) == config
-    assert [name for name, draw in search.space.items() if name in first and not draw.holds(first[name])] == [
-        "optim.lr"
-    ]
+    assert [name for name in first if not search.space[name].holds(first[name])] == ["optim.lr"]
 
 
 def test_a_section_may_have_rules_of_its_own(write):
@@ -85,15 +67,6 @@ def test_a_section_may_have_rules_of_its_own(write):
     ]
 
 
-def test_every_drawn_trial_is_a_configuration(write):
-    search = load_search(write(SPACE))["smin"]
-    check(search, DEFAULTS["smin"])
-    for settings in search.drawn(DEFAULTS["smin"]):
-        config = configured(DEFAULTS["smin"], settings)
-        assert config.optim.lr == settings["optim.lr"]
-        assert config.sampling.tracklets == settings["sampling.tracklets"]
-
-
 def test_a_grid_is_every_combination_once(write):
     text = """
 method: grid
@@ -104,19 +77,16 @@ ssin:
 """
     search = load_search(write(text))["ssin"]
     check(search, DEFAULTS["ssin"])
-    drawn = search.drawn(DEFAULTS["ssin"])
+    drawn = list(grid(search.space))
     assert len(drawn) == 2 + 4
     assert {"optim.algorithm": "adam", "sampling.tracklets": 2} in drawn
 
 
-@pytest.mark.parametrize("kind", ["uniform", "loguniform", "integer", "quantised", "choice"])
-def test_a_range_is_met_from_end_to_end(kind):
-    values = {"choice": (1, 2, 3), "quantised": (1, 2, 0.25)}.get(kind, (1, 3))
-    draw = Draw(kind, values)
-    found = [draw.at(share) for share in np.linspace(0, 1, 101)[:-1]]
-    assert found[0] == 1
-    assert found == sorted(found)
-    assert math.isclose(draw.at(1 - 1e-12), values[-1] if kind == "choice" else values[1], rel_tol=1e-9)
+def test_the_members_of_a_quantised_range_are_steps_from_its_lower_end():
+    assert Draw("quantised", (0.1, 0.55, 0.2)).members == [0.1, 0.3, 0.5]
+    assert Draw("quantised", (0.1, 0.55, 0.2)).nearest(0.52) == 0.5
+    assert Draw("integer", (1.0, 3.0)).nearest(2.6) == 3
+    assert Draw("uniform", (1.0, 3.0)).nearest(7) == 3
 
 
 @pytest.mark.parametrize(

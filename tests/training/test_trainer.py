@@ -45,7 +45,7 @@ def test_a_run_leaves_its_configuration_checkpoints_result_and_board(trained, st
     scalars, pictures = set(events.Tags()["scalars"]), events.Tags()["images"]
     assert {
         "loss/total", "loss/triplet", "optim/learning rate", "optim/gradient norm", "speed/clips per s",
-        "speed/data wait share", "validation/mAP", "validation/rank-1",
+        "speed/data wait share", "validation/mAP", "validation/rank-1", "validation/best mAP",
     } <= scalars  # fmt: skip
     assert pictures == ["training clips"]
 

@@ -1,0 +1,399 @@
+"""Hyper-parameter search by Ray Tune: each stream of a search file is an experiment of its own.
+
+Trials are drawn, ended early, started again and recorded by Tune; `tune.ExperimentAnalysis(RUN/search/STREAM)` reads
+them. What the same command continues is Tune's snapshot of the experiment and the last checkpoint it knows of.
+"""
+
+import json
+import math
+import os
+import secrets
+import shutil
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune import schedulers
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+from ray.tune.search import BasicVariantGenerator
+
+from launch import search as searches
+from launch.plan import Plan
+from launch.search import Searches
+from launch.storage import whole_files
+from launch.trials import CREWS, Follower, Teams, lead, loss, room_for
+from launch.workers import Failed, Report, Team, ask_to_stop
+from sptskm.atomic import write_text
+from sptskm.config import ConfigError
+from sptskm.endings import Stopped
+from sptskm.search import Draw, Score, Search, Trial, encoded, grid, name_of, present, settings_of
+from sptskm.training.signals import StopFlag
+
+METRIC, BEST, EPOCH, SECONDS = "validation/mAP", "validation/best mAP", "epoch", "seconds"
+EXCHANGE = "exchange"  # the epoch as PBT counts it
+SNAPSHOT_SECONDS = "1"  # between what a killed search remembers
+TABLE_SECONDS, PAGE_SECONDS = 30, 30.0
+FAILURE = "failure.json"
+ENDS = {"TERMINATED": "ended early", "ERROR": "failed"}
+
+FOLLOWERS: dict[str, "SearchFollower"] = {}
+"""Of the searches of this process, by stream."""
+
+
+def search(plan: Plan, searched: Searches, teams: Teams, stop: StopFlag) -> list[Trial]:
+    """Run the trials of all streams, side by side where there is room, or continue them; how they ended.
+
+    Raises Stopped when `stop` is set meanwhile.
+    """
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = SNAPSHOT_SECONDS
+    command = secrets.token_hex(8)
+    for stream, one in searched.items():
+        FOLLOWERS[stream] = SearchFollower(plan, searched, one, teams, stop)
+    tuners = [_tuner(plan, one, teams[stream], command) for stream, one in searched.items()]
+    with ThreadPoolExecutor(len(tuners)) as beside:  # in the main thread Tune would take USR1 for its own
+        runs = []
+        for stream, tuner in zip(searched, tuners, strict=True):
+            runs.append(beside.submit(tuner.fit))
+            while not (FOLLOWERS[stream].begun.wait(0.1) or runs[-1].done()):
+                pass  # Tune's registry of trainables knows no threads
+    errors = [error for run in runs if (error := run.exception())]
+    if stop.requested:
+        raise Stopped
+    for error in errors:
+        traceback.print_exception(error, file=sys.stdout)  # into ray.log, where the rest of what Ray says is
+    if errors:
+        raise Failed(str(errors[0].__cause__ or errors[0])) from errors[0]
+    return trials_of(plan, searched)
+
+
+def _tuner(plan: Plan, search: Search, team: Team, command: str) -> tune.Tuner:
+    """Return the Tuner of a stream: as a search file asks for, or as an earlier command has left it."""
+    home = searches.folder(plan) / search.stream
+    trainable = tune.with_resources(_trainable(plan, search, team, command), room_for(team))
+    if snapshots := sorted(home.glob("experiment_state-*.json")):
+        try:
+            json.loads(snapshots[-1].read_text())
+            return tune.Tuner.restore(
+                str(home), trainable=trainable, resume_errored=True, storage_filesystem=whole_files()
+            )
+        except Exception as error:  # whatever Tune's pickles meet first
+            raise ConfigError(f"{home}: the search cannot be continued ({error}), wanted another --run") from None
+    searches.note(plan, search)
+    first = present(plan.config(search.stream), search.space)
+    return tune.Tuner(
+        trainable,
+        param_space={name: domain(draw) for name, draw in search.space.items()},
+        tune_config=tune.TuneConfig(
+            metric=METRIC,
+            mode="max",
+            num_samples=len(list(grid(search.space))) if search.method == "grid" else search.trials,
+            search_alg=searcher(search, first),
+            scheduler=scheduler(search),
+            reuse_actors=True,
+            trial_name_creator=partial(_trial_name, search=search),
+            trial_dirname_creator=partial(_trial_dirname, search=search),
+        ),
+        run_config=tune.RunConfig(
+            name=search.stream,
+            storage_path=str(searches.folder(plan)),
+            storage_filesystem=whole_files(),
+            failure_config=tune.FailureConfig(max_failures=search.retries),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=None if search.scheduler == "pbt" else 1),
+            callbacks=[FOLLOWERS[search.stream], JsonLoggerCallback(), CSVLoggerCallback()],
+            progress_reporter=Table(search.stream),
+            verbose=1,
+        ),
+    )
+
+
+def domain(draw: Draw) -> Any:
+    """Return what Tune draws a setting from."""
+    if draw.kind in ("choice", "quantised"):  # Tune's own steps begin at 0, those of a search file at its lower end
+        return tune.choice([encoded(member) for member in draw.members])
+    low, high = draw.values
+    if draw.kind == "integer":
+        return tune.randint(int(low), int(high) + 1)
+    return (tune.loguniform if draw.kind == "loguniform" else tune.uniform)(low, high)
+
+
+def searcher(search: Search, first: Mapping[str, Any]) -> Any:
+    """Return Tune's searcher for the method of a search file; `first` is the configuration as it is."""
+    if search.method == "grid":
+        points = [{name: encoded(value) for name, value in point.items()} for point in grid(search.space)]
+        return BasicVariantGenerator(points_to_evaluate=points, random_state=search.seed)
+    if search.method == "random":
+        point = {name: encoded(value) for name, value in first.items()}
+        return BasicVariantGenerator(points_to_evaluate=[point], random_state=search.seed)
+    from optuna import logging
+    from ray.tune.search.optuna import OptunaSearch
+
+    logging.set_verbosity(logging.WARNING)
+    point = {name: _drawable(draw, first.get(name, draw.values[0])) for name, draw in search.space.items()}
+    return OptunaSearch(seed=search.seed, points_to_evaluate=[point])
+
+
+def _drawable(draw: Draw, value: Any) -> Any:
+    """Return what Optuna can draw that is nearest to a value; it takes whole points only."""
+    if draw.kind == "choice":
+        return encoded(value if value in draw.values else draw.values[0])
+    return draw.nearest(value)
+
+
+def scheduler(search: Search) -> Any:
+    """Return Tune's scheduler for the rules of a search file."""
+    if search.scheduler in ("asha", "hyperband"):
+        rungs = int(math.log(search.epochs / search.grace_epochs, search.reduction) + 1e-9) + 1
+        return schedulers.AsyncHyperBandScheduler(
+            time_attr=EPOCH,
+            max_t=search.epochs,
+            grace_period=search.grace_epochs,
+            reduction_factor=search.reduction,
+            brackets=rungs if search.scheduler == "hyperband" else 1,
+            stop_last_trials=False,
+        )
+    if search.scheduler == "median":
+        return schedulers.MedianStoppingRule(
+            time_attr=EPOCH, grace_period=search.grace_epochs, min_time_slice=search.epochs
+        )
+    if search.scheduler == "pbt":
+        lists = {name: domain(draw) for name, draw in search.space.items()}
+        return schedulers.PopulationBasedTraining(
+            time_attr=EXCHANGE,
+            perturbation_interval=search.grace_epochs,
+            hyperparam_mutations={name: getattr(one, "categories", one) for name, one in lists.items()},
+            quantile_fraction=1 / search.reduction,
+            custom_explore_fn=partial(within, search.space),
+            synch=False,  # a population that waits for each other waits for a failed member for ever
+        )
+    return schedulers.FIFOScheduler()
+
+
+def within(space: Mapping[str, Draw], settings: dict[str, Any]) -> dict[str, Any]:
+    """Bring settings that PBT has multiplied back into their ranges."""
+    numbers = {name for name, draw in space.items() if draw.kind not in ("choice", "quantised")}
+    return {name: space[name].nearest(value) if name in numbers else value for name, value in settings.items()}
+
+
+def _number(trial: TuneTrial) -> int:
+    return int(Path(str(trial.path)).name)
+
+
+def _trial_name(trial: TuneTrial, search: Search) -> str:
+    return name_of(search.stream, int(_trial_dirname(trial, search)))
+
+
+def _trial_dirname(trial: TuneTrial, search: Search) -> str:
+    first = 1 if search.method == "optuna" else 0  # so differently Tune's searchers begin to count
+    return f"{int(str(trial.experiment_tag).partition('_')[0]) - first:04d}"
+
+
+def _trainable(plan: Plan, search: Search, team: Team, command: str) -> Any:
+    """Return the trainable of a stream, by whose name Tune tells it from that of the other one."""
+
+    def train_trial(settings: Mapping[str, Any]) -> None:
+        attempt(settings, plan, search, team, command)
+
+    train_trial.__name__ = train_trial.__qualname__ = search.stream
+    return train_trial
+
+
+def attempt(settings: Mapping[str, Any], plan: Plan, search: Search, team: Team, command: str) -> None:
+    """Train a trial, as Tune calls it: its ranks from their start to their end, with every score and its checkpoint.
+
+    Raises Failed for a fault of the trial's own, at once where the same `command` has met it before, and Unreachable
+    when a worker is lost.
+    """
+    own = Path(tune.get_context().get_trial_dir())  # of this process, and those that follow it here
+    number = int(own.name)
+    trial, config = searches.trial(plan, search, number, settings_of(settings, search.space))
+    failure = own / FAILURE
+    known = json.loads(failure.read_text()) if failure.exists() else {}
+    if known.get("command") == command:  # Tune tries again whatever has failed
+        raise Failed(known["reason"])
+    failure.unlink(missing_ok=True)
+    checkpoint = tune.get_checkpoint()
+    start = (checkpoint.path, checkpoint.get_metadata()) if checkpoint else ("", {})
+    end = lead(
+        team, plan.logs / f"{trial.name}.log", "attempt", (trial, config, start), partial(_report, search, trial)
+    )
+    if end == "stopped":
+        _wait_to_be_ended(team)
+    if end != "finished":
+        failure.parent.mkdir(parents=True, exist_ok=True)
+        write_text(failure, json.dumps({"command": command, "reason": end}))
+        raise Failed(end)
+
+
+def _report(search: Search, trial: Trial, values: Report) -> None:
+    """Give Tune a score, with the checkpoint that rank 0 has put aside for it."""
+    result: dict[str, Any] = dict(values)
+    aside = str(result.pop("checkpoint"))
+    checkpoint = tune.Checkpoint.from_directory(aside)
+    checkpoint.set_metadata({"number": trial.number, "settings": trial.settings, EPOCH: int(result[EPOCH])})
+    if search.scheduler == "pbt":  # after the last epoch nobody takes over anything
+        result[EXCHANGE] = 0 if result[EPOCH] >= search.epochs else result[EPOCH]
+    tune.report(result, checkpoint=checkpoint)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _wait_to_be_ended(team: Team) -> None:
+    """Stay, as a trial that returns counts as done; its ranks have saved and left."""
+    CREWS.pop(team).end()
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "0"
+    threading.Event().wait()
+
+
+class Table(tune.CLIReporter):
+    """Tune's table of the trials on stderr, and when the search will have ended."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(
+            metric_columns=[EPOCH, METRIC, BEST], max_report_frequency=TABLE_SECONDS, print_intermediate_tables=True
+        )
+        self.stream, self.ended_before = stream, -1
+
+    def report(self, trials: list[TuneTrial], done: bool, *sys_info: str) -> None:
+        """Print the table; the time left is that of the trials that have ended in this command."""
+        ended = sum(trial.is_finished() for trial in trials)
+        self.ended_before = ended if self.ended_before < 0 else self.ended_before
+        left, here = (self._total_samples or len(trials)) - ended, ended - self.ended_before
+        spent = time.time() - (self._start_time or time.time())
+        told = f"about {spent * left / here / 60:.0f} min left" if here and left else f"{left} to go"
+        table = self._progress_str(trials, done, *sys_info).splitlines()
+        # where Ray has the files until it copies them to the run folder is nobody's business
+        print("\n".join(line for line in table if not line.startswith("Result logdir")), file=sys.stderr)
+        print(f"{self.stream}: {ended} of {ended + left} trials ended, {told}", file=sys.stderr, flush=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "ended_before": -1}
+
+
+class SearchFollower(Follower):
+    """Says how the trials of a stream's search go, and ends it when its trials have left as asked."""
+
+    def __init__(self, plan: Plan, searched: Searches, search: Search, teams: Teams, stop: StopFlag) -> None:
+        super().__init__(plan, teams, search.retries, stop)
+        self.searched, self.search = searched, search
+        self.begun = threading.Event()
+
+    def setup(self, *_: Any, **known: Any) -> None:
+        """Note that Tune has taken the trainable."""
+        del known
+        self.begun.set()
+
+    def __reduce__(self) -> Any:
+        """Be that of the process which reads it: a restored Tuner brings its callbacks along."""
+        return _follower, (self.search.stream,)
+
+    def name(self, trial: TuneTrial) -> str:
+        """Return stream and number."""
+        return name_of(self.search.stream, _number(trial))
+
+    def on_step_begin(self, *args: Any, **known: Any) -> None:
+        """Say what is waited for; raise Stopped once no rank is there any more."""
+        super().on_step_begin(*args, **known)
+        if self.stop.requested and not ask_to_stop():
+            raise Stopped
+
+    def on_trial_result(self, *_: Any, **known: Any) -> None:
+        """Print one line for each score."""
+        values = known["result"]
+        line = f"{self.name(known['trial'])} epoch {values[EPOCH]:.0f}/{self.search.epochs}  "
+        print(f"{line}held-out mAP {values[METRIC]:.1%} rank-1 {values['validation/rank-1']:.1%}", file=sys.stderr)
+
+    def on_trial_complete(self, *_: Any, **known: Any) -> None:
+        """Print how a trial has ended."""
+        epoch = (known["trial"].last_result or {}).get(EPOCH, 0)
+        end = "finished" if epoch >= self.search.epochs else "ended early"
+        print(f"{self.name(known['trial'])} {end}", file=sys.stderr)
+        show(self.plan, self.searched)
+
+    def on_trial_recover(self, *_: Any, **known: Any) -> None:
+        """Say why a trial starts again, unless it fails by its own fault."""
+        if Failed.__name__ not in error_of(known["trial"]):
+            super().on_trial_recover(**known)
+
+    def on_trial_error(self, *_: Any, **known: Any) -> None:
+        """Print why a trial has failed."""
+        print(f"{self.name(known['trial'])} failed: {loss(known['trial'])}", file=sys.stderr)
+
+
+def _follower(stream: str) -> SearchFollower:
+    return FOLLOWERS[stream]
+
+
+def error_of(trial: TuneTrial) -> str:
+    """Return the last error of a trial, as Tune keeps it."""
+    return Path(trial.error_file).read_text().rpartition("Failure # ")[2] if trial.error_file else ""
+
+
+def trials_of(plan: Plan, searched: Searches) -> list[Trial]:
+    """Read the trials of all searches from Tune's records of them, by stream and number."""
+    return [trial for search in searched.values() for trial in _trials(plan, search)]
+
+
+def _trials(plan: Plan, search: Search) -> list[Trial]:
+    home = searches.folder(plan) / search.stream
+    if not any(home.glob("experiment_state-*.json")):
+        return []
+    analysis = tune.ExperimentAnalysis(str(home))
+    found = []
+    for trial in analysis.trials:
+        results = analysis.trial_dataframes[trial.trial_id].to_dict("records")
+        if not results and METRIC in (trial.last_result or {}):
+            print(f"{trial.path}/result.json: cannot be read, so that only the last score counts", file=sys.stderr)
+            results = [trial.last_result]
+        found.append(_trial(plan, search, trial, results))
+    return sorted(found, key=lambda trial: trial.number)
+
+
+def _trial(plan: Plan, search: Search, trial: TuneTrial, results: Sequence[Mapping[str, Any]]) -> Trial:
+    scores = {
+        int(result[EPOCH]): Score(int(result[EPOCH]), result[METRIC], result["validation/rank-1"], result[BEST])
+        for result in results
+        if METRIC in result
+    }  # of an epoch that was done again the last
+    number, settings = _number(trial), settings_of(trial.config, search.space)
+    end: Any = ENDS.get(trial.status, "")
+    if end == "ended early" and max(scores, default=0) >= search.epochs:
+        end = "finished"
+    return Trial(
+        search.stream,
+        number,
+        settings,
+        search.workers,
+        str(searches.trial_folder(plan, search.stream, number) / searches.RUN),
+        [scores[epoch] for epoch in sorted(scores)],
+        end,
+        loss(trial) if end == "failed" else "",
+        sum(result[SECONDS] for result in results),
+        max((result["timestamp"] for result in results), default=0.0),
+    )
+
+
+_page = threading.Lock()
+_written = 0.0
+
+
+def show(plan: Plan, searched: Searches) -> None:
+    """Bring the page of a search up to date, unless that was done a moment ago; it goes on without one."""
+    from sptskm.report.search import write_page
+
+    global _written
+    if time.monotonic() - _written < PAGE_SECONDS or not _page.acquire(blocking=False):
+        return
+    try:
+        write_page(trials_of(plan, searched), searched, searches.folder(plan))
+        _written = time.monotonic()
+    except OSError as error:
+        print(f"{searches.folder(plan)}: the page of the search is not up to date ({error})", file=sys.stderr)
+    finally:
+        _page.release()

@@ -1,0 +1,152 @@
+"""A search as one job of SLURM: one task on each node keeps a node of a Ray of the job's own, the first one searches.
+
+A preempted job and one near its time limit saves, leaves and is queued again; the search then continues. Nothing here
+imports Ray, which reads its token only then.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import submitit
+from submitit.helpers import Checkpointable
+
+from launch import tune
+from launch.cluster import Cluster
+from launch.jobs import attend
+from launch.plan import Plan
+from launch.search import Searches
+from launch.submission import Queued, queue
+from sptskm.endings import EXIT_STOPPED, Stopped
+from sptskm.training.signals import StopFlag
+
+NAME = "search"
+START_SECONDS = 120.0  # for a node of Ray
+# Ray would die of the signals that ask the job to leave; its workers are asked by the launcher
+SHELL = ("sh", "-c", 'trap "" USR1 USR2; exec "$0" "$@"')
+
+
+class PerNode(Cluster):
+    """The nodes of a cluster file with one task on each, which has all CPUs and GPUs that the job gets there."""
+
+    @property
+    def tasks_per_node(self) -> int:
+        """Return one."""
+        return 1
+
+
+@dataclass(frozen=True)
+class SearchJob(Checkpointable):
+    """Search, train what was found if asked to, and run the final job."""
+
+    plan: Plan
+    searched: Searches
+    retrain: bool
+    cluster: PerNode
+
+    def __call__(self) -> str:
+        here = submitit.JobEnvironment()
+        meeting = self.plan.logs / f"ray-{here.job_id}-{os.environ.get('SLURM_RESTART_COUNT', 0)}.json"
+        if here.global_rank:
+            serve(meeting, self.cluster)
+            os._exit(0)  # submitit would wait for a result of each
+        patience = max(config.train.leave_seconds for config in self.plan.configs)
+        return attend(lambda _stop: self._search(meeting, patience), patience, self.cluster.requeues)
+
+    def _search(self, meeting: Path, patience: float) -> str:
+        with head(meeting, self.cluster) as address, tune.joined(self.plan.logs, address, patience) as stop:
+            code, table = self._run(stop)
+        if code == EXIT_STOPPED:
+            raise Stopped
+        if code:
+            raise RuntimeError(
+                f"the search has failed; its log says why, and the same command continues in {self.plan.folder}"
+            )
+        print(table)
+        return table
+
+    def _run(self, stop: StopFlag) -> tuple[int, str]:
+        teams, everyone = tune.teams_of(self.plan, self.searched, None, tune.nodes_of_ray(self.cluster.nodes))
+        asked = tune.Request(self.plan, self.searched, self.retrain, teams, everyone, self.cluster.retries)
+        return tune.run(asked, stop)
+
+
+def submit(plan: Plan, cluster: Cluster, searched: Searches, retrain: bool) -> Queued:
+    """Queue the search; ConfigError when the nodes have no room for a trial, or SLURM refuses."""
+    cpus = cluster.cpus_per_task * cluster.tasks_per_node
+    per_node = PerNode(**{**vars(cluster), "cpus_per_task": cpus, "final": {}})
+    tune.teams_of(plan, searched, None, [{"CPU": cpus, "GPU": cluster.gpus_per_node}] * cluster.nodes)
+    queued = Queued()
+    with queued.all_or_none():
+        queued.add(NAME, queue(plan.logs, per_node, SearchJob(plan, searched, retrain, per_node), NAME))
+    return queued
+
+
+@contextmanager
+def head(meeting: Path, cluster: PerNode) -> Iterator[str]:
+    """Start the first node of Ray, which nobody joins without the token in `meeting`; its address."""
+    # sockets want a short path; Ray opens its folder to everybody, so it gets one inside
+    with tempfile.TemporaryDirectory(prefix="sptskm-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        options = ["--head", "--port=0", f"--temp-dir={folder}/ray", "--include-dashboard=false"]
+        with node(options, cluster, Path(folder) / "start.log"):
+            address = (Path(folder) / "ray" / "ray_current_cluster").read_text()
+            meeting.touch(mode=0o600)
+            secret = {"address": address, "token": os.environ["RAY_AUTH_TOKEN"], "folder": folder}
+            meeting.write_text(json.dumps(secret))
+            try:
+                yield address
+            finally:
+                meeting.unlink()
+
+
+def serve(meeting: Path, cluster: PerNode) -> None:
+    """Keep a further node of Ray until the first one ends it."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the search is told, and ends when its trials have saved
+    deadline = time.monotonic() + START_SECONDS
+    while not meeting.exists() or not (text := meeting.read_text()):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{meeting}: the first node has not started its Ray within {START_SECONDS:.0f} s")
+        time.sleep(0.5)
+    known = json.loads(text)
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=known["token"])
+    with (
+        tempfile.TemporaryDirectory(prefix="sptskm-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        node([f"--address={known['address']}"], cluster, Path(folder) / "start.log"),
+    ):
+        while meeting.exists():
+            time.sleep(0.5)
+    shutil.rmtree(known["folder"], ignore_errors=True)  # Ray has its sockets where those of the first node are
+
+
+@contextmanager
+def node(options: Sequence[str], cluster: PerNode, log: Path) -> Iterator[None]:
+    """Keep a node of Ray inside the block. Never `ray stop`, which ends every Ray of the machine."""
+    common = ["--block", "--disable-usage-stats", f"--object-store-memory={tune.OBJECT_STORE_BYTES}"]
+    common += [f"--num-cpus={cluster.cpus_per_task}", f"--num-gpus={cluster.gpus_per_node}"]
+    ray = Path(sys.executable).with_name("ray")
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*SHELL, ray, "start", *options, *common], stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while "Ray runtime started" not in log.read_text():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"no node of Ray within {START_SECONDS:.0f} s: {log.read_text()}")
+            time.sleep(0.2)
+        yield
+    finally:
+        process.terminate()
+        process.wait()

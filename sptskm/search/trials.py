@@ -1,0 +1,78 @@
+"""Trials of a search as its table, its page and the choice among them see them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from sptskm.search.space import Settings
+
+End = Literal["", "finished", "ended early", "failed"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a trial reached on the held-out identities after an epoch."""
+
+    epoch: int
+    mAP: float
+    rank1: float
+    best: float
+    """The highest mAP so far: that of the weights which were kept."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a search, and how it went."""
+
+    stream: str
+    number: int
+    settings: Settings
+    workers: int
+    """Ranks that it was trained on."""
+    folder: str
+    """The folder of its training run."""
+    scores: Sequence[Score] = ()
+    end: End = ""
+    """Empty while it runs, or when it was interrupted."""
+    reason: str = ""
+    """Why it failed."""
+    seconds: float = 0.0
+    """That it has trained, validation included."""
+    ended: float = 0.0
+    """When, in seconds since 1970."""
+
+    @property
+    def name(self) -> str:
+        """Stream and number."""
+        return name_of(self.stream, self.number)
+
+    @cached_property
+    def best(self) -> Score | None:
+        """The score of the weights that were kept."""
+        if not self.scores:
+            return None
+        # with PBT a trial that takes over another one's weights begins anew: higher scores before do not count
+        reached = [score for score in self.scores if score.mAP == self.scores[-1].best]
+        return reached[0] if reached else max(self.scores, key=lambda score: score.mAP)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were trained."""
+        return self.scores[-1].epoch if self.scores else 0
+
+    @property
+    def rank_hours(self) -> float:
+        """What it cost: hours of all its ranks."""
+        return self.workers * self.seconds / 3600
+
+
+def name_of(stream: str, number: int) -> str:
+    """Return what a trial is called."""
+    return f"{stream}-{number:04d}"
+
+
+def ranked(trials: Sequence[Trial], stream: str) -> list[Trial]:
+    """Sort the trials of a stream that have a score, the best first; of equal ones the earlier."""
+    own = [trial for trial in trials if trial.stream == stream and trial.best]
+    return sorted(own, key=lambda trial: (-trial.best.mAP, trial.number))  # type: ignore[union-attr]
