@@ -197,14 +197,21 @@ def test_wrong_files_of_features_are_told_in_a_sentence(tmp_path):
     wrong = {
         "lacks the array keys": {k: v for k, v in arrays.items() if k != "keys"},
         "lacks the array network, .*: extract again": {k: v for k, v in arrays.items() if k != "network"},
-        "not a readable": arrays | {"keys": np.array([{}] * 4)},
+        "keys holds object, wanted": arrays | {"keys": np.array([{}] * 4)},
         "must be": arrays | {"features": np.ones((4, 3))},
-        "equally long": arrays | {"pids": np.arange(3)},
-        "has 3 labels": arrays | {k: np.arange(3) for k in ("pids", "camids", "clothes")},
+        r"pids has 3 rows \(N\), wanted 4": arrays | {"pids": np.arange(3)},
+        "pids is float64 .*wanted whole numbers": arrays | {"pids": np.arange(4.0)},
+        "valid is int64 .*wanted booleans": arrays | {"valid": np.ones(4, int)},
+        "features holds complex128": arrays | {"features": np.ones((4, 3)) * 1j},
+        "hold the identity -3": arrays | {"pids": np.arange(4) - 3},
+        "holds the array 'more'": arrays | {"more": np.arange(4)},
+        "methods: column 1 is not JSON": arrays | {"methods": np.array("by hand")},
+        "keys holds characters that are none": arrays | {"keys": np.array(["a", "b", "c", "\ud800"])},
+        r"pids has 3 rows \(N\), wanted 4 as": arrays | {k: np.arange(3) for k in ("pids", "camids", "clothes")},
         "not finite": arrays | {"features": np.full((4, 3), np.nan, np.float32)},
         "hold the tracklet b more than once": arrays | {"keys": np.array(["a", "b", "c", "b"])},
         "of no numbers each": arrays | {"features": np.ones((4, 0), np.float32)},
-        "wanted one text": arrays | {"stream": np.arange(2)},
+        "stream is int64 .*wanted one value of texts": arrays | {"stream": np.arange(2)},
     }
     for told, content in wrong.items():
         np.savez(path, **content)

@@ -83,10 +83,13 @@ def read_json(path: Path, kind: type[T]) -> T:
     return parsed_json(read_text(path), str(path), kind)
 
 
-def parsed_json(text: str, source: str, kind: type[T]) -> T:
-    """Return the value of a JSON text as `read_json` does; `source` begins the sentence of a DataError."""
+def parsed_json(text: str, source: str, kind: type[T], finite: bool = True) -> T:
+    """Return the value of a JSON text as `read_json` does; `source` begins the sentence of a DataError.
+
+    Unless numbers must be `finite`, NaN and infinity stay what they are, and what 64 bits cannot hold is infinite.
+    """
     value = _parsed(text, source)
-    if _SUSPICIOUS.search(text):
+    if finite and _SUSPICIOUS.search(text):
         _check_values(value, source, "")
     if kind is object:
         return value

@@ -267,9 +267,12 @@ def _halves(entries: Sequence[Entry], cut: int) -> tuple[Sequence[Entry], Sequen
 
 
 def natural(text: str) -> tuple[list[tuple[int, str]], str]:
-    """A key that sorts 2 before 10; no two texts have the same."""
+    """A key that sorts 2 before 10, whatever their length; no two texts have the same."""
     parts = re.split(r"([0-9]+)", text)
-    return [(-1, part) if place % 2 == 0 else (int(part), "") for place, part in enumerate(parts)], text
+    digits = [part.lstrip("0") for part in parts]
+    return [
+        (-1, part) if place % 2 == 0 else (len(digits[place]), digits[place]) for place, part in enumerate(parts)
+    ], text
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,6 @@ Legend: N tracklets, D embedding.
 """
 
 import json
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,13 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.atomic import partial_of
+from sptskm.common.arrays import Wanted, read_npz
+from sptskm.common.errors import DataError
 from sptskm.common.reading import parsed_json
-from sptskm.data import DataError
 from sptskm.data.derived import Made, Method, methods_in
+from sptskm.data.tracklets import JUNK_PID
 from sptskm.evaluation.fusion import Features
 from sptskm.evaluation.metrics import Rows
 
-ARRAYS = ("features", "keys", "valid", "pids", "camids", "clothes", "fingerprint", "stream", "network")
+ARRAYS = {
+    "features": Wanted("f", ("N", "D")),
+    "keys": Wanted("U", ("N",)),
+    "valid": Wanted("b", ("N",)),
+    "pids": Wanted("iu", ("N",)),
+    "camids": Wanted("iu", ("N",)),
+    "clothes": Wanted("iu", ("N",)),
+    "fingerprint": Wanted("U"),
+    "stream": Wanted("U"),
+    "network": Wanted("U"),
+}
 METHODS = "methods"  # as JSON; files of before, and of masks and skeletons that somebody brought, have none
 
 
@@ -73,32 +84,24 @@ def read_features(path: Path) -> Labelled:
     if not path.is_file():
         raise FileNotFoundError(f"features {path}: no such file, {wanted}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if missing := [name for name in ARRAYS if name not in getattr(file, "files", ())]:
-                again = ": extract again" if missing == ["network"] else ""
-                raise DataError(f"features {path}: lacks the array {missing[0]}, {wanted}{again}")
-            found = {name: file[name] for name in (*ARRAYS, METHODS) if name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"features {path}: not a readable .npz file ({error}), {wanted}") from None
+        found = read_npz(path, ARRAYS, {METHODS: Wanted("U")})
+    except DataError as error:
+        again = ": extract again" if "lacks the array network" in str(error) else ""
+        raise DataError(f"features {error}, {wanted}{again}") from None
     return _labelled(path, found)
 
 
 def _labelled(path: Path, found: dict[str, NDArray[Any]]) -> Labelled:
-    names = {name: found[name] for name in ("fingerprint", "stream", "network")}
-    if other := [name for name, array in names.items() if array.shape or array.dtype.kind != "U"]:
-        raise DataError(f"features {path}: {other[0]} is {names[other[0]]!r}, wanted one text")
     try:
         features = Features(
             found["features"], found["keys"], found["valid"], str(found["fingerprint"]), str(found["stream"])
         )
-        known = bool((np.asarray(found["clothes"]) >= 0).any())
+        known = bool((found["clothes"] >= 0).any())
         labels = Rows(found["pids"], found["camids"], found["clothes"] if known else None)
     except (ValueError, TypeError) as error:
         raise DataError(f"features {path}: {error}") from None
-    if len(labels) != len(features):
-        raise DataError(f"features {path}: has {len(labels)} labels, wanted {len(features)}, one for each tracklet")
+    if len(labels) and labels.pids.min() < JUNK_PID:
+        raise DataError(f"features {path}: hold the identity {labels.pids.min()}, wanted {JUNK_PID} or more")
     if not features.features_ND.shape[1]:
         raise DataError(f"features {path}: are of no numbers each, wanted some")
     keys = features.keys_N.tolist()

@@ -3,7 +3,6 @@
 Legend: F frames, K key points, C = channels; `shape` is (K, C).
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.data.errors import DataError
+from sptskm.common.errors import DataError
+from sptskm.common.reading import decoded, parsed_json
+from sptskm.data.names import bare_name
 
 Floats = NDArray[np.float64]
 
 _OPENPOSE = "pose_keypoints_2d"
-_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 _FORMS = f"OpenPose's people with {_OPENPOSE}, COCO's list of results, or lists of numbers"
 
 
@@ -43,12 +43,8 @@ def results(path: Path, content: bytes, shape: tuple[int, int], channels: str) -
 
 
 def _parsed(path: Path, content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise DataError(f"key points {path}: corrupt, not readable JSON ({error})") from None
-    except RecursionError:
-        raise DataError(f"key points {path}: nested too deeply, wanted {_FORMS}") from None
+    source = f"key points {path}"
+    return parsed_json(decoded(content, source), source, object, finite=False)
 
 
 def _is_results(value: Any) -> bool:
@@ -75,7 +71,7 @@ def _by_image(path: Path, entries: list[Any], shape: tuple[int, int], channels: 
         image = entry.get("file_name", entry.get("image_id"))
         if not isinstance(image, str | int):
             raise DataError(f"key points {path}: result {i} names no image, wanted a file_name or an image_id")
-        name, score = _stem(str(image)), entry.get("score", _mean_confidence(points_KC, channels))
+        name, score = bare_name(str(image)), entry.get("score", _mean_confidence(points_KC, channels))
         if not isinstance(score, int | float):
             raise DataError(f"key points {path}: result {i} has the score {score!r}, wanted a number")
         if name in best and best[name][1] != str(image):
@@ -100,7 +96,7 @@ def _numbers(path: Path, value: Any, who: str) -> Floats:
     """Nested lists as an array; null becomes NaN."""
     try:
         return np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"key points {path}: {who} holds something else than even lists of numbers") from None
 
 
@@ -109,14 +105,10 @@ def _mean_confidence(points_KC: Floats, channels: str) -> float:
     return float(np.nan_to_num(points_KC[:, channels.index("c")]).mean()) if "c" in channels else 0.0
 
 
-def _stem(image: str) -> str:
-    name = image.replace("\\", "/").rpartition("/")[2]
-    return name.rpartition(".")[0] if name.lower().endswith(_IMAGE_ENDINGS) else name
-
-
-def _order(name: str) -> tuple[bool, int, str]:
+def _order(name: str) -> tuple[bool, int, str, str]:
     """Numbers by value, before names."""
-    return not name.isdecimal(), int(name) if name.isdecimal() else 0, name
+    digits = name.lstrip("0") if name.isdecimal() else ""
+    return not name.isdecimal(), len(digits), digits, name
 
 
 def _told(value: Any) -> str:

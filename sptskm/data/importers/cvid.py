@@ -8,15 +8,17 @@ A frame's name has the number of its tracklet in the four letters behind its fir
 joint3d/<pid>/<record>/*.mat. There are no cameras: as in the published code, the record stands where a camera would.
 """
 
-import csv
 import glob
 import logging
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from sptskm.data.errors import DataError
+from sptskm.common.errors import DataError
+from sptskm.common.tables import read_table
 from sptskm.data.importers.reading import subfolders
 from sptskm.data.manifest import Entry, images
+from sptskm.data.names import label
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +56,15 @@ def cvid(root: Path) -> list[Entry]:
 def _identities(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted a table with the column pid")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if "pid" not in (reader.fieldnames or ()):
-            raise DataError(f"{path}: columns are {reader.fieldnames}, wanted pid among them")
-        pids = {line["pid"].strip() for line in reader}
+    pids = {label(line.get("pid") or "", f"{path}: {place}") for place, line in read_table(path, _check_columns)}
     if other := next((pid for pid in pids if not pid.isdecimal()), None):
         raise DataError(f"{path}: has the pid {other!r}, wanted numbers")
     return [f"{pid:04d}" for pid in sorted(map(int, pids))]
+
+
+def _check_columns(found: Sequence[str], place: str) -> None:
+    if "pid" not in found:
+        raise DataError(f"{place.partition(': ')[0]}: columns are {list(found)}, wanted pid among them")
 
 
 def _tracklets(folder: Path) -> list[tuple[str, int]]:
