@@ -397,7 +397,7 @@ RESULT = {"image_id": 1, "keypoints": [1.0] * 42}
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("{", "corrupt, not readable JSON"),
+        ("{", "column 2 is not JSON"),
         (1.5, r"hold float64 \(\), wanted \(14, 3\) or \(frames, 14, 3\)"),
         ("null", r"hold float64 \(\), wanted"),
         ([[1.0, 2.0], [3.0]], "the file holds something else than even lists of numbers"),
@@ -500,5 +500,5 @@ def test_a_mask_of_16_bits_is_told_and_not_cut_to_8(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 100_000 + "]" * 100_000])
 def test_key_points_nested_without_end_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(DataError, match=r"key points .*a\.json: (nested too deeply|corrupt)"):
+    with pytest.raises(DataError, match=r"key points .*a\.json: is nested too deeply"):
         points_from(tmp_path / "a.json", "openpose-18", "xyc")
