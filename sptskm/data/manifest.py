@@ -37,7 +37,7 @@ from tqdm import tqdm
 from sptskm.common.errors import DataError
 from sptskm.common.tables import FORMS
 from sptskm.data.forms import IMAGES, read_lines, write_lines
-from sptskm.data.names import LONGEST, alike, check_label, check_names
+from sptskm.data.names import LONGEST, alike, check_label, check_names, natural
 from sptskm.data.skeleton_arrays import home_of_skeletons, moments, read_array
 from sptskm.data.tracklets import DISTRACTOR_PID, ENDINGS, JUNK_PID, Modality, Tracklets, encode_names
 
@@ -264,15 +264,6 @@ def _in_order(entries: Sequence[Entry], name: str, num_train: int) -> list[str]:
 
 def _halves(entries: Sequence[Entry], cut: int) -> tuple[Sequence[Entry], Sequence[Entry]]:
     return entries[:cut], entries[cut:]
-
-
-def natural(text: str) -> tuple[list[tuple[int, str]], str]:
-    """A key that sorts 2 before 10, whatever their length; no two texts have the same."""
-    parts = re.split(r"([0-9]+)", text)
-    digits = [part.lstrip("0") for part in parts]
-    return [
-        (-1, part) if place % 2 == 0 else (len(digits[place]), digits[place]) for place, part in enumerate(parts)
-    ], text
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,3 +53,12 @@ def alike(labels: Iterable[str]) -> list[tuple[str, str]]:
         if first != text:
             pairs.append((first, text))
     return pairs
+
+
+def natural(text: str) -> tuple[list[tuple[int, str]], str]:
+    """A key that sorts 2 before 10, whatever their length; no two texts have the same."""
+    parts = re.split(r"([0-9]+)", text)
+    digits = [part.lstrip("0") for part in parts]
+    return [
+        (-1, part) if place % 2 == 0 else (len(digits[place]), digits[place]) for place, part in enumerate(parts)
+    ], text

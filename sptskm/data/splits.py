@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sptskm.data.errors import DataError
-from sptskm.data.manifest import NAMELESS, Entry, natural
+from sptskm.data.manifest import NAMELESS, Entry
+from sptskm.data.names import natural
 from sptskm.data.tracklets import IntArray, Tracklets
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from sptskm.atomic import naming, write_text
 from sptskm.common.errors import ConfigError, DataError
 from sptskm.common.reading import read_json
-from sptskm.data.manifest import FASTEST, Entry, natural, write_entries
+from sptskm.data.manifest import FASTEST, Entry, write_entries
+from sptskm.data.names import natural
 from sptskm.preparation.blazepose import square_around
 from sptskm.preparation.boxes import Boxes, read_boxes, read_yolo_boxes
 from sptskm.preparation.work import SQUARES, square_of

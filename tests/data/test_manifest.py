@@ -14,7 +14,8 @@ import pytest
 from sptskm.data import DataError, read_dataset
 from sptskm.data import manifest as manifest_module
 from sptskm.data.files import is_there, read_frame, read_skeletons
-from sptskm.data.manifest import FIELDS, Entry, images, natural, read_entries, read_manifest, write_entries
+from sptskm.data.manifest import FIELDS, Entry, images, read_entries, read_manifest, write_entries
+from sptskm.data.names import natural
 from sptskm.data.packs.unpacking import unpack
 from sptskm.data.packs.writing import pack
 
