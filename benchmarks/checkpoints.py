@@ -1,6 +1,9 @@
 """What it costs to verify checkpoints: processor time of writing and reading SSIN's, with and without checksums.
 
-python benchmarks/checkpoints.py        some seconds, 1 GB in the temporary folder
+python benchmarks/checkpoints.py        half a minute, 2.4 GB in the temporary folder
+
+On two busy cores: SSIN with Adam's state is 2.4 GB; its checksums are compared at 5 GB/s. Reading takes 1.3 s of
+processor time instead of 0.9 (with a look for values that are not finite), writing 2.9 s instead of 1.6.
 """
 
 import os

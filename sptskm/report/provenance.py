@@ -41,10 +41,13 @@ def code_state() -> dict[str, str]:
 
 
 def _commit(root: Path) -> str:
-    """Empty where `root` is no checkout itself, for instance a folder of packages within somebody else's."""
+    """Empty where `root` is no checkout itself, for instance a folder of packages within somebody else's.
+
+    Nothing is written to the checkout: a job that is killed meanwhile would leave its lock.
+    """
     if not (root / ".git").exists():
         return ""
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    command = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):
