@@ -81,9 +81,6 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], run: Path) -> 
                 f"{run}: the weights do not fit the network that the configuration describes: {name} is "
                 f"{found.get(name, 'missing')}, wanted {own.get(name, 'none')}"
             )
-    unusable = [name for name, tensor in weights.items() if tensor.is_sparse or not tensor.isfinite().all()]
-    if unusable:
-        raise ConfigError(f"{run}: the weights of {unusable[0]} are not finite numbers, wanted those of a training")
     model.load_state_dict(weights)
 
 
