@@ -28,7 +28,9 @@ def test_a_killed_rank_ends_its_job_which_is_queued_again_and_ends_with_the_same
     slurm.wait(jobs["final"], "COMPLETED")
     alone, both = (json.loads((run / "final" / "results.json").read_text()) for run in (tmp_path / "run", finished))
     assert alone["results"][0] == both["results"][0]
-    assert sorted(path.name for path in disk.rglob("*.zip*")) == sorted(path.name for path in packed.glob("*.zip"))
+    # a copy of an earlier start is verified before it is used again, and this one may end before that
+    copies = {path.name.removesuffix(".unverified") for path in disk.rglob("*.zip*")}
+    assert copies == {path.name for path in packed.glob("*.zip")}
 
 
 def test_a_job_that_loses_a_rank_too_often_fails_and_the_same_command_continues_it(
