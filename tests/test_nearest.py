@@ -449,3 +449,18 @@ def test_a_weight_is_refused_outside_0_to_1_with_one_stream_and_with_too_few_tra
         fit_fused(Pair(pair(40).first), 0.5)
     with pytest.raises(DataError, match="3 tracklets of the gallery have both inputs"):
         fit_fused(pair(3, every=1000), 0.5)
+
+
+def test_tracks_that_are_each_a_person_of_their_own_are_nobody_known(walkers, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(found_module, "ranked_grid", lambda *a: drawn.append(a[:2]))
+    table = read_mars(walkers)
+    names = {int(pid): str(table.keys_N[row]) for row, pid in enumerate(table.pids_N) if pid > 0}
+    rows = [table.keys_N.tolist().index(names[pid]) for pid in sorted(names)[:2]]
+    table = replace(table, pid_names=names)
+    parts = np.ones((2, 3), np.float32), table.keys_N[rows], np.ones(2, bool)
+    gallery = Labelled(Features(*parts, "print", "ssin"), Rows(table.pids_N[rows], table.camids_N[rows]), "aaaa")
+    found = found_module.Found(gallery, gallery.features, np.array([[1], [0]]), np.zeros((2, 1)), "")
+    assert {line.split()[4] for line in found.text(table).splitlines()[2:4]} == {"-"}
+    found.picture(table)
+    assert {result.outcome for one in drawn[0][1] for result in one.results} == {"junk"}

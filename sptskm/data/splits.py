@@ -31,6 +31,13 @@ class Split:
         return digest.hexdigest()[:16]
 
 
+NOBODY = (
+    "no tracklet is of split train, wanted some to train on: give all tracklets of a person one pid in the manifest, "
+    "then `sptskm import manifest FILE OUT --test-share 0.5` splits people; data without identities "
+    "are for a run that was trained elsewhere: `sptskm extract RUN --data FILE`, then `sptskm search`"
+)
+
+
 def hold_out(table: Tracklets, share: float, seed: int, min_length: int = 1) -> Split:
     """Keep a `share` of the training identities for validation, drawn by `seed`.
 
@@ -38,6 +45,8 @@ def hold_out(table: Tracklets, share: float, seed: int, min_length: int = 1) -> 
     `min_length` filters training rows only. Identities seen by one camera cannot be queried across cameras
     and are never held out. Raises DataError when nothing is left to train on.
     """
+    if not table.num_train:
+        raise DataError(NOBODY)
     rng = np.random.default_rng([seed, 0x5B117])
     pids = table.pids_N[table.train]
     identities = np.unique(pids)

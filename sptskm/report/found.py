@@ -52,9 +52,8 @@ class Found:
     def _who(self, row: int, key: str, names: Tracklets | None, places: dict[str, int]) -> list[str]:
         labels = self.gallery.labels
         if names is not None and key in places:
-            camera, pid = names.camera_name(places[key]), names.pid_name(places[key])
-        else:
-            camera, pid = str(labels.camids[row]) if labels.camids[row] >= 0 else "-", str(labels.pids[row])
+            return [names.camera_name(places[key]), _person(names, places[key])]
+        camera, pid = str(labels.camids[row]) if labels.camids[row] >= 0 else "-", str(labels.pids[row])
         return [camera, pid if labels.pids[row] > 0 else "-"]
 
     def picture(self, names: Tracklets, query_names: Tracklets | None = None) -> Image:
@@ -111,11 +110,17 @@ class _Origins:
         return table.place.folder(own, modality)
 
 
+def _person(table: Tracklets, row: int) -> str:
+    """Name the person of a row; "-" for nobody known, also where every track of a video is a person of its own."""
+    known = table.pids_N[row] > 0 and table.pid_name(row) != str(table.keys_N[row])
+    return table.pid_name(row) if known else "-"
+
+
 def _together(origins: Sequence[tuple[Tracklets, int]]) -> Tracklets:
     """Tracklets of several data sets as one table; who and where is the same where it is called the same."""
     stems = [table.stems_M[table.starts_N[row] : table.stops_N[row]] for table, row in origins]
     stops_N = np.cumsum([len(own) for own in stems])
-    people = [table.pid_name(row) if table.pids_N[row] > 0 else "-" for table, row in origins]
+    people = [_person(table, row) for table, row in origins]
     cameras = [table.camera_name(row) for table, row in origins]
     pids = {name: number for number, name in enumerate(dict.fromkeys(people), 1)} | {"-": JUNK_PID}
     camids = {name: number for number, name in enumerate(dict.fromkeys(cameras), 1)}

@@ -168,3 +168,11 @@ def test_a_share_that_cannot_be_tested_on_is_one_sentence() -> None:
     for share in (-0.1, 50, float("nan")):
         with pytest.raises(DataError, match=r"the test share is .*, wanted 0 to 1"):
             split_by_identity(ENTRIES, share, 0)
+
+
+def test_data_without_training_tracklets_say_how_they_get_some(table: Tracklets) -> None:
+    unlabelled = replace(table, num_train=0, query=np.empty(0, np.int64))
+    with pytest.raises(
+        DataError, match=r"no tracklet is of split train, .* one pid .* --test-share 0.5` splits people"
+    ):
+        hold_out(unlabelled, 0.1, 0)
