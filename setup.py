@@ -7,7 +7,10 @@ setup(
     version="0.1.0",
     description="Long-term person re-identification from walking tracklets: SSIN and SMIN on MARS, on clusters",
     python_requires=">=3.10",
-    packages=find_packages(include=["sptskm", "sptskm.*", "launch"]),
+    # configurations and batch templates are read in the root of a checkout, and inside of the package once installed
+    packages=[*find_packages(include=["sptskm", "sptskm.*"]), "sptskm.configs", "sptskm.slurm"],
+    package_dir={"sptskm.configs": "configs", "sptskm.slurm": "slurm"},
+    package_data={"sptskm.configs": ["*/*.yaml"], "sptskm.slurm": ["*.sbatch", "devcluster"]},
     install_requires=[
         "torch>=2.8",
         "numpy>=1.26",

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,10 +31,22 @@ from sptskm.synthetic import DEMO, Sizes, write_dataset
 from sptskm.training.allocation import enter_step, number_of
 from sptskm.training.signals import ignore_stopping, stop_flag
 
+LAUNCHERS = {
+    "local": "train and evaluate on this machine",
+    "slurm": "train and evaluate on a SLURM cluster",
+    "tune": "search for settings, train and evaluate in Ray",
+}
+"""Commands with a module of their own in `sptskm.launching`, which alone knows their options."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what the user got wrong is one line, not a traceback."""
-    return until_nobody_reads(lambda: _run(_parser().parse_args(arguments)))
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] and words[0] in LAUNCHERS:
+        sys.argv[0] = f"sptskm {words[0]}"  # as which its help speaks
+        launcher = importlib.import_module(f"sptskm.launching.{words[0]}")
+        return until_nobody_reads(lambda: int(launcher.main(words[1:])))
+    return until_nobody_reads(lambda: _run(_parser().parse_args(words)))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -105,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate)
 
     features.options(commands)
+
+    for name, purpose in LAUNCHERS.items():
+        commands.add_parser(name, help=purpose, add_help=False)
 
     compare = commands.add_parser("compare", help="two evaluations of the same queries: which is better, and how sure")
     compare.add_argument("a", metavar="FOLDER[:STREAM]", help="folder of an evaluation; a ranking of it")

@@ -14,8 +14,9 @@ import yaml
 from sptskm.common.reading import parsed_yaml, read_yaml
 from sptskm.config import DEFAULTS, FREE_ON_RESUME, Config, ConfigError, Final
 
-CHECKOUT = Path(__file__).parents[1]
-"""Where `configs/` lies that belongs to this code."""
+_PACKAGE = Path(__file__).parent
+CHECKOUT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
+"""Where `configs/` and `slurm/` lie that belong to this code: in the installed package, or in its checkout."""
 
 
 def find_file(given: Path, home: str = "configs") -> Path:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from helpers.launching import ROOT
 
-from launch import local, slurm, tune
-from launch.cluster import load_cluster
-from launch.plan import STREAMS, make_plan
 from sptskm import cli
 from sptskm.config import DEFAULTS, Final
 from sptskm.configfile import apply_overrides, load
+from sptskm.launching import local, slurm, tune
+from sptskm.launching.cluster import load_cluster
+from sptskm.launching.plan import STREAMS, make_plan
 from sptskm.search import check, load_search
 
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -43,7 +43,9 @@ def understood(words: list[str]) -> bool:
     if words[0].endswith("torchrun"):
         assert "sptskm.cli" in words
         words = ["sptskm", *words[words.index("sptskm.cli") + 1 :]]
-    if words[0].endswith("sptskm"):
+    if words[0].endswith("sptskm") and words[1] in cli.LAUNCHERS:
+        launched(f"launch/{words[1]}.py", words[2:])
+    elif words[0].endswith("sptskm"):
         chosen = cli._parser().parse_args(words[1:])
         if "overrides" in chosen and "file" in chosen:
             load(ROOT / chosen.file, chosen.overrides)

@@ -13,7 +13,6 @@ from faults import binary_mutations as b
 from faults import mutations as m
 from faults.project import copy
 from faults.subjects import Subject
-from launch.cluster import load_cluster
 from sptskm.config import DEFAULTS
 from sptskm.configfile import load, load_final, to_dict
 from sptskm.data import DataError
@@ -21,6 +20,7 @@ from sptskm.evaluation.feature_files import read_features
 from sptskm.evaluation.neighbours import Compared
 from sptskm.evaluation.protocols import read_protocol
 from sptskm.extraction import load_network
+from sptskm.launching.cluster import load_cluster
 from sptskm.models.ssin import SSIN
 from sptskm.models.tf_checkpoint import open_checkpoint
 from sptskm.models.weights import load_pretrained

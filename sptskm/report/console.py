@@ -37,8 +37,7 @@ def _with_lines(items: Iterable[_T], what: str, total: int | None) -> Iterator[_
 
 def set_up_logging(rank: int = 0) -> None:
     """One line format for every process; ranks other than 0 speak only when something is wrong."""
-    for ours in ("sptskm", "launch"):
-        logging.getLogger(ours).setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    logging.getLogger("sptskm").setLevel(logging.INFO if rank == 0 else logging.WARNING)
     logging.basicConfig(
         level=logging.WARNING,
         format="%(asctime)s %(levelname).1s %(message)s",

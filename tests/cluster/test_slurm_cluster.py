@@ -88,8 +88,7 @@ def test_a_failed_stream_cancels_the_final_job_and_who_watches_is_told(
 def test_a_job_runs_the_code_as_it_was_submitted_also_after_a_requeue(
     slurm: Slurm, configs: Path, cluster_file: Path, tmp_path: Path, finished: Path
 ) -> None:
-    for package in ("launch", "sptskm"):
-        shutil.copytree(ROOT / package, tmp_path / "mine" / package)
+    shutil.copytree(ROOT / "sptskm", tmp_path / "mine" / "sptskm")
     mine = {"PYTHONPATH": str(tmp_path / "mine")}
     job = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "ssin"), **mine)["ssin"]
     for source in ("training/trainer.py", "config.py", "__init__.py"):

@@ -150,7 +150,7 @@ def test_each_tracklet_s_record_names_its_frames_for_both_kinds(data: Path) -> N
 
 
 def test_launchers_are_told_the_same(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from launch.preparing import command_line, resolved, wanted_of
+    from sptskm.launching.preparing import command_line, resolved, wanted_of
 
     wanted = resolved(wanted_of(command_line().parse_args(["--prepare", "both", "--data", str(data)])), gpus=True)
     assert (wanted.kinds, wanted.method, wanted.precision) == (("masks", "skeletons"), "blazepose", "float32")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from launch import search as searches
-from launch.plan import make_plan, parser
 from sptskm.config import ConfigError
+from sptskm.launching import search as searches
+from sptskm.launching.plan import make_plan, parser
 from sptskm.search import Draw, Search, configured
 
 pytest.importorskip("ray")
@@ -45,7 +45,7 @@ def tried(search: Search, first: dict[str, Any], storage: Path) -> list[dict[str
     """Settings of all trials of a search whose score is its learning rate."""
     from ray import tune
 
-    from launch import hpo
+    from sptskm.launching import hpo
     from sptskm.search import grid, settings_of
 
     def objective(settings: dict[str, Any]) -> None:
@@ -88,7 +88,7 @@ def test_trials_lie_in_their_ranges_begin_with_the_configuration_and_depend_on_t
 
 def test_optuna_begins_as_near_to_the_configuration_as_it_can() -> None:
     pytest.importorskip("optuna")
-    from launch import hpo
+    from sptskm.launching import hpo
 
     space = {**SPACE, "loss.triplet": Draw("uniform", (0.2, 1.0), {"optim.lr": (0.5,)})}
     first = {"optim.lr": 3.0, "loss.margin": 0.3, "sampling.tracklets": 3, "model.depths": [3]}
@@ -120,7 +120,7 @@ def test_a_grid_is_tried_as_a_whole_with_each_combination_once(tmp_path: Path) -
 def test_a_rule_of_a_search_file_is_a_scheduler_of_tune(
     rules: dict[str, Any], name: str, wanted: dict[str, Any]
 ) -> None:
-    from launch import hpo
+    from sptskm.launching import hpo
 
     found = hpo.scheduler(Search(epochs=36, grace_epochs=4, stream="smin", space=SPACE, **rules))
     assert type(found).__name__ == name
@@ -131,7 +131,7 @@ def test_a_rule_of_a_search_file_is_a_scheduler_of_tune(
 
 
 def test_a_file_of_tune_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
-    from launch.storage import whole_files
+    from sptskm.launching.storage import whole_files
 
     path = tmp_path / "new" / "state.json"
     with whole_files().open_output_stream(str(path)) as file:
@@ -145,7 +145,7 @@ def test_a_file_of_tune_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> Non
 
 
 def test_what_pbt_has_multiplied_stays_in_its_range() -> None:
-    from launch import hpo
+    from sptskm.launching import hpo
 
     settings = {"optim.lr": 0.12, "loss.margin": 0.3, "sampling.tracklets": 5, "model.depths": "[1, 1]"}
     assert hpo.within(SPACE, settings) == {**settings, "optim.lr": 0.1, "sampling.tracklets": 4}
@@ -180,8 +180,8 @@ def test_a_search_of_an_earlier_version_is_refused(configs: Path, tmp_path: Path
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[7]", b"\xff\xfe{}", b"{}"])
 def test_a_broken_snapshot_of_tune_is_one_sentence(content: bytes, configs: Path, tmp_path: Path) -> None:
-    from launch import hpo
-    from launch.workers import Team
+    from sptskm.launching import hpo
+    from sptskm.launching.workers import Team
 
     words = ["--stream", "smin", "--config", str(configs), "--run", str(tmp_path / "run")]
     home = tmp_path / "run" / "search" / "smin"

@@ -10,7 +10,7 @@ import torch
 from helpers.launching import broken_walkers, end, launch, processes_with, start, write_configs
 from helpers.small import small_config
 
-from launch import tune
+from sptskm.launching import tune
 from sptskm.training.trainer import train
 
 EPOCHS = 3
@@ -25,7 +25,7 @@ def words(configs: Path, run: Path, stream: str, *more: object) -> list[object]:
 
 
 def test_the_command_line_answers_without_torch_and_ray():
-    code, out, err = launch("-c", "import sys, launch.tune; print({'torch', 'ray'} & set(sys.modules))")
+    code, out, err = launch("-c", "import sys, sptskm.launching.tune; print({'torch', 'ray'} & set(sys.modules))")
     assert (code, out) == (0, "set()\n"), err
 
 
@@ -75,7 +75,7 @@ def test_more_than_ray_has_is_refused(configs, tmp_path):
 
 
 def test_a_server_that_is_no_ray_is_refused(configs, tmp_path):
-    program = "import sys; from launch import tune; tune.JOIN_SECONDS = 2; sys.exit(tune.main(sys.argv[1:]))"
+    program = "import sys; from sptskm.launching import tune; tune.JOIN_SECONDS = 2; sys.exit(tune.main(sys.argv[1:]))"
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         _, *options = words(configs, tmp_path / "run", "both", "--address", address)

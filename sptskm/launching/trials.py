@@ -17,9 +17,9 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
-from launch.plan import Plan
-from launch.workers import Crew, Failed, Report, Team, ask_to_stop
 from sptskm.endings import Stopped, Unreachable
+from sptskm.launching.plan import Plan
+from sptskm.launching.workers import Crew, Failed, Report, Team, ask_to_stop
 from sptskm.training.signals import StopFlag
 
 Teams = Mapping[str, Team]

@@ -7,8 +7,8 @@ import pytest
 import submitit
 from helpers.launching import ROOT
 
-from launch.cluster import Cluster, construction, load_cluster, overriding, parameters
 from sptskm.config import ConfigError
+from sptskm.launching.cluster import Cluster, construction, load_cluster, overriding, parameters
 
 
 def write(folder: Path, text: str) -> Path:

@@ -1,6 +1,6 @@
 """Back into SLURM's queue: a job that leaves as asked, and one that has lost a rank or a node.
 
-python -m launch.requeue FOLDER RETRIES      what a batch script does when its ranks have failed
+python -m sptskm.launching.requeue FOLDER RETRIES      what a batch script does when its ranks have failed
 """
 
 import logging

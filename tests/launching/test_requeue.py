@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.requeue import requeue, retry
+from sptskm.launching.requeue import requeue, retry
 
 JOB = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "3"}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from launch import watch
-from launch.watch import Followed
+from sptskm.launching import watch
+from sptskm.launching.watch import Followed
 
 
 @pytest.fixture

@@ -25,15 +25,15 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from ray.tune.search import BasicVariantGenerator
 
-from launch import search as searches
-from launch.plan import Plan
-from launch.search import Searches
-from launch.storage import whole_files
-from launch.trials import CREWS, Follower, Teams, lead, loss, room_for
-from launch.workers import Failed, Report, Team, ask_to_stop
 from sptskm.atomic import write_text
 from sptskm.config import ConfigError
 from sptskm.endings import Stopped
+from sptskm.launching import search as searches
+from sptskm.launching.plan import Plan
+from sptskm.launching.search import Searches
+from sptskm.launching.storage import whole_files
+from sptskm.launching.trials import CREWS, Follower, Teams, lead, loss, room_for
+from sptskm.launching.workers import Failed, Report, Team, ask_to_stop
 from sptskm.search import Draw, Score, Search, Trial, encoded, grid, name_of, present, settings_of
 from sptskm.training.signals import StopFlag
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from launch import snapshot
+from sptskm.launching import snapshot
 
 
 def test_a_copy_is_taken_once_and_holds_every_module(tmp_path):
@@ -12,7 +12,7 @@ def test_a_copy_is_taken_once_and_holds_every_module(tmp_path):
     assert taken == snapshot.place(tmp_path / "jobs")
     names = {str(path.relative_to(taken)) for path in taken.rglob("*") if path.is_file()}
     assert names == set(snapshot.sources())
-    assert {"launch/jobs.py", "sptskm/training/trainer.py", "sptskm/__init__.py"} <= names
+    assert {"sptskm/launching/jobs.py", "sptskm/training/trainer.py", "sptskm/__init__.py"} <= names
     made = taken.stat().st_mtime_ns
     assert snapshot.take(tmp_path / "jobs") == taken
     assert taken.stat().st_mtime_ns == made
@@ -29,10 +29,11 @@ def test_other_code_has_another_place(tmp_path, monkeypatch):
 
 def test_a_module_started_in_the_copy_is_the_copy(tmp_path):
     taken = snapshot.take(tmp_path)
-    code = "import launch.jobs, sptskm.config as c; print(launch.jobs.__file__, c.__file__)"
+    code = "import sptskm.launching.jobs, sptskm.config as c; print(sptskm.launching.jobs.__file__, c.__file__)"
     elsewhere = {**os.environ, "PYTHONPATH": str(tmp_path / "elsewhere")}
     # as submitit is: `python -m`, which looks into the working folder first
     (tmp_path / "started.py").write_text(code)
     (taken / "started.py").write_text(code)
     done = subprocess.run([sys.executable, "-m", "started"], cwd=taken, env=elsewhere, capture_output=True, text=True)
-    assert done.stdout.split() == [str(taken / "launch" / "jobs.py"), str(taken / "sptskm" / "config.py")], done.stderr
+    package = taken / "sptskm"
+    assert done.stdout.split() == [str(package / "launching" / "jobs.py"), str(package / "config.py")], done.stderr

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.plan import STREAMS, Plan, make_folder
-from launch.watch import ENDS, Followed
 from sptskm.atomic import write_text
 from sptskm.common.reading import read_json, read_yaml
 from sptskm.config import ConfigError
 from sptskm.configfile import changed_keys, flat, from_dict, to_dict
 from sptskm.data import DataError
+from sptskm.launching.plan import STREAMS, Plan, make_folder
+from sptskm.launching.watch import ENDS, Followed
 
 FINAL = "final"
 RECORD, LOCK = "submitted.json", "submitting.lock"

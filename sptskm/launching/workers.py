@@ -21,9 +21,9 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from launch.plan import Plan
 from sptskm.config import Config, ConfigError, Final
 from sptskm.endings import Stopped, Unreachable, is_ours, sentence
+from sptskm.launching.plan import Plan
 from sptskm.report.console import set_up_logging
 from sptskm.search import Search, Trial
 from sptskm.training.allocation import interface_of, is_main, set_variables
@@ -161,7 +161,7 @@ class Worker:
 
     def conclude(self, plan: Plan, searched: Mapping[str, Search], trials: Sequence[Trial]) -> str:
         """Choose among the trials of searches; rank 0 returns the table. Raises as `train`."""
-        from launch.search import conclude
+        from sptskm.launching.search import conclude
 
         with _explained():
             return conclude(plan, searched, trials, self.stopping)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from helpers.launching import broken_walkers, end, launch, processes_naming, start, write_configs
 
-from launch import local
-from launch.local import share_gpus, visible_gpus
+from sptskm.launching import local
+from sptskm.launching.local import share_gpus, visible_gpus
 
 WAITS = """
 import signal, sys, time
@@ -19,7 +19,7 @@ time.sleep(60)
 """
 PARENT = """
 import sys
-from launch.local import Children
+from sptskm.launching.local import Children
 with Children() as children:
     codes = children.run({{name: [sys.executable, "-c", sys.argv[1]] for name in {names}}})
 print(sorted(codes.items()), children.asked, children.running)
@@ -117,7 +117,7 @@ def test_a_signal_that_was_ignored_stays_ignored():
     code, out, _ = launch(
         "-c",
         "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from launch.local import Children\n"
+        "from sptskm.launching.local import Children\n"
         "with Children(): print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, signal.getsignal(signal.SIGTERM))",
     )
     assert code == 0

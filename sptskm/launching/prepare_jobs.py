@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 from submitit.helpers import Checkpointable
 
-from launch.cluster import Cluster
-from launch.preparing import jobs_folder, resolved, verified
-from launch.submission import Queued, queue, queue_array
 from sptskm.data import DataError
+from sptskm.launching.cluster import Cluster
+from sptskm.launching.preparing import jobs_folder, resolved, verified
+from sptskm.launching.submission import Queued, queue, queue_array
 from sptskm.preparation.command import Wanted, made
 from sptskm.report.console import set_up_logging
 

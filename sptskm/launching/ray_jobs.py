@@ -21,13 +21,13 @@ from pathlib import Path
 import submitit
 from submitit.helpers import Checkpointable
 
-from launch import tune
-from launch.cluster import Cluster
-from launch.jobs import attend
-from launch.plan import Plan
-from launch.search import Searches
-from launch.submission import Queued, queue
 from sptskm.endings import EXIT_STOPPED, Stopped
+from sptskm.launching import tune
+from sptskm.launching.cluster import Cluster
+from sptskm.launching.jobs import attend
+from sptskm.launching.plan import Plan
+from sptskm.launching.search import Searches
+from sptskm.launching.submission import Queued, queue
 from sptskm.training.signals import StopFlag
 
 NAME = "search"

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from launch import earlier, local, slurm, tune
-from launch.plan import Plan, make_plan
 from sptskm.configfile import to_yaml
+from sptskm.launching import earlier, local, slurm, tune
+from sptskm.launching.plan import Plan, make_plan
 
 
 @pytest.fixture

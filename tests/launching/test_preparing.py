@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 from helpers.networks import frames_only
 
-from launch import prepare_jobs, preparing, shards, slurm, tune
-from launch.cluster import Cluster
 from sptskm.config import ConfigError
+from sptskm.launching import prepare_jobs, preparing, shards, slurm, tune
+from sptskm.launching.cluster import Cluster
 from sptskm.preparation.command import Wanted
 
 

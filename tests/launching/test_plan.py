@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from helpers.launching import ROOT
 
-from launch import local, slurm
-from launch.jobs import FinalJob, TrainJob, final_job
-from launch.plan import STREAMS, Plan, check, make_plan, parser
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import to_yaml
 from sptskm.evaluation import PROTOCOLS
+from sptskm.launching import local, slurm
+from sptskm.launching.jobs import FinalJob, TrainJob, final_job
+from sptskm.launching.plan import STREAMS, Plan, check, make_plan, parser
 
 
 def plan(configs: Path, *words: str, ranks: int = 1, stream: str = "both") -> Plan:
@@ -122,7 +122,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_started(launcher, case, config
     assert not run.exists()
     assert out == ""
     assert err.count("\n") == 1
-    assert err.startswith(f"launch/{launcher.__name__.split('.')[1]}.py: ")
+    assert err.startswith(f"launch/{launcher.__name__.split('.')[-1]}.py: ")
     assert sentence in err
 
 
@@ -190,7 +190,7 @@ def test_a_global_batch_must_divide_over_the_ranks(configs):
 
 @pytest.mark.parametrize("name", ["plan", "cluster", "jobs", "local", "requeue", "slurm"])
 def test_importing_a_launcher_does_not_import_torch(name):
-    code = f"import sys, launch.{name}; sys.exit('torch' in sys.modules)"
+    code = f"import sys, sptskm.launching.{name}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -199,7 +199,7 @@ def test_jobs_are_pickled_by_reference_and_read_back_without_torch(configs, tmp_
     jobs = [*(TrainJob(config, 3) for config in found.configs), final_job(found, 3)]
     text = pickle.dumps(jobs)
     assert pickle.loads(text) == jobs  # noqa: S301
-    assert b"launch.jobs" in text
+    assert b"sptskm.launching.jobs" in text
     assert len(text) < 5000, "settings, not code"
     (tmp_path / "jobs.pkl").write_bytes(text)
     code = "import pickle, sys; pickle.load(open(sys.argv[1], 'rb')); sys.exit('torch' in sys.modules)"

@@ -6,7 +6,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from launch.preparing import resolved, verified
+from sptskm.launching.preparing import resolved, verified
 from sptskm.preparation.command import Wanted, made
 from sptskm.training.signals import StopFlag
 

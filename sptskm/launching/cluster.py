@@ -20,6 +20,8 @@ from sptskm.configfile import apply_overrides, merge
 # until the job listens to them, these signals would end it; a shell's `trap ''` is inherited
 PYTHON = f"""sh -c 'trap "" USR1 USR2; exec "$0" "$@"' {quote(sys.executable)}"""
 
+RETRY = "sptskm.launching.requeue"
+
 
 # options of sbatch that follow from a key of the cluster file, or that the launcher needs for itself
 OWN = {
@@ -227,7 +229,7 @@ def parameters(
         "setup": list(cluster.setup),
         "teardown": [
             "code=$?",
-            f"[ $code = 0 ] || {quote(sys.executable)} -m launch.requeue {quote(str(folder))} {cluster.retries}",
+            f"[ $code = 0 ] || {quote(sys.executable)} -m {RETRY} {quote(str(folder))} {cluster.retries}",
             "exit $code",
         ],
         "additional_parameters": additional,

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from helpers.launching import ROOT, launch, processes_naming
 
-from launch import jobs, slurm
-from launch.cluster import load_cluster, parameters
+from sptskm.launching import jobs, slurm
+from sptskm.launching.cluster import load_cluster, parameters
 
 CLUSTER = """
 nodes: 2
@@ -131,7 +131,7 @@ def test_one_stream_is_one_training_job_and_a_final_job_behind_it(configs, capsy
 
 
 def test_a_dry_run_needs_neither_torch_nor_slurm(configs, tmp_path):
-    code = "import sys; from launch.slurm import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from sptskm.launching.slurm import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     words = ["--stream", "both", "--config", str(configs), "--dry-run"]
     done = subprocess.run(
         [sys.executable, "-c", code, *words], cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True
@@ -181,7 +181,7 @@ def test_a_search_is_one_job_with_one_task_on_each_node_that_has_all_of_its_cpus
     configs, cluster, tmp_path, monkeypatch, capsys
 ):
     pytest.importorskip("ray")
-    from launch import ray_jobs
+    from sptskm.launching import ray_jobs
 
     asked = []
     paths = SimpleNamespace(stderr="", stdout="")

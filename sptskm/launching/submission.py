@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launch import snapshot
-from launch.cluster import Cluster, construction, parameters
-from launch.watch import Followed
 from sptskm.config import ConfigError
+from sptskm.launching import snapshot
+from sptskm.launching.cluster import Cluster, construction, parameters
+from sptskm.launching.watch import Followed
 
 
 def queue(folder: Path, cluster: Cluster, job: Any, name: str, after: str = "") -> Any:

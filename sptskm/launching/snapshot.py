@@ -5,17 +5,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import launch
 import sptskm
 
 
 def sources() -> dict[str, Path]:
-    """Every module of the toolkit by its path below the folder that holds the packages."""
-    found: dict[str, Path] = {}
-    for package in (sptskm, launch):
-        home = Path(str(package.__file__)).parent
-        found |= {str(path.relative_to(home.parent)): path for path in sorted(home.rglob("*.py"))}
-    return found
+    """Every module of the toolkit by its path below the folder that holds the package."""
+    home = Path(str(sptskm.__file__)).parent
+    return {str(path.relative_to(home.parent)): path for path in sorted(home.rglob("*.py"))}
 
 
 def place(folder: Path) -> Path:

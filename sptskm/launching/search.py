@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launch.plan import Plan
 from sptskm.atomic import write_text
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import changed_keys, find_file, load_final, to_dict, to_yaml
 from sptskm.configfile import load as load_config
+from sptskm.launching.plan import Plan
 from sptskm.search import Search, Settings, Trial, check, configured, load_search, ranked
 from sptskm.training.allocation import is_main
 from sptskm.training.signals import StopFlag

@@ -1,0 +1,184 @@
+"""Train on this machine and evaluate, without a scheduler: the same jobs that a cluster runs.
+
+python launch/local.py --stream both --config configs/demo
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from sptskm.atomic import write_text
+from sptskm.common.processes import end_with
+from sptskm.config import Config, ConfigError, Final
+from sptskm.configfile import to_yaml
+from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, is_ours
+from sptskm.launching import earlier
+from sptskm.launching.plan import STREAMS, Plan, check, make_folder, make_plan, parser
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the plan of a command line; the exit code says how it ended (75: stopped, start again to continue)."""
+    chosen = command_line().parse_intermixed_args(arguments)
+    try:
+        if chosen.nproc < 1:
+            raise ConfigError(f"--nproc is {chosen.nproc}, wanted at least 1")
+        plan = make_plan(chosen)
+        check(plan, dict.fromkeys(STREAMS, chosen.nproc))
+        gpus = visible_gpus()
+        shares = share_gpus(gpus, chosen.nproc, len(plan.configs))
+        earlier.refuse_queued(plan)
+        earlier.refuse_other_runs(plan)
+        make_folder(plan.folder)
+        for config in plan.configs:
+            request(config, config.run)  # a folder that cannot be written is known now
+        request(plan.final, plan.out)
+    except (ValueError, OSError) as error:
+        if not is_ours(error):
+            raise
+        print(f"launch/local.py: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    # the streams ran side by side, their processes are free for the final job; two ranks cannot share a GPU
+    everything = chosen.nproc * len(plan.configs)
+    return run(plan, shares, chosen.nproc, min(everything, len(gpus)) or everything)
+
+
+def command_line() -> argparse.ArgumentParser:
+    """What may be typed behind `python launch/local.py`."""
+    options = parser("Train on this machine and evaluate.")
+    options.add_argument("--nproc", type=int, default=1, help="processes per stream (one GPU or CPU core each)")
+    return options
+
+
+def run(plan: Plan, shares: Sequence[Sequence[str]], nproc: int, nproc_final: int) -> int:
+    """Train the streams side by side on their shares of the GPUs, then run the final job on all of them."""
+    with Children() as children:
+        codes = children.run(
+            {
+                config.stream: _sptskm(nproc, share, "train", request(config, config.run))
+                for config, share in zip(plan.configs, shares, strict=True)
+            }
+        )
+        if children.asked or any(codes.values()):
+            return _explain(codes, plan, children.asked)
+        runs = [config.run for config in plan.configs]
+        final = ["evaluate", *runs, "--out", str(plan.out), "--final", request(plan.final, plan.out)]
+        codes = children.run({"final": _sptskm(nproc_final, (), *final)})
+        if children.asked or any(codes.values()):
+            return _explain(codes, plan, children.asked)
+    print(f"\n{plan.farewell()}")
+    return 0
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that may be used, without asking CUDA: those of CUDA_VISIBLE_DEVICES, or all there are."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name not in ("", "-1")]
+    return [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+
+
+def share_gpus(gpus: Sequence[str], nproc: int, streams: int) -> list[Sequence[str]]:
+    """GPUs of each stream: its own where there are enough, otherwise the same for all; nothing without GPUs."""
+    if gpus and len(gpus) < nproc:
+        raise ConfigError(f"--nproc is {nproc}, but there are only {len(gpus)} GPUs; wanted one per process")
+    if len(gpus) >= nproc * streams:
+        return [gpus[index * nproc : (index + 1) * nproc] for index in range(streams)]
+    return [gpus[:nproc]] * streams
+
+
+def _sptskm(nproc: int, gpus: Sequence[str], *arguments: str) -> list[str]:
+    """A command of sptskm in one process, or in several under torchrun; on `gpus`, if any are named."""
+    environment = ["env", f"CUDA_VISIBLE_DEVICES={','.join(gpus)}"] if gpus else []
+    if nproc == 1:
+        return [*environment, sys.executable, "-m", "sptskm.cli", *arguments]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
+    return [*environment, *torchrun, "-m", "sptskm.cli", *arguments]
+
+
+def request(settings: Config | Final, folder: str | Path) -> str:
+    """The complete settings of a job as a file that its command reads."""
+    path = Path(folder) / "requested.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, to_yaml(settings))
+    return str(path)
+
+
+class Children:
+    """Processes started here; they end with this one, and a signal to this one asks them to stop."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, subprocess.Popen[str]] = {}
+        self.asked = False
+
+    def __enter__(self) -> "Children":
+        for number in STOPPING:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background job
+                signal.signal(number, self._ask_to_stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self.running.values():
+            child.terminate()
+
+    def run(self, commands: Mapping[str, Sequence[str]]) -> dict[str, int]:
+        """Run commands side by side and wait; a single one has the terminal to itself."""
+        alone = len(commands) == 1
+        for name, command in commands.items():
+            pipe = None if alone else subprocess.PIPE
+            # its own session: a Ctrl-C reaches it once, through this process
+            self.running[name] = subprocess.Popen(
+                command,
+                stdout=pipe,
+                stderr=pipe and subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+                preexec_fn=partial(end_with, os.getpid(), signal.SIGTERM),  # nobody trains on unseen
+                env={"OMP_NUM_THREADS": "1", **os.environ},  # torchrun sets it too, with a page of warnings
+            )
+        if self.asked:  # while they were being started
+            self._ask_to_stop()
+        relays = [] if alone else [_relay(name, child) for name, child in self.running.items()]
+        codes = {name: child.wait() for name, child in self.running.items()}
+        for relay in relays:
+            relay.join()
+        self.running.clear()
+        return codes
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self.asked = True
+        for child in self.running.values():
+            child.send_signal(signal.SIGTERM)
+
+
+def _relay(name: str, child: subprocess.Popen[str]) -> threading.Thread:
+    """Pass a child's lines on as they come, so that two children do not mix within a line."""
+
+    def copy() -> None:
+        assert child.stdout is not None
+        for line in child.stdout:
+            sys.stderr.write(line if name in line else f"{name}: {line}")
+
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    return thread
+
+
+def _explain(codes: Mapping[str, int], plan: Plan, asked: bool) -> int:
+    """Say which jobs did not finish; what they have done is kept."""
+    failed = {name: code for name, code in codes.items() if code} or codes
+    # a process that is asked before it can listen, and torchrun always, ends in its own way
+    stopped = asked or all(code == EXIT_STOPPED for code in failed.values())
+    what = "stopped as asked" if stopped else f"failed ({', '.join(f'{n}: exit {c}' for n, c in failed.items())})"
+    refused = not stopped and EXIT_BAD_INPUT in failed.values()  # the job has said what to change
+    after = "" if refused else f"; the same command continues in {plan.folder}"
+    print(f"{' and '.join(failed)} {what}{after}", file=sys.stderr)
+    return EXIT_STOPPED if stopped else 1

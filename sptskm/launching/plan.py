@@ -1,0 +1,192 @@
+"""What the launchers share: the command line, the runs it asks for, and checks before anything is started.
+
+Torch is imported only where there are weights to be opened, so that a launcher answers at once on a login node.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sptskm.atomic import hindrance
+from sptskm.config import Config, ConfigError, Final, SsinModel
+from sptskm.configfile import find_folder, load, load_final
+from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset
+from sptskm.data.files import is_there
+from sptskm.data.sampler import num_batches, shard
+from sptskm.data.tracklets import Modality
+from sptskm.evaluation import check_choosing, check_judging
+from sptskm.evaluation.protocols import ENDINGS
+
+STREAMS = ("ssin", "smin")
+NEEDS: dict[str, tuple[Modality, ...]] = {"ssin": ("frames", "masks"), "smin": ("skeletons",)}
+PROBES = 8  # files looked for per modality before a job is started; `sptskm check` looks for all
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The training runs to start and the final job that follows them."""
+
+    configs: tuple[Config, ...]
+    final: Final
+    folder: Path
+
+    def config(self, stream: str) -> Config:
+        """The configuration of one of its streams."""
+        return next(config for config in self.configs if config.stream == stream)
+
+    @property
+    def out(self) -> Path:
+        """Where the final job writes."""
+        return self.folder / "final"
+
+    @property
+    def logs(self) -> Path:
+        """Where jobs keep their scripts, their copy of the code, and what each rank says."""
+        return self.folder / "jobs"
+
+    def farewell(self) -> str:
+        """What to type to see the runs; by path where the environment is not activated."""
+        program = "tensorboard" if shutil.which("tensorboard") else str(Path(sys.executable).with_name("tensorboard"))
+        return f"{program} --logdir {self.folder}"
+
+
+def parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """The options that every launcher has; overrides may stand before, between and after them (intermixed)."""
+    options = argparse.ArgumentParser(description=description, epilog=epilog, allow_abbrev=False)
+    options.add_argument("--stream", choices=(*STREAMS, "both"), required=True)
+    options.add_argument(
+        "--config", type=Path, default=Path("configs/mars"), help="folder with ssin.yaml, smin.yaml, final.yaml"
+    )
+    options.add_argument("--run", type=Path, help="folder of the runs (default: runs/NAME OF THE CONFIG FOLDER)")
+    options.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help="e.g. data.root=/data/mars train.epochs=50; ssin.train.epochs=50 for one stream, final.protocol=torchreid",
+    )
+    return options
+
+
+def make_plan(options: argparse.Namespace) -> Plan:
+    """The plan of a command line, not yet checked against the data.
+
+    Raises ConfigError or FileNotFoundError naming the file or the override at fault.
+    """
+    names = STREAMS if options.stream == "both" else (options.stream,)
+    if more := [word for word in options.overrides if word in (*STREAMS, "both")]:
+        raise ConfigError(f"--stream is {options.stream} {' '.join(more)}, wanted one of {', '.join(STREAMS)} or both")
+    home = find_folder(options.config)
+    folder = (options.run or Path("runs") / home.resolve().name).resolve()
+    _refuse_strays(names, options.overrides)
+    overrides = {name: _for(name, options.overrides) for name in (*names, "final")}
+    if any(override.startswith("run=") for chosen in overrides.values() for override in chosen):
+        raise ConfigError("run= is an override, wanted --run FOLDER (each stream gets a folder in it)")
+    configs = tuple(load(home / f"{name}.yaml", overrides[name]) for name in names)
+    for name, config in zip(names, configs, strict=True):
+        if config.stream != name:
+            raise ConfigError(f"{home / name}.yaml: stream is {config.stream}, wanted {name}")
+    configs = tuple(_absolute(config, folder) for config in configs)
+    final = load_final(home / "final.yaml", overrides["final"])
+    if final.protocol.endswith(ENDINGS):
+        final = replace(final, protocol=str(Path(final.protocol).absolute()))
+    return Plan(configs, final, folder)
+
+
+def _absolute(config: Config, folder: Path) -> Config:
+    """Paths that mean the same in whatever folder a job runs."""
+    config = replace(config, run=str(folder / config.stream))
+    config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
+    if isinstance(config.model, SsinModel) and config.model.pretrained:
+        pretrained = str(Path(config.model.pretrained).absolute())
+        config = replace(config, model=replace(config.model, pretrained=pretrained))
+    return config
+
+
+def _for(target: str, overrides: Sequence[str]) -> list[str]:
+    """The overrides for a stream (its own and the common ones) or for the final job (only its own)."""
+    chosen = []
+    for override in overrides:
+        first, _, rest = override.partition(".")
+        if first == target:
+            chosen.append(rest)
+        elif target != "final" and first not in (*STREAMS, "final"):
+            chosen.append(override)
+    return chosen
+
+
+def _refuse_strays(names: Sequence[str], overrides: Sequence[str]) -> None:
+    """An override for a stream that is not asked for would be dropped unread."""
+    for override in overrides:
+        if (first := override.partition(".")[0]) in STREAMS and first not in names:
+            raise ConfigError(f"override {override!r}: {first} is not trained, --stream is {' '.join(names)}")
+
+
+def check(plan: Plan, ranks: Mapping[str, int]) -> None:
+    """Refuse what would fail on a compute node and can be seen from here; `ranks` is how many train each stream.
+
+    Raises ConfigError, DataError or FileNotFoundError.
+    """
+    tables = {data: read_dataset(*data) for data in {(c.data.root, c.data.test) for c in plan.configs}}
+    for table in tables.values():
+        check_judging(plan.final, table)
+    for config in plan.configs:
+        try:
+            _check_stream(config, tables[config.data.root, config.data.test], ranks[config.stream])
+        except (ConfigError, DataError) as error:
+            raise type(error)(f"{config.stream}: {error}") from None
+    held_out = {config.data.held_out for config in plan.configs}
+    seeds = {config.data.split_seed for config in plan.configs}
+    if len(held_out) > 1 or len(seeds) > 1:
+        raise ConfigError("data.held_out and data.split_seed must be the same for both streams to be fused")
+    if held_out == {0.0} and len(plan.configs) == 2 and plan.final.weight is None:
+        raise ConfigError("data.held_out is 0, so that nothing can choose the fusion weight: set final.weight")
+    if len(plan.configs) == 2 and plan.final.weight is None:
+        data = plan.configs[0].data
+        table = tables[data.root, data.test]
+        check_choosing(plan.final, table, hold_out(table, data.held_out, data.split_seed))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of the runs, or see that it can be written. Raises ConfigError in one sentence."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        why = hindrance(folder / "trial")
+    except OSError as error:
+        why = error.strerror or str(error)
+    if why:
+        raise ConfigError(f"{folder}: cannot be written ({why}), wanted another folder for the runs (--run)")
+
+
+def _check_stream(config: Config, table: Tracklets, ranks: int) -> None:
+    split = hold_out(table, config.data.held_out, config.data.split_seed, config.data.min_length)
+    num_batches(config.sampling, split.train, table.pids_N[split.train])
+    shard(np.arange(config.sampling.identities * config.sampling.tracklets), 0, ranks)
+    _check_weights(config)
+    _check_files(config, table, split)
+
+
+def _check_weights(config: Config) -> None:
+    if isinstance(config.model, SsinModel) and config.model.pretrained:
+        path = Path(config.model.pretrained)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"model.pretrained is {path}: no such file; compute nodes have no internet, copy it there first"
+            )
+        from sptskm.models.weights import check_pretrained  # and with it torch, which nothing else here needs
+
+        check_pretrained(config.model)
+
+
+def _check_files(config: Config, table: Tracklets, split: Split) -> None:
+    """A few files of each modality the stream needs, spread over the training and the test rows."""
+    for rows in (split.train, table.test) if config.data.test else (split.train,):
+        probes = rows[np.linspace(0, len(rows) - 1, min(PROBES, len(rows))).astype(int)]
+        for modality in NEEDS[config.stream]:
+            if not any(is_there(table, int(row), modality) for row in probes):
+                where = table.folder(int(probes[0]), modality)
+                raise DataError(f"needs {modality}, but none of {len(probes)} tracklets has any, as in {where}")

@@ -1,0 +1,245 @@
+"""Train and evaluate on a SLURM cluster through submitit.
+
+    python launch/slurm.py --stream both data.root=/data/mars
+
+`both` submits SSIN and SMIN side by side and a final job that starts when both have succeeded.
+`--cluster local` runs the same jobs through submitit on this machine.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sptskm.config import ConfigError
+from sptskm.configfile import CHECKOUT, find_file
+from sptskm.endings import EXIT_BAD_INPUT, is_ours
+from sptskm.launching import earlier, prepare_jobs, preparing, snapshot
+from sptskm.launching import search as searches
+from sptskm.launching.cluster import Cluster, check_folder, construction, load_cluster, overriding, parameters
+from sptskm.launching.plan import STREAMS, Plan, check, make_folder, make_plan, parser
+from sptskm.launching.submission import Queued, queue
+from sptskm.launching.watch import Followed, watch
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Submit the plan of a command line, or print what would be submitted."""
+    if preparing.is_asked_for(arguments):
+        return prepare(arguments)
+    chosen = command_line().parse_intermixed_args(arguments)
+    try:
+        cluster = _cluster(chosen)
+        if chosen.dry_run and cluster.executor == "local":
+            raise ConfigError(f"--dry-run shows batch scripts, and --cluster {chosen.cluster} has none")
+        if chosen.watch and (chosen.dry_run or cluster.executor == "local"):
+            raise ConfigError("--watch follows jobs of SLURM, and there will be none")
+        plan = make_plan(chosen)
+        searched = searched_by(plan, cluster, chosen)
+        ranks = dict.fromkeys(STREAMS, cluster.ranks) | {name: one.workers for name, one in searched.items()}
+        check(searches.blind(plan) if searched else plan, ranks)
+        _check_times(plan, cluster)
+        check_folder(plan.logs)
+        if cluster.executor == "slurm" and not chosen.dry_run:
+            _check_scheduler("--dry-run and --cluster local work")
+        if chosen.dry_run:
+            print(dry_run(plan, cluster))
+            return 0
+        if cluster.executor == "local":
+            return run_here(plan, cluster)
+        queued = into_queue(plan, cluster, searched, chosen.retrain)
+    except (ValueError, OSError) as error:
+        if not is_ours(error):
+            raise
+        print(f"launch/slurm.py: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    print(plan.farewell(), flush=True)
+    return watch(queued.followed()) if chosen.watch and queued.ids() else 0
+
+
+def prepare_command_line() -> argparse.ArgumentParser:
+    """What may be typed behind `python launch/slurm.py --prepare`."""
+    options = preparing.command_line()
+    _cluster_options(options, "a file configs/cluster/NAME.yaml, or a path")
+    options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
+    return options
+
+
+def prepare(arguments: Sequence[str] | None) -> int:
+    """Submit the making of masks or skeletons."""
+    chosen = prepare_command_line().parse_args(arguments)
+    try:
+        cluster = _cluster(chosen)
+        if cluster.executor == "local":
+            raise ConfigError("--prepare submits an array to SLURM; without one: sptskm prepare")
+        wanted = preparing.wanted_of(chosen)
+        preparing.check_weights(wanted)
+        _check_scheduler("`sptskm prepare` works")
+        queued = prepare_jobs.submit(wanted, cluster)
+    except (ValueError, OSError) as error:
+        if not is_ours(error):
+            raise
+        print(f"launch/slurm.py: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return watch(queued.followed()) if chosen.watch else 0
+
+
+def searched_by(plan: Plan, cluster: Cluster, chosen: argparse.Namespace) -> searches.Searches:
+    """Return the searches that were asked for; none where nothing was."""
+    if chosen.search is None:
+        if chosen.retrain:
+            raise ConfigError("--retrain trains what a search has found, wanted --search FILE with it")
+        return {}
+    if chosen.dry_run or cluster.executor == "local":
+        raise ConfigError("--search submits a job to SLURM, which neither --dry-run nor --cluster local do")
+    return searches.load(plan, chosen.search, chosen.retrain)
+
+
+def _submit_search(plan: Plan, cluster: Cluster, searched: searches.Searches, retrain: bool) -> Queued:
+    from sptskm.launching import ray_jobs
+
+    return ray_jobs.submit(plan, cluster, searched, retrain)
+
+
+def command_line() -> argparse.ArgumentParser:
+    """What may be typed behind `python launch/slurm.py`."""
+    options = parser("Train and evaluate on a SLURM cluster.", preparing.USAGE.format("slurm"))
+    _cluster_options(options, "a file configs/cluster/NAME.yaml, or a path; `local` needs no SLURM")
+    options.add_argument("--dry-run", action="store_true", help="print the batch scripts, submit nothing")
+    options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
+    searches.options(options)
+    return options
+
+
+def _cluster_options(options: argparse.ArgumentParser, told: str) -> None:
+    options.add_argument("--cluster", default="slurm", help=told)
+    for key, what in (("partition", "where jobs run"), ("minutes", "time limit of a job"), ("nodes", "nodes of a job")):
+        options.add_argument(f"--{key}", metavar=key.upper(), help=f"{what}, instead of what the cluster file says")
+
+
+def _cluster(chosen: argparse.Namespace) -> Cluster:
+    """The cluster file of a command line with what it says otherwise; a note where the environment wins over both."""
+    given = {key: value for key in ("partition", "minutes", "nodes") if (value := getattr(chosen, key)) is not None}
+    cluster = load_cluster(_cluster_file(chosen.cluster), [f"{key}={value}" for key, value in given.items()])
+    if cluster.executor == "slurm" and (note := overriding()):
+        print(note, file=sys.stderr)
+    return cluster
+
+
+def _check_scheduler(otherwise: str) -> None:
+    if shutil.which("sbatch") is None:
+        raise ConfigError(f"no sbatch on this machine; {otherwise} without SLURM")
+
+
+def _check_times(plan: Plan, cluster: Cluster) -> None:
+    for config in plan.configs:
+        if config.train.leave_seconds >= cluster.warn_seconds:
+            raise ConfigError(
+                f"{config.stream}: train.leave_seconds is {config.train.leave_seconds:g}, wanted less than the "
+                f"{cluster.warn_seconds} s between warning and end of a job (warn_seconds of the cluster file)"
+            )
+
+
+def _cluster_file(name: str) -> Path:
+    """The file of a cluster by its path, or by its name in configs/cluster, here or in the checkout."""
+    if name.endswith((".yaml", ".yml")):
+        return find_file(Path(name))
+    try:
+        return find_file(Path("configs/cluster") / f"{name}.yaml")
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(path.stem for path in (CHECKOUT / "configs/cluster").glob("*.yaml"))) or "none"
+        raise FileNotFoundError(f"cluster file {error}; known names: {known}") from None
+
+
+def dry_run(plan: Plan, cluster: Cluster) -> str:
+    """The batch scripts as submitit would write them; predecessors appear by name where their job ids will be."""
+    from submitit import SlurmExecutor
+
+    class Printer(SlurmExecutor):
+        """Writes batch scripts on machines without SLURM as well."""
+
+        @classmethod
+        def affinity(cls) -> int:
+            return 1
+
+    names = [config.stream for config in plan.configs]
+    texts = []
+    for name in (*names, "final"):
+        after = f"afterok:{':'.join(names)}" if name == "final" else ""
+        granted = cluster.for_final() if name == "final" else cluster
+        wanted = parameters(granted, name, plan.logs, snapshot.place(plan.logs), after)
+        printer = Printer(folder=plan.logs, python=construction(cluster)["slurm_python"])
+        plain = {key.removeprefix("slurm_"): value for key, value in wanted.items()}
+        printer.update_parameters(**printer._convert_parameters(plain))
+        texts.append(f"# --- {name} ---\n{printer._make_submission_file_text(f'<{name} job>', name)}")
+    return "\n".join(texts)
+
+
+def into_queue(plan: Plan, cluster: Cluster, searched: searches.Searches, retrain: bool) -> Queued:
+    """Submit a plan, or say what an earlier command has done of it; the jobs that are queued now.
+
+    Raises ConfigError when the folder has jobs or runs of other settings.
+    """
+    settings = earlier.settings_of(plan, searched, retrain)
+    with earlier.alone(plan):
+        before = earlier.read_record(plan)
+        states = earlier.queued(plan, before) if before else {}
+        kept = {}
+        if before and states:
+            earlier.refuse_other_settings(plan, before, states, settings)
+            kept = {name: earlier.followed(plan, before.jobs[name]) for name in states}
+            for name, job in kept.items():
+                print(f"{name}: job {job.job} of an earlier command is {states[name].lower()}, log {job.logs[0]}")
+            if searched or "final" in kept:
+                return Queued(earlier=kept)
+        if not searched:
+            earlier.refuse_other_runs(plan, kept)
+            if earlier.finished(plan, before):
+                print(f"finished by an earlier command with these settings; the results are in {plan.out}")
+                return Queued()
+        queued = _submit_search(plan, cluster, searched, retrain) if searched else submit(plan, cluster, kept)
+        earlier.write_record(plan, earlier.Submitted(queued.ids(), settings))
+    return queued
+
+
+def submit(plan: Plan, cluster: Cluster, kept: Mapping[str, Followed]) -> Queued:
+    """Queue the training jobs, but for those that an earlier command has queued, and the final one behind them all."""
+    from sptskm.launching.jobs import TrainJob, final_job
+
+    queued = Queued(earlier={**kept})
+    with queued.all_or_none():
+        for config in plan.configs:
+            if config.stream in kept:
+                continue
+            queued.add(config.stream, queue(plan.logs, cluster, TrainJob(config, cluster.requeues), config.stream))
+        after = queued.behind("afterok")
+        own = cluster.for_final()
+        queued.add("final", queue(plan.logs, own, final_job(plan, own.requeues), "final", after))
+    return queued
+
+
+def run_here(plan: Plan, cluster: Cluster) -> int:
+    """Run the jobs through submitit on this machine, whose jobs know no dependencies, and wait for them."""
+    from sptskm.launching.jobs import TrainJob, final_job
+
+    make_folder(plan.logs)
+    earlier.refuse_other_runs(plan)
+
+    place, limit = plan.logs, cluster.requeues
+    training = [queue(place, cluster, TrainJob(config, limit), config.stream) for config in plan.configs]
+    if _failed(training):
+        return 1
+    final = queue(place, cluster.for_final(), final_job(plan, limit), "final")
+    if _failed([final]):
+        return 1
+    print(f"{final.results()[0]}\n\n{plan.farewell()}")
+    return 0
+
+
+def _failed(jobs: Sequence[Any]) -> bool:
+    """Wait for all jobs; whether any failed, having said why."""
+    errors = {job.job_id: error for job in jobs if (error := job.exception()) is not None}
+    for job_id, error in errors.items():
+        print(f"launch/slurm.py: job {job_id} failed: {error}", file=sys.stderr)
+    return bool(errors)
