@@ -148,7 +148,6 @@ def _video_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--boxes", type=Path, help="MOT text or yolo's folder of one video (default: NAME.txt)")
     parser.add_argument("--min-frames", type=int, default=8, help="shortest track that is taken (default: 8)")
     parser.add_argument("--every", type=int, default=1, help="take each so-manieth frame (default: 1)")
-    parser.add_argument("--frames-only", action="store_true", help="make no masks and skeletons")
     _method_options(parser)
     parser.add_argument("--mask-weights", type=Path, help="LIP_JPPNet's checkpoint: masks by it")
     parser.add_argument("--skeleton-weights", type=Path, help="pose-hg-3d's file: skeletons by it")
@@ -212,9 +211,11 @@ def _and_verify(said: list[str], kinds: Sequence[Made], data: Path) -> tuple[boo
 def _from_videos(chosen: argparse.Namespace) -> tuple[bool, str]:
     from sptskm.preparation.video import Cut, prepare_videos
 
-    todo = [] if chosen.frames_only else _of_video(chosen)
+    todo = _of_video(chosen)
     data, text = prepare_videos(chosen.videos, chosen.out, chosen.boxes, Cut(chosen.min_frames, chosen.every))
     said, complete = [text], True
+    if not todo:
+        said.append(f"`sptskm prepare --data {data}` makes masks and skeletons")
     for wanted in todo:
         all_there, text = _and_verify(make_all(replace(wanted, data=data)), wanted.kinds, data)
         said.append(text)
@@ -223,10 +224,7 @@ def _from_videos(chosen: argparse.Namespace) -> tuple[bool, str]:
 
 
 def _of_video(chosen: argparse.Namespace) -> list[Wanted]:
-    """Return what is made of a video's tracklets: by published networks whose weights are given, the rest by BlazePose.
-
-    With --grabcut, and with weights of one network alone, only what was named is made.
-    """
+    """Return what is made of a video's tracklets at once: what a method is named for, or weights are given for."""
     common = {"device": chosen.device, "precision": chosen.precision, "shards": chosen.shards}
     weights: dict[str, Path | None] = {"masks": chosen.mask_weights, "skeletons": chosen.skeleton_weights}
     if chosen.grabcut or any(weights.values()):
@@ -238,7 +236,9 @@ def _of_video(chosen: argparse.Namespace) -> list[Wanted]:
                 named = argparse.Namespace(method=None, grabcut=grabcut, weights=file, **flags)
                 found.append(replace(wanted_of(KINDS[kind], named), device=chosen.device))
         return found
-    kinds = MAKES[chosen.method or "blazepose"]
+    if chosen.method is None:
+        return []
+    kinds = MAKES[chosen.method]
     named = argparse.Namespace(method=chosen.method, grabcut=False, weights=None)
     return [Wanted(kinds, chosen.out, method_named(kinds, named), engine=chosen.engine, **common)]
 

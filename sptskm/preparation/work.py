@@ -244,7 +244,7 @@ class Picture:
 
 def square_of(frame: Path) -> Path:
     """Return the file with the square around a frame that was cut from a video, which may not be there."""
-    return frame.parent.with_name(frame.parent.name + SQUARES) / frame.name
+    return frame.parent.with_name(frame.parent.name + SQUARES) / f"{frame.stem}.jpeg"
 
 
 def _read_ahead(

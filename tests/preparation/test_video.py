@@ -31,7 +31,7 @@ def prepare(*arguments: object) -> int:
 
 
 def test_every_track_becomes_a_tracklet_of_its_own_pictures(video: Path, tmp_path: Path) -> None:
-    assert prepare(video, "--out", tmp_path / "out", "--frames-only") == 0
+    assert prepare(video, "--out", tmp_path / "out") == 0
     table = read_dataset(tmp_path / "out" / "manifest.csv")
     assert table.keys_N.tolist() == ["door-0", "door-1"]
     assert table.lengths.tolist() == [FRAMES, FRAMES]
@@ -48,7 +48,7 @@ def test_each_third_frame_of_tracks_that_are_long_enough(video: Path, tmp_path: 
     write_boxes(tmp_path / "door.txt", tracks=(0,))
     with (tmp_path / "door.txt").open("a") as file:
         file.write("1,5,10,30,32,64\n2,5,10,30,32,64\n")
-    assert prepare(video, "--out", tmp_path / "out", "--every", 3, "--min-frames", 2, "--frames-only") == 0
+    assert prepare(video, "--out", tmp_path / "out", "--every", 3, "--min-frames", 2) == 0
     table = read_dataset(tmp_path / "out" / "manifest.csv")
     assert table.keys_N.tolist() == ["door-0"]
     assert table.stems(0) == ["000001", "000004", "000007", "000010"]
@@ -56,11 +56,11 @@ def test_each_third_frame_of_tracks_that_are_long_enough(video: Path, tmp_path: 
 
 def test_the_same_command_cuts_nothing_again_and_another_does(video: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert prepare(video, "--out", out, "--frames-only") == 0
+    assert prepare(video, "--out", out) == 0
     first = {path: path.stat().st_mtime_ns for path in (out / "frames").rglob("*.jpg")}
-    assert prepare(video, "--out", out, "--frames-only") == 0
+    assert prepare(video, "--out", out) == 0
     assert {path: path.stat().st_mtime_ns for path in (out / "frames").rglob("*.jpg")} == first
-    assert prepare(video, "--out", out, "--every", 2, "--min-frames", 1, "--frames-only") == 0
+    assert prepare(video, "--out", out, "--every", 2, "--min-frames", 1) == 0
     assert len(list((out / "frames").rglob("*.jpg"))) == len(first) // 2
 
 
@@ -68,7 +68,7 @@ def test_boxes_outside_the_picture_are_cut_or_left_out_and_counted(
     video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "door.txt").write_text("1,0,-16,30,32,64\n2,0,-40,30,32,64\n3,0,150,100,32,64\n")
-    assert prepare(video, "--out", tmp_path / "out", "--min-frames", 1, "--frames-only") == 0
+    assert prepare(video, "--out", tmp_path / "out", "--min-frames", 1) == 0
     table = read_dataset(tmp_path / "out" / "manifest.csv")
     assert [read_frame(file).shape for file in table.files(0, [0, 1], "frames")] == [(64, 16, 3), (20, 10, 3)]
     assert "1 tracklets of 1 videos, 1 boxes outside the picture" in capsys.readouterr().out
@@ -95,7 +95,7 @@ def test_masks_of_tracklets_that_were_cut_by_other_boxes_are_made_again(video: P
     lines = [line.split(",") for line in moved]
     lines = [[f, t, str(float(left) + 7), *rest] for f, t, left, *rest in lines]
     (tmp_path / "door.txt").write_text("".join(",".join(line) + "\n" for line in lines))
-    assert prepare(video, "--out", out, "--frames-only") == 0
+    assert prepare(video, "--out", out) == 0
     report = check(out / "manifest.csv", workers=1)
     assert [problem.sentence.split(" in ")[0] for problem in report.problems] == ["masks of tracklet door-0"]
     assert prepare(video, "--out", out, "--grabcut") == 0
@@ -152,7 +152,7 @@ def test_boxes_left_out_are_said_and_their_lines_are_no_tracklets(
     video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "door.txt").write_text("1,0,10,30,32,64,1,1,1\n1,5,10,30,32,64,1,3,1\n2,0,10,30,32,64,0,1,1\n")
-    assert prepare(video, "--out", tmp_path / "out", "--min-frames", 1, "--frames-only") == 0
+    assert prepare(video, "--out", tmp_path / "out", "--min-frames", 1) == 0
     assert "2 boxes left out that are not to be considered or no pedestrians" in capsys.readouterr().out
     assert read_dataset(tmp_path / "out" / "manifest.csv").keys_N.tolist() == ["door-0"]
 
@@ -175,7 +175,7 @@ def test_a_video_may_be_called_as_its_owner_likes(
 def test_a_broken_note_of_what_was_made_is_one_sentence(
     video: Path, tmp_path: Path, note: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert prepare(video, "--out", tmp_path / "out", "--frames-only") == 0
+    assert prepare(video, "--out", tmp_path / "out") == 0
     (tmp_path / "out" / "frames" / "door.json").write_text(note)
     assert prepare(video, "--out", tmp_path / "out") == 2
     assert f"sptskm: {tmp_path / 'out' / 'frames' / 'door.json'}: " in capsys.readouterr().err
@@ -200,7 +200,7 @@ def test_the_network_looks_at_the_picture_around_a_box_that_is_too_tight(tmp_pat
     for name, margin in (("loose", 0), ("tight", round(height * 0.12))):
         box = f"{left},{top + margin},{width},{height - 2 * margin}"
         (tmp_path / "hall.txt").write_text("".join(f"{frame},1,{box}\n" for frame in range(1, 9)))
-        assert prepare(video, "--out", tmp_path / name) == 0
+        assert prepare(video, "--out", tmp_path / name, "--method", "blazepose") == 0
     loose, tight = (read_skeletons(read_dataset(tmp_path / n / "manifest.csv"), 0, [0])[0] for n in ("loose", "tight"))
     alone = tmp_path / "alone"
     shutil.copytree(tmp_path / "tight" / "frames" / "hall-1", alone / "hall-1")
@@ -215,13 +215,13 @@ def test_the_rate_of_a_video_is_in_the_manifest_by_every_frame_that_is_taken(tmp
     video, (left, top, width, height) = write_person(tmp_path)
     (tmp_path / "hall.txt").write_text("".join(f"{f},1,{left},{top},{width},{height}\n" for f in range(1, 11)))
     for every, fps in ((1, 25.0), (2, 12.5)):
-        words = ("--out", tmp_path / "out", "--every", every, "--min-frames", 1, "--frames-only")
+        words = ("--out", tmp_path / "out", "--every", every, "--min-frames", 1)
         assert prepare(video, *words) == 0
         assert read_dataset(tmp_path / "out" / "manifest.csv").fps(0) == fps
 
 
 def test_boxes_of_a_yolo_folder_are_those_of_mot_s_text(video: Path, tmp_path: Path) -> None:
-    assert prepare(video, "--out", tmp_path / "mot", "--frames-only") == 0
+    assert prepare(video, "--out", tmp_path / "mot") == 0
     width, height = 160, 120
     labels = tmp_path / "labels"
     labels.mkdir()
@@ -230,6 +230,6 @@ def test_boxes_of_a_yolo_folder_are_those_of_mot_s_text(video: Path, tmp_path: P
         shares = f"{(left + w / 2) / width} {(top + h / 2) / height} {w / width} {h / height}"
         with (labels / f"door_{int(frame)}.txt").open("a") as file:
             file.write(f"0 {shares} 0.9 {int(track)}\n2 {shares} 0.9 {int(track) + 50}\n0 {shares} 0.25\n")
-    assert prepare(video, "--out", tmp_path / "yolo", "--boxes", labels, "--frames-only") == 0
+    assert prepare(video, "--out", tmp_path / "yolo", "--boxes", labels) == 0
     content = [{p.name: p.read_bytes() for p in (tmp_path / n / "frames").rglob("*.jpg")} for n in ("mot", "yolo")]
     assert content[0] == content[1]
