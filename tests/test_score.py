@@ -79,6 +79,7 @@ def scored_by_a_rank(walkers: Path) -> list[float]:
     return [world.size, *found.rankings[0].scores.ap_Q]
 
 
+@pytest.mark.slow
 def test_ranks_share_the_queries_and_all_have_the_result(walkers: Path) -> None:
     alone = scored_by_a_rank(walkers)
     for found in on_ranks(2, scored_by_a_rank, walkers):

@@ -64,6 +64,7 @@ def test_what_a_search_file_says_is_not_said_on_the_command_line(configs, tmp_pa
     assert "--workers, --cpus-per-worker and --gpus-per-worker are for --fixed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_more_than_ray_has_is_refused(configs, tmp_path):
     command = words(configs, tmp_path / "run", "both", "--cpus-per-worker", 1000)
     code, out, err = launch(*command, MARK=str(tmp_path))
@@ -84,6 +85,7 @@ def test_a_server_that_is_no_ray_is_refused(configs, tmp_path):
     assert f"--address is {address}, where no Ray lets this machine in" in err
 
 
+@pytest.mark.slow
 def test_both_streams_stop_when_asked_and_the_same_command_ends_with_the_bits_of_plain_runs(walkers, configs, tmp_path):
     run, plain = tmp_path / "run", tmp_path / "plain"
     command = words(configs, run, "both", f"train.epochs={EPOCHS}")
@@ -111,6 +113,7 @@ def test_both_streams_stop_when_asked_and_the_same_command_ends_with_the_bits_of
         assert all(found[name].equal(value) for name, value in expected.items())
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_run_itself_is_told_in_one_sentence_and_not_tried_again(walkers, tmp_path):
     broken = broken_walkers(walkers, tmp_path / "walkers")
     configs = write_configs(tmp_path / "configs", tmp_path / "walkers")

@@ -181,6 +181,7 @@ def test_a_rank_that_waits_for_others_to_appear_leaves_when_asked(endless, numbe
     assert lonely.wait(30) == EXIT_STOPPED
 
 
+@pytest.mark.slow
 def test_a_rank_beside_a_stuck_one_leaves_when_asked_and_one_beside_a_killed_one_at_once(endless, tmp_path):
     port = free_port()
     ranks = [start_rank(rank, endless, port) for rank in (0, 1)]
@@ -219,6 +220,7 @@ def wait_for_checkpoint(run: Path, ranks: Sequence[subprocess.Popen[str]], after
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_one_sentence(endless):
     with socket.socket() as taken:
         taken.bind(("", 0))

@@ -48,6 +48,7 @@ def test_smin_embeds_clips_with_gaps_without_waiting_for_the_device(walkers: Pat
         assert stream.model(3).to(META).eval().embed(*inputs).is_meta  # type: ignore[operator]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", ["ssin", "smin"])
 def test_compiled_training_has_the_bits_of_training(
     walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str
