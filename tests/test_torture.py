@@ -100,7 +100,6 @@ def test_contents_differ_when_a_number_does() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="what it finds is being mended", strict=False)
 @pytest.mark.parametrize("part", ["readers", "kills", "errors", "full disk"])
 def test_a_short_run_finds_nothing_wrong(part: str) -> None:
     words = {

@@ -240,7 +240,7 @@ def _ends(name: str, kind: str, values: Sequence[Any]) -> tuple[float, ...]:
     count = 3 if kind == "quantised" else 2
     try:
         numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = ()
     if len(numbers) != count or not numbers[0] <= numbers[1]:
         ends = "low, high, step" if count == 3 else "low, high"

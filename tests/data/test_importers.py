@@ -577,3 +577,11 @@ def test_an_option_of_another_layout_is_refused(tmp_path: Path, capsys: pytest.C
     with pytest.raises(SystemExit):
         run("ccvid", tmp_path, "--pattern", "{pid}")
     assert "unrecognized arguments: --pattern" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pid", ["", "x", "-1", "1.5"])
+def test_an_identity_of_cvid_that_is_no_number_is_told(tmp_path: Path, pid: str) -> None:
+    (tmp_path / "info").mkdir()
+    (tmp_path / "info" / "train_050.csv").write_text(f"pid,name\n1,a\n{pid},b\n")
+    with pytest.raises(DataError, match=f"has the pid '{pid}', wanted numbers"):
+        cvid(tmp_path)

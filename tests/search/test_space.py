@@ -165,3 +165,9 @@ def test_the_shipped_searches_fit_the_shipped_configurations():
         for stream, search in load_search(file).items():
             folder = ROOT / "configs" / (file.stem if (ROOT / "configs" / file.stem).is_dir() else "mars")
             check(search, load(folder / f"{stream}.yaml"))
+
+
+def test_a_range_beyond_all_numbers_is_refused(tmp_path):
+    (tmp_path / "s.yaml").write_text(f"smin:\n  optim.lr: {{uniform: [1.0e-3, {'9' * 400}]}}\n")
+    with pytest.raises(ConfigError, match=r"optim\.lr: uniform is "):
+        load_search(tmp_path / "s.yaml")

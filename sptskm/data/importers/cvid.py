@@ -57,8 +57,8 @@ def _identities(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted a table with the column pid")
     pids = {label(line.get("pid") or "", f"{path}: {place}") for place, line in read_table(path, _check_columns)}
-    if other := next((pid for pid in pids if not pid.isdecimal()), None):
-        raise DataError(f"{path}: has the pid {other!r}, wanted numbers")
+    if others := sorted(pid for pid in pids if not pid.isdecimal()):
+        raise DataError(f"{path}: has the pid {others[0]!r}, wanted numbers")
     return [f"{pid:04d}" for pid in sorted(map(int, pids))]
 
 
