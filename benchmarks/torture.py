@@ -12,6 +12,7 @@ see it again. Exit code 1 when anything did.
 """
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -35,7 +36,8 @@ SHARES = {"readers": 0.4, "errors": 0.3, "kills": 0.2, "full disk": 0.1}  # of t
 def main() -> int:
     """Torture as asked; 1 when something was wrong."""
     options = _options()
-    folder = Path(tempfile.mkdtemp(prefix="torture-"))
+    plan = os.environ.get(io_errors.VARIABLE)  # of this very program, before it was started again
+    folder = Path(plan).parent if plan else Path(tempfile.mkdtemp(prefix="torture-"))
     why_not = io_errors.preload(folder)
     try:
         torch.set_num_threads(1)
