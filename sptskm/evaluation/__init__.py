@@ -1,4 +1,4 @@
-"""Protocols, metrics and fusion: features and labels in, numbers that name their protocol out."""
+"""Protocols, metrics and fusion: from features and labels to scores that name their protocol."""
 
 from sptskm.evaluation.camera_weights import CameraWeights, choose_camera_weights, fuse_by_camera
 from sptskm.evaluation.cameras import CameraPairs, camera_pairs

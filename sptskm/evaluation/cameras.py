@@ -1,7 +1,8 @@
 """Rank-1 and average precision per query camera and gallery camera, as the official MARS code computes them.
 
-This is another protocol than any of `sptskm.evaluation.protocols`: for each camera alone its rows of the identity are
-good, those of the other cameras are not ranked, and every other row, junk of pid -1 included, counts as wrong.
+These rules differ from every protocol of `sptskm.evaluation.protocols`. For one gallery camera, the rows of the query's
+identity in that camera are correct and its rows in other cameras are not ranked. Every other row counts as wrong, also
+junk of pid -1.
 Shape suffixes: Q queries, G gallery rows, C cameras, P positives.
 """
 
@@ -17,10 +18,10 @@ from sptskm.evaluation.metrics import Rows, average_precisions
 
 @dataclass(frozen=True, eq=False)
 class CameraPairs:
-    """Means over the queries of a camera (rows) with the gallery of a camera (columns); NaN where there are none.
+    """Mean scores for each query camera (rows) and gallery camera (columns); NaN where a pair has no value.
 
-    As in the official code an average precision of exactly 0 and the rank-1 of a pair without a good row are left out.
-    On the diagonal the first row of each ranking is taken to be the query itself.
+    As in the official code, the means leave out average precisions of exactly 0, and the rank-1 of queries without a
+    correct row. On the diagonal the first row of each ranking is taken to be the query itself.
     """
 
     cameras_C: NDArray[np.int64]
@@ -28,16 +29,16 @@ class CameraPairs:
     rank1_CC: NDArray[np.float64]
 
     def summary(self) -> tuple[float, float]:
-        """Mean average precision and mean rank-1 over all pairs of two different cameras that have a value."""
+        """Return the mean average precision and mean rank-1 over all pairs of two different cameras with a value."""
         apart = ~np.eye(len(self.cameras_C), dtype=bool)
         ap, rank1 = (matrix[apart & ~np.isnan(matrix)] for matrix in (self.ap_CC, self.rank1_CC))
         return (float(ap.mean()) if ap.size else float("nan"), float(rank1.mean()) if rank1.size else float("nan"))
 
 
 def camera_pairs(distance_QG: Floats, query: Rows, gallery: Rows) -> CameraPairs:
-    """Both matrices from distances (Q, G) to the whole test set, junk and queries included.
+    """Compute both matrices from the distances (Q, G) to the whole test set, junk and queries included.
 
-    Ties are broken by row order. Raises ValueError for another shape.
+    Ties are broken by row order. Raises DataError for distances of another shape.
     """
     if distance_QG.shape != (len(query), len(gallery)):
         wanted = (len(query), len(gallery))
@@ -60,7 +61,10 @@ def camera_pairs(distance_QG: Floats, query: Rows, gallery: Rows) -> CameraPairs
 
 
 def _cell(places_P: NDArray[np.int64], camids_P: NDArray[np.int64], camera: int, other: int) -> tuple[float, float]:
-    """Average precision (0 without a good row) and rank-1 (NaN without one) of a query for one gallery camera."""
+    """Return the average precision and rank-1 of one query for one gallery camera.
+
+    Without a correct row the average precision is 0 and rank-1 is NaN.
+    """
     good_P = camids_P == other
     ignored_P = ~good_P
     first_ignored = 0

@@ -1,7 +1,7 @@
 """Squared Euclidean distances in float64, with exact ties for identical rows.
 
-Shape suffixes: Q queries, G gallery rows, D feature length, T queries of a tile, S gallery rows of a strip, C copies
-of other gallery rows.
+Shape suffixes: Q queries, G gallery rows, D feature length, T queries of a tile, S gallery rows of a strip, C gallery
+rows that repeat an earlier row.
 """
 
 from collections.abc import Callable
@@ -24,13 +24,14 @@ Multiplier = Callable[[Doubles], Callable[[Doubles], Doubles]]
 
 
 class SquaredDistances:
-    """A gallery prepared once, to be compared with blocks of queries.
+    """A gallery that is prepared once and then compared with blocks of queries.
 
-    A matrix product may give the same pair results that differ in the last bit, by the shape of the matrices and the
-    place in them. Products are therefore of one shape, TILE queries by STRIP gallery rows, filled up with zeros, and
-    every copy of a gallery row takes the result of its first twin: ties stay ties, and distances are the same
-    whatever the block of queries, if blocks start at multiples of TILE. Only a strip is held in float64.
-    `multiplier` makes of a strip (D, S) what takes tiles (T, D) to their products (T, S); by default, here.
+    A matrix product can give results that differ in the last bit for the same pair, depending on the shape of the
+    matrices and the position in them. All products therefore have one shape, TILE queries by STRIP gallery rows, padded
+    with zeros, and a repeated gallery row takes the result of its first occurrence. So ties stay ties, and distances do
+    not depend on the block of queries if blocks start at multiples of TILE. Only one strip is held in float64.
+    `multiplier` takes a strip (D, S) and returns a function from tiles (T, D) to their products (T, S). The default
+    multiplies with NumPy.
     """
 
     def __init__(self, gallery_GD: Floats, multiplier: Multiplier | None = None) -> None:
@@ -44,9 +45,9 @@ class SquaredDistances:
         return len(self._features_GD)
 
     def to(self, query_QD: Floats) -> NDArray[np.float64]:
-        """Squared Euclidean distances (Q, G), never below 0.
+        """Compute the squared Euclidean distances (Q, G); they are never below 0.
 
-        Raises ValueError for features that are not 2-D or not as long as those of the gallery.
+        Raises DataError for features that are not 2-D or differ in length from those of the gallery.
         """
         query = _matrix("query", query_QD)
         if query.shape[1] != self._features_GD.shape[1]:
@@ -77,17 +78,16 @@ def _multiplier(strip_DS: Doubles) -> Callable[[Doubles], Doubles]:
 
 
 def _filled(rows: NDArray[Any], count: int) -> NDArray[np.float64]:
-    """Rows in float64, with rows of zeros up to a count."""
+    """Return the rows in float64, padded with rows of zeros to `count`."""
     filled = np.zeros((count, rows.shape[1]))
     filled[: len(rows)] = rows
     return filled
 
 
 def squared_distances(query_QD: Floats, gallery_GD: Floats) -> NDArray[np.float64]:
-    """Squared Euclidean distances (Q, G) in float64.
+    """Compute squared Euclidean distances (Q, G) in float64.
 
-    Identical gallery rows get identical distances. Raises ValueError for features that are not 2-D
-    or differ in length.
+    Identical gallery rows get identical distances. Raises DataError for features that are not 2-D or differ in length.
     """
     return SquaredDistances(gallery_GD).to(query_QD)
 
@@ -109,6 +109,9 @@ def _first_twins(features_GD: NDArray[Any]) -> NDArray[np.int64]:
 def stream_distances(
     query_QD: Floats, gallery_GD: Floats, valid_Q: NDArray[np.bool_], valid_G: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Squared Euclidean distances (Q, G) of one stream; a tracklet without input is infinitely far from all."""
+    """Compute the squared Euclidean distances (Q, G) of one stream.
+
+    The distance is infinite where the query or the gallery tracklet has no input.
+    """
     both_QG = valid_Q[:, None] & valid_G
     return np.where(both_QG, squared_distances(query_QD, gallery_GD), np.inf)

@@ -1,4 +1,4 @@
-"""What a protocol counts on a data set, from the labels alone: nothing is trained, no distance is needed.
+"""Statistics of a protocol on a data set, from the labels alone: no network is trained and no distance is computed.
 
 Shape suffixes: N test rows, Q queries, P rows of a query's identity.
 """
@@ -23,25 +23,25 @@ Table = tuple[Sequence[str], Sequence[Sequence[object]]]
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """The queries and the gallery of a protocol."""
+    """The queries and the gallery of a protocol, with the reason for every query without a positive."""
 
     protocol: Protocol
     query: Rows
     gallery: Rows
     too_short: int
-    """Queries that the protocol's shortest length leaves out."""
+    """Number of queries that are shorter than the protocol's minimum length."""
     positives_Q: NDArray[np.int64]
-    """Ranked gallery rows of the identity of each query."""
+    """Number of ranked gallery rows with the identity of each query."""
     why_Q: Sequence[str]
-    """Why a query has no positive; empty for one that has some."""
+    """Reason why a query has no positive; empty for a query with positives."""
 
     @property
     def skipped(self) -> Counter[str]:
-        """How many queries have no positive, by the reason."""
+        """Count the queries without a positive by reason."""
         return Counter(why for why in self.why_Q if why != FOUND)
 
     def counts(self) -> Table:
-        """Everything that is counted, one thing a line."""
+        """Return the table of all counts, one per line."""
         pids, some = self.gallery.pids, self.positives_Q[self.positives_Q > 0]
         without = "of these 0 for lack of a positive" if self.protocol.average == "all" else "skipped"
         lines: list[tuple[str, object]] = [
@@ -61,7 +61,7 @@ class Explained:
         return (self.protocol.name, "count"), lines
 
     def cameras(self) -> Table:
-        """The same by the camera of the query."""
+        """Return the table of counts for each camera."""
         rows = []
         for camera in np.unique(np.concatenate([self.query.camids, self.gallery.camids])).tolist():
             own_Q, here_G = self.query.camids == camera, self.gallery.camids == camera
@@ -75,9 +75,10 @@ class Explained:
 
 
 def explain(protocol: Protocol, table: Rows, lengths_N: Integers, query_rows_Q: Integers) -> Explained:
-    """What a protocol makes of the test tracklets: labels (N,), frames (N,) and the rows that are queries (Q,).
+    """Apply a protocol to the test tracklets and count what it keeps.
 
-    Raises ValueError as `select`, and for a protocol that asks for clothes where there are no labels.
+    `table` holds the labels (N,), `lengths_N` the frames (N,), `query_rows_Q` the rows that are queries (Q,). Raises
+    ConfigError as `select`, and for a protocol that needs clothes labels when there are none.
     """
     queries, rows = select(protocol, table.pids, lengths_N, query_rows_Q)
     query, gallery = table.part(queries), table.part(rows)
@@ -93,7 +94,10 @@ def explain(protocol: Protocol, table: Rows, lengths_N: Integers, query_rows_Q: 
 
 
 def _why(protocol: Protocol, query: Rows, gallery: Rows, number: int, others_P: NDArray[np.int64]) -> str:
-    """Why none of the gallery's other tracklets of the query's identity is ranked."""
+    """Return the reason why no gallery row of the query's identity is ranked.
+
+    others_P: its rows without the query itself.
+    """
     if query.pids[number] == JUNK_PID:
         return "the query is junk itself"
     if protocol.ignore_same_camera and others_P.size:

@@ -1,4 +1,4 @@
-"""Features of tracklets as a file: plain arrays with keys and labels, one form for the final job and for extraction.
+"""Feature files: plain arrays with keys and labels, in one format for the final job and for extraction.
 
 Legend: N tracklets, D embedding.
 """
@@ -38,25 +38,25 @@ METHODS = "methods"  # as JSON; files of before, and of masks and skeletons that
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Features (N, D) with the labels of their tracklets, row by row; where nobody is known every pid is -1."""
+    """Features (N, D) with the labels of their tracklets, row by row; all pids are -1 where no identity is known."""
 
     features: Features
     labels: Rows
     network: str
-    """Hash of the weights that made them."""
+    """Hash of the weights of the network that computed the features."""
     methods: Mapping[Made, Method] = field(default_factory=dict)
-    """By which methods the masks or skeletons behind them were made, where that is known."""
+    """Methods that made the masks or skeletons used as input, where known."""
 
     @property
     def keys(self) -> NDArray[np.str_]:
-        """Of the tracklets with input."""
+        """Return the keys of the tracklets with input."""
         return self.features.keys_N[self.features.valid_N]
 
 
 def write_features(
     path: Path, features: Features, labels: Rows, network: str, methods: Mapping[Made, Method] | None = None
 ) -> None:
-    """A .npz file that loads without pickle; it is there as a whole or not at all."""
+    """Write a .npz file that loads without pickle; the file appears complete or not at all."""
     clothes = np.full(len(labels), -1) if labels.clothes is None else labels.clothes
     with partial_of(path) as partial, partial.open("wb") as file:
         np.savez(
@@ -75,10 +75,10 @@ def write_features(
 
 
 def read_features(path: Path) -> Labelled:
-    """What `sptskm extract` or `sptskm evaluate` has written; clothes are None where no outfit is known.
+    """Read a file written by `sptskm extract` or `sptskm evaluate`; clothes are None where no outfit is known.
 
-    Raises FileNotFoundError, and DataError for a file that is not of that form, repeats a tracklet or holds a valid row
-    that is not finite.
+    Raises FileNotFoundError, and DataError for a file of another format, a repeated tracklet or a valid row that is not
+    finite.
     """
     wanted = "wanted one that `sptskm extract` or `sptskm evaluate` wrote"
     if not path.is_file():
@@ -115,7 +115,7 @@ def _labelled(path: Path, found: dict[str, NDArray[Any]]) -> Labelled:
 
 
 def _methods(path: Path, found: dict[str, NDArray[Any]]) -> dict[Made, Method]:
-    """Return the methods that a file tells; none from one of before."""
+    """Return the methods recorded in a feature file; empty for an older file without them."""
     if METHODS not in found:
         return {}
     return methods_in(parsed_json(str(found[METHODS]), f"features {path}: {METHODS}", dict[str, Any]))

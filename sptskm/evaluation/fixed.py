@@ -1,7 +1,7 @@
-"""A fused distance of one pair of tracklets: the constants of a fusion, fixed on one distance matrix.
+"""A fused distance between two tracklets: the constants of a fusion, fixed on one distance matrix.
 
-`fuse` ranks a matrix by constants of that matrix. Here they are kept, so that what two tracklets are apart does not
-depend on which others there are: for a search, for re-ranking, for other programs.
+`fuse` computes its constants from the matrix that it ranks. Here the constants are kept, so that the distance of two
+tracklets does not depend on the other tracklets. Retrieval, re-ranking and other programs need this.
 
 Shape suffixes: Q queries, G gallery rows.
 """
@@ -18,9 +18,9 @@ from sptskm.evaluation.fusion import Normalisation, StreamDistances
 
 @dataclass(frozen=True)
 class FusedDistance:
-    """ssin * SSIN's distance + smin * SMIN's, or, where either has no skeleton, alone * SSIN's + offset.
+    """The distance ssin * d_SSIN + smin * d_SMIN, or alone * d_SSIN + offset where either tracklet has no skeleton.
 
-    A tracklet is at distance 0 from itself, if it has a skeleton.
+    A tracklet with a skeleton is at distance 0 from itself.
     """
 
     ssin: float
@@ -35,10 +35,10 @@ class FusedDistance:
 
     @classmethod
     def fitted(cls, streams: StreamDistances, weight: float, normalisation: Normalisation) -> "FusedDistance":
-        """The one that ranks `streams` as `fuse` does, but for rounding.
+        """Fit the constants so that the distance ranks `streams` as `fuse` does, up to rounding.
 
-        With "concat" it is one of features of length 1, as there. Raises ValueError for "rank", which is a property of
-        a whole ranking, for an unknown normalisation, and for a weight outside 0..1.
+        With "concat" the features must have length 1, as in `fuse`. Raises ConfigError for "rank", which depends on a
+        whole ranking, for an unknown normalisation, and for a weight outside 0..1.
         """
         if not 0.0 <= weight <= 1.0:
             raise ConfigError(f"the fusion weight must be in 0..1, found {weight}")
@@ -60,6 +60,9 @@ class FusedDistance:
         return cls(*factors, alone, float(fused.mean() - alone * ssin.mean()))
 
     def of(self, ssin_QG: Floats, smin_QG: Floats, both_QG: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Fused distances (Q, G); both_QG: both tracklets have a skeleton. SMIN's of other pairs may be anything."""
+        """Compute fused distances (Q, G).
+
+        both_QG: both tracklets have a skeleton. The SMIN distances of other pairs are ignored.
+        """
         fused_QG = self.ssin * ssin_QG + self.smin * np.where(both_QG, smin_QG, 0)
         return np.where(both_QG, fused_QG, self.alone * ssin_QG + self.offset)

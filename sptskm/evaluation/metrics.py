@@ -1,10 +1,10 @@
 """mAP and CMC of a ranking, under a named protocol.
 
-Ties are broken by gallery row order, as a stable sort does: of two rows at the same distance the
-one with the lower row number ranks first.
+Ties are broken by gallery row order, as in a stable sort: of two rows at the same distance the one with the lower row
+number ranks first.
 
-Shape suffixes: N rows, Q queries, B queries of a block, G gallery rows, P rows of interest of one query, J rows
-that are not ranked, D feature length.
+Shape suffixes: N rows, Q queries, B queries of a block, G gallery rows, P rows of interest of one query, J rows that
+are not ranked, D feature length.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ COUNTED_POSITIVES: Final = 200
 ROOM: Final = 16_384  # entries compared at a time: with all positives, what a core's cache holds
 NOTHING: Final = np.empty(0, np.int64)
 Blocks = Callable[[slice], NDArray[np.float64]]
-"""Distances (B, G) of some queries to the whole gallery."""
+"""Function that returns the distances (B, G) of a slice of the queries to the whole gallery."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Rows:
     """Identity, camera and, where known, clothes of N tracklets, in the order of the features.
 
     pids: -1 is junk (never ranked). clothes: -1 is unknown, None when the data set has no labels.
-    Raises ValueError for anything but 1-D integer arrays of one length.
+    Raises DataError unless all labels are 1-D integer arrays of one length.
     """
 
     pids: Integers
@@ -59,22 +59,22 @@ class Rows:
 
     @classmethod
     def of(cls, table: Tracklets, rows: Integers) -> "Rows":
-        """Those of some rows of a table."""
+        """Take the labels of some rows of a table."""
         clothes = table.clothes_N[rows] if table.has_clothes else None
         return cls(table.pids_N[rows], table.camids_N[rows], clothes)
 
     def part(self, rows: NDArray[Any]) -> "Rows":
-        """Some rows, by number or mask, in that order."""
+        """Select rows by number or mask, in that order."""
         return Rows(self.pids[rows], self.camids[rows], None if self.clothes is None else self.clothes[rows])
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The outcome of an evaluation, per query and averaged over those that the protocol counts.
+    """Scores of an evaluation: values per query, and means over the queries that the protocol counts.
 
     ap_Q: average precision, NaN for a skipped query.
     first_hit_Q: 1-based rank of the first correct row, junk not counted; 0 without a positive.
-    num_gallery: rows the gallery had, junk included.
+    num_gallery: number of gallery rows, junk included.
     protocol: name of the protocol.
     """
 
@@ -85,7 +85,7 @@ class Scores:
 
     @classmethod
     def joined(cls, parts: Sequence["Scores"]) -> "Scores":
-        """Those of several parts of the queries, one after the other, against the same gallery."""
+        """Concatenate the scores of several parts of the queries against the same gallery."""
         ap_Q, first_hit_Q = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("ap_Q", "first_hit_Q")
         )
@@ -93,33 +93,33 @@ class Scores:
 
     @property
     def counted_Q(self) -> NDArray[np.bool_]:
-        """Which queries (Q,) are averaged over: all with a positive, or all where the protocol says so."""
+        """Return a mask (Q,) of the queries in the means: those with a positive, or all where the protocol says so."""
         return ~np.isnan(self.ap_Q)
 
     @property
     def num_queries(self) -> int:
-        """Queries averaged over."""
+        """Return the number of queries in the means."""
         return int(np.count_nonzero(self.counted_Q))
 
     @property
     def num_skipped(self) -> int:
-        """Queries left out because the gallery holds no positive for them."""
+        """Return the number of queries left out because the gallery holds no positive for them."""
         return len(self.ap_Q) - self.num_queries
 
     @property
     def mAP(self) -> float:
-        """Mean average precision in 0..1; NaN when no query counts."""
+        """Return the mean average precision in 0..1; NaN when no query counts."""
         return float(self.ap_Q[self.counted_Q].mean()) if self.num_queries else float("nan")
 
     @property
     def cmc(self) -> NDArray[np.float64]:
-        """CMC (50,) in 0..1, rank-1 first; its last value continues beyond a smaller gallery."""
+        """Return the CMC (50,) in 0..1, rank-1 first; beyond the size of a smaller gallery the last value repeats."""
         return np.array([self.rank(k) for k in range(1, CMC_RANKS + 1)])
 
     def rank(self, k: int) -> float:
-        """Share of queries with a correct row among the first k; NaN when no query counts.
+        """Return the share of queries with a correct row among the first k; NaN when no query counts.
 
-        Raises ValueError for k below 1.
+        Raises DataError for k below 1.
         """
         if k < 1:
             raise DataError(f"ranks start at 1, found {k}")
@@ -127,9 +127,9 @@ class Scores:
         return hits / self.num_queries if self.num_queries else float("nan")
 
     def subset(self, mask_Q: NDArray[np.bool_]) -> "Scores":
-        """The scores of the queries where mask_Q is True, against the same gallery.
+        """Return the scores of the queries where mask_Q is True, against the same gallery.
 
-        Raises ValueError for anything but a boolean mask with one entry per query.
+        Raises DataError for anything but a boolean mask with one entry per query.
         """
         mask = np.asarray(mask_Q)
         if mask.dtype != np.bool_ or mask.shape != self.ap_Q.shape:
@@ -138,11 +138,10 @@ class Scores:
 
 
 def evaluate(distance_QG: Floats, query: Rows, gallery: Rows, protocol: str = "mars-official") -> Scores:
-    """Scores of a distance matrix (Q, G), smaller is nearer.
+    """Compute the scores of a distance matrix (Q, G); a smaller distance is nearer.
 
-    Rows and columns must already be those of the protocol (see `protocols.select`). Raises
-    ValueError for an unknown protocol, for another shape, for NaN, and without the clothes labels
-    that the protocol asks for.
+    Rows and columns must already be those of the protocol (see `protocols.select`). Raises ConfigError for an unknown
+    protocol or missing clothes labels that the protocol needs, and DataError for another shape and for NaN.
     """
     rules = protocols.protocol(protocol)
     distance = np.asarray(distance_QG)
@@ -164,12 +163,14 @@ def evaluate_features(
     protocol: str = "mars-official",
     gigabytes: float = GIGABYTES,
 ) -> Scores:
-    """Scores of features under squared Euclidean distance, without the (Q, G) matrix.
+    """Compute the scores of features under squared Euclidean distance, without holding the (Q, G) matrix.
 
-    Computed in float64 over blocks of queries whose distances take at most `gigabytes` (2^30 bytes) beside the
-    features; the least is 64 queries. The result is that of the whole matrix, bit for bit, whatever the block.
-    A gallery may be given as SquaredDistances, so that several calls prepare it once or another device multiplies.
-    Raises ValueError as `evaluate` does, for features of another length, and where 64 queries take more than allowed.
+    Distances are computed in float64 over blocks of queries. The distances of a block take at most `gigabytes` (2^30
+    bytes) beside the features; a block has at least 64 queries. The result equals that of the whole matrix bit for bit,
+    for any block size.
+    The gallery may be given as SquaredDistances, to prepare it once for several calls or to multiply on another device.
+    Raises errors as `evaluate`, and DataError for features of another length and where 64 queries need more memory than
+    allowed.
     """
     query_features = _features("query", query_features_QD, len(query))
     distances = gallery_features_GD
@@ -182,9 +183,9 @@ def evaluate_features(
 
 
 def evaluate_blocks(distances: Blocks, query: Rows, gallery: Rows, protocol: str, block: int) -> Scores:
-    """Scores of distances that are made for a block of queries at a time, and kept no longer.
+    """Compute the scores from distances that are made for one block of queries at a time and not kept.
 
-    Raises ValueError as `evaluate` does.
+    Raises errors as `evaluate`.
     """
     rules = protocols.protocol(protocol)
     judge = _Judge(query, gallery, rules)
@@ -197,7 +198,10 @@ def evaluate_blocks(distances: Blocks, query: Rows, gallery: Rows, protocol: str
 
 
 def _block(num_gallery: int, gigabytes: float) -> int:
-    """Queries whose distances to the gallery, in float64, take that much: a multiple of TILE, at most QUERY_BLOCK."""
+    """Return the number of queries whose float64 distances to the gallery fit into `gigabytes`.
+
+    It is a multiple of TILE and at most QUERY_BLOCK. Raises DataError where one tile does not fit.
+    """
     tile = TILE * num_gallery * 8 / 2**30
     if gigabytes < tile:
         raise DataError(
@@ -207,10 +211,10 @@ def _block(num_gallery: int, gigabytes: float) -> int:
 
 
 def clothes_changed(query: Rows, gallery: Rows, protocol: str = "mars-official") -> NDArray[np.bool_]:
-    """Which queries (Q,) can only be found in other clothes than their own.
+    """Return a mask (Q,) of the queries that can only be found in other clothes.
 
-    True where a query has positives by the protocol, its own clothes and those of all its positives are known, and none
-    of them are its own. Raises ValueError without clothes labels.
+    True where a query has positives under the protocol, the clothes of the query and of all its positives are known,
+    and no positive wears the query's clothes. Raises DataError without clothes labels.
     """
     if query.clothes is None or gallery.clothes is None:
         raise DataError("clothes labels are needed for both the query and the gallery rows")
@@ -224,7 +228,10 @@ def clothes_changed(query: Rows, gallery: Rows, protocol: str = "mars-official")
 
 
 def not_ranked(query: Rows, number: int, gallery: Rows, protocol: str) -> NDArray[np.bool_]:
-    """Which gallery rows (G,) a protocol leaves out of the ranking of one query. Raises as `evaluate`."""
+    """Return a mask (G,) of the gallery rows that a protocol does not rank for one query.
+
+    Raises errors as `evaluate`.
+    """
     judged = JudgedRows(query, gallery, protocols.protocol(protocol))
     left_out_G: NDArray[np.bool_] = gallery.pids == JUNK_PID
     left_out_G[judged.relevant(number)[1]] = True
@@ -232,7 +239,7 @@ def not_ranked(query: Rows, number: int, gallery: Rows, protocol: str) -> NDArra
 
 
 class _ByIdentity:
-    """Finds the rows of an identity without a pass over the table."""
+    """Index of row numbers by identity."""
 
     def __init__(self, pids_N: Integers) -> None:
         order_N = np.argsort(pids_N, kind="stable")
@@ -240,14 +247,14 @@ class _ByIdentity:
         self._rows = dict(zip(pids.tolist(), np.split(order_N, first[1:]), strict=True)) if len(pids) else {}
 
     def rows(self, pid: int) -> NDArray[np.int64]:
-        """Ascending row numbers."""
+        """Return the row numbers of an identity, ascending."""
         return self._rows.get(int(pid), NOTHING)
 
 
 class JudgedRows:
-    """Which gallery rows a protocol ranks for a query; row numbers are those of the gallery.
+    """The gallery rows that a protocol ranks for each query, by gallery row number.
 
-    Raises ValueError when the protocol asks for clothes labels that either side lacks.
+    Raises ConfigError when the protocol needs clothes labels that the query or the gallery rows lack.
     """
 
     def __init__(self, query: Rows, gallery: Rows, rules: Protocol) -> None:
@@ -257,7 +264,7 @@ class JudgedRows:
         self.junk = self._by_pid.rows(JUNK_PID)
 
     def relevant(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows of the query's identity, ascending: the positives and those that are not ranked."""
+        """Return the rows of the query's identity, ascending: the positives, and the rows that are not ranked."""
         pid, gallery = int(self._query.pids[number]), self._gallery
         if pid == JUNK_PID:
             return self.junk[:0], self.junk[:0]  # of no identity
@@ -277,7 +284,7 @@ class JudgedRows:
 
 
 class _Judge:
-    """Judges one row of distances at a time; what it finds does not depend on the other rows."""
+    """Ranks the positives of one query at a time; the result does not depend on other queries."""
 
     def __init__(self, query: Rows, gallery: Rows, rules: Protocol, dtype: Any = np.float64) -> None:
         self._rows = JudgedRows(query, gallery, rules)
@@ -285,7 +292,10 @@ class _Judge:
         self._row_G = np.empty(len(gallery), dtype)
 
     def ranks(self, number: int, row_G: Floats) -> NDArray[np.int64]:
-        """1-based ranks of the positives (P,) of a query, ascending, from its distances."""
+        """Return the 1-based ranks (P,) of a query's positives, ascending, from its distances (G,).
+
+        Raises DataError for a NaN distance.
+        """
         ranked_G = self._row_G
         ranked_G[:] = row_G  # to be written to; and all that follows is in the cache
         if ranked_G.size and np.isnan(ranked_G.min()):
@@ -302,7 +312,10 @@ class _Judge:
 
 
 def _places(row_G: Floats, at_P: NDArray[np.int64], room: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """1-based places of some entries of a row, ascending in it, in its stable ascending order; `room` to work in."""
+    """Return the 1-based places of the entries at_P (ascending) in the stable ascending order of a row.
+
+    `room` is scratch memory.
+    """
     if at_P.size > COUNTED_POSITIVES:
         places_G = np.empty(row_G.size, np.int64)
         places_G[np.argsort(row_G, kind="stable")] = np.arange(1, row_G.size + 1)
@@ -329,7 +342,10 @@ def _places(row_G: Floats, at_P: NDArray[np.int64], room: NDArray[np.bool_]) -> 
 def average_precisions(
     ranks: Sequence[NDArray[np.int64]], rule: Literal["trapezoid", "precision"]
 ) -> NDArray[np.float64]:
-    """Of queries (Q,) whose positives stand at these 1-based ranks, ascending; NaN for one without any."""
+    """Compute the average precision (Q,) of queries from the 1-based, ascending ranks of their positives.
+
+    NaN for a query without a positive.
+    """
     counts_Q = np.array([len(ranks_P) for ranks_P in ranks], np.int64)
     ap_Q = np.full(len(ranks), np.nan)
     if not counts_Q.any():

@@ -1,6 +1,6 @@
-"""The gallery rows that are nearest to queries by a fused distance, exactly, over blocks.
+"""Exact nearest gallery rows of queries under a fused distance, computed over blocks.
 
-Legend: Q queries, G gallery rows, N tracklets, D and E numbers of the two streams, K nearest.
+Legend: Q queries, G gallery rows, N tracklets, D and E feature lengths of the two streams, K nearest.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,10 @@ ALONE = FusedDistance(1.0, 0.0, 1.0, 0.0)  # one stream as it is
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """The nearest gallery rows (Q, K) of each query, nearest first, and their distances; -1 where none is."""
+    """The nearest gallery rows (Q, K) of each query, nearest first, and their distances.
+
+    Row -1 fills missing places.
+    """
 
     rows_QK: Ints
     distances_QK: NDArray[np.float64]
@@ -32,9 +35,10 @@ class Nearest:
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """Tracklets as they are compared: features of SSIN (N, D) and of SMIN (N, E), and who has a skeleton (N,).
+    """Tracklets prepared for comparison: features of SSIN (N, D) and SMIN (N, E), and a mask of skeletons (N,).
 
-    SMIN's features are finite for all. One stream alone stands as SSIN, beside an SMIN of no numbers that all have.
+    The SMIN features of every tracklet are finite. A single stream takes the place of SSIN, beside SMIN features of
+    length 0 that are valid for all.
     """
 
     ssin_ND: Floats32
@@ -43,36 +47,36 @@ class Compared:
 
     @classmethod
     def alone(cls, features_ND: Floats32) -> "Compared":
-        """Of one stream."""
+        """Prepare the features of a single stream."""
         return cls(features_ND, np.empty((len(features_ND), 0), np.float32), np.ones(len(features_ND), np.bool_))
 
     def __len__(self) -> int:
         return len(self.valid_N)
 
     def rows(self, chosen: slice | NDArray[Any]) -> "Compared":
-        """Some of them."""
+        """Select rows by slice, number or mask."""
         return Compared(self.ssin_ND[chosen], self.smin_NE[chosen], self.valid_N[chosen])
 
     def joined(self, distance: FusedDistance) -> Floats32:
-        """Rows (N, D + E) whose squared distances are the fused ones of tracklets with skeletons."""
+        """Return rows (N, D + E) whose squared distances are the fused distances of tracklets with skeletons."""
         factors = (np.float32(factor**0.5) for factor in (distance.ssin, distance.smin))
         parts = (self.ssin_ND, self.smin_NE)
         return np.concatenate([f * x for f, x in zip(factors, parts, strict=True)], axis=1, dtype=np.float32)
 
 
 def exact(query: Compared, gallery: Compared, count: int, distance: FusedDistance = ALONE) -> Nearest:
-    """The nearest rows (Q, count), equally far ones in row order, over blocks: no (Q, G) matrix is held."""
+    """Find the nearest rows (Q, count), ties in row order, over blocks without holding a (Q, G) matrix."""
     return best_of(query, gallery, candidates_of(query, gallery, count, distance), count, distance)
 
 
 def candidates_of(query: Compared, gallery: Compared, count: int, distance: FusedDistance) -> list[Ints]:
-    """For each query the rows that may be among its nearest, whatever float32 does to distances."""
+    """Return, for each query, the rows that can be among its nearest despite float32 rounding."""
     blocks = (query.rows(slice(at, at + QUERY_BLOCK)) for at in range(0, len(query), QUERY_BLOCK))
     return [rows_K for block in blocks for rows_K in _of_block(block, gallery, count, distance)]
 
 
 def _of_block(query: Compared, gallery: Compared, count: int, distance: FusedDistance) -> list[Ints]:
-    """By float32: all rows not farther than the last one asked for, but for what rounding can do to both."""
+    """Return the rows whose float32 distance is at most that of the last row wanted plus possible rounding errors."""
     rows = [np.empty(0, np.int64)] * len(query)
     near = [np.empty(0, np.float32)] * len(query)
     limits, slack = np.full(len(query), np.inf), 0.0
@@ -90,7 +94,7 @@ def _of_block(query: Compared, gallery: Compared, count: int, distance: FusedDis
 
 
 def _rounded(query: Compared, gallery: Compared, distance: FusedDistance) -> tuple[Floats32, float]:
-    """Distances (Q, G) in float32 and how far off they are at most."""
+    """Compute distances (Q, G) in float32 and a bound of their error."""
     ssin_QG, ssin_error = _squared(query.ssin_ND, gallery.ssin_ND)
     smin_QG, smin_error = _squared(query.smin_NE, gallery.smin_NE)
     fused_QG = distance.of(ssin_QG, smin_QG, query.valid_N[:, None] & gallery.valid_N).astype(np.float32, copy=False)
@@ -99,7 +103,7 @@ def _rounded(query: Compared, gallery: Compared, distance: FusedDistance) -> tup
 
 
 def _squared(query_QD: Floats32, gallery_GD: Floats32) -> tuple[Floats32, float]:
-    """Squared distances (Q, G) and the bound of their error: each sum of D products may be D roundings off."""
+    """Compute squared distances (Q, G) and a bound of their error: a sum of D products can be off by D roundings."""
     squares_Q, squares_G = (np.einsum("nd,nd->n", rows, rows) for rows in (query_QD, gallery_GD))
     distance_QG = query_QD @ gallery_GD.T
     distance_QG *= -2
@@ -112,7 +116,7 @@ def _squared(query_QD: Floats32, gallery_GD: Floats32) -> tuple[Floats32, float]
 def best_of(
     query: Compared, gallery: Compared, candidates: Sequence[Ints], count: int, distance: FusedDistance
 ) -> Nearest:
-    """The nearest of each query's candidates by distances in float64; equally far ones in row order."""
+    """Choose the nearest of each query's candidates by float64 distances; ties in row order."""
     rows_QK = np.full((len(query), count), -1)
     distances_QK = np.full((len(query), count), np.inf)
     for q, rows_K in enumerate(candidates):

@@ -1,8 +1,8 @@
-"""Evaluation protocols by name: who is in the gallery, what is ignored, how AP is computed.
+"""Evaluation protocols by name: which rows form the gallery, which are ignored, how AP is computed.
 
-The same features give numbers many points apart under these rules, so a result always carries the
-name of its protocol. A protocol of one's own is a YAML file that states every rule and its name; its
-path stands wherever a name may stand.
+The same features give numbers many points apart under different protocols, so a result always carries the name of its
+protocol. A custom protocol is a YAML file that states its name and every rule; its path can be used wherever a protocol
+name can.
 
 Shape suffixes: N test rows, Q queries.
 """
@@ -29,15 +29,15 @@ ENDINGS: Final = (".yaml", ".yml")
 class Protocol:
     """The rules of one evaluation.
 
-    keep_queries: query tracklets also stand in the gallery.
-    keep_junk: rows of pid -1 stay in the gallery table (they are never ranked in any protocol).
-    min_length: shortest tracklet in frames, on both sides.
+    keep_queries: query tracklets are also gallery rows.
+    keep_junk: rows of pid -1 stay in the gallery table (no protocol ranks them).
+    min_length: shortest query or gallery tracklet, in frames.
     ignore_same_camera: rows of the query's own identity and camera are not ranked.
     ap: "trapezoid" as in the official MARS code, "precision" for the mean of precisions at hits.
-    clothes: which rows of the query's own identity are ranked: in "any" clothes, only in "other" ones than the
-        query's, or only in the "same"; where either label is unknown, neither other nor the same.
-    average: over the "found", queries with a positive in the gallery, or over "all", where those without have an
-        average precision of 0 and no hit.
+    clothes: which rows of the query's own identity are ranked: those in "any" clothes, in "other" clothes than the
+    query's, or in the "same" clothes. With an unknown label, clothes are neither other nor the same.
+    average: the queries in the means: "found" takes those with a positive in the gallery; "all" takes every query,
+    where a query without a positive has an average precision of 0 and no hit.
     """
 
     name: str
@@ -68,9 +68,9 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
 
 
 def protocol(name: str) -> Protocol:
-    """The protocol of this name, or in the file of this path where it ends in .yaml or .yml.
+    """Return the protocol of this name, or read it where the name is a path that ends in .yaml or .yml.
 
-    Raises ValueError with the legal names for any other name, and as `read_protocol`.
+    Raises ConfigError with the legal names for an unknown name, and errors as `read_protocol`.
     """
     if name.endswith(ENDINGS):
         return read_protocol(Path(name))
@@ -80,10 +80,10 @@ def protocol(name: str) -> Protocol:
 
 
 def read_protocol(path: Path) -> Protocol:
-    """A protocol of one's own: a YAML file with a value for every field of `Protocol`, its name among them.
+    """Read a custom protocol: a YAML file with a value for every field of `Protocol`, its name included.
 
-    Raises FileNotFoundError, or ConfigError for a field that is missing or unknown, for a value of another kind, and
-    for a name that is empty or that of another protocol.
+    Raises FileNotFoundError, and ConfigError for a missing or unknown field, a value of the wrong type, and a name that
+    is empty or already taken.
     """
     values = read_yaml(path)
     # None of these is a default: what a file leaves out is refused.
@@ -103,7 +103,7 @@ def read_protocol(path: Path) -> Protocol:
 
 
 def check_labels(protocol: Protocol, has_clothes: bool) -> None:
-    """ValueError when a protocol asks for labels that a data set has not."""
+    """Raise ConfigError when a protocol needs clothes labels that the data set does not have."""
     if protocol.clothes != "any" and not has_clothes:
         raise ConfigError(f"protocol {protocol.name} asks who wears what, and the data set has no clothes labels")
 
@@ -111,11 +111,11 @@ def check_labels(protocol: Protocol, has_clothes: bool) -> None:
 def select(
     protocol: Protocol, pids_N: Integers, lengths_N: Integers, query_rows_Q: Integers
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The query and gallery rows of a protocol, as 0-based row numbers into the test table.
+    """Select the query and gallery rows of a protocol, as 0-based row numbers of the test table.
 
-    pids_N and lengths_N (frames) describe all test tracklets, query_rows_Q names the queries.
-    Queries keep their order, gallery rows are ascending. Raises ValueError for arrays of different
-    length, and for query rows that are not integers, repeat or lie outside the table.
+    pids_N and lengths_N (frames) describe all test tracklets, query_rows_Q gives the rows of the queries. Queries keep
+    their order, gallery rows are ascending. Raises ConfigError for arrays of different length, and for query rows that
+    are not integers, repeat or lie outside the table.
     """
     pids, lengths = np.asarray(pids_N), np.asarray(lengths_N)
     if pids.ndim != 1 or pids.shape != lengths.shape:

@@ -1,4 +1,4 @@
-"""What would end a final job after its features have been extracted, found before."""
+"""Checks before a final job that find errors before features are extracted."""
 
 from sptskm.config import ConfigError, Final
 from sptskm.data import Split, Tracklets
@@ -8,9 +8,9 @@ from sptskm.evaluation.reranking import check_memory
 
 
 def check_judging(settings: Final, table: Tracklets) -> None:
-    """Raises ConfigError or ValueError, in a sentence, where the test tracklets cannot be judged as the settings say.
+    """Raise ConfigError or DataError where the test tracklets cannot be evaluated with these settings.
 
-    A table that was read without its test part is not looked at.
+    The tracklets are not checked in a table that was read without its test part.
     """
     rules = protocol(settings.protocol)
     check_labels(rules, table.has_clothes)
@@ -23,7 +23,7 @@ def check_judging(settings: Final, table: Tracklets) -> None:
 
 
 def check_choosing(settings: Final, table: Tracklets, split: Split) -> None:
-    """Raises ConfigError where the held-out tracklets cannot choose a fusion weight by the protocol of the settings."""
+    """Raise ConfigError where the held-out tracklets cannot choose a fusion weight under the settings' protocol."""
     rules, rows = protocol(settings.protocol), split.held_out
     query_rows, gallery_rows = select(rules, table.pids_N[rows], table.lengths[rows], split.query)
     check_some(rules, "held-out", len(query_rows), len(gallery_rows))
@@ -37,7 +37,7 @@ def check_choosing(settings: Final, table: Tracklets, split: Split) -> None:
 
 
 def check_some(rules: Protocol, whose: str, queries: int, gallery: int) -> None:
-    """Raises ConfigError where a protocol leaves nothing to be judged."""
+    """Raise ConfigError where a protocol leaves no queries or no gallery rows."""
     if not queries or not gallery:
         raise ConfigError(
             f"protocol {rules.name} leaves {queries} queries and {gallery} gallery rows of the {whose} tracklets, "

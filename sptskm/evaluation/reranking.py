@@ -1,7 +1,7 @@
 """k-reciprocal re-ranking (Zhong et al., Re-ranking person re-identification with k-reciprocal encoding, CVPR 2017).
 
-It looks at the neighbours of the test tracklets among each other, so a re-ranked result is another kind of result than
-a plain one: a query's ranking depends on which other queries there are.
+It uses the neighbours of the test tracklets among each other. Unlike in a plain result, a query's ranking therefore
+depends on the other queries.
 
 Shape suffixes: N all tracklets, Q queries, G gallery rows, B rows of a block, K neighbours, E entries of an encoding.
 """
@@ -19,7 +19,10 @@ from sptskm.evaluation.distances import TILE, Floats, SquaredDistances
 from sptskm.evaluation.fixed import FusedDistance
 
 Distances = Callable[[int, int], Floats]
-"""Distances (B, N) of the rows first to last (excluded) to all; a block starts at a multiple of TILE."""
+"""Function that returns the distances (B, N) of rows `first` to `last` (excluded) to all rows.
+
+A block starts at a multiple of TILE.
+"""
 
 GIGABYTES: Final = 1.0
 MOST_TILES: Final = 4  # of a block; more gain nothing
@@ -28,14 +31,14 @@ PART: Final = 1024  # rows whose sparse matrices are held together
 
 @dataclass(frozen=True)
 class Reranking:
-    """The paper's parameters, with its values for Market-1501."""
+    """Parameters of the paper, with its values for Market-1501."""
 
     k1: int = 20
-    """Neighbours that are looked at for reciprocity."""
+    """Number of neighbours checked for reciprocity."""
     k2: int = 6
-    """Neighbours over which the encoding is averaged, the tracklet itself among them; 1 = not averaged."""
+    """Number of neighbours, the tracklet itself included, over which the encoding is averaged; 1 means no averaging."""
     share: float = 0.3
-    """Of the distance given, beside the Jaccard distance (lambda in the paper)."""
+    """Weight of the given distance beside the Jaccard distance (lambda in the paper)."""
 
     def __post_init__(self) -> None:
         if self.k1 < 1 or self.k2 < 1 or not 0 <= self.share <= 1:
@@ -46,13 +49,16 @@ class Reranking:
 
 
 def feature_distances(features_ND: Floats) -> Distances:
-    """Squared Euclidean distances among features."""
+    """Return a function that computes squared Euclidean distances among features in blocks."""
     everyone = SquaredDistances(features_ND)
     return lambda first, last: everyone.to(features_ND[first:last])
 
 
 def fused_distances(ssin_ND: Floats, smin_ND: Floats, valid_N: NDArray[np.bool_], fixed: FusedDistance) -> Distances:
-    """Fused distances among the same tracklets by features of both streams; valid_N: which have a skeleton."""
+    """Return a function that computes fused distances among the same tracklets in blocks.
+
+    valid_N: the tracklet has a skeleton.
+    """
     ssin, smin = feature_distances(ssin_ND), feature_distances(smin_ND)
 
     def block(first: int, last: int) -> Floats:
@@ -73,13 +79,14 @@ def rerank(
     how: Reranking = Reranking(),
     gigabytes: float = GIGABYTES,
 ) -> NDArray[np.float64]:
-    """New distances (Q, G) of some rows of a table to others, smaller is nearer.
+    """Compute re-ranked distances (Q, G) between rows of a table; smaller is nearer.
 
-    `distances` gives those of the whole table (N, N), symmetric and finite, in blocks, twice; each row is divided by
-    its largest, as exp(-d) wants numbers without unit. A tracklet is its own first neighbour; ties go to the lower row.
-    Beside the result, what is held is a block of distances, and the neighbours and the encoding of every row. Raises
-    ValueError for distances that are not finite and, with the memory needed, where `gigabytes` (2^30 bytes) do not hold
-    what there can be of it.
+    `distances` computes the distances of the whole table (N, N), symmetric and finite, in blocks; every block is
+    computed twice. Each row is divided by its maximum, because exp(-d) needs numbers without a unit. A tracklet is its
+    own first neighbour; ties go to the lower row.
+    Besides the result, memory holds one block of distances and the neighbours and encoding of every row. Raises
+    DataError for distances that are not finite, and, with the memory needed, where the most that can be held does not
+    fit into `gigabytes` (2^30 bytes).
     """
     block = _block(num_rows, len(query_rows_Q), how, gigabytes)
     near_NK = _neighbours(distances, num_rows, how, block)
@@ -98,12 +105,15 @@ def rerank(
 
 
 def check_memory(num_rows: int, num_queries: int, how: Reranking = Reranking(), gigabytes: float = GIGABYTES) -> None:
-    """Raises ValueError, with the memory needed, where re-ranking that many would be refused."""
+    """Raise DataError, with the memory needed, where re-ranking this many rows would be refused."""
     _block(num_rows, num_queries, how, gigabytes)
 
 
 def _block(num_rows: int, num_queries: int, how: Reranking, gigabytes: float) -> int:
-    """Rows of a block of distances, a multiple of TILE."""
+    """Return the number of rows in a block of distances, a multiple of TILE.
+
+    Raises DataError where the memory does not suffice.
+    """
     # the longest encodings that there can be: each neighbour adds at most a third of its own half as many
     entries = (how.k1 + 1) * (1 + (round(how.k1 / 2) + 1) // 3)
     averaged = 16 * how.k2 * entries  # bytes of a row
@@ -126,7 +136,7 @@ def _largest(row_N: Floats) -> float:
 
 
 def _neighbours(distances: Distances, num_rows: int, how: Reranking, block: int) -> NDArray[np.int64]:
-    """Every row itself and then the k1 nearest to it (N, K)."""
+    """Return the neighbours (N, K) of every row: the row itself, then the k1 rows nearest to it."""
     count = min(how.k1 + 1, num_rows)
     near_NK = np.empty((num_rows, count), np.int64)
     for first in range(0, num_rows, block):
@@ -141,10 +151,10 @@ def _neighbours(distances: Distances, num_rows: int, how: Reranking, block: int)
 
 
 def _extended(near_NK: NDArray[np.int64], how: Reranking) -> csr_array:
-    """The extended reciprocal neighbours of every row (N, N), as ones in its row.
+    """Return the extended reciprocal neighbours of every row as a sparse matrix (N, N) of ones.
 
-    R(p, k) are the neighbours that have p among their k own. Those of a neighbour q, R(q, k1 / 2), are added to
-    R(p, k1) where at least two thirds of them are in it already.
+    R(p, k) are those of the k neighbours of p that have p among their own k neighbours. For every q in R(p, k1), R(q,
+    k1 / 2) is added to R(p, k1) if at least two thirds of it are already there.
     """
     many, few = (_reciprocal(near_NK[:, : k + 1]) for k in (how.k1, round(how.k1 / 2)))
     parts = [_with_few(many[first : first + PART], few) for first in range(0, len(near_NK), PART)]
@@ -152,7 +162,7 @@ def _extended(near_NK: NDArray[np.int64], how: Reranking) -> csr_array:
 
 
 def _with_few(many: csr_array, few: csr_array) -> csr_array:
-    """R(p, k1) of some rows, extended."""
+    """Return R(p, k1) of some rows, extended."""
     in_both = csr_array((many @ few).multiply(many))  # how many of R(q, k1 / 2) are in R(p, k1), for q in R(p, k1)
     in_both.data = 3 * in_both.data >= 2 * np.diff(few.indptr)[in_both.indices]
     in_both.eliminate_zeros()
@@ -160,19 +170,19 @@ def _with_few(many: csr_array, few: csr_array) -> csr_array:
 
 
 def _reciprocal(near_NK: NDArray[np.int64]) -> csr_array:
-    """The neighbours of every row that have it as a neighbour too (N, N); it is one of them."""
+    """Return the reciprocal neighbours of every row as a sparse matrix (N, N); the row itself is one of them."""
     near = _sparse(near_NK, np.ones(near_NK.size, np.int32), len(near_NK))
     return csr_array(near.multiply(near.T))
 
 
 def _sparse(columns_NK: NDArray[np.int64], values: NDArray[Any], num_columns: int) -> csr_array:
-    """As many entries in every row."""
+    """Build a sparse matrix with the same number of entries in every row."""
     starts = np.arange(0, columns_NK.size + 1, columns_NK.shape[1])
     return csr_array((values, columns_NK.ravel(), starts), shape=(len(columns_NK), num_columns))
 
 
 def _weigh(encoding: csr_array, first: int, distance_BN: Floats) -> None:
-    """Puts exp(-d) for the ones in some rows of an encoding; each row sums to 1 as in the authors' code."""
+    """Set the entries of some rows of an encoding to exp(-d); each row sums to 1, as in the authors' code."""
     for row, own_N in enumerate(distance_BN, first):
         part = slice(encoding.indptr[row], encoding.indptr[row + 1])
         weights_E = np.exp(-np.asarray(own_N, np.float64)[encoding.indices[part]] / _largest(own_N))
@@ -186,7 +196,10 @@ def _add_jaccard(
     rows: tuple[NDArray[np.int64], NDArray[np.int64]],
     how: Reranking,
 ) -> None:
-    """Adds the share of the Jaccard distance, by parts of the gallery; rows: those of the queries and the gallery."""
+    """Add the weighted Jaccard distance to found_QG, one part of the gallery at a time.
+
+    rows: row numbers of the queries and of the gallery.
+    """
     query_rows_Q, gallery_rows_G = rows
     queries = _averaged(encoding, near_NK[query_rows_Q, : how.k2])
     for first in range(0, len(gallery_rows_G), PART):
@@ -198,12 +211,12 @@ def _add_jaccard(
 
 
 def _averaged(encoding: csr_array, near_MK: NDArray[np.int64]) -> csr_array:
-    """The mean encoding of the neighbours of some rows."""
+    """Return the mean encoding of the given neighbours of each row."""
     return _sparse(near_MK, np.full(near_MK.size, 1 / near_MK.shape[1]), encoding.shape[0]) @ encoding
 
 
 def _shared(columns_E: NDArray[np.int32], values_E: NDArray[np.float64], gallery: csc_array) -> NDArray[np.float64]:
-    """Sum of minima over sum of maxima of the encodings of a row and of each gallery row (G,)."""
+    """Return the sum of minima over the sum of maxima (G,) of a row's encoding and each gallery row's encoding."""
     common = gallery[:, columns_E]
     least = np.minimum(common.data, np.repeat(values_E, np.diff(common.indptr)))
     least_G = np.bincount(common.indices, least, gallery.shape[0])
