@@ -245,8 +245,6 @@ class Final:
     """Share of SMIN in the fused distance; empty = chosen on the held-out identities."""
     weight_step: float = 0.05
     """Grid over which it is chosen."""
-    camera_weights: bool = False
-    """Try a weight for each camera of the query on the held-out identities; used only where it wins there."""
     rerank: bool = False
     """Add the k-reciprocal re-ranking of the last ranking; auto then chooses among normalisations other than rank."""
     rerank_gigabytes: float = 1.0
@@ -257,8 +255,6 @@ class Final:
             raise ConfigError(f"weight is {self.weight}, wanted 0 (SSIN alone) to 1 (SMIN alone)")
         if self.weight is not None and self.normalisation == "auto":
             raise ConfigError("normalisation is auto with a weight, wanted both chosen or both given")
-        if self.weight is not None and self.camera_weights:
-            raise ConfigError(f"camera_weights with weight {self.weight}, wanted weights that are chosen or one given")
         if not 0 < self.weight_step <= 1:
             raise ConfigError(f"weight_step is {self.weight_step}, wanted more than 0 and at most 1")
         if abs(remainder(1, self.weight_step)) > 1e-9:
@@ -269,6 +265,9 @@ class Final:
         if self.rerank_gigabytes <= 0:
             raise ConfigError(f"rerank_gigabytes is {self.rerank_gigabytes}, wanted more than 0")
 
+
+WITHDRAWN = {"camera_weights": False}
+"""Settings of the final job that earlier versions had, each with the value at which it changed nothing."""
 
 # smallest legal value of each number that has one; open marks a bound that may not be reached itself
 _AT_LEAST = {

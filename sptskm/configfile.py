@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from sptskm.common.reading import parsed_yaml, read_yaml
-from sptskm.config import DEFAULTS, FREE_ON_RESUME, Config, ConfigError, Final
+from sptskm.config import DEFAULTS, FREE_ON_RESUME, WITHDRAWN, Config, ConfigError, Final
 
 _PACKAGE = Path(__file__).parent
 CHECKOUT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
@@ -148,6 +148,10 @@ def merge(section: Any, values: Mapping[str, Any], prefix: str = "", everything:
     changes: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
+        if key in WITHDRAWN and isinstance(section, Final):
+            if value is not WITHDRAWN[key]:
+                raise ConfigError(f"{name} is {value!r}, wanted it left out: this version has no such setting any more")
+            continue
         if key not in hints:
             raise ConfigError(_unknown(name, key, hints, everything))
         current = getattr(section, key)
@@ -246,6 +250,12 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     old, new = defaults | flat(before), flat(after)
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if n not in FREE_ON_RESUME]
+
+
+def in_force(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by dotted names without those that this version no longer has and that changed nothing."""
+    idle = {f"final.{key}": value for key, value in WITHDRAWN.items()}
+    return {name: value for name, value in settings.items() if name not in idle or value is not idle[name]}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -28,12 +28,10 @@ from sptskm.evaluation import (
     check_choosing,
     check_judging,
     check_some,
-    choose_camera_weights,
     choose_weight,
     evaluate,
     feature_distances,
     fuse,
-    fuse_by_camera,
     fused_distances,
     precision_table,
     protocol,
@@ -94,12 +92,11 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """A normalisation and its best weight on held-out identities; all mAPs (W, 2) and average precisions (W, Q)."""
+    """A normalisation and its best weight on held-out identities; the mAP of each weight (W, 2)."""
 
     normalisation: Normalisation
     weight: float
     curve_W2: NDArray[np.float64]
-    precision_WQ: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -283,8 +280,6 @@ def _fuse(streams: Sequence[Trained], test: Part, settings: Final) -> tuple[Fusi
     both = test.fusable(ssin.test, align(ssin.test, smin.test), kind)
     if kind != "rank":
         fusion = replace(fusion, distance=FusedDistance.fitted(both, fusion.weight, kind))
-    if fusion.cameras is not None and fusion.cameras.used:
-        return fusion, fuse_by_camera(both, test.query, fusion.cameras, kind)
     flags = both.valid_query_Q, both.valid_gallery_G
     return fusion, fuse(both.ssin_QG, both.smin_QG, *flags, fusion.weight, kind)
 
@@ -315,15 +310,12 @@ def _reranked(streams: Sequence[Trained], test: Part, fusion: Fusion | None, set
 
 
 def _choose(ssin: Trained, smin: Trained, settings: Final) -> Fusion:
-    """The fusion weight: the given one, or the best on the held-out identities; weights by camera, if wanted."""
+    """The fusion weight: the given one, or the best on the held-out identities."""
     if settings.weight is not None:
         return Fusion(settings.weight, settings.normalisation, None)
     held_out = _part(ssin.table, ssin.split.held_out, ssin.split.query, settings.protocol)
     found = _best(ssin, smin, held_out, settings)
-    by_camera = None
-    if settings.camera_weights:
-        by_camera = choose_camera_weights(found.precision_WQ, held_out.query, _grid(settings))
-    return Fusion(found.weight, found.normalisation, found.curve_W2, cameras=by_camera)
+    return Fusion(found.weight, found.normalisation, found.curve_W2)
 
 
 def _best(ssin: Trained, smin: Trained, held_out: Part, settings: Final) -> Chosen:
@@ -336,7 +328,7 @@ def _best(ssin: Trained, smin: Trained, held_out: Part, settings: Final) -> Chos
             continue  # it has no distance of a pair
         both = held_out.fusable(ssin.held_out, aligned, kind)
         precision_WQ = precision_table(both, held_out.query, held_out.gallery, settings.protocol, grid, kind)
-        found.append(Chosen(kind, *choose_weight(precision_WQ, grid), precision_WQ))
+        found.append(Chosen(kind, *choose_weight(precision_WQ, grid)))
     return max(found, key=lambda one: one.curve_W2[:, 1].max())  # the first of equal ones
 
 

@@ -298,13 +298,23 @@ def test_merge_leaves_the_original_alone() -> None:
     ("settings", "message"),
     [
         (["rerank=true", "normalisation=rank"], "rerank with normalisation rank, which is no distance of a pair"),
-        (["camera_weights=true", "weight=0.4"], r"camera_weights with weight 0\.4, wanted weights that are chosen"),
         (["rerank_gigabytes=0"], r"rerank_gigabytes is 0\.0, wanted more than 0"),
     ],
 )
 def test_settings_of_the_final_job_that_exclude_each_other_are_refused(settings: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         apply_overrides(Final(), settings)
+
+
+def test_a_final_yaml_of_before_opens_and_weights_by_camera_asked_for_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "final.yaml"
+    path.write_text("camera_weights: false\nweight_step: 0.1\n")
+    assert load_final(path) == Final(weight_step=0.1)
+    path.write_text("camera_weights: true\n")
+    with pytest.raises(ConfigError, match=r"final\.yaml: camera_weights is True, wanted it left out: this version has"):
+        load_final(path)
+    with pytest.raises(ConfigError, match="camera_weights is True, wanted it left out"):
+        apply_overrides(Final(), ["camera_weights=true"])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sptskm.config import ConfigError, Final
 from sptskm.configfile import load_final
 from sptskm.data import read_mars
 from sptskm.endings import Stopped
-from sptskm.evaluation import PROTOCOLS, CameraWeights, precision_table, protocol, rerank, squared_distances
+from sptskm.evaluation import PROTOCOLS, precision_table, protocol, rerank, squared_distances
 from sptskm.final import final, fuse_held_out
 from sptskm.report.comparison import compare, read_judged
 from sptskm.training.signals import StopFlag
@@ -406,27 +406,3 @@ def test_auto_with_reranking_leaves_out_ranks_which_are_no_distance_of_a_pair(ru
     )
     final([runs["ssin"], runs["smin"]], tmp_path, Final(rerank=True, normalisation="auto"))
     assert tried == ["zscore", "minmax", "concat"]
-
-
-def test_weights_by_camera_are_tried_on_the_held_out_identities_and_what_came_of_it_is_told(runs, results, tmp_path):
-    found = final([runs["ssin"], runs["smin"]], tmp_path, Final(camera_weights=True))
-    told = json.loads((tmp_path / "results.json").read_text())["fusion"]["camera_weights"]
-    tried = found.fusion.cameras
-    assert tried.single == results[1].fusion.weight
-    assert (told["used"], told["p"], told["own_mAP"]) == (False, tried.p, tried.own_mAP)
-    assert set(told["weights"]) <= set(found.camera_names.values())
-    assert f"weights by camera of the query not used: held-out mAP {100 * tried.own_mAP:.1f} %" in found.text()
-    assert found.lines() == results[1].lines()
-
-
-def test_weights_by_camera_that_have_won_rank_the_queries_of_their_cameras(runs, tmp_path, monkeypatch):
-    won = CameraWeights({1: 0.0, 2: 1.0}, 0.5, 0.5, 0.7, 0.001, 5)
-    monkeypatch.setattr("sptskm.final.choose_camera_weights", lambda *_: won)
-    found = final([runs["ssin"], runs["smin"]], tmp_path, Final(camera_weights=True, rerank=True))
-    orders = [np.argsort(ranking.distance_QG, axis=1, kind="stable") for ranking in found.rankings]
-    first = np.flatnonzero(found.query.camids == 1)
-    assert first.size
-    assert np.array_equal(orders[2][first], orders[0][first])
-    assert "weights by camera of the query used" in found.text()
-    assert "reranked: fused (at one weight)" in found.text()
-    assert json.loads((tmp_path / "results.json").read_text())["fusion"]["camera_weights"]["used"] is True

@@ -1,6 +1,5 @@
 """Protocols, metrics and fusion: from features and labels to scores that name their protocol."""
 
-from sptskm.evaluation.camera_weights import CameraWeights, choose_camera_weights, fuse_by_camera
 from sptskm.evaluation.cameras import CameraPairs, camera_pairs
 from sptskm.evaluation.distances import squared_distances, stream_distances
 from sptskm.evaluation.explain import Explained, explain
@@ -29,7 +28,6 @@ from sptskm.evaluation.reranking import Reranking, check_memory, feature_distanc
 __all__ = [
     "PROTOCOLS",
     "CameraPairs",
-    "CameraWeights",
     "Explained",
     "Features",
     "FusedDistance",
@@ -46,7 +44,6 @@ __all__ = [
     "check_labels",
     "check_memory",
     "check_some",
-    "choose_camera_weights",
     "choose_weight",
     "clothes_changed",
     "evaluate",
@@ -54,7 +51,6 @@ __all__ = [
     "explain",
     "feature_distances",
     "fuse",
-    "fuse_by_camera",
     "fused_distances",
     "not_ranked",
     "precision_table",

@@ -19,7 +19,7 @@ from typing import Any
 from sptskm.atomic import write_text
 from sptskm.common.reading import read_json, read_yaml
 from sptskm.config import ConfigError
-from sptskm.configfile import changed_keys, flat, from_dict, to_dict
+from sptskm.configfile import changed_keys, flat, from_dict, in_force, to_dict
 from sptskm.data import DataError
 from sptskm.launching.plan import STREAMS, Plan, make_folder
 from sptskm.launching.watch import ENDS, Followed
@@ -59,7 +59,7 @@ def read_record(plan: Plan) -> Submitted | None:
     except (FileNotFoundError, NotADirectoryError, DataError):
         return None
     jobs = {name: str(job) for name, job in content.get("jobs", {}).items() if re.fullmatch(r"\d+(_\d+)?", str(job))}
-    return Submitted(jobs, content.get("settings", {}))
+    return Submitted(jobs, in_force(content.get("settings", {})))
 
 
 def queued(plan: Plan, submitted: Submitted) -> dict[str, str]:

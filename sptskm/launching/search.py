@@ -36,13 +36,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load(plan: Plan, file: Path, retrain: bool) -> Searches:
+def load(plan: Plan, file: Path) -> Searches:
     """Read what a search file says of a plan's streams, checked against their configurations.
 
     Raises ConfigError or FileNotFoundError.
     """
-    if retrain and plan.final.camera_weights:
-        raise ConfigError("final.camera_weights is true, but --retrain leaves no held-out identities to choose them on")
     file = find_file(file, "configs/search")
     known = load_search(file)
     for config in plan.configs:
@@ -154,9 +152,7 @@ def winner(plan: Plan, searched: Searches, best: Mapping[str, Trial], chosen: "H
     home.mkdir(parents=True, exist_ok=True)
     final = plan.final
     if chosen is not None:
-        final = replace(
-            final, weight=None if final.camera_weights else chosen.weight, normalisation=chosen.normalisation
-        )
+        final = replace(final, weight=chosen.weight, normalisation=chosen.normalisation)
     write_text(home / "final.yaml", to_yaml(final))
     for config in plan.configs:
         found = configured(config, best[config.stream].settings)

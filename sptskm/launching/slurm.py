@@ -93,7 +93,7 @@ def searched_by(plan: Plan, cluster: Cluster, chosen: argparse.Namespace) -> sea
         return {}
     if chosen.dry_run or cluster.executor == "local":
         raise ConfigError("--search submits a job to SLURM, which neither --dry-run nor --cluster local do")
-    return searches.load(plan, chosen.search, chosen.retrain)
+    return searches.load(plan, chosen.search)
 
 
 def _submit_search(plan: Plan, cluster: Cluster, searched: searches.Searches, retrain: bool) -> Queued:

@@ -122,7 +122,7 @@ def searched_by(plan: Plan, chosen: argparse.Namespace) -> Searches:
     """What is searched for; nothing with --fixed."""
     if chosen.fixed:
         return {}
-    return searches.load(plan, chosen.search or _shipped(chosen.config), chosen.retrain)
+    return searches.load(plan, chosen.search or _shipped(chosen.config))
 
 
 def _shipped(config: Path) -> Path:

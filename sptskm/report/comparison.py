@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.configfile import flat
+from sptskm.configfile import flat, in_force
 from sptskm.data import DataError
 from sptskm.evaluation.statistics import Difference, paired_difference
 from sptskm.report.console import table as text_table
@@ -223,7 +223,7 @@ def _check_settings(folders: Sequence[Path], found: Sequence[Mapping[str, Any]])
 def _settings(results: Mapping[str, Any]) -> dict[str, Any]:
     """What decides what comes out of an evaluation, by dotted names."""
     parts = {**results["configs"], "final": results.get("settings", {})}
-    return {name: value for name, value in flat(parts).items() if not name.endswith(INDIFFERENT)}
+    return {name: value for name, value in in_force(flat(parts)).items() if not name.endswith(INDIFFERENT)}
 
 
 def _spread(percent_R: Floats) -> str:

@@ -33,8 +33,6 @@ CLIPS_SHOWN: Final = 8
 SEQUENCES_SHOWN: Final = 6
 MOMENTS_SHOWN: Final = 8
 RANKS_SHOWN: Final = 20
-CAMERAS_NAMED: Final = 3  # at one weight
-NOTHING: Final[Mapping[str, float]] = {}
 
 BLUE: Final[Colour] = (31, 100, 190)
 ORANGE: Final[Colour] = (226, 122, 24)
@@ -144,11 +142,8 @@ def cmc_figure(curves: Mapping[str, Floats], title: str) -> Image:
     return strips.rendered(figure)
 
 
-def weight_figure(curve_W2: Floats, chosen: float, title: str, cameras: Mapping[str, float] = NOTHING) -> Image:
-    """mAP in percent over the fusion weight, the chosen weight marked; the curve holds weight and mAP, both in 0..1.
-
-    Weights of cameras, by their names, are ticks at the lower edge.
-    """
+def weight_figure(curve_W2: Floats, chosen: float, title: str) -> Image:
+    """Draw mAP in percent over the fusion weight, the chosen one marked; the curve holds weight and mAP, in 0..1."""
     weight_W, score_W = np.asarray(sorted(map(tuple, curve_W2)), np.float64).T * [[1], [100]]
     figure, axes = axes_of(title, "fusion weight (share of SMIN)", "mAP (%)", top=0.92)
     axes.plot(weight_W, score_W, "-", color=hexadecimal(GREEN), linewidth=2)
@@ -165,9 +160,6 @@ def weight_figure(curve_W2: Floats, chosen: float, title: str, cameras: Mapping[
             label = f"  {name} alone: {score_W[end]:.1f} %  "
             place = {"ha": side, "va": "bottom"}
             _labelled(axes, (alone, score_W[end]), bottom + 0.04 * span, label, colour, place)
-    if cameras:
-        bottom -= 0.25 * span
-        _ticks(axes, cameras, bottom, 0.03 * span)
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(bottom, top)
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100 and bottom <= tick <= top])
@@ -182,17 +174,6 @@ def _labelled(
     axes.plot([x, x], [point[1], y], ":", color=shade, linewidth=1.2)
     axes.plot(*point, "o", color=shade, markersize=8, markeredgecolor="white", markeredgewidth=1.5, zorder=5)
     axes.text(x, y, words, color=shade, fontsize=9, **place)
-
-
-def _ticks(axes: Any, cameras: Mapping[str, float], bottom: float, height: float) -> None:
-    """A tick at every weight, with the names of its cameras above it, in three lines by turns."""
-    for number, weight in enumerate(sorted(set(cameras.values()))):
-        axes.plot([weight, weight], [bottom, bottom + height], "-", color=hexadecimal(INK), linewidth=2)
-        names = [name for name, own in cameras.items() if own == weight]
-        words = f"cam {', '.join(names[:CAMERAS_NAMED])}{', ...' * (len(names) > CAMERAS_NAMED)}"
-        side = "left" if weight < 0.1 else "right" if weight > 0.9 else "center"
-        style = {"ha": side, "va": "bottom", "fontsize": 8, "color": hexadecimal(INK), "parse_math": False}
-        axes.text(weight, bottom + height * (1 + 1.9 * (number % 3)), words, **style)
 
 
 def axes_of(title: str, xlabel: str, ylabel: str, top: float = 0.86) -> tuple[Figure, Any]:

@@ -58,15 +58,11 @@ def _curves(results: Results) -> Iterator[Picture]:
     yield Picture("CMC", "results", image, "How many queries have a right tracklet among their first k results.")
     if results.fusion is not None and results.fusion.curve_W2 is not None:
         heading = "mAP over the fusion weight, identities held out of training"
-        tried = results.fusion.cameras
-        own = tried.weights if tried and tried.used else {}
-        cameras = {results.camera_names.get(camera, str(camera)): weight for camera, weight in own.items()}
-        image = weight_figure(results.fusion.curve_W2, results.fusion.weight, heading, cameras)
+        image = weight_figure(results.fusion.curve_W2, results.fusion.weight, heading)
         caption = (
             "The weight is the share of SMIN in the fused distance. It was chosen where the curve is highest; the "
             "curve is of identities held out of training, not of the test set."
         )
-        caption += " Ticks: the weights by camera of the query that are used instead." if cameras else ""
         yield Picture("fusion weight", "results", image, caption)
 
 

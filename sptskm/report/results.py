@@ -18,7 +18,6 @@ from sptskm.config import Config, Final
 from sptskm.data import Tracklets
 from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
 from sptskm.evaluation import (
-    CameraWeights,
     Features,
     FusedDistance,
     Protocol,
@@ -56,8 +55,6 @@ class Fusion:
     curve_W2: NDArray[np.float64] | None
     distance: FusedDistance | None = None
     """Of a pair, as fitted to the test set; ranks have none."""
-    cameras: CameraWeights | None = None
-    """What became of weights by the camera of the query, if these were tried."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,28 +168,16 @@ class Results:
         if self.fusion is not None:
             how = "as given" if self.fusion.curve_W2 is None else "chosen on identities held out of training"
             parts.append(f"fusion: {self.fusion.normalisation}, weight of SMIN {self.fusion.weight:.2f}, {how}")
-            parts += [] if self.fusion.cameras is None else [self._by_camera(self.fusion.cameras)]
         if unfinished := [NAMES[name] for name, origin in self.provenance.items() if not origin.get("finished", True)]:
             parts.append(f"{' and '.join(unfinished)} had not finished training")
         if self.reranked:
             values, of = Reranking(), NAMES[self.plain.name]
-            tried = self.fusion and self.fusion.cameras
-            of += " (at one weight)" if tried and tried.used else ""
             parts.append(
                 f"reranked: {of} after k-reciprocal re-ranking (k1 {values.k1}, k2 {values.k2}, share of the distance "
                 f"{values.share:g}), which goes by the neighbours of the test tracklets among each other "
                 "(transductive), so that it compares only with results that do so too"
             )
         return "\n".join(parts)
-
-    def _by_camera(self, tried: CameraWeights) -> str:
-        """What weights by camera would have done on held-out identities, and whether they are used."""
-        weights = ", ".join(f"{self.camera_names.get(camera, camera)} {w:.2f}" for camera, w in tried.weights.items())
-        return (
-            f"weights by camera of the query {f'used ({weights})' if tried.used else 'not used'}: "
-            f"held-out mAP {100 * tried.own_mAP:.1f} % with them and {100 * tried.single_mAP:.1f} % with one weight, "
-            f"p {tried.p:.4f} ({tried.folds} parts of the identities, each at weights chosen on the others)"
-        )
 
 
 def _left_out(rules: Protocol) -> str:

@@ -39,7 +39,7 @@ class Origin(TypedDict):
 
 
 class Tried(TypedDict):
-    """Weights by camera that were tried."""
+    """Weights by camera that an earlier version has tried."""
 
     used: NotRequired[bool]
 

@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,7 +17,7 @@ from sptskm.common.reading import read_json
 from sptskm.config import DEFAULTS
 from sptskm.configfile import to_dict
 from sptskm.data.derived import methods_in
-from sptskm.evaluation import CameraWeights, Reranking, Rows
+from sptskm.evaluation import Reranking, Rows
 from sptskm.evaluation.feature_files import write_features
 from sptskm.report.page import REPORT, page
 from sptskm.report.pictures import PICTURES, Picture, pictures
@@ -74,7 +74,6 @@ def _json(results: Results, looks: int) -> dict[str, Any]:
             "weight": fusion.weight,
             "normalisation": fusion.normalisation,
             "distance": fusion.distance and asdict(fusion.distance),
-            "camera_weights": fusion.cameras and _camera_weights(fusion.cameras, results.camera_names),
             "held_out_curve": None if fusion.curve_W2 is None else fusion.curve_W2.tolist(),
         },
         "reranking": {"of": results.plain.name, **vars(Reranking())} if results.reranked else None,
@@ -86,13 +85,6 @@ def _json(results: Results, looks: int) -> dict[str, Any]:
         "code": code_state(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-
-
-def _camera_weights(tried: CameraWeights, names: Mapping[int, str]) -> dict[str, Any]:
-    """Weights by the name of the camera; mAPs and p of the cross-validation."""
-    found = {name: value for name, value in vars(tried).items() if name != "weights"}
-    weights = {str(names.get(camera, camera)): weight for camera, weight in tried.weights.items()}
-    return {"used": tried.used, "weights": weights, **found}
 
 
 def _queries(results: Results) -> str:

@@ -161,8 +161,6 @@ def test_what_a_cluster_file_gets_wrong_is_one_sentence_and_nothing_is_submitted
     )
     assert "--watch follows jobs of SLURM" in refused(capsys, *words, "local", "--watch")
     assert "--retrain trains what a search has found, wanted --search" in refused(capsys, *words, "slurm", "--retrain")
-    retrained = ("slurm", "--search", ROOT / "configs/search/demo.yaml", "--retrain", "final.camera_weights=true")
-    assert "--retrain leaves no held-out identities" in refused(capsys, *words, *retrained)
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert "no sbatch on this machine" in refused(capsys, *words, "slurm")
     assert "--cluster local has none" in refused(capsys, *words, "local", "--dry-run")

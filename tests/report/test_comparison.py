@@ -261,6 +261,17 @@ def configured(folder: Path, seed: int, **optim: float) -> str:
     return str(folder)
 
 
+def test_an_evaluation_of_before_that_tells_of_weights_by_camera_is_summed_up_with_one_of_now(tmp_path: Path) -> None:
+    before, now = configured(tmp_path / "0", 0), configured(tmp_path / "1", 1)
+    path = Path(before) / "results.json"
+    results = json.loads(path.read_text())
+    path.write_text(json.dumps({**results, "settings": {"camera_weights": False}}))
+    assert main(["summary", before, now]) == 0
+    assert main(["compare", before, now]) == 0
+    path.write_text(json.dumps({**results, "settings": {"camera_weights": True}}))
+    assert main(["summary", before, now]) != 0
+
+
 def test_runs_of_other_settings_or_equal_seeds_are_no_repetitions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,7 @@ from sptskm.data.tracklets import Modality
 from sptskm.report import strips
 from sptskm.report.figures import BLUE, GREEN, ORANGE, PURPLE, clip_sheet, cmc_figure, skeleton_sheet, weight_figure
 from sptskm.report.ranked import COLOURS, QUERY, Outcome, Ranked, Result, ranked_grid
-from sptskm.report.strips import INK, LEFT_LIMBS, LINE, RIGHT_LIMBS, Colour, Image, skeleton_of
+from sptskm.report.strips import LEFT_LIMBS, LINE, RIGHT_LIMBS, Colour, Image, skeleton_of
 
 HIT, MISS, JUNK = (COLOURS[outcome] for outcome in get_args(Outcome))
 RANKED_GAP = 6  # pixels between two tracklets
@@ -174,18 +174,6 @@ def test_the_weight_figure_marks_the_chosen_weight_and_both_ends() -> None:
     assert label_low.mean() < low.shape[1] / 2 < label_high.mean()
     ssin, smin = (np.nonzero(_like(low, colour, 5))[1] for colour in (BLUE, ORANGE))
     assert ssin.max() < low.shape[1] / 2 < smin.min()
-
-
-def test_weights_of_cameras_are_ticks_below_the_curve() -> None:
-    weights = np.linspace(0, 1, 21)
-    curve = np.stack([weights, 0.6 - (weights - 0.5) ** 2], axis=1)
-    plain, told = (weight_figure(curve, 0.5, "held out", cameras) for cameras in ({}, {"1": 0.2, "7": 0.2, "9": 0.75}))
-    assert np.array_equal(plain, weight_figure(curve, 0.5, "held out"))
-    lowest = told[int(0.873 * len(told)) : int(0.877 * len(told))]  # just above the axis, which is at 0.88
-    columns = np.flatnonzero(_like(lowest, INK, 40).any(axis=0))
-    ticks = np.split(columns, np.flatnonzero(np.diff(columns) > 5) + 1)
-    shares = [(tick.mean() / told.shape[1] - 0.1) / 0.87 for tick in ticks]  # of the axis, from -0.03 to 1.03
-    assert [1.06 * share - 0.03 for share in shares] == pytest.approx([0.2, 0.75], abs=0.01)
 
 
 def test_ends_that_were_not_tried_are_not_annotated() -> None:
