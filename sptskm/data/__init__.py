@@ -1,4 +1,4 @@
-"""From files to clips: tables of tracklets, splits, sampling, augmentation."""
+"""Turn files into clips: tables of tracklets, splits, sampling, augmentation."""
 
 from sptskm.data.dataset import read_dataset
 from sptskm.data.errors import DataError

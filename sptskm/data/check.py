@@ -1,4 +1,4 @@
-"""Whether a data set on disk is what its tables promise: every name, frame, mask and skeleton, file by file."""
+"""Check that a data set on disk holds what its tables promise: every name, frame, mask and skeleton, file by file."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -60,36 +60,36 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found; `problems` are the first of `num_problems`."""
+    """The result of `check`; `problems` are the first of `num_problems`."""
 
     counts: tuple[Count, ...]
     tracklets: int
     frames_without_skeleton: int
-    """Too few joints were found, see `sptskm.data.usable`: the frame is masked, and no problem."""
+    """Frames in which too few joints were found, see `sptskm.data.usable`; they are masked and are no problem."""
     tracklets_without_skeleton: int
-    """They keep their row, but SMIN cannot see them."""
+    """Tracklets without any valid skeleton; they keep their row, but SMIN cannot use them."""
     partial_skeletons: int
-    """Frames of which joints are missing; these are masked."""
+    """Frames with missing joints; these joints are masked."""
     empty_masks: int
-    """Masks that show nobody, see `sptskm.data.usable`; a few are no problem, most of them are one."""
+    """Masks that show nobody, see `sptskm.data.usable`; a few are no problem, a majority is one."""
     full_masks: int
-    """Masks that show nothing but the person."""
+    """Masks in which nearly every pixel belongs to the person."""
     size_mismatches: int
-    """Masks of another size than their frame."""
+    """Masks whose size differs from that of their frame."""
     mislabelled: int
-    """Tracklets whose frame names carry another identity than their row of the table."""
+    """Tracklets whose frame names state a different identity than their row of the table."""
     methods: str
-    """By which methods masks and skeletons were made, in words."""
+    """The methods that made the masks and skeletons, in words."""
     num_problems: int
     problems: tuple[Problem, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether no file is missing, unreadable or of the wrong size, and names and tables agree."""
+        """Return whether every file is there, readable and of the right size, and names and tables agree."""
         return self.num_problems == 0
 
     def text(self) -> str:
-        """A table of the counts and the first problems, for a terminal."""
+        """Format the counts and the first problems as a table for a terminal."""
         layout = "{:<6} {:<10} {:>10} {:>10} {:>10}"
         lines = [layout.format("split", "modality", "promised", "found", "unreadable")]
         for split, modality, absent, promised, found, unreadable in self.counts:
@@ -111,9 +111,9 @@ class Report:
 def check(root: Path, decode: bool = True, workers: int | None = None) -> Report:
     """Look for every file that the tables in `root` promise and, with `decode`, read it as training does.
 
-    A data set without a problem trains, can be extracted and packed, as far as its modalities go. Without `decode` only
-    missing and empty files are found. `workers` processes share the tracklets (all cores when None). Raises DataError
-    or FileNotFoundError when the tables themselves cannot be used.
+    A data set without a problem can be trained on, extracted and packed, as far as its modalities allow. Without
+    `decode` only missing and empty files are found. `workers` processes share the tracklets (all cores when None).
+    Raises DataError or FileNotFoundError if the tables themselves cannot be used.
     """
     table = read_dataset(root)
     present = {modality: table.has(modality) for modality in READERS}
@@ -135,7 +135,7 @@ def check(root: Path, decode: bool = True, workers: int | None = None) -> Report
 def _of_all(
     table: Tracklets, root: Path, present: Mapping[Modality, bool], total: Counter[str], lost: str
 ) -> list[Problem]:
-    """Return what is wrong with a data set though each file can be read."""
+    """Return the problems of the data set as a whole, which show even if each file can be read."""
     if not any(present.values()):
         return [Problem(root, f"{root}: holds no folder of frames, masks or skeletons")]
     found, masks = [], total["mask"]
@@ -159,7 +159,10 @@ def _of_all(
 
 
 def _mislabelled(table: Tracklets, root: Path) -> list[Problem]:
-    """Tracklets whose names carry another identity than the table: a re-sorted name list shifts every range."""
+    """Return tracklets whose frame names and table disagree on the identity.
+
+    This happens when the list of names is sorted anew: every range of the table then points to other frames.
+    """
     problems = []
     for row, pid in enumerate(table.pids_N.tolist()):
         label = JUNK_LABEL if pid == JUNK_PID else f"{pid:04d}"
@@ -177,11 +180,11 @@ class _Tally(NamedTuple):
     counts: Counter[str]
     problems: list[Problem]
     lost: str
-    """A mask whose encoding hides the person, and how it is stored."""
+    """A mask whose encoding hides the person, and how it is stored; empty if there is none."""
 
 
 class _Raw(NamedTuple):
-    """A tracklet's skeletons as they are in its files, and which of them could be read."""
+    """The skeletons of a tracklet as stored in its files, with a flag for each that could be read."""
 
     skeletons_FV4: NDArray[np.float32]
     read_F: NDArray[np.bool_]
@@ -193,14 +196,14 @@ class _Raw(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """Looks at tracklets, in as many processes as are wanted."""
+    """Checks tracklets one by one; can be sent to worker processes."""
 
     table: Tracklets
     present: dict[Modality, bool]
     decode: bool
 
     def __call__(self, row: int) -> _Tally:
-        """Look at the files of a tracklet."""
+        """Check the files of a tracklet."""
         counts: Counter[str] = Counter()
         problems: list[Problem] = []
         lost = ""
@@ -231,7 +234,7 @@ class _Look:
         return _Tally(counts, problems[:KEPT], lost)
 
     def _count_skeletons(self, row: int, raw: "_Raw", counts: Counter[str], problems: list[Problem]) -> None:
-        """Count what SMIN is given of a tracklet's skeletons."""
+        """Count the skeletons of a tracklet that SMIN can use."""
         try:
             given_FV4 = usable.finite(normalise(usable.completed(raw.skeletons_FV4)))
         except ValueError as error:
@@ -244,7 +247,7 @@ class _Look:
         counts["has"] = int(valid_F.any())
 
     def _stale(self, row: int) -> list[Problem]:
-        """Return what is on record as made of other frames than lie there now."""
+        """Return the masks and skeletons that, by their record, were made from other frames than the current ones."""
         if not (self.decode and self.present["frames"]):
             return []
         problems = []
@@ -266,7 +269,7 @@ class _Look:
         return problems
 
     def _separate(self, row: int, counts: Counter[str], problems: list[Problem]) -> list[Modality]:
-        """Modalities with a file a frame; skeletons that lie together are looked at here."""
+        """Return the modalities with one file per frame; skeletons stored in one array are checked here."""
         separate: list[Modality] = [modality for modality, present in self.present.items() if present]
         if "skeletons" not in separate:
             return separate
@@ -289,7 +292,7 @@ class _Look:
         return [modality for modality in separate if modality != "skeletons"]
 
     def _array(self, row: int, file: Readable, modality: Modality, counts: Counter[str]) -> NDArray[Any]:
-        """The content of a file, or an empty array when nothing is to be decoded."""
+        """Return the content of a file, or an empty array when nothing is to be decoded. Raises DataError."""
         kind, split = modality.removesuffix("s"), SPLITS[row >= self.table.num_train]
         if not file.is_file():
             raise DataError(f"{kind} {file}: no such file")
@@ -304,7 +307,7 @@ class _Look:
 
 
 def _count_mask(file: Readable, mask_HW: NDArray[np.uint8], counts: Counter[str]) -> str:
-    """Count a mask; of one whose encoding hides the person, its file and how it is stored."""
+    """Count a mask; return its file and how it is stored if the encoding hides the person, else an empty text."""
     counts["mask"] += 1
     state = usable.mask_state(mask_HW)
     counts[f"{state} mask"] += bool(state)

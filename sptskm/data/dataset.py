@@ -1,4 +1,4 @@
-"""A data set by its place: a folder in the MARS layout, a manifest, or a pack."""
+"""Read a data set from its path: a folder in the MARS layout, a manifest, or a pack."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +14,10 @@ from sptskm.data.tracklets import Tracklets
 
 
 def read_dataset(place: str | Path, test: bool = True, labelled: bool = True) -> Tracklets:
-    """The table of a data set; without `test` nothing of its test part is opened.
+    """Read the table of a data set; without `test` no file of its test part is opened.
 
-    A file is a manifest, a folder with `pack.json` a pack, any other in the MARS layout. Unless it must be `labelled`,
-    a manifest may be one as `read_unlabelled` takes it. Raises DataError or FileNotFoundError naming the file at fault.
+    A file is read as a manifest, a folder with `pack.json` as a pack, any other folder as the MARS layout. Without
+    `labelled` a manifest is read by `read_unlabelled`. Raises DataError or FileNotFoundError naming the file at fault.
     """
     place = Path(place)
     if place.is_dir() or not (place.is_file() or place.suffix.lower() in FORMS):

@@ -1,10 +1,11 @@
-"""The record of derived files: which method made a data set's masks and skeletons, and of which frames.
+"""Keep a record of derived files: which method made a data set's masks and skeletons, and from which frames.
 
     prepared/masks/settings.json      the method: its name, the hash of its weights, its precision, its options
-    prepared/masks/made-of/....json   for each tracklet the fingerprint of the frames that its masks were made of
+    prepared/masks/made-of/....json   for each tracklet the fingerprint of the frames that its masks were made from
 
-The same for skeletons; one method may make both, and is then noted in both places. Files that somebody brought have no
-record: their method is unknown, and they are taken as they are. A pack keeps the record in `derived.json`.
+Skeletons have the same files under prepared/skeletons. One method may make both, and is then noted in both places.
+Files that users bring have no record: their method is unknown, and they are used as they are. A pack keeps the record
+in `derived.json`.
 """
 
 import json
@@ -35,16 +36,16 @@ PACKED = "derived.json"
 
 @dataclass(frozen=True)
 class Derived:
-    """What is on record of the masks and skeletons of a data set; nothing for those that somebody brought."""
+    """The record of a data set's masks and skeletons; files that users bring have no entry."""
 
     root: Path | None = None
-    """The data set's folder, in which the records of single tracklets lie."""
+    """The data set's folder, which holds the records of single tracklets; None for a pack."""
     methods: Mapping[Made, Method] = field(default_factory=dict)
     packed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Fingerprints by kind and tracklet, of a pack."""
+    """Fingerprints of a pack, by kind and tracklet."""
 
     def frames(self, made: Made, folder: Path, key: str) -> str | None:
-        """Return the fingerprint of the frames that a tracklet's files in `folder` were made of; None if unknown.
+        """Return the fingerprint of the frames that a tracklet's files in `folder` were made from; None if unknown.
 
         Raises DataError for a record that cannot be read.
         """
@@ -55,12 +56,12 @@ class Derived:
 
 
 def home_of(root: Path) -> Path:
-    """Return the folder of a data set that is named by its folder or by its manifest."""
+    """Return the folder of a data set, given that folder or its manifest."""
     return root if root.is_dir() else root.parent
 
 
 def read_derived(root: Path) -> Derived:
-    """Read what is known of a data set in files. Raises DataError for a record that cannot be read."""
+    """Read the record of a data set in plain files. Raises DataError for a record that cannot be read."""
     methods: dict[Made, Method] = {}
     for made in MADE:
         found = _read(home_of(root) / HOME / made / SETTINGS)
@@ -70,7 +71,7 @@ def read_derived(root: Path) -> Derived:
 
 
 def read_packed(pack: Path, methods: Mapping[str, Any]) -> Derived:
-    """Read what is known of a pack, whose summary tells the methods. Raises DataError for a broken record."""
+    """Read the record of a pack; `methods` come from its summary. Raises DataError for a broken record."""
     packed = _read(pack / PACKED) or {}
     if not all(isinstance(value, dict) for value in (*packed.values(), *methods.values())):
         raise DataError(f"{pack / PACKED}: holds something else than fingerprints by kind and tracklet")
@@ -78,14 +79,17 @@ def read_packed(pack: Path, methods: Mapping[str, Any]) -> Derived:
 
 
 def write_method(root: Path, made: Made, method: Method) -> None:
-    """Note the method of a data set's masks or skeletons."""
+    """Write the method that makes a data set's masks or skeletons to its record."""
     path = home_of(root) / HOME / made / SETTINGS
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(dict(method), indent=1))
 
 
 def write_frames(root: Path, made: Made, folder: Path, key: str, fingerprint: str) -> None:
-    """Note of which frames a tracklet's files in `folder` are made, before the first of them is."""
+    """Write the fingerprint of the frames that a tracklet's files in `folder` are made from.
+
+    Call it before the first of these files is written.
+    """
     path = record_of(home_of(root), made, folder, key)
     path.parent.mkdir(parents=True, exist_ok=True)
     named = key.encode(errors="backslashreplace").decode()  # for people; a folder's name may be no text
@@ -93,10 +97,10 @@ def write_frames(root: Path, made: Made, folder: Path, key: str, fingerprint: st
 
 
 def record_of(home: Path, made: Made, folder: Path, key: str) -> Path:
-    """Return the file in which a tracklet's record lies.
+    """Return the path of a tracklet's record.
 
-    Manifests of one folder may use a name twice, so where the files lie counts too; relative to the data set, which
-    may be moved.
+    Two manifests in one folder may use the same name, so the path depends on the tracklet's folder too. That folder is
+    taken relative to the data set, so that the data set can be moved.
     """
     place = os.path.relpath(folder, home)
     name = blake2b(f"{place}\0{key}".encode(errors="surrogateescape"), digest_size=10).hexdigest()
@@ -104,7 +108,7 @@ def record_of(home: Path, made: Made, folder: Path, key: str) -> Path:
 
 
 def fingerprint(frames: Sequence[bytes | None]) -> str:
-    """Return a short hash of the bytes of a tracklet's frames, in order; None is a frame that is not there."""
+    """Return a short hash of the bytes of a tracklet's frames, in order; None stands for a missing frame."""
     digest = blake2b(digest_size=8)
     for content in frames:
         digest.update(f"{-1 if content is None else len(content)};".encode())
@@ -113,7 +117,7 @@ def fingerprint(frames: Sequence[bytes | None]) -> str:
 
 
 def told(method: Method | None) -> str:
-    """Return a method in words, such as `jppnet (weights 1a2b, precision float16)`."""
+    """Describe a method in words, such as `jppnet (weights 1a2b, precision float16)`."""
     if not method:
         return "an unknown method"
     others = ", ".join(f"{name} {value}" for name, value in method.items() if name != "method")
@@ -121,7 +125,7 @@ def told(method: Method | None) -> str:
 
 
 def differences(found: Mapping[Made, Method], wanted: Mapping[Made, Method]) -> str:
-    """Return in words which masks and skeletons come from different methods; empty where all agree or are unknown."""
+    """Describe which masks and skeletons come from different methods; empty if all agree or are unknown."""
     said = [
         f"{made} by {told(found[made])} and by {told(wanted[made])}"
         for made in MADE
@@ -131,27 +135,27 @@ def differences(found: Mapping[Made, Method], wanted: Mapping[Made, Method]) -> 
 
 
 def _results_of(method: Method) -> dict[str, Any]:
-    """Return what tells one method's results from another's; engines of one network differ in the last bits alone."""
+    """Return the settings that change a method's results; the engine is left out, it changes only the last bits."""
     return {name: value for name, value in method.items() if name != "engine"}
 
 
 def warn_of_methods(one: str, found: Mapping[Made, Method], other: str, wanted: Mapping[Made, Method]) -> None:
-    """Say in a line when `one` (in words, such as "the gallery") and `other` have masks or skeletons by two methods.
+    """Log a warning if `one` (in words, such as "the gallery") and `other` have masks or skeletons by two methods.
 
-    What is compared or fused across methods is worth less than the same by one. Unknown methods are taken for the same.
+    Results compared or fused across methods are less reliable. An unknown method counts as equal to any other.
     """
     if said := differences(found, wanted):
         log.warning("%s and %s have %s: compared across methods, results are worth less", one, other, said)
 
 
 def methods_in(value: object) -> dict[Made, Method]:
-    """Return the methods in what was read from a file of features, a checkpoint or results; none of what is no such."""
+    """Return the methods recorded in a feature file, a checkpoint or results; empty for any other value."""
     found = value if isinstance(value, dict) else {}
     return {made: found[made] for made in MADE if isinstance(found.get(made), dict)}
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file, None where there is no file. Raises DataError, and OSError when unreadable."""
+    """Read the object in a JSON file; None if there is no file. Raises DataError, and OSError if it is unreadable."""
     try:
         return read_json(path, dict[str, Any])
     except FileNotFoundError:

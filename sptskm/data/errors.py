@@ -1,4 +1,4 @@
-"""Re-export the error of the data room."""
+"""Re-export DataError, the error about input data."""
 
 from sptskm.common.errors import DataError
 

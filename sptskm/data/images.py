@@ -1,7 +1,7 @@
-"""What the bytes of a picture say before it is decoded, and decoding that hears what the decoder complains about.
+"""Read the headers of pictures before decoding, and decode pictures with the decoder's warnings taken as errors.
 
-The size is known before any memory is taken for pixels, so that a small file cannot ask for gigabytes. Damage that the
-format itself gives away is found here: the checksum of every chunk of a PNG, the markers of a JPEG.
+The size is known before memory is allocated for pixels, so that a small file cannot ask for gigabytes. Damage that
+the format itself reveals is found here: the checksum of every chunk of a PNG, the markers of a JPEG.
 Sources: ITU T.81 annex B (JPEG markers), W3C PNG section 5, RFC 9649 (WebP), and the headers of BMP files.
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sptskm.common.errors import DataError
 
 MAX_PIXELS = 1 << 25
-"""Pixels of a picture at most: about those of 8K video (7680 x 4320). SPTSKM_MAX_PIXELS raises it."""
+"""Largest number of pixels of a picture, about 8K video (7680 x 4320). The variable SPTSKM_MAX_PIXELS raises it."""
 VARIABLE = "SPTSKM_MAX_PIXELS"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of JPEG that begin with the picture's size
@@ -38,20 +38,23 @@ _COMPLAINTS = (  # what libjpeg warns of, and goes on
 
 
 class Header(NamedTuple):
-    """What a picture is."""
+    """The format and size of a picture."""
 
     kind: str
     """JPEG, PNG, BMP or WebP."""
     height: int
     width: int
     grey: bool = False
-    """Whether a PNG has grey values alone."""
+    """Whether a PNG has only grey values."""
     app1: bool = False
-    """Whether a JPEG carries Exif or other data that may say how to turn it, wherever in the header that stands."""
+    """Whether a JPEG has, anywhere in its header, Exif or other data that may tell how to rotate it."""
 
 
 def read_header(content: bytes) -> Header:
-    """Read kind and size. Raises ValueError for damage and too many pixels, in words, and for other formats."""
+    """Read the format and size of a picture from its header.
+
+    Raises ValueError: with a message for damage or too many pixels, without one for an unknown format.
+    """
     for signature, read in _READERS.items():
         if content.startswith(signature):
             try:
@@ -64,7 +67,7 @@ def read_header(content: bytes) -> Header:
 
 
 def check_size(height: int, width: int) -> None:
-    """Raise ValueError for an empty picture and for one of more pixels than allowed."""
+    """Raise ValueError for an empty picture and for one with more pixels than allowed."""
     if height < 1 or width < 1:
         raise ValueError(f"is {height}x{width}, wanted some pixels")
     if height * width > MAX_PIXELS and height * width > (most := most_pixels()):
@@ -72,7 +75,7 @@ def check_size(height: int, width: int) -> None:
 
 
 def most_pixels() -> int:
-    """Pixels that a picture may have. Raises DataError where the variable is no number."""
+    """Return the largest number of pixels that a picture may have. Raises DataError if the variable is no number."""
     text = os.environ.get(VARIABLE, "")
     if text and not text.isdecimal():
         raise DataError(f"{VARIABLE} is {text!r}, wanted a number of pixels")
@@ -80,7 +83,7 @@ def most_pixels() -> int:
 
 
 def _jpeg(content: bytes) -> Header:
-    """Walk from marker to marker up to the first scan."""
+    """Read a JPEG header from marker to marker up to the first scan."""
     at, size, app1 = 2, None, False
     while True:
         if content[at] != 0xFF:
@@ -99,7 +102,7 @@ def _jpeg(content: bytes) -> Header:
 
 
 def _png(content: bytes) -> Header:
-    """Verify every chunk up to the last one."""
+    """Read a PNG header and verify the checksum of every chunk up to the last one."""
     if content[12:16] != b"IHDR":
         raise ValueError("begins with another chunk than IHDR")
     height, width = struct.unpack_from(">II", content, 16)[::-1]
@@ -139,9 +142,9 @@ _READERS: dict[bytes, Callable[[bytes], Header]] = {b"\xff\xd8\xff": _jpeg, _PNG
 
 
 def decode(content: bytes, flags: int) -> NDArray[Any]:
-    """Decode by OpenCV, to what `flags` say.
+    """Decode a picture with OpenCV and its imread `flags`.
 
-    Raises ValueError for what it refuses, and for what its JPEG decoder merely warns of.
+    Raises ValueError if OpenCV refuses the picture or its JPEG decoder prints a warning.
     """
     with _heard() if content[:2] == b"\xff\xd8" else _nothing_heard() as heard:
         try:
@@ -167,9 +170,9 @@ os.register_at_fork(before=_listening.acquire, after_in_parent=_listening.releas
 
 @contextmanager
 def _heard() -> Iterator[list[str]]:
-    """Collect libjpeg's warnings, which OpenCV leaves on standard error and takes the picture all the same.
+    """Collect libjpeg's warnings: OpenCV accepts such a picture and only prints them to standard error.
 
-    What anybody else writes there meanwhile is passed on.
+    Anything else written to standard error meanwhile is passed on.
     """
     heard: list[str] = []
     with _listening, tempfile.TemporaryFile() as file:

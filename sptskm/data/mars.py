@@ -1,4 +1,4 @@
-"""MARS (Zheng et al., ECCV 2016) from its own files: name lists, .mat tables, optional clothes.csv."""
+"""Read MARS (Zheng et al., ECCV 2016) from its own files: name lists, .mat tables, optional clothes.csv."""
 
 import logging
 from collections import Counter
@@ -34,10 +34,10 @@ _SUFFIXES: dict[Modality, str] = {"frames": "", "masks": "_mask", "skeletons": "
 
 
 def read_mars(root: str | Path, test: bool = True) -> Tracklets:
-    """The table of a data set in the MARS layout; only the files in `info/` (and clothes.csv) are read.
+    """Read the table of a data set in the MARS layout; only the files in `info/` (and clothes.csv) are read.
 
-    Frames, masks and skeletons are looked for in `bbox_train`, `bbox_train_mask`, `bbox_train_joint3d` and
-    the same for test, or in the doubled form `bbox_train/bbox_train`; none of them needs to exist.
+    Frames, masks and skeletons are expected in `bbox_train`, `bbox_train_mask`, `bbox_train_joint3d` and the
+    corresponding folders for test, or in the doubled form `bbox_train/bbox_train`; none of them needs to exist.
     Without `test` no file of the test part is opened, and the table ends with the training rows.
     Raises DataError or FileNotFoundError naming the file at fault.
     """
@@ -84,20 +84,20 @@ class MarsFolders:
         stems: Sequence[str],
         modality: Modality,
     ) -> Sequence[Path]:
-        """One file a frame, named like it."""
+        """Return one path per frame, named like the frame; the files need not exist."""
         folder, ending = self.folder(row, modality), ENDINGS[modality]
         return [folder / stem[:4] / (stem + ending) for stem in stems]
 
     def whole(self, row: int) -> None:
-        """Every frame has a skeleton file of its own."""
+        """Return None: every frame has a skeleton file of its own."""
 
     def folder(self, row: int, modality: Modality) -> Path:
-        """That of the row's part."""
+        """Return the folder of a modality in the part (train or test) that the row belongs to."""
         return self.folders["train" if row < self.num_train else "test", modality]
 
 
 def mars_folders(root: Path, num_train: int) -> MarsFolders:
-    """Where the files of a data set in the plain layout lie."""
+    """Return the folders of a data set in the plain MARS layout."""
     names = {
         (part, modality): f"bbox_{part}{suffix}" for part in ("train", "test") for modality, suffix in _SUFFIXES.items()
     }
@@ -105,7 +105,7 @@ def mars_folders(root: Path, num_train: int) -> MarsFolders:
 
 
 def write_mars_tables(root: Path, table: Tracklets) -> None:
-    """The files in `info/`, and clothes.csv where outfits are known, as `read_mars` reads them."""
+    """Write the files in `info/`, and clothes.csv if outfits are known, as `read_mars` reads them."""
     info = root / "info"
     info.mkdir(parents=True, exist_ok=True)
     for part, rows in (("train", table.train), ("test", table.test)):
@@ -124,13 +124,13 @@ def write_mars_tables(root: Path, table: Tracklets) -> None:
 
 
 def _read_part(root: Path, part: str) -> tuple[NDArray[np.bytes_], IntArray]:
-    """Frame names and the table of the training or the test part."""
+    """Read the frame names and the table of the training or the test part."""
     stems = _read_names(root / "info" / f"{part}_name.txt")
     return stems, _read_table(root / "info" / f"tracks_{part}_info.mat", f"track_{part}_info", len(stems))
 
 
 def _read_names(path: Path) -> NDArray[np.bytes_]:
-    """Frame names without ending (M,), in file order; the tables' ranges index these lines."""
+    """Read the frame names without ending (M,), in file order; the ranges in the tables refer to these lines."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; MARS-evaluation's info folder belongs there")
     text = read_text(path)
@@ -150,7 +150,10 @@ def _read_names(path: Path) -> NDArray[np.bytes_]:
 
 
 def _read_table(path: Path, key: str, num_lines: int) -> IntArray:
-    """(N, 4) first line, last line (1-based, inclusive), pid, camid; int64, so that uint16 arithmetic cannot wrap."""
+    """Read the table (N, 4): first line, last line (1-based, inclusive), pid, camid.
+
+    The result is int64, so that uint16 arithmetic cannot wrap. Raises FileNotFoundError and DataError.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; MARS-evaluation's info folder belongs there")
     table = read_mat(path, key)
@@ -162,7 +165,7 @@ def _read_table(path: Path, key: str, num_lines: int) -> IntArray:
 
 
 def _read_query(path: Path, rows: IntArray) -> IntArray:
-    """0-based rows of the test table `rows` (N, 4); the file is 1-based and uint16."""
+    """Read the queries as 0-based rows of the test table `rows` (N, 4); the file is 1-based and uint16."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; MARS-evaluation's info folder belongs there")
     found = read_mat(path, "query_IDX")
@@ -188,11 +191,11 @@ def _read_query(path: Path, rows: IntArray) -> IntArray:
 
 
 def read_clothes(path: Path, keys: Sequence[str], whole: bool = True) -> dict[str, str]:
-    """Return outfits by tracklet from clothes.csv (columns tracklet, clothes); none where there is no such file.
+    """Read the outfits by tracklet from clothes.csv (columns tracklet, clothes); empty if there is no such file.
 
-    A tracklet is named by its key, perhaps with an ending such as .jpg or folders before it. Unless `keys` are the
-    `whole` data set, other names are those of the rest; else lines and tracklets without partner are logged. Raises
-    DataError for a tracklet that is named twice, and where no line names any.
+    A line names a tracklet by its key, with or without an ending such as .jpg or folders before it. If `keys` are the
+    `whole` data set, lines that name no tracklet are logged; otherwise they may belong to the remaining tracklets and
+    are ignored. Raises DataError for a tracklet that is named twice, and if no line names a tracklet.
     """
     if not path.is_file():
         return {}
@@ -225,7 +228,7 @@ def _check_columns(found: Sequence[str], place: str) -> None:
 
 
 def _labels_of_clothes(path: Path, keys_N: NDArray[np.str_], whole: bool) -> IntArray:
-    """Outfit label per row, -1 where clothes.csv is absent or silent."""
+    """Return the outfit label of each row; -1 if there is no clothes.csv or it does not name the tracklet."""
     keys = keys_N.tolist()
     worn = read_clothes(path, keys, whole)
     labels = {name: number for number, name in enumerate(sorted(set(worn.values())))}
@@ -233,7 +236,7 @@ def _labels_of_clothes(path: Path, keys_N: NDArray[np.str_], whole: bool) -> Int
 
 
 def _folder(root: Path, split: str, modality: Modality) -> Path:
-    """Where a modality of a split lies: plain, or doubled as in some copies of MARS in the wild."""
+    """Return the folder of a modality of a split: plain, or doubled as in some copies of MARS."""
     home = f"bbox_{split}"
     name = home + _SUFFIXES[modality]
     candidates = (root / name / name, root / home / name, root / name)

@@ -1,6 +1,6 @@
-"""All skeletons of a tracklet in one .npy file, and tracklets of which there are skeletons alone.
+"""Read the skeletons of a tracklet from one .npy file, and name the frames of tracklets that have only skeletons.
 
-The moments of these are named as frames would be.
+A moment is one skeleton of such a tracklet; it is named as a frame would be.
 """
 
 import os
@@ -18,14 +18,14 @@ from sptskm.data.tracklets import ENDINGS
 
 
 def home_of_skeletons(skeleton: str) -> str:
-    """Return where the frames of such a tracklet would lie; nothing is expected there."""
+    """Return the folder in which the frames of a tracklet without frames would lie; it need not exist."""
     return f"{skeleton.removesuffix('.npy')}_frames"
 
 
 def moments(path: Path) -> list[str]:
-    """Return the names of a tracklet's moments: 000001, ... in one .npy file, those of the .mat files in a folder.
+    """Return the names of a tracklet's moments: 000001, ... for a .npy file, the names of the .mat files in a folder.
 
-    Raises DataError where there are none, and for a file that is no array of them.
+    Raises DataError if there are none, and for a file that is not an array of skeletons.
     """
     if path.suffix != ".npy":
         ending = ENDINGS["skeletons"]
@@ -39,7 +39,7 @@ def moments(path: Path) -> list[str]:
 
 
 def read_array(path: Path, length: int) -> NDArray[np.float32]:
-    """Return the skeletons (length, 14, 4) in a .npy file as they are; a missing file is a tracklet without any.
+    """Return the skeletons (length, 14, 4) of a .npy file unchanged; NaN throughout if the file is missing.
 
     Raises DataError for a file that cannot be read or holds something else.
     """
@@ -54,7 +54,7 @@ def read_array(path: Path, length: int) -> NDArray[np.float32]:
 
 
 def _length(path: Path) -> int:
-    """Return how many skeletons a .npy file has."""
+    """Return the number of skeletons in a .npy file."""
     try:
         found = _read(path, "(frames, 14, 4)")
     except (FileNotFoundError, NotADirectoryError):

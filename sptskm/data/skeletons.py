@@ -1,4 +1,4 @@
-"""The 14-joint skeleton and its normalisation per tracklet.
+"""Define the 14-joint skeleton and normalise skeletons per tracklet.
 
 Shapes: F frames, V = 14 joints, C = 4 channels (x right, y down, z away, confidence).
 """
@@ -52,13 +52,13 @@ _NO_DIRECTION = 1e-6
 
 
 def normalise(skeletons_FVC: ArrayLike) -> Floats:
-    """Returns the (F, 14, 4) skeletons of one tracklet rooted, scaled and turned to face -z.
+    """Centre, scale and rotate the (F, 14, 4) skeletons of one tracklet so that the person faces -z.
 
-    Every frame is moved so that the middle of the hips is the origin; one scale (from the median
-    total bone length) and one turn about the vertical axis (from the confidence-weighted lateral
-    direction of shoulders and hips) hold for the whole tracklet, so that proportions and turning
-    survive. Confidence is untouched. A frame with a NaN anywhere counts for nothing and its
-    coordinates come out as NaN. Raises ValueError for another shape or a skeleton without extent.
+    Every frame is moved so that the middle of the hips is the origin. One scale (from the median total bone length)
+    and one rotation about the vertical axis (from the confidence-weighted lateral direction of shoulders and hips)
+    apply to the whole tracklet, so that proportions and turns of the person are kept. Confidence is unchanged. A frame
+    with any NaN is ignored and its coordinates become NaN. Raises DataError, a ValueError, for another shape or a
+    skeleton without extent.
     """
     skeletons = np.array(skeletons_FVC, dtype=np.float64)
     if skeletons.ndim != 3 or skeletons.shape[1:] != (len(JOINTS), 4):
@@ -88,7 +88,7 @@ def _edge_total(points_FV3: Floats) -> float:
 
 
 def _facing(points_FV3: Floats, confidence_FV: Floats) -> float:
-    """The angle about y of the tracklet's mean direction toward the person's left, in radians."""
+    """Return the angle about y of the tracklet's mean direction toward the person's left, in radians."""
     lateral = points_FV3[:, _LEFT_HIP] - points_FV3[:, _RIGHT_HIP]
     lateral = lateral + points_FV3[:, _LEFT_SHOULDER] - points_FV3[:, _RIGHT_SHOULDER]
     weight_F = confidence_FV[:, _CORNERS].min(axis=1)

@@ -1,4 +1,4 @@
-"""Whether masks and skeletons were made of the frames that lie beside them now."""
+"""Check whether masks and skeletons were made from the frames that now lie beside them."""
 
 from sptskm.data.derived import Made, fingerprint
 from sptskm.data.errors import DataError
@@ -7,9 +7,9 @@ from sptskm.data.tracklets import Tracklets
 
 
 def fingerprint_of(table: Tracklets, row: int) -> str:
-    """Return the fingerprint of a tracklet's frames as they are now.
+    """Return the fingerprint of a tracklet's current frames.
 
-    A frame that is not there counts as such. Raises DataError for one that cannot be read: what it holds is not known.
+    A missing frame counts as missing. Raises DataError for a frame that cannot be read, because its content is unknown.
     """
     contents: list[bytes | None] = []
     for file in table.files(row, range(int(table.lengths[row])), "frames"):
@@ -21,7 +21,9 @@ def fingerprint_of(table: Tracklets, row: int) -> str:
 
 
 def is_stale(table: Tracklets, row: int, made: Made) -> bool:
-    """Return whether a tracklet's masks or skeletons are on record as made of other frames; False without a record.
+    """Return whether a tracklet's masks or skeletons were, by their record, made from other frames.
+
+    Returns False without a record.
 
     Raises DataError for frames or a record that cannot be read.
     """

@@ -1,10 +1,10 @@
-"""What of a mask or a skeleton can be used: one rule for import, check, training, extraction and packs.
+"""Decide which parts of a mask or a skeleton are usable: one rule for import, check, training, extraction and packs.
 
-A joint is missing where one of its four numbers is not finite, where its confidence is 0, and where its
-coordinates are all 0, as estimators write it. (Two things are no sign: coordinates of 0 in every frame of a tracklet,
-which are those of a joint that is the origin, and confidences of 0 throughout, which say that nobody knows them.)
-A frame has a skeleton when at least LEAST_JOINTS joints are there, not all at one place. It is partial when joints are
-missing: these get confidence 0 and a position that does no harm, see `completed`.
+A joint is missing if one of its four numbers is not finite, if its confidence is 0, or if its coordinates are all 0,
+as estimators write a missing joint. There are two exceptions: a joint with coordinates 0 in every frame of a tracklet
+is the origin, and confidences of 0 throughout a tracklet mean that the confidences are unknown.
+A frame has a skeleton if at least LEAST_JOINTS joints are there, not all at one place. It is partial if joints are
+missing: these get confidence 0 and a plausible position, see `completed`.
 Legend: F frames of a tracklet, V = 14 joints, 4 = x right, y down, z away, confidence, E = 13 bones, H rows, W columns.
 """
 
@@ -21,10 +21,10 @@ Flags = NDArray[np.bool_]
 LEAST_JOINTS = 7
 """Of 14: a person cut off at the waist (8) can be used, one seen from the waist down (6) cannot."""
 EMPTY, FULL = 0.01, 0.95
-"""Shares of a mask's pixels below and above which it shows nobody, or nothing but the person."""
+"""Share of person pixels below which a mask counts as empty, and above which it counts as full."""
 
 MOST_LOST, MOST_EMPTY = 0.2, 0.5
-"""Shares of a data set's masks up to which it is usable: of those whose encoding hides the person, of empty ones."""
+"""Highest usable shares of a data set's masks: masks whose encoding hides the person, and empty masks."""
 
 _ENDS = np.array(EDGES)
 # Of an upright person, in any unit: each bone's length, and how far its second end lies below its first one.
@@ -33,7 +33,7 @@ _DROPS = np.array([-0.16, -0.19, -0.16, -0.19, -0.25, -0.25, -0.25, -0.25, -0.3,
 
 
 class Skeletons(NamedTuple):
-    """How many frames have a whole skeleton, a partial one, or none."""
+    """Numbers of frames with a whole skeleton, with a partial one, and without one."""
 
     whole: int = 0
     partial: int = 0
@@ -45,13 +45,13 @@ class Skeletons(NamedTuple):
 
 
 def mask_state(mask_HW: NDArray[np.uint8]) -> Literal["", "empty", "full"]:
-    """Return whether a mask of 0 and 255 shows nobody (less than 1 %) or nothing else than the person (over 95 %)."""
+    """Return "empty" if under 1 % of a mask's pixels are not 0, "full" if over 95 % are, else an empty text."""
     share = np.count_nonzero(mask_HW) / mask_HW.size
     return "empty" if share < EMPTY else "full" if share > FULL else ""
 
 
 def missing_joints(skeletons_FV4: Floats) -> Flags:
-    """Return which joints (F, V) of one tracklet are missing, by the rule above."""
+    """Return flags (F, V) for the missing joints of one tracklet, by the rule above."""
     with np.errstate(invalid="ignore"):
         missing_FV: Flags = np.asarray(~np.isfinite(skeletons_FV4).all(axis=2))
         zero_FV: Flags = np.asarray(~missing_FV & ~skeletons_FV4[..., :3].any(axis=2))
@@ -67,7 +67,7 @@ def missing_joints(skeletons_FV4: Floats) -> Flags:
 
 
 def has_skeleton(skeletons_FV4: Floats, missing_FV: Flags) -> Flags:
-    """Return in which frames (F,) enough joints are there, and not all of them at one place."""
+    """Return flags (F,) for the frames in which enough joints are there, and not all of them at one place."""
     points_FV3 = np.where(missing_FV[..., None], np.nan, skeletons_FV4[..., :3])
     enough_F = (~missing_FV).sum(axis=1) >= LEAST_JOINTS
     extent_F = np.zeros(len(points_FV3))
@@ -87,7 +87,7 @@ def counted(skeletons_FV4: Floats) -> Skeletons:
 
 
 def finite(skeletons_FV4: Floats) -> NDArray[np.float32]:
-    """Return the skeletons in float32, NaN throughout in frames that are not finite: what SMIN can be given."""
+    """Convert skeletons to float32, the input of SMIN; a frame with a NaN or infinity becomes NaN throughout."""
     with np.errstate(over="ignore"):
         found_FV4 = np.array(skeletons_FV4, np.float32)
     found_FV4[~np.isfinite(found_FV4).all(axis=(1, 2))] = np.nan
@@ -95,7 +95,10 @@ def finite(skeletons_FV4: Floats) -> NDArray[np.float32]:
 
 
 def is_doubtful(skeletons_FV4: Floats) -> bool:
-    """Return whether other frames of the tracklet decide what these (F, V, 4) are: one lacks some joints, not all."""
+    """Return whether some frame of these (F, V, 4) lacks some joints, but not all.
+
+    Such skeletons can only be completed with the other frames of the tracklet.
+    """
     with np.errstate(invalid="ignore"):
         there_FV: Flags = np.asarray(np.isfinite(skeletons_FV4).all(axis=2) & (skeletons_FV4[..., 3] != 0))
     there_FV &= skeletons_FV4[..., :3].any(axis=2)
@@ -103,11 +106,11 @@ def is_doubtful(skeletons_FV4: Floats) -> bool:
 
 
 def completed(skeletons_FV4: Floats) -> Floats:
-    """Return the skeletons (F, V, 4) of one tracklet without gaps; NaN throughout in frames without a skeleton.
+    """Fill the missing joints of one tracklet's skeletons (F, V, 4); frames without a skeleton become NaN throughout.
 
-    Whole frames stay as they are, to the bit. A missing joint gets confidence 0 and a place beside those that are
-    there: by the bone's direction and length in the frames before and behind it, interpolated over time; where no frame
-    shows that bone, by that of an upright person of this size. Between several neighbours it is their mean.
+    Whole frames are unchanged, to the bit. A missing joint gets confidence 0 and a position next to a known neighbour:
+    the bone between them takes its direction and length from the frames before and after, interpolated over time, or
+    from an upright person of this size if no frame shows the bone. With several known neighbours the mean is used.
     """
     missing_FV = missing_joints(skeletons_FV4)
     has_F = has_skeleton(skeletons_FV4, missing_FV)
@@ -123,7 +126,7 @@ def completed(skeletons_FV4: Floats) -> Floats:
 
 
 def _placed(points_FV3: NDArray[np.float64], known_FV: Flags, has_F: Flags) -> NDArray[np.float64]:
-    """Return the points with those that are not known placed beside their neighbours, step by step along the bones."""
+    """Place unknown joints beside their known neighbours, step by step along the bones, and return all points."""
     points_FV3, known_FV = np.where(known_FV[..., None], points_FV3, 0.0), known_FV.copy()
     bones_EF3 = _bones(points_FV3, known_FV)
     first_E, second_E = _ENDS.T
@@ -141,7 +144,7 @@ def _placed(points_FV3: NDArray[np.float64], known_FV: Flags, has_F: Flags) -> N
 
 
 def _bones(points_FV3: NDArray[np.float64], known_FV: Flags) -> list[NDArray[np.float64]]:
-    """Return each bone's vector (F, 3) in every frame: as seen, interpolated between frames that show it, or usual."""
+    """Return each bone's vector (F, 3): as seen, interpolated between frames that show it, or of an average person."""
     seen_FE: Flags = np.asarray(known_FV[:, _ENDS].all(axis=2))
     vectors_FE3 = points_FV3[:, _ENDS[:, 1]] - points_FV3[:, _ENDS[:, 0]]
     lengths_FE = np.where(seen_FE, np.linalg.norm(vectors_FE3, axis=2), 0)

@@ -1,4 +1,4 @@
-"""Which frames make a clip: pure functions of a tracklet's length. Legend: c clips, T frames per clip."""
+"""Choose the frames of a clip by pure functions of the tracklet's length. Legend: c clips, T frames per clip."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ from sptskm.data.tracklets import IntArray
 
 
 def random_window(length: int, T: int, rng: np.random.Generator, last_window: bool = True) -> IntArray:
-    """T consecutive frame numbers (T,) with a uniform start; shorter tracklets repeat cyclically.
+    """Draw T consecutive frame numbers (T,) with a uniform start; shorter tracklets repeat cyclically.
 
-    Without `last_window` the start stops one short, as in the published code, which therefore never draws
+    Without `last_window` the last possible start is left out, as in the published code, which therefore never draws
     the last frame of a tracklet longer than T.
     """
     highest = max(0, length - T - (0 if last_window else 1))
@@ -17,12 +17,12 @@ def random_window(length: int, T: int, rng: np.random.Generator, last_window: bo
 
 
 def dense_clips(length: int, T: int) -> IntArray:
-    """Consecutive clips (c, T) that cover a tracklet; the last repeats what is left of it cyclically."""
+    """Return consecutive clips (c, T) that cover a tracklet; the last one repeats the remaining frames cyclically."""
     return np.stack([_cyclic(start, min(T, length - start), T) for start in range(0, length, T)])
 
 
 def covering_clips(length: int, T: int) -> IntArray:
-    """The fewest windows (c, T) that cover a tracklet, evenly spaced and overlapping rather than padded.
+    """Return the fewest windows (c, T) that cover a tracklet, evenly spaced and overlapping rather than padded.
 
     A tracklet shorter than T gives one window whose frames from `length` on do not exist.
     """
@@ -32,7 +32,7 @@ def covering_clips(length: int, T: int) -> IntArray:
 
 
 def chosen_clips(clips_cT: IntArray, limit: int, row: int) -> IntArray:
-    """At most `limit` clips, drawn without replacement by a generator of the tracklet's row, in order; 0 = all."""
+    """Select at most `limit` clips in order, drawn without replacement and seeded by the tracklet's row; 0 = all."""
     if limit == 0 or len(clips_cT) <= limit:
         return clips_cT
     rng = np.random.default_rng([row, 0xC11B5])

@@ -1,7 +1,7 @@
-"""From the layouts of public data sets, and from plain folders, to the entries of a manifest.
+"""Turn public data sets and plain folders into the entries of a manifest.
 
-One function a layout: it takes the root of the data set and returns entries whose paths count from there. Only lists
-and folders are read, no image.
+Each layout has one function: it takes the root of the data set and returns entries with paths relative to that root.
+Only lists and folders are read, no images.
 """
 
 from sptskm.data.importers.ccvid import ccvid

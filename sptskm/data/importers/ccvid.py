@@ -1,4 +1,4 @@
-"""CCVID (Gu et al., CVPR 2022), as Simple-CCReID reads it: three lists of `folder pid clothes`."""
+"""Import CCVID (Gu et al., CVPR 2022) as Simple-CCReID reads it: three lists of `folder pid clothes`."""
 
 import re
 from pathlib import Path
@@ -12,10 +12,10 @@ OTHER_CAMERAS = 12  # of session 3; sessions 1 and 2 were taken by the same
 
 
 def ccvid(root: Path) -> list[Entry]:
-    """`session{1,2,3}/<pid>_<walk>` of train.txt, query.txt and gallery.txt.
+    """Return the tracklets `session{1,2,3}/<pid>_<walk>` listed in train.txt, query.txt and gallery.txt.
 
-    The walk is the camera, in session 3 another one; outfits are counted within a person, so their names begin with
-    the identity. Raises FileNotFoundError, DataError naming the line at fault.
+    The walk serves as the camera; walks of session 3 count as other cameras. Outfits are numbered within a person, so
+    their names begin with the identity. Raises FileNotFoundError, and DataError naming the line at fault.
     """
     entries = []
     for split in SPLITS:

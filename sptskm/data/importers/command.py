@@ -1,4 +1,4 @@
-"""What `sptskm import` understands and does."""
+"""Define and run the command `sptskm import`."""
 
 import argparse
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ LAYOUTS = {
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """What may be typed behind `sptskm import`."""
+    """Add the arguments of `sptskm import` to a parser."""
     layouts = parser.add_subparsers(dest="layout", required=True, metavar="LAYOUT")
     for layout, text in LAYOUTS.items():
         own = layouts.add_parser(layout, help=text, description=text)
@@ -44,7 +44,11 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> str:
-    """Write the manifest; a table of what is in it and what comes next. Nothing is written where anything is wrong."""
+    """Write the manifest and return a summary table with the next command to run.
+
+    Nothing is written if anything is wrong. Raises FileNotFoundError, FileExistsError, and DataError or ConfigError as
+    the importers do.
+    """
     root: Path = chosen.root
     if not root.exists():
         raise FileNotFoundError(f"{root}: no such file or folder")
@@ -61,7 +65,7 @@ def run(chosen: argparse.Namespace) -> str:
 
 
 def _default(layout: str) -> str:
-    """Lists of frames do not fit into CSV."""
+    """Return the default name of the manifest; MARS needs JSONL, because lists of frames do not fit into CSV."""
     return "manifest.jsonl" if layout == "mars" else "manifest.csv"
 
 
@@ -78,7 +82,7 @@ def _entries(chosen: argparse.Namespace) -> Sequence[Entry]:
 
 
 def _from_anywhere(entry: Entry, home: Path) -> Entry:
-    """The same with absolute paths, because a manifest's paths count from its own folder."""
+    """Return the entry with absolute paths, for a manifest that does not lie in `home`."""
     frames = entry.frames
     if frames:
         frames = str(home / frames) if isinstance(frames, str) else tuple(str(home / frame) for frame in frames)
@@ -91,7 +95,7 @@ def _from_anywhere(entry: Entry, home: Path) -> Entry:
 
 
 def _summary(entries: Sequence[Entry], table: Tracklets) -> str:
-    """Tracklets, identities, cameras and frames of each split."""
+    """Return a table with the numbers of tracklets, identities, cameras and frames of each split."""
     # rows of the table are training entries, then the others
     ordered = [e for e in entries if e.split == "train"] + [e for e in entries if e.split != "train"]
     layout = "{:<10} {:>10} {:>10} {:>8} {:>10}"

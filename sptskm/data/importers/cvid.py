@@ -1,11 +1,11 @@
-"""CVID-reID (of SpTSkM itself), which is not public: the layout is what the published code reads.
+"""Import CVID-reID, the data set of SpTSkM. It is not public: this is the layout that the published code reads.
 
     info/train_050.csv info/test_040.csv   identities, in the column pid
     img/<pid, 4 digits>/<record>/*.png     frames; a record is one occasion and may hold several tracklets
     mask/<pid>/<record>/*.png              masks of the same names
 
-A frame's name has the number of its tracklet in the four letters behind its first T. Skeletons are expected as
-joint3d/<pid>/<record>/*.mat. There are no cameras: as in the published code, the record stands where a camera would.
+In a frame's name the four characters after the first T are the number of its tracklet. Skeletons are expected as
+joint3d/<pid>/<record>/*.mat. There are no cameras: as in the published code, the record is used as the camera.
 """
 
 import glob
@@ -27,9 +27,9 @@ MIN_FRAMES = 8
 
 
 def cvid(root: Path) -> list[Entry]:
-    """All records of the training identities; of a test identity the first four are gallery, the others queries.
+    """Return the tracklets of all records; the first four records of a test identity are gallery, the others queries.
 
-    Tracklets of fewer than 8 frames are left out, as published, and counted in the log. Raises FileNotFoundError,
+    Tracklets of fewer than 8 frames are left out, as published, and counted in the log. Raises FileNotFoundError, and
     DataError naming the file or folder at fault.
     """
     entries: list[Entry] = []
@@ -68,7 +68,7 @@ def _check_columns(found: Sequence[str], place: str) -> None:
 
 
 def _tracklets(folder: Path) -> list[tuple[str, int]]:
-    """What the names of a tracklet's frames begin with, and how many there are."""
+    """Return, for each tracklet in a folder, the prefix of its frame names and its number of frames."""
     names = images(folder)
     if other := next((name for name in names if len(name.partition("T")[2]) < 4), None):
         raise DataError(f"{folder / other}: names no tracklet, wanted its number in the four letters behind a T")

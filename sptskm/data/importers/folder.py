@@ -1,4 +1,4 @@
-"""A folder of frames for each tracklet, whose path says who walks where: `<pid>/<camera>/<tracklet>`."""
+"""Import folders of frames, one per tracklet, whose paths name person and camera: `<pid>/<camera>/<tracklet>`."""
 
 import re
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ PARTS = ("pid", "camera", "tracklet", "clothes", "time")
 
 
 def folder(root: Path, pattern: str = PATTERN) -> list[Entry]:
-    """Every folder of the depth that `pattern` has, without a split.
+    """Return one entry, without a split, for every folder at the depth of `pattern`.
 
-    Of a folder's name a part takes what stands before the sign that follows it in the pattern, the last one the rest:
-    with `{pid}_{camera}_{tracklet}`, anna_door_2_b is tracklet 2_b of anna at the door. The entries are named by their
-    paths. Raises ConfigError for a pattern that cannot be read, DataError for a folder that does not match or has no
-    images, FileNotFoundError.
+    In a folder's name, each part ends at the character that follows it in the pattern; the last part takes the rest.
+    With `{pid}_{camera}_{tracklet}`, anna_door_2_b is tracklet 2_b of anna at the camera door. Entries are named by
+    their paths. Raises ConfigError for an invalid pattern, DataError for a folder that does not match or has no images,
+    and FileNotFoundError.
     """
     levels = [_expression(level) for level in pattern.split("/")]
     if missing := [part for part in ("pid", "camera") if f"{{{part}}}" not in pattern]:
@@ -37,7 +37,7 @@ def folder(root: Path, pattern: str = PATTERN) -> list[Entry]:
 
 
 def _walk(root: Path, above: str, pattern: str, levels: list[re.Pattern[str]]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Paths below `root` with what their names say."""
+    """Yield the paths below `root` with the parts found in their names."""
     for name in subfolders(root / above):
         path = f"{above}/{name}" if above else name
         found = levels[0].fullmatch(name)
@@ -52,7 +52,7 @@ def _walk(root: Path, above: str, pattern: str, levels: list[re.Pattern[str]]) -
 
 
 def _expression(level: str) -> re.Pattern[str]:
-    """What the name of a folder of one level must be."""
+    """Build the regular expression for the folder names of one level of the pattern."""
     pieces = re.split(r"\{(\w*)\}", level)  # signs, part, signs, part, ..., signs
     expression = re.escape(pieces[0])
     for part, signs, is_last in zip(pieces[1::2], pieces[2::2], [*[False] * (len(pieces) // 2 - 1), True], strict=True):

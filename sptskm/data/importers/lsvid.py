@@ -1,4 +1,4 @@
-"""LS-VID (Li et al., ICCV 2019): lists of `path pid`, and a MATLAB file of query numbers."""
+"""Import LS-VID (Li et al., ICCV 2019): lists of `path pid`, and a MATLAB file of query numbers."""
 
 import glob
 from functools import cache
@@ -18,10 +18,10 @@ JUNK = "-1"
 
 
 def lsvid(root: Path) -> list[Entry]:
-    """Tracklets of info/list_sequence/list_seq_{train,test}.txt; queries of info/data/info_test.mat.
+    """Return the tracklets of info/list_sequence/list_seq_{train,test}.txt; info/data/info_test.mat names the queries.
 
-    A path of a list is a folder or what the paths of its frames begin with; the camera is the third part between the
-    `_` of a frame's name. Raises FileNotFoundError, DataError naming the line at fault.
+    A path in a list is a folder or the prefix of its frames' paths. The camera is the third part of a frame's name,
+    split at `_`. Raises FileNotFoundError, and DataError naming the line at fault.
     """
     entries = []
     listed = cache(images)  # hundreds of tracklets share a folder
@@ -48,7 +48,7 @@ def _beginning(path: PurePosixPath) -> PurePosixPath:
 
 
 def _queries(path: Path, num_test: int) -> set[int]:
-    """Line numbers of the test list, from 1."""
+    """Read the queries as line numbers of the test list, from 1. Raises FileNotFoundError and DataError."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted LS-VID's own with the variable query")
     with path.open("rb") as file:
@@ -61,7 +61,7 @@ def _queries(path: Path, num_test: int) -> set[int]:
 
 
 def _hdf5(path: Path) -> NDArray[Any]:
-    """Read the published form, with a package that nothing else needs."""
+    """Read the published HDF5 form with h5py, which nothing else needs. Raises DataError."""
     try:
         import h5py  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:

@@ -1,4 +1,4 @@
-"""MARS (Zheng et al., ECCV 2016): the same rows as `read_mars`, frame by frame."""
+"""Import MARS (Zheng et al., ECCV 2016): the same rows as `read_mars`, with every frame listed."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from sptskm.data.tracklets import ENDINGS, Modality, Tracklets
 
 
 def mars(root: Path) -> list[Entry]:
-    """Tracklets in the order of the tables, each with the list of its frames. Raises as `read_mars`."""
+    """Return the tracklets in the order of the tables, each with the list of its frames. Raises as `read_mars`."""
     table = read_mars(root)
     worn = read_clothes(root / "clothes.csv", table.keys_N.tolist())
     queries = set(table.test[table.query].tolist())

@@ -1,4 +1,4 @@
-"""What the layouts have in common: lists of words, and folders that hold folders."""
+"""Read what the layouts have in common: lists of words, and folders of folders."""
 
 import os
 from collections.abc import Iterator
@@ -7,13 +7,13 @@ from pathlib import Path
 from sptskm.common.tables import read_words
 
 MADE = ("_mask", "_joint3d")
-"""Endings of folders that lie beside those of frames, see manifest.py."""
+"""Endings of the folders of masks and skeletons beside a folder of frames, see manifest.py."""
 
 
 def lines_of_words(path: Path, wanted: str) -> Iterator[tuple[str, list[str]]]:
-    """The words of each line that has any, with its place.
+    """Yield the words of each line that is not empty, with the file and line for error messages.
 
-    `wanted` names the words of a line. Raises FileNotFoundError, and DataError for a line with another number of them.
+    `wanted` names the words of a line. Raises FileNotFoundError, and DataError for a line with another number of words.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted a list with {wanted} in each line")
@@ -21,7 +21,7 @@ def lines_of_words(path: Path, wanted: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted plainly, without hidden ones and those of masks and skeletons.
+    """Return the sorted names of the folders in a folder, without hidden folders and folders of masks or skeletons.
 
     Raises FileNotFoundError.
     """

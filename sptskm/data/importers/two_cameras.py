@@ -1,6 +1,7 @@
-"""iLIDS-VID (Wang et al., ECCV 2014) and PRID 2011 (Hirzer et al., SCIA 2011): one tracklet a person and camera.
+"""Import iLIDS-VID (Wang et al., ECCV 2014) and PRID 2011 (Hirzer et al., SCIA 2011).
 
-Both are split in ten ways, half of the persons each, and results are means over the ten; a manifest holds one.
+Both have one tracklet per person and camera, and ten splits into two halves of the persons. Results are means over the
+ten splits; a manifest holds one of them.
 """
 
 from collections import Counter
@@ -21,17 +22,18 @@ from sptskm.data.manifest import Entry
 
 @dataclass(frozen=True)
 class _Split:
-    """Persons of a split, by the names of their folders."""
+    """The persons of a split, by the names of their folders."""
 
     train: list[str | int]
     test: list[str | int]
 
 
 def ilidsvid(root: Path, split: int = 1) -> list[Entry]:
-    """`i-LIDS-VID/sequences/cam{1,2}/<person>` with split 1 to 10 of `train-test people splits`.
+    """Return the tracklets `i-LIDS-VID/sequences/cam{1,2}/<person>` with split 1 to 10 of `train-test people splits`.
 
-    A row of ls_set numbers the persons in the order of their folders, from 1: the first half tests, the other trains.
-    Queries are of cam1, the gallery is cam2. Raises FileNotFoundError, DataError naming the file at fault.
+    A row of ls_set numbers the persons in the order of their folders, from 1: the first half is for test, the second
+    for training. Queries come from cam1, the gallery from cam2. Raises FileNotFoundError, and DataError naming the file
+    at fault.
     """
     home = root / "i-LIDS-VID" / "sequences"
     persons = subfolders(home / "cam1")
@@ -46,10 +48,10 @@ def ilidsvid(root: Path, split: int = 1) -> list[Entry]:
 
 
 def prid2011(root: Path, split: int = 1) -> list[Entry]:
-    """`prid_2011/multi_shot/cam_{a,b}/<person>` with split 1 to 10 of splits_prid2011.json (lists train and test).
+    """Return the tracklets `prid_2011/multi_shot/cam_{a,b}/<person>` with split 1 to 10 of splits_prid2011.json.
 
-    The splits name the 178 persons whose tracklets are long enough. Queries are of cam_a, the gallery is cam_b. Raises
-    FileNotFoundError, DataError naming the file at fault.
+    Each split has the lists train and test. The splits name the 178 persons whose tracklets are long enough. Queries
+    come from cam_a, the gallery from cam_b. Raises FileNotFoundError, and DataError naming the file at fault.
     """
     path = root / "splits_prid2011.json"
     if not path.is_file():
@@ -65,7 +67,7 @@ def prid2011(root: Path, split: int = 1) -> list[Entry]:
 
 
 def _ls_set(path: Path, num_persons: int) -> NDArray[np.int64]:
-    """(splits, persons) numbers from 1."""
+    """Read the orders of the persons (splits, persons), numbered from 1. Raises FileNotFoundError and DataError."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted iLIDS-VID's own with the variable ls_set")
     order_SP = whole_numbers(read_mat(path, "ls_set"), f"{path}: ls_set", *INT32)
@@ -78,14 +80,14 @@ def _ls_set(path: Path, num_persons: int) -> NDArray[np.int64]:
 
 
 def _checked(split: int, total: int, path: Path) -> int:
-    """A split from 0."""
+    """Return the number of the split counted from 0. Raises DataError if there is no such split."""
     if not 1 <= split <= total:
         raise DataError(f"{path}: has no split {split}, wanted 1 to {total}")
     return split - 1
 
 
 def _entries(home: str, cameras: tuple[str, str], train: Sequence[str], test: Sequence[str]) -> list[Entry]:
-    """Training persons in both cameras, then queries in the first and gallery in the second."""
+    """Return the training persons in both cameras, then queries of the first camera and gallery of the second."""
     rows = [(camera, person, "train") for person in train for camera in cameras]
     rows += [
         (camera, person, part) for camera, part in zip(cameras, ("query", "gallery"), strict=True) for person in test
