@@ -173,7 +173,7 @@ class Worker:
         deadline = time.monotonic() + FOLDER_SECONDS
         while time.monotonic() < deadline and not self.stopping.requested:
             try:
-                with RunDir(run).claimed():
+                with RunDir(run).locked():
                     return
             except ConfigError as error:
                 log.info("waits: %s", error)

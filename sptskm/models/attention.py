@@ -1,7 +1,7 @@
-"""SSIN's mask-guided attention: image features attend to each other, the silhouette says where.
+"""SSIN's mask-guided attention: image features attend to each other, guided by the silhouette.
 
-Energies are not scaled and reach thousands, where bfloat16 counts in steps of 16, and a softmax takes their differences
-as logarithms. All that leads to the attention is therefore computed in float32 at least, also under autocast.
+Energies are not scaled and reach thousands, where bfloat16 has steps of 16, and a softmax turns their differences
+into ratios. Everything up to the attention is therefore computed in float32 or better, also under autocast.
 
 Legend: B clips, N images, C channels, T frames, H rows, W columns, P positions, K projected channels.
 """
@@ -36,7 +36,7 @@ class CrossAttention(nn.Module):
         return self.gamma * self.v(attended_NKHW) + image_NCHW
 
     def attention(self, image_NCHW: Tensor, mask_NCHW: Tensor) -> Tensor:
-        """The mask attention S (N, K, P)."""
+        """Compute the mask attention S (N, K, P)."""
         with _no_autocast(image_NCHW):
             image, mask = _at_least_float32(image_NCHW), _at_least_float32(mask_NCHW)
             return mask_attention(self.f(image).flatten(2), self.g(image).flatten(2), self.h(mask).flatten(2))
@@ -66,14 +66,14 @@ class SpaceTimeAttention(nn.Module):
         return self.gamma * attended + self.W_z(image_BCTHW)
 
     def attention(self, image_BCTHW: Tensor, mask_BCTHW: Tensor) -> Tensor:
-        """The mask attention S (B, C, P)."""
+        """Compute the mask attention S (B, C, P)."""
         with _no_autocast(image_BCTHW):
             image, mask = _at_least_float32(image_BCTHW), _at_least_float32(mask_BCTHW)
             return mask_attention(self.h(image).flatten(2), self.g(image).flatten(2), self.h(mask).flatten(2))
 
 
 def mask_attention(query_NKP: Tensor, key_NKP: Tensor, mask_NKP: Tensor) -> Tensor:
-    """Where the silhouette draws the attention: (N, K, P), each channel summing to 1 over positions."""
+    """Compute the attention (N, K, P) that the silhouette guides; each channel sums to 1 over positions."""
     energy_NPQ = query_NKP.transpose(1, 2) @ key_NKP
     attention_NPQ = energy_NPQ.softmax(dim=-1)
     mask_energy_NKP = mask_NKP @ attention_NPQ.transpose(1, 2)
@@ -81,11 +81,11 @@ def mask_attention(query_NKP: Tensor, key_NKP: Tensor, mask_NKP: Tensor) -> Tens
 
 
 def _no_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Where operations keep the type of what they are given; nothing at all where they do already."""
+    """Return a context without autocast; an empty context if autocast is off already."""
     device = x.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
-    """The same, unless it is of half precision."""
+    """Convert half precision to float32 and leave other types unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

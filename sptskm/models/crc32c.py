@@ -1,4 +1,4 @@
-"""CRC-32C (Castagnoli; RFC 3720, appendix B.4) of large arrays, vectorised with numpy.
+"""Compute CRC-32C (Castagnoli; RFC 3720, appendix B.4) of large arrays, vectorised with numpy.
 
 A CRC is linear over GF(2). With X = "four zero bytes follow", the register after the little-endian words
 w_1 ... w_n is X^n w_1 + ... + X w_n, where w_1 already contains the register before it. Words K apart may
@@ -21,7 +21,7 @@ _LONGEST_ROW = 14
 
 
 def crc32c(data: Any) -> int:
-    """The checksum of `data`: bytes, or a C-contiguous array of any kind."""
+    """Compute the checksum of `data`: bytes, or a C-contiguous array of any type."""
     data_B: NDArray[np.uint8] = np.frombuffer(data, np.uint8)
     head = len(data_B) % 4
     register = _bytewise(_ALL_ONES, data_B[:head].tobytes())
@@ -35,12 +35,12 @@ def crc32c(data: Any) -> int:
 
 
 def masked(checksum: int) -> int:
-    """A checksum as TensorFlow stores it beside the data it covers: rotated by 15 bits, plus a constant."""
+    """Convert a checksum to the form that TensorFlow stores: rotated by 15 bits, plus a constant."""
     return (((checksum >> 15) | (checksum << 17)) + _MASK) & _ALL_ONES
 
 
 def _fold(words: Words, exponent: int, register: int) -> Words:
-    """The 2**exponent words that lead to the same register as `words` and the register before them."""
+    """Fold `words` and the register before them into 2**exponent words that lead to the same register."""
     row = 1 << exponent
     first = len(words) % row or row
     state: Words = np.zeros(row, np.uint32)  # zeros before the message change nothing
@@ -53,7 +53,7 @@ def _fold(words: Words, exponent: int, register: int) -> Words:
 
 
 def _times(words: Words, exponent: int) -> Words:
-    """X^(2**exponent) times each word."""
+    """Multiply each word by X^(2**exponent)."""
     low, high = _tables(exponent)
     product = low.take(words & 0xFFFF)
     product ^= high.take(words >> 16)
@@ -62,7 +62,7 @@ def _times(words: Words, exponent: int) -> Words:
 
 @cache
 def _tables(exponent: int) -> tuple[Words, Words]:
-    """X^(2**exponent) times every lower and every upper half of a word."""
+    """Return X^(2**exponent) times every lower and every upper half of a word."""
     if exponent:
         bits = 1 << np.arange(16)
         low, high = _tables(exponent - 1)

@@ -1,4 +1,4 @@
-"""Adjacency of the 14-joint skeleton for ST-GCN (Yan et al. 2018), numpy only.
+"""Build the adjacency of the 14-joint skeleton for ST-GCN (Yan et al. 2018), with numpy only.
 
 Legend: K partitions, V joints. A[k, v, w] carries joint v to joint w.
 """
@@ -17,7 +17,7 @@ CENTRE = 1  # the neck
 
 
 def adjacency(graph: GraphName = "spatial", strategy: str = "spatial") -> NDArray[np.float64]:
-    """The (K, V, V) adjacency, columns normalised by degree.
+    """Return the (K, V, V) adjacency, columns normalised by degree.
 
     "spatial" is ST-GCN's partition: self loops, neighbours not farther from the neck than the target, and
     the farther ones. "published" is what the released SMIN computes: its hop search returns inside the
@@ -37,7 +37,7 @@ def adjacency(graph: GraphName = "spatial", strategy: str = "spatial") -> NDArra
 
 
 def _hops() -> NDArray[np.float64]:
-    """Hop distance up to 1; everything farther is infinite, as in ST-GCN with max_hop 1."""
+    """Return hop distances up to 1; larger ones are infinite, as in ST-GCN with max_hop 1."""
     hop_VV = np.full((NUM_JOINTS, NUM_JOINTS), np.inf)
     np.fill_diagonal(hop_VV, 0)
     for i, j in EDGES:
@@ -46,7 +46,7 @@ def _hops() -> NDArray[np.float64]:
 
 
 def _spatial_partition(hop_VV: NDArray[np.float64], normal_VV: NDArray[np.float64]) -> NDArray[np.float64]:
-    """ST-GCN's rule. Joints more than one hop from the neck all count as equally far from it."""
+    """Apply ST-GCN's spatial rule; joints more than one hop from the neck all count as equally far from it."""
     to_centre_V = hop_VV[:, CENTRE]
     source, target = to_centre_V[:, None], to_centre_V[None, :]
     self_VV = hop_VV == 0

@@ -35,9 +35,9 @@ class Outputs(NamedTuple):
 
 
 class FixedBatchNorm(nn.Module):
-    """(x - mean) / sqrt(variance + 1e-3) * weight + bias with stored statistics, in training as well.
+    """(x - mean) / sqrt(variance + 1e-3) * weight + bias with stored statistics, also in training.
 
-    In float32 also where x is half of that.
+    Computed in float32 also for x in half precision.
     """
 
     running_mean: Tensor
@@ -148,7 +148,7 @@ class PoseNet(nn.Module):
 
 
 class Refinement(nn.Module):
-    """Maps of one task anew, from its own maps, those of the other task and its own context (in this order)."""
+    """Refined maps of one task from its own maps, the maps of the other task and its own context (in this order)."""
 
     def __init__(self, own: int, other: int, context: int, classify: nn.Module) -> None:
         super().__init__()
@@ -202,19 +202,19 @@ class JPPNet(nn.Module):
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after an axis of `size` under TensorFlow's "SAME": the result has ceil(size/stride) samples."""
+    """Return the zeros before and after an axis of `size` under TensorFlow's "SAME" (ceil(size/stride) outputs)."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
 def pad_same(x_NCHW: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
-    """The images with the border that "SAME" gives them."""
+    """Pad images as TensorFlow's "SAME" does."""
     rows, columns = (same_padding(size, kernel, stride) for size in x_NCHW.shape[2:])
     return F.pad(x_NCHW, (*columns, *rows), value=value)
 
 
 def tf_names(model: JPPNet) -> dict[str, str]:
-    """For every entry of the model's state dict the published TensorFlow variable (its kernels are HWIO, ours OIHW)."""
+    """Map every entry of the model's state dict to its published TensorFlow variable (kernels HWIO, ours OIHW)."""
     names: dict[str, str] = {}
     for name, scope in _scopes(model):
         module = model.get_submodule(name)
@@ -225,7 +225,7 @@ def tf_names(model: JPPNet) -> dict[str, str]:
 
 
 def _scopes(model: JPPNet) -> Iterator[tuple[str, str]]:
-    """Every layer with weights, by our name and the published one."""
+    """Yield every layer with weights, with our name and the published one."""
     yield from _backbone_scopes(model.backbone)
     yield from ((f"parsing1.classify.rates.{i}", f"fc1_human_c{i}") for i in range(len(RATES)))
     yield from ((f"parsing1.convs.{i}", f"res5d_branch2{'ab'[i]}_parsing") for i in range(2))
@@ -257,7 +257,7 @@ def _backbone_scopes(backbone: Backbone) -> Iterator[tuple[str, str]]:
 
 
 def _unit_id(stage: int, index: int) -> str:
-    """a, b, c in the short stages; a, b1, b2, ... in stages 3 and 4."""
+    """Return the published unit name: a, b, c in the short stages; a, b1, b2, ... in stages 3 and 4."""
     return f"b{index}" if index and stage in (3, 4) else chr(ord("a") + index)
 
 

@@ -16,9 +16,9 @@ NUM_JOINTS = 16
 
 
 class PoseMaps(NamedTuple):
-    """Both (N, 16, H/4, W/4), unbounded: the likelihood of each joint, and its depth where it is found.
+    """Likelihood of each joint and its depth at that position, both (N, 16, H/4, W/4) and unbounded.
 
-    Trained toward Gaussians of height 1 and toward depths divided by the side of the square that was cropped.
+    Trained toward Gaussians of height 1 and toward depths divided by the side of the cropped square.
     """
 
     hm_NJHW: Tensor
@@ -26,7 +26,7 @@ class PoseMaps(NamedTuple):
 
 
 class PoseHG3D(nn.Module):
-    """Normalised crops (N, 3, H, W), published 256 x 256, to maps of a quarter of their size.
+    """Network from normalised crops (N, 3, H, W), published 256 x 256, to maps of a quarter of their size.
 
     H and W are multiples of 32. `depths` are the bottleneck counts of the trunk, `width` the channels of its stem;
     the transposed convolutions have four times as many. The defaults are the published network.
@@ -56,6 +56,6 @@ class PoseHG3D(nn.Module):
 
 
 def _upsampling(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """To twice the height and width."""
+    """Build a transposed convolution that doubles height and width."""
     deconvolution = nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
     return deconvolution, nn.BatchNorm2d(out_channels), nn.ReLU()

@@ -65,7 +65,7 @@ class ResNet(nn.Module):
         return self.as_sequential()(x_NCHW)
 
     def as_sequential(self) -> nn.Sequential:
-        """The same layers as a list: index 0 is conv1, 1 bn1, 4..7 layer1..4 (SSIN's published key names)."""
+        """Return the same layers as a list: index 0 is conv1, 1 bn1, 4..7 layer1..4 (SSIN's published key names)."""
         return nn.Sequential(*self.children())
 
 
@@ -135,7 +135,7 @@ class ConvRelu(nn.Module):
 class MaskLayer(nn.Module):
     """Two 3x3 convolutions with ReLU, then max pooling: (N, C_in, H, W) to (N, C_out, H/2, W/2).
 
-    Odd sizes are rounded up, as the strided convolutions beside it do; published sizes are even.
+    Odd sizes are rounded up like in the parallel strided convolutions; published sizes are even.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -150,7 +150,7 @@ class MaskLayer(nn.Module):
 
 @torch.no_grad()
 def kaiming_fan_out(module: nn.Module) -> None:
-    """The published initialisation of every convolution: Kaiming normal, fan-out, ReLU gain."""
+    """Initialise a convolution as published: Kaiming normal, fan-out, ReLU gain."""
     for m in module.modules():
         if isinstance(m, nn.Conv2d | nn.Conv3d):
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")

@@ -1,7 +1,7 @@
 """SMIN: identity from 3D skeleton sequences by ST-GCN (Zhang et al., IEEE TMM 2020).
 
-The released code lacks this network's file. What is known of it (ST-GCN, global average pooling, FC + BN
-as the feature, FC to the classes) is built here; D = 1024 and the L2 normalisation follow SSIN's heads.
+The released code lacks the file of this network. The known parts are built here: ST-GCN, global average pooling,
+FC + BN as the feature, FC to the classes. D = 1024 and the L2 normalisation follow SSIN's heads.
 Legend: B clips, T frames, D embedding.
 """
 
@@ -16,14 +16,14 @@ from sptskm.models.stgcn import STGCN
 
 
 class SMINOutput(NamedTuple):
-    """What training needs: logits (B, num_classes) and the L2-normalised embedding (B, D)."""
+    """Outputs for training: logits (B, num_classes) and the L2-normalised embedding (B, D)."""
 
     logits: Tensor
     embedding: Tensor
 
 
 class SMIN(nn.Module):
-    """Skeletons (B, 4, T, 14) and optional valid frames (B, T) to an embedding per clip.
+    """Network from skeletons (B, 4, T, 14) and optional valid frames (B, T) to an embedding per clip.
 
     `graph` "spatial" is the correct skeleton graph, "published" the released one without any edge between
     joints. `model.backbone(skeletons)` gives the pooled ST-GCN features (B, 4*width).
@@ -48,7 +48,7 @@ class SMIN(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """The published initialisation: conv N(0, 0.02), BN weight N(1, 0.02), linear N(0, 0.001)."""
+        """Initialise as published: conv N(0, 0.02), BN weight N(1, 0.02), linear N(0, 0.001)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.02)
@@ -66,7 +66,7 @@ class SMIN(nn.Module):
         return SMINOutput(self.cls(feature_BD), F.normalize(feature_BD, dim=1))
 
     def embed(self, skeletons: Tensor, valid: Tensor | None = None) -> Tensor:
-        """L2-normalised embedding (B, D): what tracklets are compared by."""
+        """Compute the L2-normalised embedding (B, D) by which tracklets are compared."""
         return F.normalize(self._feature(skeletons, valid), dim=1)
 
     def _feature(self, skeletons: Tensor, valid: Tensor | None) -> Tensor:

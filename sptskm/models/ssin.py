@@ -27,14 +27,14 @@ class SSINLogits(NamedTuple):
 
 
 class SSINOutput(NamedTuple):
-    """What training needs: the three branches' logits and the L2-normalised embedding (B, D_out)."""
+    """Outputs for training: the logits of the three branches and the L2-normalised embedding (B, D_out)."""
 
     logits: SSINLogits
     embedding: Tensor
 
 
 class Branches(NamedTuple):
-    """One (B, D) vector a clip from each branch, after BN and set pooling."""
+    """One vector (B, D) per clip from each branch, after BN and set pooling."""
 
     image: Tensor
     mask: Tensor
@@ -42,12 +42,12 @@ class Branches(NamedTuple):
 
 
 class SSIN(nn.Module):
-    """Frames (B, T, 3, H, W) in [0, 1] and masks (B, T, H, W) in [0, 1] to an embedding per clip.
+    """Network from frames (B, T, 3, H, W) in [0, 1] and masks (B, T, H, W) in [0, 1] to an embedding per clip.
 
     `variant` "2d" attends within each frame and embeds image, mask and global branch (3*D numbers);
     "3d" attends over the whole clip and embeds image and global branch (2*D numbers).
-    `depths` and `mask_depths` are bottleneck counts, `width` the stem's channels; the defaults are the
-    paper's ResNet-50 and its one-block-a-stage twin. Any H and W will do (published: 256 x 128).
+    `depths` and `mask_depths` are bottleneck counts, `width` the stem's channels; the defaults are the paper's
+    ResNet-50 and its twin with one block per stage. Any H and W are accepted (published: 256 x 128).
     """
 
     def __init__(  # noqa: PLR0913 - one keyword per field of the configuration's model section
@@ -93,12 +93,12 @@ class SSIN(nn.Module):
 
     @property
     def embedding_dim(self) -> int:
-        """Length of what `embed` returns for a clip."""
+        """Return the length of a clip's embedding."""
         return int(self.conv_cls.in_features) * (3 if self.variant == "2d" else 2)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """The published initialisation; trunks start from `load_resnet` weights when those are given."""
+        """Initialise as published; trunks start from `load_resnet` weights if these are given."""
         kaiming_fan_out(self)
         for linear in (self.fc_img, self.fc_mask, self.fc_glob):
             nn.init.kaiming_normal_(linear.weight, mode="fan_out")
@@ -120,7 +120,7 @@ class SSIN(nn.Module):
         return SSINOutput(logits, self._join(branches))
 
     def embed(self, frames: Tensor, masks: Tensor) -> Tensor:
-        """L2-normalised embedding (B, 3*D) or (B, 2*D): what tracklets are compared by."""
+        """Compute the L2-normalised embedding (B, 3*D) or (B, 2*D) by which tracklets are compared."""
         return self._join(self._branches(frames, masks))
 
     def _join(self, branches: Branches) -> Tensor:
@@ -145,7 +145,7 @@ class SSIN(nn.Module):
         )
 
     def _attend(self, block: nn.Module, x: Tensor, k: Tensor, T: int) -> Tensor:
-        """Attended image features, max over the T frames: (N, C, h, w) twice to (B, C, h, w)."""
+        """Attend image features and take the maximum over the T frames: (N, C, h, w) twice to (B, C, h, w)."""
         if self.variant == "2d":
             return block(x, k).unflatten(0, (-1, T)).amax(dim=1)
         clips = (y.unflatten(0, (-1, T)).transpose(1, 2) for y in (x, k))  # (B, C, T, h, w)

@@ -1,7 +1,7 @@
-"""ST-GCN (Yan et al., AAAI 2018) on one person, aware of frames that have no skeleton.
+"""ST-GCN (Yan et al., AAAI 2018) for one person, aware of frames that have no skeleton.
 
-Frames marked invalid count nowhere: they enter every temporal convolution as the zeros of its padding,
-take no part in batch statistics and none in the final average. Padding therefore never changes a result.
+Invalid frames have no influence: temporal convolutions see zeros there (as in their padding), and batch statistics
+and the final average leave them out. Padding therefore never changes a result.
 
 Legend: B clips, C channels, T frames, V joints, K graph partitions, F valid frames of the batch.
 """
@@ -22,7 +22,7 @@ BLOCKS = ((1, 1), (1, 1), (1, 1), (1, 1), (2, 2), (2, 1), (2, 1), (4, 2), (4, 1)
 
 
 class Frames(NamedTuple):
-    """Which frames of a batch are valid, at one of the network's temporal resolutions."""
+    """Valid frames of a batch at one of the network's temporal resolutions."""
 
     valid_BT: Tensor
     places: tuple[Tensor, ...] | None
@@ -73,7 +73,7 @@ class Block(nn.Module):
             self.residual = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
 
     def forward(self, x_BCTV: Tensor, A_KVV: Tensor, before: Frames | None, after: Frames | None) -> Tensor:
-        """`before` and `after` are the frames of what comes in and goes out; None where all are valid."""
+        """Apply the block; `before` and `after` are the frames of input and output, None if all are valid."""
         bn_in, relu, conv, bn_out, dropout = self.tcn
         y = relu(batch_norm(bn_in, self.gcn(x_BCTV, A_KVV), before))
         y = dropout(batch_norm(bn_out, conv(y), after))
@@ -89,11 +89,11 @@ class Block(nn.Module):
 
 
 class STGCN(nn.Module):
-    """Skeletons (B, 4, T, 14) and optional valid frames (B, T) to pooled features (B, 4*width).
+    """Network from skeletons (B, 4, T, 14) and optional valid frames (B, T) to pooled features (B, 4*width).
 
-    Channels are x, y, z, confidence. Without `valid` every frame counts. A clip without a single valid
-    frame gives zeros. `valid` is best left on the host, also for a network on a GPU: in training it is asked there
-    where the valid frames are. The adjacency is the buffer `A`; each block scales it by learned `edge_importance`.
+    Channels are x, y, z, confidence. Without `valid` every frame counts. A clip without a valid frame gives zeros.
+    Leave `valid` on the host, also for a network on a GPU: training looks up the valid frames there. The adjacency is
+    the buffer `A`; each block scales it by learned `edge_importance`.
     """
 
     A: Tensor
@@ -137,7 +137,7 @@ class STGCN(nn.Module):
         return x.mean(dim=3).sum(dim=2) / count_B1
 
     def _normalise_input(self, x_BCTV: Tensor, frames: Frames | None) -> Tensor:
-        """BN over each joint's coordinates; the published channel order is joint * 4 + coordinate."""
+        """Normalise each joint's coordinates by BN; the published channel order is joint * 4 + coordinate."""
         flat_BVCT = x_BCTV.permute(0, 3, 1, 2).flatten(1, 2)
         flat = batch_norm(self.data_bn, flat_BVCT, frames)
         return flat.unflatten(1, (NUM_JOINTS, -1)).permute(0, 2, 3, 1)
@@ -152,11 +152,11 @@ class STGCN(nn.Module):
 
 
 def batch_norm(bn: nn.Module, x: Tensor, frames: Frames | None) -> Tensor:
-    """BN of (B, C, T) or (B, C, T, V) over the valid frames only; the others become zero.
+    """Apply BN to (B, C, T) or (B, C, T, V) over the valid frames only; the others become zero.
 
-    Selecting the frames, rather than weighting them, leaves the batch statistics to `bn` itself, so that
-    synchronised BN counts valid frames over all ranks as well. With fixed statistics a frame does not depend on
-    others, and zeros put in afterwards are the same with shapes that do not depend on values.
+    Frames are selected and not weighted: `bn` itself then computes the batch statistics, so synchronised BN counts
+    valid frames over all ranks as well. With fixed statistics a frame does not depend on others: zeros are filled in
+    afterwards, which gives the same result with shapes that do not depend on values.
     """
     if frames is None:
         return bn(x)
@@ -174,10 +174,10 @@ def batch_norm(bn: nn.Module, x: Tensor, frames: Frames | None) -> Tensor:
 
 
 def frames_of(valid_BT: Tensor, strides: Sequence[int], device: torch.device, select: bool) -> list[Frames]:
-    """Frames before and after each of these strides, on `device`; with `select` also their places.
+    """Return the frames before and after each of these strides, on `device`; with `select` also their places.
 
-    How many frames are valid decides about shapes. The host asks that once for each resolution of what it has itself,
-    rather than wait for the device in every BN and again on the way back.
+    The number of valid frames determines shapes. The host counts them once for each resolution in its own memory; else
+    every BN, and its backward pass, would wait for the device.
     """
     here_BT = valid_BT.cpu() if select else valid_BT.to(device)
     frames = [_frames(here_BT, device, select)]
@@ -196,10 +196,10 @@ def _frames(valid_BT: Tensor, device: torch.device, select: bool) -> Frames:
 
 
 def _strided(valid_BT: Tensor, stride: int) -> Tensor:
-    """Valid where any of the frames is that a strided position stands for, so that no clip loses its last one.
+    """Mark a strided position valid if any of its frames is, so that no clip loses its last valid frame.
 
-    Frames are added at the end, rather than the last window cut short, as this gives the length that the
-    convolutions give whatever T is; and in 2D, as the exporter fixes T in 1D.
+    Padding at the end (and no shorter last window) gives the length of the convolutions for any T. The pooling is 2D
+    because the exporter fixes T in 1D.
     """
     padded_B1T = F.pad(valid_BT.float(), (0, stride - 1)).unsqueeze(1)
     return F.max_pool2d(padded_B1T, (1, stride)).squeeze(1) > 0

@@ -1,9 +1,9 @@
-"""TensorFlow's checkpoint format V2 (`<prefix>.index`, `<prefix>.data-00000-of-00001`), read without TensorFlow.
+"""Read TensorFlow's checkpoint format V2 (`<prefix>.index`, `<prefix>.data-00000-of-00001`) without TensorFlow.
 
-The index is a LevelDB table: blocks of sorted (key, value) pairs whose keys share prefixes, a block of the blocks'
-places, and a footer. The key "" holds the header, every other key is the name of a variable, its value a protocol
-buffer (tensor_bundle.proto) that says where in which data file the little-endian values lie. Blocks and values carry
-checksums, which are verified.
+The index is a LevelDB table: blocks of sorted (key, value) pairs whose keys share prefixes, a block with the places of
+these blocks, and a footer. The key "" holds the header. Every other key is the name of a variable; its value is a
+protocol buffer (tensor_bundle.proto) with the data file and offset of the little-endian values. Blocks and values
+have checksums, which are verified.
 """
 
 import re
@@ -40,7 +40,7 @@ _SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 @dataclass(frozen=True)
 class Variable:
-    """What the index says of a variable: numpy's name of its type (or "type 7"), and where its values lie."""
+    """Entry of a variable in the index: numpy's name of its type (or "type 7"), and the place of its values."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -53,14 +53,14 @@ class Variable:
 
 @dataclass(frozen=True)
 class TFCheckpoint:
-    """The variables of a checkpoint by name; values are read when asked for."""
+    """The variables of a checkpoint by name; values are read on request."""
 
     prefix: Path
     shards: int
     variables: Mapping[str, Variable]
 
     def read(self, name: str, verify: bool = True) -> NDArray[Any]:
-        """The values of one variable in its own shape and type, checked against its checksum unless `verify` is off.
+        """Read the values of one variable in its own shape and type; `verify` compares their checksum.
 
         Raises FileNotFoundError for a missing data file; DataError for an unknown name, a type that numpy lacks,
         a variable stored in slices, a data file that ends too early, and damaged values.
@@ -98,11 +98,11 @@ class TFCheckpoint:
 
 
 def find_prefix(path: str | Path) -> Path | None:
-    """The prefix of the checkpoint at `path`, or None where no index file belongs to it.
+    """Return the prefix of the checkpoint at `path`, or None if it has no index file.
 
-    `path` is the prefix itself, one of the checkpoint's files, the text file `checkpoint` or the folder that has
-    it. Of the prefix that the text file names only the base name counts, as such folders are moved about.
-    Raises FileNotFoundError for a folder without text file and where a checkpoint lacks its index file; DataError
+    `path` is the prefix itself, one of the checkpoint's files, the text file `checkpoint` or the folder with that file.
+    Only the base name of the prefix in the text file is used, as such folders are often moved.
+    Raises FileNotFoundError for a folder without the text file and for a checkpoint without its index file; DataError
     for a text file that names no checkpoint.
     """
     given = path = Path(path)
@@ -121,10 +121,10 @@ def find_prefix(path: str | Path) -> Path | None:
 
 
 def open_checkpoint(path: str | Path) -> TFCheckpoint:
-    """Reads the index of the checkpoint at `path` (see find_prefix), and none of its values.
+    """Read the index of the checkpoint at `path` (see find_prefix), but none of its values.
 
-    Raises FileNotFoundError where there is none; DataError for a file that is no index, is cut short or damaged,
-    compressed, or of a big-endian machine.
+    Raises FileNotFoundError if there is none; DataError for a file that is not an index, is truncated, damaged,
+    compressed, or written on a big-endian machine.
     """
     prefix = find_prefix(path)
     if prefix is None:
@@ -152,7 +152,7 @@ def _named_in(path: Path) -> str:
 
 
 class _Unusable(Exception):
-    """What is wrong with an index; the path is added where it is known."""
+    """Raised for a faulty index; the caller adds the path."""
 
 
 class _Bytes:
@@ -166,7 +166,7 @@ class _Bytes:
         return self._at < len(self._content)
 
     def take(self, count: int) -> bytes:
-        """The next `count` bytes."""
+        """Read the next `count` bytes."""
         taken = self._content[self._at : self._at + count]
         if len(taken) != count:
             raise _Unusable(f"damaged, {count} bytes wanted where {len(taken)} are left")
@@ -174,11 +174,11 @@ class _Bytes:
         return taken
 
     def number(self, count: int) -> int:
-        """The next `count` bytes as a little-endian number."""
+        """Read the next `count` bytes as a little-endian number."""
         return int.from_bytes(self.take(count), "little")
 
     def varint(self) -> int:
-        """Seven bits a byte, the lowest first; the top bit says that more follow."""
+        """Read a number of seven bits per byte, lowest first; the top bit marks that more bytes follow."""
         value = 0
         for shift in range(0, 64, 7):
             byte = self.number(1)
@@ -189,7 +189,7 @@ class _Bytes:
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The (key, value) pairs of an index file."""
+    """Yield the (key, value) pairs of an index file."""
     footer = content[-FOOTER_BYTES:]
     magic = int.from_bytes(footer[-8:], "little")
     if len(footer) < FOOTER_BYTES or magic != MAGIC:
@@ -205,7 +205,7 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(content: bytes, place: _Bytes) -> bytes:
-    """The block at `place` (offset, size), its checksum verified."""
+    """Return the block at `place` (offset, size) after verifying its checksum."""
     offset, size = place.varint(), place.varint()
     if offset + size + _TRAILER_BYTES > len(content) - FOOTER_BYTES:
         raise _Unusable(f"damaged, a block ends at byte {offset + size + _TRAILER_BYTES} of {len(content)}")
@@ -259,7 +259,7 @@ def _variable(value: bytes) -> Variable:
 
 
 def _message(content: bytes) -> dict[int, list[int | bytes]]:
-    """The fields of a protocol buffer by number."""
+    """Parse the fields of a protocol buffer by number."""
     message, fields = _Bytes(content), dict[int, list[int | bytes]]()
     while message:
         field, wire = divmod(message.varint(), 8)
@@ -277,7 +277,7 @@ def _message(content: bytes) -> dict[int, list[int | bytes]]:
 
 
 def _one(message: Mapping[int, list[int | bytes]], field: int) -> int:
-    """A number, 0 where it is left out."""
+    """Return the number in a field, 0 if the field is absent."""
     value = message.get(field, [0])[-1]
     if not isinstance(value, int):
         raise _Unusable(f"damaged, field {field} is no number")

@@ -1,6 +1,6 @@
-"""PyTorch's files: read as plain values, with their checksums compared, and a sentence for what is none.
+"""Read PyTorch files as plain values, compare their checksums, and refuse any other file in one sentence.
 
-Legend: a file is a zip archive with a CRC-32 of each entry, or, written before PyTorch 1.6, a bare pickle without.
+Legend: a file is a zip archive with a CRC-32 of each entry or, before PyTorch 1.6, a bare pickle without any.
 """
 
 import re
@@ -24,10 +24,10 @@ _BEGINNINGS = (
 
 
 def read_torch(path: str | Path) -> Any:
-    """Return the values in a PyTorch file, tensors on the CPU; executes nothing.
+    """Return the values in a PyTorch file, tensors on the CPU, without executing any code.
 
-    Raises FileNotFoundError or another OSError that names the file when it cannot be read, which says nothing of
-    its content, and DataError when it can and is damaged or holds something else than plain values.
+    Raises FileNotFoundError or another OSError that names the file when it cannot be read (its content may be good),
+    and DataError when it is damaged or holds anything but plain values.
     """
     path = Path(path)
     _check_beginning(path)
@@ -44,9 +44,9 @@ def read_torch(path: str | Path) -> Any:
 
 
 def check_archive(path: Path) -> None:
-    """Compare the CRC-32 of every entry of a PyTorch archive; entries saved without one (CRC 0) are left alone.
+    """Compare the CRC-32 of every entry of a PyTorch archive; entries saved without one (CRC 0) are skipped.
 
-    Raises DataError naming the entry that is damaged, OSError when the file cannot be read.
+    Raises DataError naming the damaged entry, OSError when the file cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -65,7 +65,7 @@ def check_archive(path: Path) -> None:
 
 
 def _check_beginning(path: Path) -> None:
-    """Refuse what is told by its first bytes, or by having none."""
+    """Refuse a file that is empty, begins like another format, or is a truncated archive."""
     try:
         with path.open("rb") as file:
             first = file.read(512)
@@ -81,12 +81,12 @@ def _check_beginning(path: Path) -> None:
 
 
 def _named(error: OSError, path: Path) -> OSError:
-    """The same error with the file's name, which reading from an open file leaves out."""
+    """Add the file's name to an error, which reading from an open file leaves out."""
     return error if error.filename is not None else type(error)(error.errno, error.strerror, str(path))
 
 
 def _reason(said: str) -> str:
-    """What is wrong with a file, without PyTorch's advice to execute what is in it."""
+    """Return the fault of a file, without PyTorch's advice to execute its content."""
     if "TorchScript" in said:
         return "is a TorchScript archive, wanted a state dict: torch.save(model.state_dict(), ...)"
     if found := re.search(r"global: GLOBAL (\S+)", said):

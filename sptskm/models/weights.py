@@ -1,6 +1,7 @@
-"""Published weights in: strict loading by the original names, never a download.
+"""Load published weights strictly by their original names, without any download.
 
-What does not fit is one sentence that counts the missing, unexpected, mis-shaped and not finite entries and names some.
+A mismatch is reported in one sentence that counts the missing, unexpected, mis-shaped and not finite entries and names
+some of them.
 """
 
 import re
@@ -35,16 +36,16 @@ FEW = 3  # entries named in a sentence, of each kind
 
 @dataclass(frozen=True)
 class Loaded:
-    """Which entries of a checkpoint were left out, and which of the model stay as initialised."""
+    """Names of the checkpoint's entries that were left out, and of the model's that stay as initialised."""
 
     ignored: tuple[str, ...] = ()
     initialised: tuple[str, ...] = ()
 
 
 def read_state_dict(path: str | Path) -> dict[str, Any]:
-    """Return the dictionary in a local PyTorch file, as it is; executes nothing.
+    """Return the dictionary in a local PyTorch file unchanged, without executing any code.
 
-    Raises FileNotFoundError or another OSError naming the file, or DataError when it is damaged or no dictionary.
+    Raises FileNotFoundError or another OSError naming the file, or DataError when it is damaged or not a dictionary.
     """
     path = Path(path)
     if not path.is_file():
@@ -60,7 +61,7 @@ def read_state_dict(path: str | Path) -> dict[str, Any]:
 
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Put the file into the sentence of a DataError about its content."""
+    """Add the file name to a DataError about its content."""
     try:
         yield
     except DataError as error:
@@ -70,9 +71,9 @@ def _naming(path: str | Path) -> Iterator[None]:
 def load_published(model: nn.Module, state_dict: Mapping[str, Any]) -> Loaded:
     """Load a checkpoint with the original names into SSIN or SMIN.
 
-    Accepts the wrappers and prefixes that `plain_names` knows. Entries are Tensors or numpy arrays. A plain ST-GCN
-    checkpoint goes into SMIN's backbone: its classifier `fcn` is left out and SMIN's head stays as initialised; the
-    returned value names both.
+    Accepts the wrappers and prefixes of `plain_names`. Entries are Tensors or numpy arrays. A plain ST-GCN checkpoint
+    goes into SMIN's backbone: its classifier `fcn` is left out and SMIN's head stays as initialised; the returned value
+    names both.
     Raises DataError with some of the entries that are missing, unexpected, mis-shaped or not finite.
     """
     entries = plain_names(state_dict)
@@ -87,7 +88,7 @@ def load_published(model: nn.Module, state_dict: Mapping[str, Any]) -> Loaded:
 
 
 def load_resnet(model: SSIN, state_dict: Mapping[str, Any]) -> Loaded:
-    """ImageNet weights in torchvision's layout (`resnet50-19c8e357.pth`) into both trunks of SSIN.
+    """Load ImageNet weights in torchvision's layout (`resnet50-19c8e357.pth`) into both trunks of SSIN.
 
     The mask trunk has fewer blocks per stage and takes the first of each, as published. `fc` is left out.
     Raises DataError with some of the entries that are missing, unexpected, mis-shaped or not finite.
@@ -99,14 +100,14 @@ def load_resnet(model: SSIN, state_dict: Mapping[str, Any]) -> Loaded:
 
 
 def load_pretrained(model: SSIN, path: str | Path) -> None:
-    """Load a file of ImageNet weights into both trunks. Raises what `read_state_dict` and `load_resnet` raise."""
+    """Load a file of ImageNet weights into both trunks. Raises as `read_state_dict` and `load_resnet`."""
     content = read_state_dict(path)
     with _naming(path):
         load_resnet(model, content)
 
 
 def check_pretrained(model: SsinModel) -> None:
-    """Refuse, as `load_pretrained` would, the file that a configuration names, without making the network."""
+    """Check the configured file like `load_pretrained`, but without building the network."""
     content = read_state_dict(model.pretrained)
     with torch.device("meta"):  # shapes and nothing else
         trunks = SimpleNamespace(
@@ -118,7 +119,7 @@ def check_pretrained(model: SsinModel) -> None:
 
 
 def _trunks(model: Any, entries: Mapping[str, Any]) -> list[dict[str, Tensor]]:
-    """The entries of torchvision's ResNet for the image trunk and the mask trunk, by the trunks' own names."""
+    """Return the entries of torchvision's ResNet for the image and the mask trunk, by the trunks' own names."""
     found = []
     for trunk in (model.img_base, model.mask_base):
         own = {_published(name): value for name, value in trunk.state_dict().items()}
@@ -130,7 +131,7 @@ def _trunks(model: Any, entries: Mapping[str, Any]) -> list[dict[str, Tensor]]:
 
 
 def load_posehg3d(model: PoseHG3D, path: str | Path) -> None:
-    """Load a file of pose-hg-3d's second version (`fusion_3d_var.pth`), in any wrapping that `plain_names` knows.
+    """Load a file of pose-hg-3d's second version (`fusion_3d_var.pth`), in any wrapper that `plain_names` accepts.
 
     Only the batch counters that old files lack may be missing. Raises FileNotFoundError, or DataError when the
     file belongs to another network, with some of the entries that do not fit.
@@ -146,12 +147,12 @@ def load_posehg3d(model: PoseHG3D, path: str | Path) -> None:
 
 
 def load_jppnet(model: JPPNet, path: str | Path) -> Loaded:
-    """Load the published TensorFlow checkpoint (`model.ckpt-205632`), or a PyTorch state dict of our own names.
+    """Load the published TensorFlow checkpoint (`model.ckpt-205632`), or a PyTorch state dict with our names.
 
-    For a checkpoint `path` is the prefix, the folder or one of its files (see tf_checkpoint.find_prefix); what it
-    holds beside the model's variables (`fc3_pose`, the optimiser's) is left out. `torch.save(model.state_dict(), ...)`
-    afterwards makes the second kind. Raises FileNotFoundError, or DataError with some of the entries that do not fit,
-    or what is damaged.
+    `path` of a checkpoint is the prefix, the folder or one of its files (see tf_checkpoint.find_prefix). Variables
+    beside the model's (`fc3_pose`, those of the optimiser) are left out. `torch.save(model.state_dict(), ...)`
+    afterwards makes a file of the second kind. Raises FileNotFoundError, or DataError with some of the entries that do
+    not fit, or the part that is damaged.
     """
     if find_prefix(path) is not None:
         checkpoint = open_checkpoint(path)
@@ -169,7 +170,7 @@ def load_jppnet(model: JPPNet, path: str | Path) -> Loaded:
 
 
 def open_jppnet(path: str | Path) -> JPPNet:
-    """The network of a file of weights, as large as these say. Raises as `load_jppnet`."""
+    """Build JPPNet in the size of a weights file and load the file. Raises as `load_jppnet`."""
     if find_prefix(path) is not None:
         shapes = {name: variable.shape for name, variable in open_checkpoint(path).variables.items()}
         units = [_count(shapes, rf"res{stage}\w+_branch2a/weights$") for stage in (2, 3, 4, 5)]
@@ -187,7 +188,7 @@ def open_jppnet(path: str | Path) -> JPPNet:
 
 
 def open_posehg3d(path: str | Path) -> PoseHG3D:
-    """The network of a file of weights, as large as these say. Raises as `load_posehg3d`."""
+    """Build pose-hg-3d in the size of a weights file and load the file. Raises as `load_posehg3d`."""
     entries = read_entries(path)
     depths = [_count(entries, rf"layer{stage}\.\d+\.conv1\.weight$") for stage in (1, 2, 3, 4)]
     stem = entries.get("conv1.weight")
@@ -219,29 +220,29 @@ def _hwio(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _oihw(values: NDArray[Any]) -> NDArray[Any]:
-    """TensorFlow's kernels (rows, columns, in, out) as torch's (out, in, rows, columns)."""
+    """Transpose TensorFlow's kernels (rows, columns, in, out) to torch's (out, in, rows, columns)."""
     return np.ascontiguousarray(values.transpose(3, 2, 0, 1)) if values.ndim == 4 else values
 
 
 def _published(name: str) -> str:
-    """Torchvision's name of an entry of a trunk whose layers are numbered."""
+    """Return torchvision's name of an entry of a trunk whose layers are numbered."""
     number, _, rest = name.partition(".")
     return f"{_NUMBERED[int(number)]}.{rest}"
 
 
 def read_entries(path: str | Path) -> dict[str, Any]:
-    """The entries of a file by their network's names. Raises as `read_state_dict` and `plain_names`, with the path."""
+    """Read the entries of a file by their network's names. Raises as `read_state_dict` and `plain_names`."""
     content = read_state_dict(path)
     with _naming(path):
         return plain_names(content)
 
 
 def plain_names(content: Mapping[Any, Any]) -> dict[str, Any]:
-    """The entries of a state dict by the names that the network itself has.
+    """Return the entries of a state dict by the network's own names.
 
-    Training programs put a state dict into another dictionary ({"state_dict": ...}, {"model": ...}), and put
-    `module.` (data parallel) and `_orig_mod.` (torch.compile) before names or parts of names, in any order.
-    Raises DataError for what is no tensor and for names that become the same.
+    Training programs wrap a state dict in another dictionary ({"state_dict": ...}, {"model": ...}), and put `module.`
+    (data parallel) and `_orig_mod.` (torch.compile) before names or parts of names, in any order.
+    Raises DataError for a value that is not a tensor and for names that become equal.
     """
     while inner := next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None):
         content = inner
@@ -288,7 +289,7 @@ def _fill(module: nn.Module, fitted: Mapping[str, Tensor]) -> None:
 
 
 def fit(what: str, own: Mapping[str, Tensor], entries: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The entries of a checkpoint in the types of a network's own ones; only batch counters may be missing.
+    """Convert the entries of a checkpoint to the types of a network's own; only batch counters may be missing.
 
     Raises DataError that says how many entries are missing, unexpected, mis-shaped or not finite, and names some.
     """
@@ -316,7 +317,7 @@ def fit(what: str, own: Mapping[str, Tensor], entries: Mapping[str, Any]) -> dic
 
 
 def _plain(name: str, value: Any) -> Tensor:
-    """An entry as an ordinary tensor of real numbers."""
+    """Convert an entry to an ordinary tensor of real numbers; raise DataError if it is none."""
     if isinstance(value, np.ndarray) and value.dtype.kind not in "fiub":
         raise DataError(f"{name} is an array of {value.dtype}, wanted real numbers")
     tensor = torch.as_tensor(value)
@@ -326,11 +327,11 @@ def _plain(name: str, value: Any) -> Tensor:
 
 
 def _usable(name: str, value: Tensor) -> bool:
-    """Whether a network can compute with it: finite, and no negative variance."""
+    """Return whether all values are finite and no variance is negative."""
     return bool(value.isfinite().all()) and not (name.endswith("running_var") and bool((value < 0).any()))
 
 
 def _some(names: Sequence[str], between: str = ", ") -> str:
-    """The first few, and how many more there are."""
+    """Join the first few names, and say how many more there are."""
     more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
     return between.join(names[:FEW]) + more

@@ -1,4 +1,4 @@
-"""Where this process stands among the tasks of a scheduler, as the variables that torchrun would set. No torch."""
+"""Read the rank of this process from the variables of a scheduler and set those of torchrun. Imports no torch."""
 
 import fcntl
 import os
@@ -18,12 +18,12 @@ FIRST_PORT, PORTS = 20_000, 12_000  # below those that Linux hands out by itself
 
 
 def port(job: int, restarts: int) -> int:
-    """Where the ranks of a job meet: its own, and another one each time it starts, should the first be taken."""
+    """Return the port where the ranks of a job meet; it changes with each restart, in case the first one is taken."""
     return FIRST_PORT + (job + 4099 * restarts) % PORTS
 
 
 def set_variables(rank: int, size: int, local_rank: int, local_size: int, address: str, port: int) -> None:
-    """Say who this process is; whatever the submitting shell had set is gone."""
+    """Set the variables that tell this process its rank, and remove any that the submitting shell had set."""
     for name in VARIABLES:
         os.environ.pop(name, None)
     if size > 1:
@@ -32,7 +32,7 @@ def set_variables(rank: int, size: int, local_rank: int, local_size: int, addres
 
 
 def number_of(name: str, least: int = 0, known: Mapping[str, str] | None = None) -> int | None:
-    """The whole number that a variable holds; None where it is not set, or empty. ConfigError for anything else."""
+    """Return the whole number in a variable, None if unset or empty. Raise ConfigError for anything else."""
     if not (text := (os.environ if known is None else known).get(name, "").strip()):
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > DIGITS or int(text) < least:
@@ -41,21 +41,21 @@ def number_of(name: str, least: int = 0, known: Mapping[str, str] | None = None)
 
 
 def wanted(name: str, known: Mapping[str, str] | None = None) -> str:
-    """What a variable holds that has to be there. Raises ConfigError."""
+    """Return the value of a variable that must be set. Raises ConfigError."""
     if text := (os.environ if known is None else known).get(name, "").strip():
         return text
     raise ConfigError(f"the environment lacks {name}, wanted it as `srun` sets it for a step")
 
 
 def is_main() -> bool:
-    """Whether this process is rank 0, or alone."""
+    """Return whether this process is rank 0 or the only one."""
     return not number_of("RANK")
 
 
 def enter_step() -> None:
-    """In a task that `srun` has started, set the variables; elsewhere, and below torchrun, leave them alone.
+    """Set the variables in a task that `srun` started; leave them alone elsewhere, also below torchrun.
 
-    Raises ConfigError where one of SLURM's is missing or of another form.
+    Raises ConfigError when a variable of SLURM is missing or malformed.
     """
     known = os.environ
     size = number_of("SLURM_STEP_NUM_TASKS", 1)
@@ -75,9 +75,9 @@ def enter_step() -> None:
 
 
 def tasks_per_node(text: str) -> list[int]:
-    """SLURM's way of writing tasks per node: "2(x3),1" is two on each of three nodes and one on the fourth.
+    """Parse SLURM's notation for tasks per node: "2(x3),1" is two on each of three nodes and one on the fourth.
 
-    Raises ConfigError for what is not written so.
+    Raises ConfigError for any other notation.
     """
     counts = []
     for part in text.split(","):
@@ -89,7 +89,7 @@ def tasks_per_node(text: str) -> list[int]:
 
 
 def first_host(known: Mapping[str, str]) -> str:
-    """The node of rank 0; the machine itself where there is only one, whose own name need not resolve."""
+    """Return the node of rank 0; 127.0.0.1 on a single node, whose name need not resolve."""
     if wanted("SLURM_STEP_NUM_NODES", known) == "1":
         return "127.0.0.1"
     command = ["scontrol", "show", "hostnames", wanted("SLURM_STEP_NODELIST", known)]
@@ -100,7 +100,7 @@ def first_host(known: Mapping[str, str]) -> str:
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface that has an IPv4 address, if one has (Linux)."""
+    """Return the network interface with the given IPv4 address, None if there is none (Linux)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         for _, name in socket.if_nameindex():
             try:

@@ -15,15 +15,15 @@ Collective = Callable[[Tensor], Tensor]
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """At least float32: sums over a batch in half precision are not to be trusted."""
+    """Convert to float32 unless the precision is higher: sums over a batch in half precision are inaccurate."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 class SyncedBatchNorm(_BatchNorm):
-    """BN whose batch statistics count every position of every rank, however unequal their shares.
+    """Batch normalisation whose statistics cover all positions of all ranks, also for unequal batches.
 
-    Same parameters, buffers and names as the layer it replaces, and the result of one process on the whole batch. It
-    costs one collective in each direction: on CPUs these are dearer than the arithmetic.
+    It has the parameters, buffers and names of the layer it replaces, and gives the result of one process on the whole
+    batch. It costs one collective in each direction; on CPUs the collectives cost more than the arithmetic.
     """
 
     gather: Collective
@@ -54,7 +54,7 @@ class SyncedBatchNorm(_BatchNorm):
 
     @classmethod
     def convert(cls, module: nn.Module, gather: Collective, total: Collective) -> nn.Module:
-        """Replace every BN layer below `module`, keeping its parameters and buffers."""
+        """Replace every batch normalisation layer below `module` and keep its parameters and buffers."""
         if isinstance(module, _BatchNorm):
             synced = cls(module.num_features, module.eps, module.momentum)
             synced.load_state_dict(module.state_dict())
@@ -69,9 +69,10 @@ class SyncedBatchNorm(_BatchNorm):
 
 
 def moments(x: Tensor, gather: Collective) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (C,), biased variance (C,) and number of positions () of the batches (B, C, ...) of all ranks.
+    """Compute mean (C,), biased variance (C,) and number of positions () over the batches (B, C, ...) of all ranks.
 
-    Each rank's own are combined, weighted by its positions (Chan et al. 1979): no difference of large sums.
+    The moments of each rank are combined, weighted by its positions (Chan et al. 1979). This avoids differences of
+    large sums.
     """
     count = x.new_tensor(x.numel() / x.shape[1])
     own = count.clamp(min=1)  # a rank may have nothing
@@ -86,7 +87,7 @@ def moments(x: Tensor, gather: Collective) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Normalise(torch.autograd.Function):
-    """(x - mean) / sqrt(var + eps) * weight + bias, where mean and variance depend on all ranks' x."""
+    """Normalisation (x - mean) / sqrt(var + eps) * weight + bias, where mean and var depend on x of all ranks."""
 
     @staticmethod
     def forward(  # noqa: PLR0913  # what the formula consists of

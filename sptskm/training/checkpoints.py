@@ -1,8 +1,8 @@
-"""One file of a run's state: written as a whole, verified by the checksums it carries, and read.
+"""Write and read the checkpoint files of a run: whole files, verified by the checksums inside.
 
-Such a file is a zip archive whose entries have CRC-32 sums, at which PyTorch's own reader does not look. What the
-system cannot give (a failing disk, a stale handle, no permission, no memory) says nothing about the file, and is never
-taken for its absence or its damage.
+A checkpoint is a zip archive whose entries have CRC-32 sums, which PyTorch's own reader does not check. An error of
+the system (a failing disk, a stale handle, no permission, no memory) says nothing about the file: it is never taken
+for a missing or damaged file.
 """
 
 import errno
@@ -24,7 +24,7 @@ BLOCK = 1 << 20  # bytes
 
 
 class Broken(DataError):
-    """A file that could be read, and is not what was written: cut off, changed on the disk, or something else."""
+    """A file that could be read but is not what was written: truncated, changed on the disk, or something else."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{path}: is broken ({why})")
@@ -32,7 +32,7 @@ class Broken(DataError):
 
 
 class Unreadable(DataError):
-    """A file that is there and whose content the system does not give."""
+    """A file that exists but whose content the system does not deliver."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(
@@ -41,9 +41,9 @@ class Unreadable(DataError):
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a state under a temporary name, sync, verify and rename it; a kill at any moment leaves what was there.
+    """Write a state to a temporary file, sync, verify and rename it; a kill at any moment keeps the previous file.
 
-    Raises OSError naming the file, and DataError for values that are not finite; then, too, what was there stays.
+    Raises OSError naming the file, and DataError for values that are not finite; the previous file stays in both cases.
     """
     if name := _not_finite(state):
         raise DataError(f"{path}: is not written, as {name} is not finite; what was there before stays")
@@ -68,7 +68,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> State:
-    """A state on the CPU; executes nothing. Raises Broken, Unreadable, or FileNotFoundError."""
+    """Read a state to the CPU without executing any code. Raises Broken, Unreadable or FileNotFoundError."""
     raw: _File | None = None
     try:
         with _File(path) as raw, io.BufferedReader(raw, BLOCK) as file:
@@ -88,7 +88,7 @@ def read(path: Path) -> State:
 
 
 def verify(file: IO[bytes]) -> None:
-    """Compare all checksums of an archive, and its size. Raises BadZipFile, and whatever else zipfile meets."""
+    """Compare all checksums of an archive, and its size. Raises BadZipFile or any other error of zipfile."""
     with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
             with archive.open(entry) as content:
@@ -103,12 +103,12 @@ def verify(file: IO[bytes]) -> None:
 
 
 def _listed(entry: zipfile.ZipInfo) -> int:
-    """Bytes of an entry in the list at the end of its archive."""
+    """Return the number of bytes that an entry takes in the archive's central directory."""
     return 46 + len(entry.orig_filename.encode()) + len(entry.extra) + len(entry.comment)
 
 
 def _verify_written(path: Path) -> None:
-    """OSError where a file that was just written is read back otherwise."""
+    """Read a new file back and raise OSError if its content differs."""
     try:
         with path.open("rb", BLOCK) as file:
             verify(file)
@@ -119,7 +119,7 @@ def _verify_written(path: Path) -> None:
 
 
 class _File(io.FileIO):
-    """A file that remembers when the system failed to read it, whatever its reader makes of that."""
+    """A file that remembers whether the system failed to read it, even if its reader hides the error."""
 
     failure: OSError | None = None
     _asked = io.FileIO.readinto
@@ -148,7 +148,7 @@ class _File(io.FileIO):
 
 
 def _of_the_system(failure: OSError | None, error: Exception) -> str:
-    """Why the system did not give a file's content; empty where it did, and that is at fault."""
+    """Return why the system did not deliver a file's content; empty if it did and the content is wrong."""
     if failure is not None:
         return failure.strerror or str(failure)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
@@ -165,12 +165,12 @@ def _said(error: Exception) -> str:
 
 
 def _not_finite(state: Any) -> str:
-    """The name of a tensor with a value that is no finite number; empty where there is none."""
+    """Return the name of a tensor with a value that is not finite; empty if there is none."""
     return next((name for name, tensor in _tensors("", state) if not _finite(tensor)), "")
 
 
 def _finite(tensor: torch.Tensor) -> bool:
-    """Whether all values are; their sum tells at a tenth of the cost, unless it overflows."""
+    """Return whether all values are finite. The sum shows it at a tenth of the cost, unless the sum overflows."""
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
@@ -185,7 +185,7 @@ def _tensors(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make a rename survive a power cut."""
+    """Sync a folder so that a rename survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Which device a rank has, and whether those of all ranks go together: said before the first collective would hang."""
+"""Find the device of each rank and check that the devices fit together before the first collective could hang."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ HIDING = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that leave a
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rank computes."""
+    """The host and device of a rank."""
 
     host: str
     device: str
@@ -25,26 +25,26 @@ class Place:
 
 
 def place_of(device: torch.device) -> Place:
-    """That of this process, which computes on `device`."""
+    """Return the host and device of this process, which computes on `device`."""
     granted = granted_by(os.environ) if device.type == "cpu" else ""
     return Place(host_name(), device.type, gpu_uuid(device), granted)
 
 
 def host_name() -> str:
-    """What the scheduler calls this node, or its own name."""
+    """Return the scheduler's name for this node, else its host name."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def gpu_uuid(device: torch.device) -> str:
-    """The name that a GPU has in any process, whichever others that process sees."""
+    """Return the UUID of a GPU; it is the same in all processes, whichever GPUs they see."""
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""
 
 
 def granted_by(known: Mapping[str, str]) -> str:
-    """The variable that says this process was given GPUs; empty where none does, or where they are hidden on purpose.
+    """Return the variable that grants GPUs to this process; empty if none does or if they are hidden on purpose.
 
-    SLURM's own are believed. CUDA_VISIBLE_DEVICES may come from the shell that has submitted a job for CPUs, and
-    counts only outside of SLURM, where Ray and `launch/local.py` set it, on a machine that has GPUs.
+    SLURM's own variables are trusted. CUDA_VISIBLE_DEVICES may come from the shell that submitted a job for CPUs. It
+    counts only outside of SLURM, where Ray and `launch/local.py` set it, and only on a machine that has GPUs.
     """
     visible = known.get("CUDA_VISIBLE_DEVICES")
     if visible in HIDING:
@@ -59,12 +59,12 @@ def granted_by(known: Mapping[str, str]) -> str:
 
 
 def has_gpus() -> bool:
-    """Whether the machine shows GPUs to programs, usable or not."""
+    """Return whether the machine has GPU device files, usable or not."""
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def misfit(places: Sequence[Place]) -> str:
-    """Why these ranks, in order, cannot compute together, in one sentence; empty when they can."""
+    """Return why these ranks, in order, cannot compute together, in one sentence; empty if they can."""
     for rank, place in enumerate(places):
         if place.granted:
             return (

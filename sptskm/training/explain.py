@@ -1,4 +1,4 @@
-"""What a trained stream goes by, found on a few test tracklets in seconds; nothing here changes the network.
+"""Show what a trained stream looks at, on a few test tracklets and in seconds. The network is not changed.
 
 Legend: N test tracklets, n of them, c clips, T frames, V = 14 joints, h, w rows and columns of a feature map.
 """
@@ -21,9 +21,9 @@ OCCLUDED = 16
 
 
 def explain(model: nn.Module, setup: Setup, test: Features, world: World) -> Insight:
-    """SSIN's attention in a few queries, or SMIN's joints; nothing where there is no query to look at.
+    """Compute SSIN's attention maps or SMIN's joint importance for a few queries; nothing if there is no query.
 
-    `test` are the features of the test tracklets. One process does it alone, with the model as it extracts.
+    `test` are the features of the test tracklets. One process does it alone, with the model in the state of extraction.
     """
     if not len(setup.table.query):
         return Insight()
@@ -39,7 +39,7 @@ def _evenly(rows_n: IntArray, count: int) -> IntArray:
 
 
 def _clip(setup: Setup, row: int, world: World) -> tuple[Tensor, ...]:
-    """The middle one of a tracklet's test clips, as the network takes it."""
+    """Return the middle test clip of a tracklet as input of the network."""
     clips_cT = setup.source.all_clips(row)
     middle = len(clips_cT) // 2
     precision = Precision.of(setup.config.train.precision, world.device)
@@ -54,7 +54,7 @@ def _embed(model: nn.Module, setup: Setup, inputs: tuple[Tensor, ...], world: Wo
 
 
 def _attention(model: SSIN, setup: Setup, row: int, world: World) -> Attention:
-    """Of the first of SSIN's three attentions, recorded while a clip goes through; the others have coarser maps."""
+    """Record the first of SSIN's three attentions in a forward pass; the other two have coarser maps."""
     frames, masks = _clip(setup, row, world)
     seen: list[Tensor] = []
     block = model.attenblock0
@@ -73,9 +73,9 @@ def _attention(model: SSIN, setup: Setup, row: int, world: World) -> Attention:
 
 
 def _map_of(block: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
-    """The mask attention (T, h, w) of one clip, averaged over its channels, times the number of positions.
+    """Return the mask attention (T, h, w) of one clip: its mean over channels times the number of positions.
 
-    From features (T, C, h, w) each frame has its own; from (1, C, T, h, w) the clip has one.
+    Features (T, C, h, w) have one map per frame, features (1, C, T, h, w) one per clip.
     """
     attention_NKP = block.attention(image, mask)  # type: ignore[operator]
     relative = attention_NKP.float().mean(dim=1) * attention_NKP.shape[2]
@@ -83,7 +83,7 @@ def _map_of(block: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
 
 
 def _joints(model: nn.Module, setup: Setup, test: Features, world: World) -> Joints | None:
-    """How far the identity's other tracklets move away when a joint is put to the origin, in a few queries."""
+    """Measure how far a query moves from its identity's other tracklets when one joint is set to the origin."""
     table, changes, skeletons = setup.table, [], []
     candidates = [n for n in table.query.tolist() if test.valid_N[n] and len(_others(table, test, n))]
     for n in _evenly(np.array(candidates, np.int64), OCCLUDED).tolist() if candidates else ():
@@ -104,7 +104,7 @@ def _joints(model: nn.Module, setup: Setup, test: Features, world: World) -> Joi
 
 
 def _others(table: Tracklets, test: Features, n: int) -> IntArray:
-    """The other test tracklets of an identity, by their number among the test tracklets."""
+    """Return the other test tracklets of an identity, as positions among the test tracklets."""
     pids_N = table.pids_N[table.test]
     same_N = (pids_N == pids_N[n]) & test.valid_N
     same_N[n] = False
@@ -112,6 +112,6 @@ def _others(table: Tracklets, test: Features, n: int) -> IntArray:
 
 
 def _drawable(skeleton: Tensor, valid: Tensor | None = None) -> np.ndarray:
-    """The first valid skeleton (V, 4) of a clip (1, 4, T, V)."""
+    """Return the first valid skeleton (V, 4) of a clip (1, 4, T, V)."""
     first = 0 if valid is None else int(valid[0].int().argmax())
     return skeleton[0, :, first].T.float().cpu().numpy()

@@ -1,7 +1,8 @@
-"""One embedding per tracklet from all its clips, over all ranks, written by row and checked for coverage.
+"""Compute one embedding per tracklet from all its clips on all ranks, and check that every clip was used once.
 
-What a tracklet's pieces are and what is computed with what depends on the tracklet alone, and a tracklet belongs
-to one rank: on a CPU the result has the same bits for any number of ranks, batch size and number of workers.
+The pieces of a tracklet and the batches they are computed in depend on the tracklet alone, and each tracklet belongs
+to one rank. On a CPU the result therefore has the same bits for any number of ranks, batch size and number of
+workers.
 Legend: N rows, D embedding, c clips of a piece.
 """
 
@@ -33,7 +34,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """features_ND float32; rows without any input in this stream are zero and not valid_N."""
+    """Embeddings features_ND (float32) and valid_N; rows without input in this stream are zero and not valid."""
 
     features_ND: NDArray[np.float32]
     valid_N: NDArray[np.bool_]
@@ -48,9 +49,9 @@ def extract(  # noqa: PLR0913  # what is embedded, and by whom
     world: World,
     stop: StopFlag | None = None,
 ) -> Embeddings:
-    """Embed the tracklets `rows`, on every rank the same result; the model is left as it is fastest on its device.
+    """Embed the tracklets `rows` with the same result on every rank; on a GPU the model changes its memory layout.
 
-    Raises Stopped on every rank when one was asked to stop; RuntimeError if a clip was lost or done twice.
+    Raises Stopped on every rank when one of them was asked to stop, RuntimeError if a clip was lost or used twice.
     """
     clips = AllClips(source, config.extract.clips)
     pieces = [clips.pieces(int(row)) for row in rows]
@@ -81,20 +82,20 @@ def extract(  # noqa: PLR0913  # what is embedded, and by whom
 
 
 def channels_last(model: nn.Module) -> None:
-    """The layout in which GPUs convolve images fastest; the 3-D convolutions of SSIN's other variant have none."""
+    """Convert 2-D convolutions to the memory layout that is fastest on GPUs; SSIN's 3-D convolutions have none."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def deal(pieces: Sequence[list[Piece]], world: int) -> list[list[list[Piece]]]:
-    """Whole tracklets for each rank: sorted by size and dealt like cards, so that ranks finish together."""
+    """Assign whole tracklets to ranks: sort them by size and deal them in turn, so that all ranks finish together."""
     order = sorted(range(len(pieces)), key=lambda n: (-sum(p.last - p.first for p in pieces[n]), n))
     return [[pieces[n] for n in order[rank::world]] for rank in range(world)]
 
 
 def _in_step(batches: Iterable[_T], rounds: int, world: World, stop: StopFlag) -> Iterator[_T]:
-    """The batches of this rank, one a round or none; before each round all ranks agree to go on, or raise Stopped."""
+    """Yield this rank's batches, one or none per round. All ranks agree before each round, or raise Stopped."""
     own = iter(batches)
     for _ in range(rounds):
         if world.any(stop.requested):
@@ -130,6 +131,6 @@ def _embed_together(
 
 
 def _join(pieces: list[Inputs], device: torch.device) -> Inputs:
-    """All clips, those in pinned memory on the device: joined on the host they would not be pinned, and waited for."""
+    """Concatenate all clips; pinned ones go to the device first, as joining on the host would lose pinned memory."""
     sent = [[x.to(device, non_blocking=True) if x.is_pinned() else x for x in piece] for piece in pieces]
     return tuple(torch.cat(parts) for parts in zip(*sent, strict=True))

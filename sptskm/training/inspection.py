@@ -1,4 +1,4 @@
-"""A look at the ranks of an allocation before anything is trained: who they are, and whether they reach each other."""
+"""Inspect the ranks of an allocation before training: print each of them and test whether they can communicate."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ REPEATS = 5  # of the collective; the first one opens connections
 
 @dataclass(frozen=True)
 class Rank:
-    """What a rank knows about itself."""
+    """Facts that a rank knows about itself."""
 
     rank: int
     local_rank: int
@@ -29,10 +29,10 @@ class Rank:
 
 
 def inspect_ranks() -> str:
-    """Meet the other ranks, do an all-reduce, and say on rank 0 what each of them is; empty on the others.
+    """Meet the other ranks, do an all-reduce and return a table of all ranks on rank 0, empty text on the others.
 
-    Raises Unreachable when they do not meet, ConfigError when their devices do not go together, RuntimeError when a sum
-    is wrong.
+    Raises Unreachable when they do not meet, ConfigError when their devices do not fit together, RuntimeError when a
+    sum is wrong.
     """
     with join(threads=1, timeout_minutes=TIMEOUT_MINUTES) as world:
         ranks = world.collect(_me(world))
@@ -55,7 +55,7 @@ def _device(world: World) -> str:
 
 
 def _interface() -> str:
-    """Name and address of the network interface that leads to rank 0."""
+    """Return name and address of the network interface that leads to rank 0."""
     target = os.environ.get("MASTER_ADDR") or "127.0.0.1", number_of("MASTER_PORT", 1) or 1
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(target)  # sends nothing: only asks for the route
@@ -64,7 +64,7 @@ def _interface() -> str:
 
 
 def _time_all_reduce(world: World) -> float:
-    """Milliseconds of the fastest of a few sums."""
+    """Return the time of the fastest of a few all-reduces, in milliseconds."""
     one, seconds = torch.ones(1, device=world.device), []
     for _ in range(REPEATS):
         began = time.perf_counter()

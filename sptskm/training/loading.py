@@ -1,4 +1,4 @@
-"""PyTorch's data loader as training and extraction use it: processes that see no signal and end when they are to."""
+"""PyTorch's data loader for training and extraction, with workers that ignore signals and end with the iterator."""
 
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
@@ -17,9 +17,9 @@ def loaded(
     batch: int | None = None,
     collate: Callable[[list[Any]], Any] | None = None,
 ) -> Generator[Any, None, None]:
-    """What `data` gives for each of `order`, in that order, or collated batches of it, by `workers` processes ahead.
+    """Yield the items of `data` for `order`, in that order, or batches of them; `workers` processes read ahead.
 
-    They end with the iterator: when it is exhausted, closed or forgotten.
+    The processes end with the iterator: when it is exhausted, closed or garbage collected.
     """
     loader = DataLoader(
         data,

@@ -1,4 +1,4 @@
-"""The two losses of both streams. Legend: B clips of this rank, G clips of the global batch, D embedding."""
+"""Compute the two losses of both streams. Legend: B clips of this rank, G clips of the global batch, D embedding."""
 
 from collections.abc import Callable
 
@@ -12,17 +12,17 @@ Gather = Callable[[Tensor], Tensor]
 
 
 def identity_loss(logits_BN: Tensor, labels_B: Tensor, smoothing: float) -> Tensor:
-    """Cross entropy against (1-e)*onehot + e/N over N classes (Szegedy et al. 2016), mean over the clips."""
+    """Compute the mean cross entropy against (1-e)*onehot + e/N over N classes (Szegedy et al. 2016)."""
     return F.cross_entropy(full_precision(logits_BN), labels_B, label_smoothing=smoothing)
 
 
 def batch_hard_triplet(embedding_BD: Tensor, labels_B: Tensor, margin: float, gather: Gather) -> Tensor:
-    """Batch-hard triplet hinge (Hermans et al. 2017), mean over this rank's anchors.
+    """Compute the batch-hard triplet hinge loss (Hermans et al. 2017), mean over this rank's anchors.
 
-    Positives and negatives are mined in the global batch: `gather` concatenates over ranks and returns gradients,
-    so that the mean over ranks is the loss, and its gradient the gradient, of one process. The hardest positive
-    may be the anchor itself when it has no other; in a batch of a single identity the loss is zero, and `Setup`
-    refuses such a batch, because a look at it here would have the processor wait for the GPU.
+    Positives and negatives are mined in the global batch. `gather` concatenates over ranks and returns gradients, so
+    that the mean over ranks has the value and the gradient of one process. The hardest positive is the anchor itself
+    when it has no other. In a batch of a single identity the loss is zero; `Setup` refuses such a batch, because a
+    check here would make the CPU wait for the GPU.
     """
     embedding_BD = full_precision(embedding_BD)
     distance_BG = euclidean(embedding_BD, gather(embedding_BD))
@@ -33,6 +33,6 @@ def batch_hard_triplet(embedding_BD: Tensor, labels_B: Tensor, margin: float, ga
 
 
 def euclidean(x_BD: Tensor, y_GD: Tensor) -> Tensor:
-    """Distances (B, G) as sqrt(max(|x|^2 + |y|^2 - 2xy, 1e-12)), as published."""
+    """Compute distances (B, G) as sqrt(max(|x|^2 + |y|^2 - 2xy, 1e-12)), as published."""
     squared_BG = x_BD.square().sum(1)[:, None] + y_GD.square().sum(1)[None, :] - 2 * x_BD @ y_GD.T
     return squared_BG.clamp(min=1e-12).sqrt()

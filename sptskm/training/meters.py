@@ -1,4 +1,4 @@
-"""Averages of an epoch, and the points between."""
+"""Average losses and speed over an epoch and between points in TensorBoard."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -16,20 +16,20 @@ class _Window:
         return {name: value / max(1, self.steps) for name, value in self.sums.items()}
 
     def speed(self) -> tuple[float, float]:
-        """Clips per second and the share of time spent waiting for data."""
+        """Return clips per second and the share of time spent waiting for data."""
         elapsed = max(1e-9, time.monotonic() - self.began)
         return self.clips / elapsed, self.waited / elapsed
 
 
 class Meters:
-    """Loss terms, clips per second and waiting for data, over an epoch and since the last point."""
+    """Means of the loss terms, clips per second and waiting for data, over an epoch and since the last point."""
 
     def __init__(self) -> None:
         self.epoch, self.recent = _Window(), _Window()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time spent inside counts as waiting for data."""
+        """Count the time inside the block as waiting for data."""
         began = time.monotonic()
         yield
         waited = time.monotonic() - began
@@ -37,7 +37,7 @@ class Meters:
         self.recent.waited += waited
 
     def add(self, terms: Mapping[str, float], clips: int) -> None:
-        """One step of `clips` clips over all ranks."""
+        """Add one step of `clips` clips over all ranks."""
         for window in (self.epoch, self.recent):
             window.steps += 1
             window.clips += clips
@@ -45,7 +45,7 @@ class Meters:
                 window.sums[name] = window.sums.get(name, 0.0) + value
 
     def point(self, gradient_norm: float, rate: float) -> dict[str, float]:
-        """TensorBoard's scalars since the last point."""
+        """Return TensorBoard's scalars since the last point and start anew."""
         speed, waiting = self.recent.speed()
         losses = {f"loss/{name}": value for name, value in self.recent.means().items()}
         self.recent = _Window()
@@ -58,7 +58,7 @@ class Meters:
         }
 
     def summary(self) -> str:
-        """The epoch in a few words."""
+        """Summarise the epoch in a few words."""
         speed, waiting = self.epoch.speed()
         losses = "  ".join(f"{name} {value:.3f}" for name, value in self.epoch.means().items())
         return f"{losses}  {speed:.0f} clips/s, {waiting:.0%} waiting"

@@ -11,7 +11,7 @@ BFLOAT16_SINCE = (8, 0)  # compute capability; earlier GPUs only imitate it, slo
 
 @dataclass(frozen=True)
 class Precision:
-    """Parameters and inputs are `dtype`; matrix products run in `cast` where it is not None."""
+    """Number formats: parameters and inputs are `dtype`; matrix products run in `cast` unless it is None."""
 
     device: torch.device
     dtype: torch.dtype = torch.float32
@@ -19,9 +19,9 @@ class Precision:
 
     @classmethod
     def of(cls, name: str, device: torch.device) -> "Precision":
-        """By configuration name; "auto" is what `automatic` says.
+        """Return the precision by its name in the configuration; "auto" is the choice of `automatic`.
 
-        On a GPU, float32 turns TF32 off for this process, and any other lets convolutions have it again.
+        On a GPU, float32 turns TF32 off for this process, and any other precision allows it again in convolutions.
         """
         if name == "auto":
             name = automatic(device)
@@ -36,16 +36,16 @@ class Precision:
         return str(self.cast or self.dtype).removeprefix("torch.")
 
     def autocast(self) -> Any:
-        """The context in which the network runs."""
+        """Return the autocast context in which the network runs."""
         return torch.autocast(self.device.type, dtype=self.cast, enabled=self.cast is not None)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Loss scaling, active for float16 only."""
+        """Return the loss scaler, active for float16 only."""
         return torch.amp.GradScaler(self.device.type, enabled=self.cast is torch.float16)
 
 
 def automatic(device: torch.device) -> str:
-    """float32 on a CPU; on a GPU bfloat16 where it can compute with it, else float16."""
+    """Choose float32 on a CPU; on a GPU bfloat16 if it can compute with it, else float16."""
     if device.type != "cuda":
         return "float32"
     return "bfloat16" if torch.cuda.get_device_capability(device) >= BFLOAT16_SINCE else "float16"

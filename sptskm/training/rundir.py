@@ -1,4 +1,4 @@
-"""One folder is one run: its file names and its checkpoints. Starting in a folder with a checkpoint continues it."""
+"""Manage the folder of a run: its file names and checkpoints. A run in a folder with a checkpoint continues it."""
 
 import fcntl
 import logging
@@ -23,32 +23,32 @@ CHECKPOINT = re.compile(r"checkpoint-\d{8,}\.pt")
 
 
 class RunDir:
-    """Names and atomic files of a run; rank 0 writes, every rank may read."""
+    """File names of a run and their atomic writing. Only rank 0 writes, every rank may read."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     @property
     def config(self) -> Path:
-        """The complete configuration, as YAML."""
+        """Return the path of the complete configuration (YAML)."""
         return self.path / "config.yaml"
 
     @property
     def best(self) -> Path:
-        """The checkpoint with the highest validation mAP."""
+        """Return the path of the checkpoint with the highest validation mAP."""
         return self.path / "best.pt"
 
     @property
     def result(self) -> Path:
-        """Written when training has ended: what it reached, as JSON."""
+        """Return the path of the final result (JSON), written when training has ended."""
         return self.path / "result.json"
 
     def checkpoint(self, step: int) -> Path:
-        """The checkpoint after `step` steps."""
+        """Return the path of the checkpoint after `step` steps."""
         return self.path / f"checkpoint-{step:08d}.pt"
 
     def checkpoints(self) -> list[Path]:
-        """All of them, newest first. Raises OSError where the folder is there and does not let itself be listed."""
+        """List all checkpoints, newest first. Raises OSError if the folder exists but cannot be listed."""
         try:
             found = [path for path in self.path.iterdir() if CHECKPOINT.fullmatch(path.name)]
         except (FileNotFoundError, NotADirectoryError):
@@ -56,10 +56,10 @@ class RunDir:
         return sorted(found, key=_step_of, reverse=True)
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Nobody else trains in this folder inside the block; ConfigError when somebody does.
+    def locked(self) -> Iterator[None]:
+        """Hold an exclusive lock on the run folder. Raises ConfigError if another process holds it.
 
-        A record lock: it ends with this process, however that ends, and is not inherited by loader processes.
+        It is a record lock: it ends with this process, however that ends, and loader processes do not inherit it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("w") as file:
@@ -76,9 +76,9 @@ class RunDir:
             yield
 
     def save(self, state: Mapping[str, Any], step: int) -> None:
-        """Write a checkpoint so that a kill at any moment leaves the previous ones whole, and drop older ones.
+        """Write a checkpoint and delete older ones; a kill at any moment leaves the previous checkpoints whole.
 
-        Only what is older than this one, which has been verified, is dropped. Raises as `write`.
+        Only checkpoints older than this one are deleted, after this one was verified. Raises as `write`.
         """
         self.write(self.checkpoint(step), state)
         older = [path for path in self.checkpoints() if _step_of(path) < step]
@@ -86,19 +86,19 @@ class RunDir:
             old.unlink()
 
     def write(self, path: Path, state: Mapping[str, Any]) -> None:
-        """A PyTorch file, atomically and verified. Raises OSError naming the file, DataError for what is not finite."""
+        """Write a PyTorch file atomically and verify it. Raises OSError naming the file, DataError if not finite."""
         write(path, state)
 
     def write_text(self, path: Path, text: str) -> None:
-        """A text file, atomically."""
+        """Write a text file atomically."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
 
     def trained(self) -> State:
-        """The best weights, or the newest where nothing was held out.
+        """Read the best weights, or the newest if nothing was held out.
 
-        Raises FileNotFoundError where there are none, ConfigError for a file of something else, and DataError for one
-        that is broken or cannot be read.
+        Raises FileNotFoundError if there are none, ConfigError if the file is not a checkpoint of a run, and DataError
+        if it is broken or cannot be read.
         """
         found = (self.best, read(self.best)) if exists(self.best) else self.newest()
         if found is None:
@@ -109,11 +109,11 @@ class RunDir:
         return state
 
     def newest(self, set_aside: bool = False) -> tuple[Path, State] | None:
-        """The newest whole checkpoint; None where there is none at all.
+        """Read the newest whole checkpoint; return its path and state, or None if there is no checkpoint.
 
-        Broken newer ones are passed over with a warning, and renamed to *.broken where they are to be `set_aside`: by
-        whoever goes on from an older one. Raises DataError where one cannot be read, or none is whole; nothing is
-        changed then.
+        Broken newer checkpoints are skipped with a warning. With `set_aside`, for callers that continue from an older
+        one, they are renamed to *.broken. Raises DataError if one cannot be read or none is whole; then nothing is
+        changed.
         """
         broken: list[Broken] = []
         for path in self.checkpoints():
@@ -141,7 +141,7 @@ def _step_of(path: Path) -> int:
 
 
 def fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
-    """A short hash of a network's weights and their names; features carry that of the network that made them."""
+    """Hash a network's weights and their names; features carry the hash of the network that made them."""
     digest = blake2b(digest_size=8)
     for name, tensor in sorted(weights.items()):
         digest.update(name.encode() + b"\0")

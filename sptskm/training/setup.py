@@ -1,4 +1,4 @@
-"""What a run trains on: table, split, clips and the order in which they come."""
+"""Prepare what a run trains on: table, split, clips and their order."""
 
 import hashlib
 from collections.abc import Generator
@@ -31,7 +31,7 @@ USED: dict[str, tuple[Made, ...]] = {"ssin": ("masks",), "smin": ("skeletons",)}
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """Everything that is decided before the first step."""
+    """The parts of a run that are fixed before the first step."""
 
     config: Config
     table: Tracklets
@@ -42,7 +42,7 @@ class Setup:
 
     @classmethod
     def of(cls, config: Config, world: World, training: bool = True) -> "Setup":
-        """Read the data to train on, or to evaluate on; RuntimeError when the ranks do not see the same."""
+        """Read the data to train or evaluate on. Raises RuntimeError when the ranks do not see the same data."""
         table = read_dataset(config.data.root, config.data.test)
         split = hold_out(table, config.data.held_out, config.data.split_seed, config.data.min_length)
         stream = stream_of(config)
@@ -60,12 +60,12 @@ class Setup:
 
     @property
     def methods(self) -> dict[Made, Method]:
-        """By which methods the masks or skeletons of this stream were made, where that is known."""
+        """Return the methods that made the masks or skeletons of this stream, if known."""
         return methods_of(self.config.stream, self.table)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What a checkpoint must agree with to be continued."""
+        """Return what must be equal in a checkpoint to continue it."""
         return {
             "fingerprint": self.table.training_fingerprint,
             "split": self.split.hash,
@@ -73,11 +73,11 @@ class Setup:
         }
 
     def network(self, pretrained: bool) -> nn.Module:
-        """The network; without pretrained weights where all of them are to be replaced, whose file may be gone."""
+        """Build the network; without pretrained weights if all will be replaced, as their file may be gone."""
         return self.stream.model(len(self.split.classes), pretrained)
 
     def check_negatives(self, epoch: int) -> None:
-        """ValueError when a batch of this epoch has no negative for its triplets; P x K batches always have."""
+        """Raise ConfigError when a batch of this epoch has no negative for its triplets; P x K batches have."""
         if self.config.sampling.kind == "identities" or self.config.loss.triplet == 0:
             return
         schedule = self.schedule
@@ -87,11 +87,11 @@ class Setup:
             raise ConfigError("a batch holds a single identity, so that no negative exists; raise sampling.identities")
 
     def labels(self, rows: torch.Tensor) -> torch.Tensor:
-        """Class of each of these rows (B,): the place of its identity among the training identities."""
+        """Return the class of each row (B,): the position of its identity among the training identities."""
         return torch.from_numpy(np.searchsorted(self.split.classes, self.table.pids_N[rows.numpy()]))
 
     def batches(self, step: int, pinned: bool) -> Generator[TrainItem, None, None]:
-        """This rank's batches from global step `step` to the end, over all epochs without a pause; to be closed."""
+        """Return this rank's batches from global step `step` to the end of all epochs. The caller must close it."""
         if isinstance(self.source, SkeletonSource):  # cut faster from memory than a process could hand them over
             return self.source.batches(self.schedule, step)
         coming = [batch.rows_G for batch in islice(self.schedule.batches(step), self.schedule.per_epoch)]
@@ -100,16 +100,16 @@ class Setup:
         return loaded(clips, self.schedule.from_step(step), self.config.data.workers, pinned)
 
     def stage(self, rows: IntArray) -> None:
-        """Let this node have copies of the files of `rows` that are read over and over, in this order."""
+        """Copy the files of `rows` to this node in this order, if they are read repeatedly."""
         if isinstance(self.source, FrameSource):
             stage(self.table, self.config.data.stage, rows)
 
 
 def methods_of(stream: str, table: Tracklets) -> dict[Made, Method]:
-    """Return the methods of what a stream is given of a data set beside its frames."""
+    """Return the methods that made the derived data of a stream (masks for SSIN, skeletons for SMIN), if known."""
     return {made: dict(table.derived.methods[made]) for made in USED[stream] if made in table.derived.methods}
 
 
 def digest(array: IntArray) -> str:
-    """Short hash of integers."""
+    """Hash an array of integers."""
     return hashlib.sha256(np.ascontiguousarray(array, np.int64).tobytes()).hexdigest()[:16]

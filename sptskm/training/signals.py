@@ -1,4 +1,4 @@
-"""Requests to stop: signals set a flag, nothing else happens in a handler. No torch: it must be there before that."""
+"""Handle requests to stop: signals only set a flag. Imports no torch, as it must be ready before torch is."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from sptskm.endings import EXIT_STOPPED
 
 
 class StopFlag:
-    """Whether this process was asked to stop; looked at between steps."""
+    """Flag that says whether this process was asked to stop; training checks it between steps."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -24,7 +24,7 @@ class StopFlag:
 
 
 def ignore_stopping() -> None:
-    """Let a process that leaves as asked do so with its own exit code, however often it is asked again."""
+    """Ignore further stop signals, so that a process that already stops ends with its own exit code."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
@@ -36,11 +36,11 @@ def give_up() -> None:
 
 @contextmanager
 def stop_flag(patience: float = 20.0, overdue: Callable[[], None] = give_up) -> Iterator[StopFlag]:
-    """A flag that the stopping signals set, until the block ends.
+    """Return a flag that stop signals set until the block ends.
 
-    A rank that waits in a collective for a dead peer runs no handler of Python: these run between bytecodes. So a
-    thread listens too, and calls `overdue` (there, not in the main thread) when the block has not ended `patience`
-    seconds after the first request. In another thread than the main one, where Python has no signals, nothing sets it.
+    Python runs signal handlers between bytecodes, so a rank that waits in a collective for a dead peer runs none.
+    Therefore a thread listens too. It calls `overdue` (in that thread) when the block has not ended `patience` seconds
+    after the first request. Python handles signals in the main thread only: in any other thread nothing sets the flag.
     """
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():

@@ -1,6 +1,6 @@
-"""Scores by all ranks together, each multiplying on its GPU where it has one.
+"""Compute scores on all ranks together, each with its GPU if it has one.
 
-For galleries that one process takes too long for.
+This is for galleries that take a single process too long.
 Shape suffixes: D feature length, T queries of a tile, S gallery rows of a strip.
 """
 
@@ -19,9 +19,9 @@ BLOCK = 4 * TILE
 
 
 def evaluate_spread(distances: Blocks, query: Rows, gallery: Rows, protocol: str, world: World) -> Scores:
-    """What `evaluate_blocks` gives, on every rank; all call it alike, and each ranks a share of the queries.
+    """Compute the result of `evaluate_blocks` on every rank; all ranks call it, each ranks a share of the queries.
 
-    Shares begin where tiles do, so that the bits of `SquaredDistances` are the same for any number of ranks.
+    Shares begin at tile borders, so that the bits of `SquaredDistances` are the same for any number of ranks.
     Raises as `evaluate_blocks`.
     """
     share = -(-len(query) // (world.size * TILE)) * TILE
@@ -35,14 +35,14 @@ def evaluate_spread(distances: Blocks, query: Rows, gallery: Rows, protocol: str
 
 
 def prepared(gallery_GD: Floats, world: World) -> SquaredDistances:
-    """A gallery to be compared with queries on this rank's device, in float64.
+    """Prepare a gallery for distances to queries on this rank's device, in float64.
 
-    On CPUs the same bits as without ranks; GPUs differ in the last bits.
+    CPUs give the same bits as without ranks; GPUs differ in the last bits.
     """
     return SquaredDistances(gallery_GD, None if world.device.type == "cpu" else partial(multiply_on, world.device))
 
 
 def multiply_on(device: torch.device, strip_DS: Doubles) -> Callable[[Doubles], Doubles]:
-    """The strip goes to the device once; tiles (T, D) go there and their products (T, S) come back."""
+    """Copy the strip to the device once and return a function that multiplies tiles (T, D) to products (T, S)."""
     there_DS = torch.from_numpy(strip_DS).to(device)
     return lambda tile_TD: (torch.from_numpy(tile_TD).to(device) @ there_DS).cpu().numpy()

@@ -1,6 +1,6 @@
-"""What differs between the two streams: their clips, their network and how the losses are weighted.
+"""Define what differs between the two streams: clips, network and weights of the losses.
 
-Everything else in training (sampling, loop, validation, extraction) is one code for both.
+All other parts of training (sampling, loop, validation, extraction) are shared.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,32 +29,32 @@ Terms = dict[str, Tensor]  # named loss terms of one rank, "total" among them
 
 
 class Stream(Protocol):
-    """One of the two streams."""
+    """Interface of a stream."""
 
     def source(self, table: Tracklets, rows: IntArray, precision: Precision) -> Source:
-        """Where the clips of `rows` come from; SMIN reads its skeletons here, and keeps them on the device."""
+        """Return the source of the clips of `rows`. SMIN reads its skeletons here and keeps them on the device."""
 
     def usable(self, source: Source, rows: IntArray) -> IntArray:
-        """Those of `rows` that this stream has any input for."""
+        """Return the `rows` for which this stream has any input."""
 
     def model(self, num_classes: int, pretrained: bool = True) -> nn.Module:
-        """The network, with pretrained weights where the configuration names a file and they are asked for."""
+        """Build the network, with pretrained weights if the configuration names a file and `pretrained` is true."""
 
     def prepare(self, inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
-        """Inputs as they were cut to what the network takes, on the device."""
+        """Convert inputs as they were cut to inputs of the network, on the device."""
 
     def picture(self, inputs: Inputs) -> NDArray[np.uint8]:
         """Draw prepared training clips as an RGB picture (H, W, 3).
 
-        matplotlib is imported here: of all ranks only one draws, and only at its first step.
+        matplotlib is imported here, because only rank 0 draws, and only at its first step.
         """
 
     def loss(self, output: object, labels: Tensor, gather: Gather) -> Terms:
-        """Loss terms of this rank's clips (B,), mined in the global batch."""
+        """Compute the loss terms of this rank's clips (B,), mined in the global batch."""
 
 
 class SsinStream:
-    """Frames and silhouettes."""
+    """Stream of frames and silhouettes."""
 
     def __init__(self, clips: SsinClips, model: SsinModel, loss: SsinLoss) -> None:
         self.clips, self.model_config, self.weights = clips, model, loss
@@ -82,7 +82,7 @@ class SsinStream:
         return model
 
     def prepare(self, inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
-        """uint8 to [0, 1] on the device: a quarter of the bytes to move, and there the channels can stay innermost."""
+        """Move uint8 to the device and scale it to [0, 1] there: a quarter of the bytes, and channels can stay last."""
         frames, masks, *views = (x.to(device, non_blocking=True) for x in inputs)
         if views:
             frames, masks = show_together(frames, *views), show_together(masks[..., None], *views)[..., 0]
@@ -107,7 +107,7 @@ class SsinStream:
 
 
 class SminStream:
-    """3D skeletons."""
+    """Stream of 3D skeletons."""
 
     def __init__(self, clips: SminClips, model: SminModel, loss: SminLoss) -> None:
         self.clips, self.model_config, self.weights = clips, model, loss
@@ -131,7 +131,7 @@ class SminStream:
         )
 
     def prepare(self, inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
-        """Clips without a gap go without the mask, which is faster; it stays on the host, where SMIN asks it."""
+        """Move skeletons to the device; without missing frames drop the mask (faster), else keep it on the host."""
         skeletons, valid = inputs
         skeletons = skeletons.to(device, dtype, non_blocking=True)
         return (skeletons,) if bool(valid.all()) else (skeletons, valid)
@@ -150,15 +150,15 @@ class SminStream:
 
 
 def stream_of(config: Config) -> Stream:
-    """The stream a configuration describes."""
+    """Return the stream that the configuration selects."""
     kinds: Mapping[str, type[SsinStream] | type[SminStream]] = {"ssin": SsinStream, "smin": SminStream}
     return kinds[config.stream](config.clips, config.model, config.loss)  # type: ignore[arg-type, return-value]
 
 
 def compiled(model: nn.Module) -> Callable[..., Any]:
-    """Run a network through torch.compile, except for what depends on values: one stop there rather than several.
+    """Compile a network with torch.compile except for the value-dependent part, which gives a single graph break.
 
-    Nothing of the compiler is imported before: that costs a second of CPU time in every process.
+    The compiler is imported here only: the import costs a second of CPU time in every process.
     """
     for module in model.modules():
         if isinstance(module, STGCN):

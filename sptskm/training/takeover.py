@@ -1,4 +1,4 @@
-"""Checkpoints in the hands of Ray Tune: put aside for it, and gone on from when it hands one out."""
+"""Hand checkpoints to Ray Tune, and continue from those it returns."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ ASIDE = "aside"  # in the folder of a run
 
 
 def put_aside(config: Config) -> Path:
-    """Link the newest checkpoint and the best weights of a run into a new folder, which somebody else may delete."""
+    """Link the newest checkpoint and the best weights of a run into a new folder, which others may delete."""
     run = RunDir(config.run)
     newest = run.checkpoints()[0]
     aside = run.path / ASIDE / newest.stem
@@ -31,20 +31,20 @@ def put_aside(config: Config) -> Path:
 
 
 def take_over(donor: Path, config: Config) -> None:
-    """Let the run of `config` continue from the checkpoint of another run, with its own settings, as PBT does.
+    """Let the run of `config` continue from the checkpoint of another run with its own settings, as PBT does.
 
-    It begins to look for a best score of its own; doing it twice does no harm. Raises FileNotFoundError when `donor`
-    has no checkpoint, and DataError for a broken one.
+    Its best score starts anew; calling this twice does no harm. Raises FileNotFoundError when `donor` has no
+    checkpoint, and DataError for a broken one.
     """
     _replace(donor, config, best=False)
     clear(Path(config.run))  # curves of the settings before
 
 
 def rewind(donor: Path | None, config: Config, epoch: int) -> None:
-    """Let the run of `config` go back to its last reported score, after `epoch` epochs.
+    """Set the run of `config` back to its last reported score, after `epoch` epochs.
 
-    A search that was killed may know less than the run has done since: a score that nobody heard is validated again.
-    `donor` is the checkpoint that was reported with that score; without one the run begins anew.
+    A killed search may know less than the run has done: an unreported score is validated again. `donor` is the
+    checkpoint that was reported with that score; without one the run starts from scratch.
     """
     mine = RunDir(config.run)
     newest = mine.newest(set_aside=True)
@@ -76,7 +76,7 @@ def _replace(donor: Path, config: Config, best: bool) -> None:
 
 
 def _own(state: State, config: Config) -> State:
-    """Return the state with another configuration; the rate is set at every epoch, the decay lies in the optimizer."""
+    """Return the state with another configuration. The rate is set at every epoch, the decay is in the optimizer."""
     for group in state["optimizer"]["param_groups"]:
         group["weight_decay"] = config.optim.weight_decay
     return {**state, "config": to_dict(config)}

@@ -1,4 +1,4 @@
-"""The training loop of both streams."""
+"""Train either stream: the training loop, its checkpoints and its log."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ CHEAP_SECONDS, CHEAP_SHARE = 0.5, 1 / 20  # a save may take so long, or that sha
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss or its gradient is not a number any more.
+    """Raised when the loss or its gradient is not finite.
 
     The message names the step, the tracklets of the batch and the last good checkpoint.
     """
@@ -49,7 +49,7 @@ class NonFiniteLoss(RuntimeError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a run stands when `train` returns."""
+    """State of a run when `train` returns."""
 
     step: int
     finished: bool
@@ -60,34 +60,34 @@ class Outcome:
 Report = Callable[[Mapping[str, float]], None]
 
 
-def unheard(_values: Mapping[str, float]) -> None:
-    """The report where nobody follows the run."""
+def _no_report(_values: Mapping[str, float]) -> None:
+    """Do nothing (default callback)."""
 
 
-def train(config: Config, stop: StopFlag | None = None, report: Report = unheard) -> Outcome:
-    """Train the stream of `config` in the folder `config.run`, or continue what is there.
+def train(config: Config, stop: StopFlag | None = None, report: Report = _no_report) -> Outcome:
+    """Train the stream of `config` in the folder `config.run`, or continue the run in it.
 
-    Runs in one process, or as one of many under torchrun, submitit or Ray; every rank calls it alike. It leaves when
-    `stop` is set on any rank; without one, signals are listened to here. Rank 0 calls `report` after every epoch.
-    Raises ConfigError, DataError or NonFiniteLoss with one sentence that says what to change, Unreachable when
-    another rank has vanished.
+    Runs in one process, or as one of many under torchrun, submitit or Ray; every rank makes the same call. Training
+    stops when `stop` is set on any rank; without `stop`, this function handles signals itself. Rank 0 calls `report`
+    after every epoch. Raises ConfigError, DataError or NonFiniteLoss with one sentence that says what to change,
+    Unreachable when another rank has vanished.
     """
     if not config.run:
         raise ConfigError("run is empty, wanted the folder of this run (run=runs/name)")
     with (
         nullcontext(stop) if stop else stop_flag(config.train.leave_seconds) as flag,
         join(config.train.threads, config.train.timeout_minutes) as world,
-        RunDir(config.run).claimed() if world.is_main else nullcontext(),
+        RunDir(config.run).locked() if world.is_main else nullcontext(),
     ):
         return Trainer(Setup.of(config, world), world, flag, report).run()
 
 
 class Trainer:
-    """The state of a run between steps, and the loop."""
+    """The training loop and the state of a run between steps."""
 
-    def __init__(self, setup: Setup, world: World, stop: StopFlag, report: Report = unheard) -> None:
+    def __init__(self, setup: Setup, world: World, stop: StopFlag, report: Report = _no_report) -> None:
         self.setup, self.world, self.stop = setup, world, stop
-        self.report = report if world.is_main else unheard
+        self.report = report if world.is_main else _no_report
         self.config = config = setup.config
         self.precision = Precision.of(config.train.precision, world.device)
         self.folder = RunDir(config.run)
@@ -107,14 +107,14 @@ class Trainer:
             self.restore(state)
 
     def run(self) -> Outcome:
-        """All remaining epochs, or as many as are granted."""
+        """Train the remaining epochs, unless asked to stop before, and return the outcome."""
         log.info("%s trains on %s in %s", self.config.stream, device_name(self.world.device), self.precision)
         self.board = Board(self.folder.path, self.first_logged(), self.world.is_main)
         with closing(self.setup.batches(self.step, self.world.device.type == "cuda")) as batches:
             return self.leave(finished=self.finish(batches))
 
     def finish(self, batches: Iterator[TrainItem]) -> bool:
-        """Train to the end, or until asked to stop, having saved; whether the end was reached."""
+        """Train to the end, or save and stop when asked to; return whether the end was reached."""
         per_epoch, epochs = self.setup.schedule.per_epoch, self.config.train.epochs
         for epoch in range(self.epochs_done, epochs):
             self.setup.check_negatives(epoch)
@@ -137,7 +137,7 @@ class Trainer:
         return True
 
     def train_step(self, batch: TrainItem, meters: Meters) -> bool:
-        """One step on one global batch; whether any rank was asked to stop."""
+        """Do one step on one global batch; return whether any rank was asked to stop."""
         seed_step(self.config.train.seed, self.step, self.world.rank)
         inputs = self.setup.stream.prepare(tuple(batch.inputs), self.world.device, self.precision.dtype)
         labels = upload(self.setup.labels(batch.row), self.world.device)
@@ -163,9 +163,9 @@ class Trainer:
         return stop
 
     def exchange(self, terms: dict[str, torch.Tensor]) -> tuple[dict[str, float], float, bool]:
-        """Mean of every loss term over ranks, norm of the gradient, and whether any rank wants to stop.
+        """Return the mean of every loss term over ranks, the norm of the gradient, and whether any rank wants to stop.
 
-        In one collective, and all in one look at what the device has computed: a GPU waits at none of them before.
+        One collective and one copy from the device fetch all of them; before that a GPU does not wait.
         """
         total = terms["total"].detach()
         flag = total.new_full((), float(self.stop.requested))
@@ -175,7 +175,7 @@ class Trainer:
         return {name: value / self.world.size for name, value in zip(terms, means, strict=True)}, length, stop > 0
 
     def check_finite(self, batch: TrainItem, terms: dict[str, float], norm: float) -> None:
-        """Raise NonFiniteLoss on every rank before anything that is no number reaches the weights."""
+        """Raise NonFiniteLoss on every rank before a value that is not finite reaches the weights."""
         if not np.isfinite(list(terms.values())).all():
             self.refuse(batch, terms)
         if not np.isfinite(norm) and not self.scaler.is_enabled():  # which skips such a step and halves its scale
@@ -192,7 +192,7 @@ class Trainer:
         )
 
     def end_epoch(self, epoch: int, meters: Meters) -> None:
-        """Validate when due, keep the best, save when due, and say so in one line; Stopped when asked to meanwhile."""
+        """Validate and save when due, keep the best weights and log a line; Stopped if asked to stop meanwhile."""
         line = f"epoch {epoch + 1}/{self.config.train.epochs}  {meters.summary()}"
         values = {"epoch": epoch + 1.0, "step": float(self.step), **meters.epoch.means()}
         last_one = epoch + 1 == self.config.train.epochs
@@ -218,7 +218,7 @@ class Trainer:
         self.report(values)
 
     def validate(self) -> Scores:
-        """Scores on the held-out identities, across cameras."""
+        """Compute scores on the held-out identities, across cameras."""
         split, table, source = self.setup.split, self.setup.table, self.setup.source
         if self.config.train.batch_norm == "local":  # else each rank would validate by its own statistics
             self.world.share_buffers(self.network)
@@ -229,17 +229,17 @@ class Trainer:
         return evaluate(distance_QG, *labels, VALIDATION_PROTOCOL)
 
     def must_save(self) -> bool:
-        """Whether a checkpoint within the epoch is due."""
+        """Return whether a checkpoint within the epoch is due."""
         every, minutes = self.config.train.save_steps, self.config.train.save_minutes
         return (every > 0 and self.step % every == 0) or time.monotonic() - self.saved_at > 60 * minutes
 
     def may_save(self) -> bool:
-        """Whether a checkpoint costs little, so that the end of any epoch can have one; all ranks wait for rank 0."""
+        """Return whether saving is cheap enough to do at the end of every epoch; all ranks wait for rank 0."""
         since = time.monotonic() - self.saved_at
         return self.save_seconds < CHEAP_SECONDS or self.save_seconds <= CHEAP_SHARE * since
 
     def weights(self) -> State:
-        """The network and where it comes from: all that the final job needs."""
+        """Return the network and its origin: all that the final job needs."""
         return {
             "model": self.network.state_dict(),
             "config": to_dict(self.config),
@@ -251,7 +251,7 @@ class Trainer:
         }
 
     def save(self) -> None:
-        """Everything needed to go on exactly from here. Schedule, draws and dropout follow from the step."""
+        """Save everything to resume exactly here. Schedule, random draws and dropout follow from the step."""
         began = time.monotonic()
         if self.world.is_main:
             state = {
@@ -267,7 +267,7 @@ class Trainer:
         self.save_seconds = self.saved_at - began
 
     def newest(self) -> State | None:
-        """The newest whole checkpoint, on every rank.
+        """Read the newest whole checkpoint on every rank.
 
         Raises ConfigError when it belongs to another run, and as `RunDir.newest`.
         """
@@ -283,7 +283,7 @@ class Trainer:
         return state
 
     def begin(self) -> None:
-        """Note the configuration of a new run. ConfigError where the folder holds what a run before has reached."""
+        """Write the configuration of a new run. Raise ConfigError if the folder has weights of an earlier run."""
         if exists(self.folder.best):
             raise ConfigError(
                 f"{self.folder.best}: is there, but no checkpoint to go on from, and a new run would replace it; "
@@ -292,7 +292,7 @@ class Trainer:
         self.folder.write_text(self.folder.config, to_yaml(self.config))
 
     def restore(self, state: State) -> None:
-        """Go on exactly from a checkpoint."""
+        """Restore the exact state of a checkpoint."""
         self.network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:  # of a run in float16
@@ -300,15 +300,16 @@ class Trainer:
         self.step, self.epochs_done, self.best_mAP = state["step"], state["epochs_done"], state["best_mAP"]
 
     def first_logged(self) -> int:
-        """The step from which on what TensorBoard holds is replaced: the next one, or that of a validation done again.
+        """Return the step from which TensorBoard's data is replaced: the next one, or that of a repeated validation.
 
-        Its points lie at the last step of the epoch, and are the same again where one of training lies there too.
+        Points of a validation are at the last step of the epoch. A training point at that step would be written again
+        with the same values.
         """
         again = self.step == (self.epochs_done + 1) * self.setup.schedule.per_epoch
         return self.step - 1 if again and (self.step - 1) % LOG_EVERY else self.step
 
     def check_same_run(self, state: State) -> None:
-        """Refuse to mix runs; a different number of ranks draws the same clips, in other roundings."""
+        """Refuse to mix runs. A different number of ranks draws the same clips, with other rounding errors."""
         if missing := [name for name in WANTED if name not in state]:
             raise ConfigError(f"{self.folder.path}: its newest checkpoint has no {missing[0]}, wanted one of a run")
         changed = changed_keys(state["config"], to_dict(self.config))
@@ -333,7 +334,7 @@ class Trainer:
             )
 
     def leave(self, finished: bool) -> Outcome:
-        """Close the files and say how the run ended."""
+        """Close the files and report how the run ended."""
         outcome = Outcome(self.step, finished, self.best_mAP)
         if self.world.is_main and finished:
             self.folder.write_text(self.folder.result, json.dumps(vars(outcome), indent=1))
@@ -344,17 +345,17 @@ class Trainer:
 
 
 def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A small tensor from the processor, for which the processor does not wait."""
+    """Copy a small tensor from the CPU to the device without making the CPU wait."""
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def device_name(device: torch.device) -> str:
-    """As people know it."""
+    """Return a human-readable device name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam with coupled weight decay, or SGD with Nesterov momentum; parameters without gradient are left out."""
+    """Create Adam with coupled weight decay, or SGD with Nesterov momentum; skip parameters without gradient."""
     optim, parameters = config.optim, [p for p in model.parameters() if p.requires_grad]
     if optim.algorithm == "adam":
         return torch.optim.Adam(parameters, lr=optim.lr, weight_decay=optim.weight_decay)
@@ -362,23 +363,23 @@ def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def learning_rate(config: Config, epoch: int) -> float:
-    """Rate of a 0-based epoch: multiplied by gamma once at each milestone reached."""
+    """Return the rate of a 0-based epoch: multiplied by gamma once at each milestone reached."""
     return config.optim.lr * config.optim.gamma ** sum(epoch >= m for m in config.optim.milestones)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The same rate for all parameters."""
+    """Set the same learning rate for all parameters."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Dropout is drawn per (seed, step, rank), so that a resumed run needs no saved generator."""
+    """Seed dropout by (seed, step, rank), so that a resumed run needs no saved generator."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
 
 
 def set_training(model: nn.Module, batch_norm: str) -> None:
-    """Training mode, with BN on its running statistics when these are frozen."""
+    """Switch to training mode; frozen batch normalisation keeps its running statistics."""
     model.train()
     if batch_norm == "frozen":
         for module in model.modules():

@@ -1,8 +1,8 @@
-"""The ranks of a run: the only module that talks to torch.distributed.
+"""Connect the ranks of a run. This is the only module that calls torch.distributed.
 
-With one process every collective is the identity, so that there is one code path. Nothing here depends on the
-launcher: an existing process group (of Ray Train, say) is used, complete torchrun-style variables (torchrun, submitit,
-our actors in Ray) start one, none at all means a single process, and anything in between is an error.
+With one process every collective is the identity, so there is one code path. Nothing here depends on the launcher:
+an existing process group (of Ray Train, say) is used; complete torchrun-style variables (torchrun, submitit, our
+actors in Ray) start one; no variables mean a single process; anything in between is an error.
 """
 
 import faulthandler
@@ -51,7 +51,7 @@ OWN_FAULTS = ("invalid usage", "invalid argument", "Duplicate GPU", "out of memo
 
 @dataclass(frozen=True)
 class World:
-    """Who this process is among its peers, and what they do together."""
+    """Rank of this process and the collectives of all ranks."""
 
     rank: int = 0
     size: int = 1
@@ -59,12 +59,12 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this rank writes files."""
+        """Return whether this rank writes files."""
         return self.rank == 0
 
     @property
     def device(self) -> torch.device:
-        """The GPU of this rank among the visible ones (all of a node, or only its own), or the CPU."""
+        """Return this rank's GPU among the visible ones (all of a node, or only its own), or the CPU."""
         if not torch.cuda.is_available():
             return torch.device("cpu")
         visible = torch.cuda.device_count()
@@ -76,26 +76,26 @@ class World:
         return torch.device("cuda", self.local_rank if visible > 1 else 0)
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over ranks, without gradient; a new tensor."""
+        """Return the sum over ranks as a new tensor, without gradient."""
         total = tensor.detach().clone()
         if self.size > 1:
             dist.all_reduce(total)
         return total
 
     def any(self, flag: bool) -> bool:
-        """Whether any rank says so."""
+        """Return whether `flag` is true on any rank."""
         return bool(self.sum(torch.tensor(int(flag), device=self.device)))
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Rows of all ranks in rank order, (B, ...) to (W*B, ...); gradients return to the rank they came from.
+        """Concatenate the rows of all ranks in rank order, (B, ...) to (W*B, ...); gradients return to their ranks.
 
-        The backward pass sums over ranks what each rank's loss says about these rows. Together with DDP's average
-        over ranks, a mean over local rows of a loss on gathered rows has the gradient of one process.
+        The backward pass sums the gradients of all ranks' losses for these rows. With DDP's average over ranks, the
+        mean over local rows of a loss on gathered rows therefore has the gradient of one process.
         """
         return tensor if self.size == 1 else _Gather.apply(tensor, self.rank, self.size)
 
     def share(self, value: Any) -> Any:
-        """Rank 0's value of a plain object, on every rank."""
+        """Return rank 0's value of a plain object on every rank."""
         if self.size == 1:
             return value
         box = [value]
@@ -103,13 +103,13 @@ class World:
         return box[0]
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every rank rank 0's buffers, such as the statistics of BN per rank."""
+        """Copy rank 0's buffers to every rank, such as the statistics of batch normalisation per rank."""
         if self.size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
     def agree(self, values: Mapping[str, Any]) -> None:
-        """RuntimeError on every rank when a value is not the same everywhere, naming it and the ranks that differ."""
+        """Raise RuntimeError on every rank when a value differs between ranks, naming it and its value on each rank."""
         everyone = self.collect(dict(values))
         for what in sorted({name for own in everyone for name in own}):
             found = [own.get(what, "not there") for own in everyone]
@@ -118,14 +118,14 @@ class World:
                 raise RuntimeError(f"{what} differs between ranks ({differ})")
 
     def collect(self, value: Any) -> list[Any]:
-        """A plain object of every rank, in rank order, on every rank."""
+        """Return a plain object of every rank, in rank order, on every rank."""
         everyone: list[Any] = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(everyone, value)
         return everyone
 
     def wrap(self, model: nn.Module, batch_norm: str) -> nn.Module:
-        """The model for training on all ranks, with BN over all ranks, per rank (rank 0's statistics kept) or fixed."""
+        """Wrap the model for training on all ranks, with BN over all ranks, per rank (rank 0's is kept) or frozen."""
         if self.size == 1:
             return model
         if batch_norm == "sync":
@@ -144,11 +144,11 @@ class World:
 
 @contextmanager
 def join(threads: int, timeout_minutes: float) -> Iterator[World]:
-    """Enter the world this process was started in, and leave it.
+    """Join the ranks that this process was started with, and leave them at the end of the block.
 
-    ConfigError on every rank when their devices do not go together. An exception in one rank is shown by every other
-    rank with its trace, and ends them, within seconds. A rank that vanishes is noticed by the collectives, at the
-    latest after `timeout_minutes`, and raises Unreachable in the others.
+    Raises ConfigError on every rank when their devices do not fit together. When a rank raises an exception, all other
+    ranks print its trace and end within seconds. When a rank vanishes, the collectives notice it after
+    `timeout_minutes` at the latest, and the other ranks raise Unreachable.
     """
     with suppress(OSError):  # a notebook's stderr is no file
         faulthandler.enable()
@@ -202,7 +202,7 @@ def _met(world: World, timeout: timedelta) -> Iterator[World]:
 
 
 def _meet(world: World, timeout: timedelta) -> Any:
-    """Connect all ranks; their store. Ranks that cannot compute together are refused before they wait in vain."""
+    """Connect all ranks and return their store; refuse ranks that cannot compute together before they would hang."""
     with _reaching(world):
         store = _store(world, timeout)
         places = _introduced(store, world)
@@ -217,13 +217,13 @@ def _meet(world: World, timeout: timedelta) -> Any:
 
 
 def _local(rank: int) -> int:
-    """The number of this rank on its node; its own where nobody says."""
+    """Return the number of this rank on its node; its global rank if LOCAL_RANK is not set."""
     found = number_of("LOCAL_RANK")
     return rank if found is None else found
 
 
 def _store(world: World, timeout: timedelta) -> Any:
-    """Where ranks leave messages for each other. That of ranks on one machine is not reachable from any other."""
+    """Open the store for messages between ranks. Ranks on one machine use one that no other machine can reach."""
     address, port = os.environ["MASTER_ADDR"], number_of("MASTER_PORT") or 0
     if address not in LOOPBACK or "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has one of its own
         store, _, _ = next(rendezvous("env://", timeout=timeout))
@@ -234,7 +234,7 @@ def _store(world: World, timeout: timedelta) -> Any:
 
 @contextmanager
 def _own_interface() -> Iterator[None]:
-    """Let ranks on one machine talk over its loopback only, unless the user has named an interface."""
+    """Restrict ranks on one machine to its loopback interface, unless the user has named an interface."""
     names = [name for name in INTERFACES if name not in os.environ] if os.environ["MASTER_ADDR"] in LOOPBACK else []
     os.environ.update(dict.fromkeys(names, LOOPBACK_INTERFACE))
     try:
@@ -246,7 +246,7 @@ def _own_interface() -> Iterator[None]:
 
 @contextmanager
 def _reaching(world: World) -> Iterator[None]:
-    """Unreachable for what fails because another rank is not there."""
+    """Raise Unreachable for errors caused by a missing rank."""
     try:
         yield
     except (dist.DistError, RuntimeError, OSError) as error:
@@ -258,7 +258,7 @@ def _reaching(world: World) -> Iterator[None]:
 
 
 def _introduced(store: Any, world: World) -> list[Place]:
-    """Where every rank computes; no collective is needed for it, which NCCL and gloo could not do together."""
+    """Return the device of every rank without a collective, which ranks on NCCL and gloo could not do together."""
     store.set(f"{PLACE_KEY}/{world.rank}", json.dumps(asdict(place_of(world.device))))
     texts = store.multi_get([f"{PLACE_KEY}/{rank}" for rank in range(world.size)])  # waits for them
     return [Place(**json.loads(text)) for text in texts]
@@ -269,7 +269,7 @@ def _is_own_fault(error: Exception) -> bool:
 
 
 def is_loss(error: Exception, store: Any) -> bool:
-    """Whether a collective has failed because a rank vanished; one that fails by its own fault says so first."""
+    """Return whether a collective failed because a rank vanished; a rank with its own fault announces it first."""
     if _is_own_fault(error) or (not isinstance(error, dist.DistError) and "gloo" not in str(error).lower()):
         return False
     try:
@@ -279,16 +279,16 @@ def is_loss(error: Exception, store: Any) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of torch.distributed says before its C++ trace, and NCCL's own reason from further down."""
+    """Return an error of torch.distributed without its C++ trace, with NCCL's own reason from the later lines."""
     first, *rest = str(error).strip().splitlines() or [type(error).__name__]
     _, told, reason = "\n".join(rest).partition("Last error:")
     return f"{first}: {reason.strip().splitlines()[0]}" if told and reason.strip() else first
 
 
 def _announce(store: Any, world: World) -> None:
-    """Tell the other ranks why this one ends, and let them read it.
+    """Tell the other ranks why this one ends, and give them time to read it.
 
-    If another has failed first, this rank's error is a consequence, and its watch ends it with the cause.
+    If another rank failed first, this rank's error is a consequence, and `_watch` ends this rank with the cause.
     """
     with suppress(Exception):  # without a store nobody can be told; the error itself is on its way
         if not store.check([FAILURE_KEY]):
@@ -297,9 +297,9 @@ def _announce(store: Any, world: World) -> None:
 
 
 def _watch(store: Any, world: World) -> Callable[[], None]:
-    """End this process when another rank has announced a failure; a blocked collective cannot be interrupted.
+    """Start a thread that ends this process when another rank has announced a failure, even in a blocked collective.
 
-    What is returned ends the watch, so that no thread is inside the store when the interpreter goes.
+    The returned function stops the thread, so that it is not inside the store when the interpreter exits.
     """
     done = threading.Event()
 

@@ -238,7 +238,7 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path):
     hold = """
 import sys
 from sptskm.training.rundir import RunDir
-with RunDir(sys.argv[1]).claimed():
+with RunDir(sys.argv[1]).locked():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -246,10 +246,10 @@ with RunDir(sys.argv[1]).claimed():
         [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ConfigError, match="another process is training in this folder"), RunDir(tmp_path).claimed():
+        with pytest.raises(ConfigError, match="another process is training in this folder"), RunDir(tmp_path).locked():
             pass
         other.kill()
-    with RunDir(tmp_path).claimed():
+    with RunDir(tmp_path).locked():
         pass
 
 

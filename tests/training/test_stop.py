@@ -107,7 +107,7 @@ def trained(config: Config, case: Case | None = None) -> tuple[bool, int]:
     with (
         stop_flag(config.train.leave_seconds) as flag,
         join(config.train.threads, config.train.timeout_minutes) as world,
-        RunDir(config.run).claimed() if world.is_main else nullcontext(),
+        RunDir(config.run).locked() if world.is_main else nullcontext(),
     ):
         trainer = SignalledTrainer(Setup.of(config, world), world, flag)
         trainer.case = case
