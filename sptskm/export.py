@@ -1,7 +1,8 @@
-"""Trained streams and their fusion as ONNX files, for programs without PyTorch.
+"""Export of trained streams and their fusion as ONNX files, for programs without PyTorch.
 
-Batch norm is as in evaluation, dropout off; batch and length are free, the height and width of SSIN's frames are those
-of its run. The files hold one clip's embedding: a tracklet's is the mean over its clips, scaled to length 1 again.
+Batch norm runs in evaluation mode and dropout is off. Batch size and clip length are free; the frame height and width
+of SSIN are those of its run. A network file computes the embedding of one clip: a tracklet's embedding is the mean over
+its clips, scaled to length 1 again.
 Legend: B clips, T frames, C channels, V = 14 joints, Q queries, G gallery rows, D embedding.
 """
 
@@ -39,7 +40,7 @@ DISTANCE_INPUTS: Names = {
 
 
 class Embedding(nn.Module):
-    """What a stream's network computes for comparison, as a forward pass."""
+    """Module whose forward pass is the embedding that a stream's network computes."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -50,9 +51,10 @@ class Embedding(nn.Module):
 
 
 class PairDistance(nn.Module):
-    """Features (Q, D) and (G, D) of both streams, with who has a skeleton, to fused distances (Q, G).
+    """Module that computes fused distances (Q, G) from the features and skeleton masks of both streams.
 
-    `sptskm.evaluation.FusedDistance` with its constants; features are brought to length 1 where they are concatenated.
+    It is `sptskm.evaluation.FusedDistance` with its constants, applied to features (Q, D) and (G, D). With "concat" the
+    features are first scaled to length 1.
     """
 
     def __init__(self, fused: Fused) -> None:
@@ -82,11 +84,11 @@ class PairDistance(nn.Module):
 
 
 def export(run: Path, out: Path, smin: Path | None = None, fusion: Path | None = None) -> list[Path]:
-    """Write the network of `run` to `out`; with `smin` both, and with the results `fusion` also their fused distance.
+    """Write the network of `run` to `out`; with `smin` both networks, and with `fusion` also the fused distance.
 
-    Several files are called like `out` with -ssin, -smin and -fused. Returns what was written. Raises ConfigError for
-    runs that are not one of each stream and where the packages are missing, DataError for results of other networks,
-    and as `load_network` and `read_fused`.
+    `fusion` is the path of a final job's results. Several files are named like `out` with -ssin, -smin and -fused.
+    Returns the paths written. Raises ConfigError unless the runs are one of each stream and all packages are installed,
+    DataError for results of other networks, and errors as `load_network` and `read_fused`.
     """
     _check(out, smin, fusion)
     fused = None if fusion is None else read_fused(fusion)
@@ -110,7 +112,7 @@ def export(run: Path, out: Path, smin: Path | None = None, fusion: Path | None =
 
 
 def _check(out: Path, smin: Path | None, fusion: Path | None) -> None:
-    """Everything that can be said before a network is read."""
+    """Raise an error for everything that can be checked before a network is read."""
     if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
         raise ConfigError(f"export needs {missing[0]}, which is not installed: pip install 'sptskm[onnx]'")
     if out.suffix != ".onnx":
@@ -126,8 +128,11 @@ def _beside(out: Path, name: str) -> Path:
 
 
 def export_network(network: Network, path: Path) -> None:
-    """One stream: frames (B, T, 3, H, W) and masks (B, T, H, W) in [0, 1], or skeletons (B, 4, T, V) and valid frames
-    (B, T), to an L2-normalised embedding (B, D)."""
+    """Write one stream's network, which computes L2-normalised embeddings (B, D).
+
+    Inputs of SSIN: frames (B, T, 3, H, W) and masks (B, T, H, W) in [0, 1]. Inputs of SMIN: skeletons (B, 4, T, V) and
+    a mask of valid frames (B, T).
+    """
     clips, ssin = network.config.clips, network.config.stream == "ssin"
     # two clips of at least two frames: the exporter takes a 1 for a fixed length
     if ssin:
@@ -140,7 +145,7 @@ def export_network(network: Network, path: Path) -> None:
 
 
 def export_distance(fused: Fused, lengths: tuple[int, int], path: Path) -> None:
-    """The fused distance of features of these lengths (SSIN's, SMIN's); see PairDistance."""
+    """Write the fused distance for features of these lengths (SSIN, SMIN); see PairDistance."""
     side = [(torch.rand(rows, lengths[0]), torch.rand(rows, lengths[1]), torch.rand(rows) > 0.1) for rows in (3, 5)]
     about = {"weight": str(fused.weight), "normalisation": fused.normalisation}
     _write(PairDistance(fused), (*side[0], *side[1]), DISTANCE_INPUTS, path, about, "distance")
@@ -170,7 +175,7 @@ def _write(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks about packages that are not needed and about its own code."""
+    """Hide the exporter's messages about optional packages and its own code."""
     log = logging.getLogger("torch.onnx")
     before = log.level
     log.setLevel(logging.ERROR)

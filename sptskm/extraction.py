@@ -1,4 +1,4 @@
-"""Embeddings of all tracklets of any data set by a trained stream; nothing of what it was trained on is opened.
+"""Embeddings of all tracklets of any data set by a trained stream; the training data are not opened.
 
 Legend: N tracklets.
 """
@@ -35,19 +35,19 @@ CLASSIFIERS = {"ssin": "conv_cls.weight", "smin": "cls.weight"}
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A trained network on the processor, with the configuration of its run."""
+    """A trained network on the CPU, with the configuration of its run."""
 
     config: Config
     model: nn.Module
     step: int
     fingerprint: str
-    """Of its weights."""
+    """Hash of its weights."""
     methods: Mapping[Made, Method] = field(default_factory=dict)
-    """By which methods the masks or skeletons were made that it was trained on, where that is known."""
+    """Methods that made the masks or skeletons it was trained on, where known."""
 
 
 def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
-    """The network of a run: its best checkpoint, or the newest where nothing was held out.
+    """Load the network of a run from its best checkpoint, or from the newest where no identities were held out.
 
     Raises FileNotFoundError for a folder without a readable checkpoint, ConfigError where weights and configuration do
     not fit each other.
@@ -70,7 +70,10 @@ def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], run: Path) -> None:
-    """Put the weights of a run into a network. Raises ConfigError where they are not those of such a network."""
+    """Load the weights of a run into a network.
+
+    Raises ConfigError where the weights do not fit this network.
+    """
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if strange := [name for name, value in weights.items() if not isinstance(value, Tensor)]:
         raise ConfigError(f"{run}: {strange[0]} is a {type(weights[strange[0]]).__name__}, wanted a tensor of weights")
@@ -87,11 +90,12 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], run: Path) -> 
 def extract_run(
     run: Path, data: Path, out: Path, overrides: Sequence[str] = (), stop: StopFlag | None = None
 ) -> Features | None:
-    """Embed every tracklet of `data` (MARS layout, pack or manifest) and write the file `out`; rank 0 returns it.
+    """Embed every tracklet of `data` (MARS layout, pack or manifest) and write the file `out`.
 
-    Every rank calls it alike. Lines of a manifest need neither pid, camera nor split; without a pid they are junk of
-    pid -1. `overrides` apply to the run's configuration. Raises FileNotFoundError for a run without weights, DataError
-    for data that cannot be read, Stopped when a rank's `stop` was set before all features were there.
+    Every rank makes the same call; rank 0 returns the features. Lines of a manifest need no pid, camera or split;
+    without a pid a tracklet is junk of pid -1. `overrides` apply to the run's configuration. Raises FileNotFoundError
+    for a run without weights, ConfigError for a file that cannot be written, DataError for data that cannot be read,
+    and Stopped when a rank's `stop` was set before all features were extracted.
     """
     if out.suffix != ".npz":
         raise ConfigError(f"{out}: wanted a file that ends in .npz")
@@ -112,7 +116,7 @@ def extract_run(
 
 
 def _labels(table: Tracklets) -> Rows:
-    """Of all rows; a camera that is not said is -1."""
+    """Return the labels of all rows; an unknown camera is -1."""
     labels = Rows.of(table, np.arange(len(table)))
     unsaid = [camera for camera, name in table.camera_names.items() if name == UNSAID]
     return replace(labels, camids=np.where(np.isin(labels.camids, unsaid), -1, labels.camids))

@@ -1,8 +1,9 @@
-"""The tracklets of a gallery of features that are nearest to others, exactly or by an approximate index.
+"""Retrieval of the nearest tracklets in a gallery of features, exact or by an approximate index.
 
-Two streams are compared by the fused distance that a final job has kept; for the index its weighted sum of squared
-distances is one squared distance, that of both features one after the other, each times the root of its factor.
-Legend: Q queries, G gallery rows, N tracklets, D and E numbers of the two streams, K nearest.
+Two streams are compared by the fused distance that a final job has kept. For the index, the weighted sum of squared
+distances is written as one squared distance: the features of both streams are concatenated, each multiplied by the
+square root of its factor.
+Legend: Q queries, G gallery rows, N tracklets, D and E feature lengths of the two streams, K nearest.
 """
 
 import os
@@ -39,9 +40,10 @@ FITTED_ON = 512  # tracklets of the gallery whose distances tell how far the two
 
 
 class Index:
-    """An approximate index: cells of the gallery, of which a query looks into some (inverted file, faiss).
+    """An approximate index (inverted file, faiss).
 
-    Tracklets without a skeleton are not in it: they are few, and have no place in one space with the others.
+    The gallery is divided into cells, and a query searches some of them. Tracklets without a skeleton are not in the
+    index: they are few, and cannot be placed in one space with the others.
     """
 
     def __init__(self, index: Any, gallery: Compared, distance: FusedDistance) -> None:
@@ -50,7 +52,7 @@ class Index:
 
     @classmethod
     def build(cls, gallery: Compared, distance: FusedDistance = ALONE) -> "Index":
-        """As many cells as the root of the rows; so many are looked into that a sample finds 98 % of its nearest.
+        """Build an index with sqrt(N) cells; raise nprobe until recall@10 is at least 0.98 on a sample.
 
         Raises DataError where no tracklet has a skeleton.
         """
@@ -73,7 +75,10 @@ class Index:
 
     @classmethod
     def read(cls, path: Path, gallery: Compared, distance: FusedDistance = ALONE) -> "Index":
-        """Raises DataError for a file that is no index or is one of another gallery."""
+        """Read an index file.
+
+        Raises DataError for a file that is no index, is damaged or belongs to another gallery.
+        """
         faiss = _faiss()
         try:
             _check_sum(path)
@@ -87,7 +92,10 @@ class Index:
         return cls(index, gallery, distance)
 
     def write(self, path: Path) -> None:
-        """The file is there as a whole or not at all; the gallery's vectors are in it once more. Raises DataError."""
+        """Write the index with a copy of the gallery's vectors; the file appears complete or not at all.
+
+        Raises DataError where it cannot be written.
+        """
         try:
             with partial_of(path) as partial:
                 _faiss().write_index(self._index, str(partial))
@@ -99,7 +107,10 @@ class Index:
             raise DataError(f"index {path}: cannot be written ({str(error).splitlines()[0]})") from None
 
     def nearest(self, query: Compared, count: int) -> Nearest:
-        """Like `exact`, but some of the nearest may be missing, though none of a query without a skeleton."""
+        """Find the nearest rows like `exact`, but approximately: some of the nearest may be missing.
+
+        A query without a skeleton is searched exactly.
+        """
         known, unknown = np.flatnonzero(query.valid_N), np.flatnonzero(~query.valid_N)
         indexed, gallery = query.rows(known), self._gallery
         _, inside_QK = self._index.search(indexed.joined(self._distance), min(count + SPARE, len(self._inside)))
@@ -117,7 +128,10 @@ class Index:
         )
 
     def recall(self, count: int) -> float:
-        """Share of the `count` nearest that it finds, by gallery rows drawn at random, their own place not counted."""
+        """Measure the share of the `count` nearest rows that the index finds.
+
+        The queries are random gallery rows; a query itself does not count as found.
+        """
         chosen = _drawn(self._inside, RECALL_SAMPLE)
         sample = self._gallery.rows(chosen)
         true_QK = exact(sample, self._gallery, count + 1, self._distance).rows_QK
@@ -130,7 +144,7 @@ class Index:
 
 
 def _check_sum(path: Path) -> None:
-    """Raise DataError where the content is not the one whose checksum stands behind it; faiss has none."""
+    """Raise DataError unless the content matches the checksum stored at its end (faiss has no checksum of its own)."""
     length = path.stat().st_size - len(_SUM_MARK) - 4
     with path.open("rb") as file:
         file.seek(max(0, length))
@@ -156,30 +170,33 @@ def _faiss() -> ModuleType:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Features of SSIN (or of any one stream alone) and of SMIN."""
+    """Features of SSIN (or of a single stream of either kind) and of SMIN."""
 
     first: Labelled
     smin: Labelled | None = None
 
     @property
-    def sides(self) -> list[Labelled]:
-        """Those that there are."""
+    def available_streams(self) -> list[Labelled]:
+        """Return the features of the available streams."""
         return [side for side in (self.first, self.smin) if side is not None]
 
     def check(self, fused: Fused | None) -> None:
-        """Raises ConfigError and DataError where these are not features of what was fused, or not both to be fused."""
-        streams = [side.features.stream for side in self.sides]
+        """Raise ConfigError or DataError where these features do not fit the fusion or a stream is missing."""
+        streams = [side.features.stream for side in self.available_streams]
         if (len(streams) == 2) != (fused is not None):
             raise ConfigError(f"found {len(streams)} of the two streams, wanted both with --fusion and one without it")
         if len(streams) == 2 and streams != ["ssin", "smin"]:
             raise DataError(f"the features to be fused are of {' and '.join(streams)}, wanted ssin and smin")
-        for stream, side in zip(streams, self.sides, strict=True):
+        for stream, side in zip(streams, self.available_streams, strict=True):
             if fused is not None:
                 fused.check(stream, side.network, "a file of features")
                 warn_of_methods("the fusion", fused.methods, "the features", side.methods)
 
     def compared(self, fused: Fused | None) -> Compared:
-        """Raises ValueError where the two do not belong together, as `align`."""
+        """Prepare the features for comparison.
+
+        Raises DataError where the two streams do not belong together, as `align`.
+        """
         first = self.first.features
         if self.smin is None or fused is None:
             return Compared.alone(first.features_ND)
@@ -188,12 +205,12 @@ class Pair:
 
 
 def read_pair(first: Path, smin: Path | None = None) -> Pair:
-    """Of these files; raises as `read_features`."""
+    """Read the features of one or two streams; raise errors as `read_features`."""
     return Pair(read_features(first), None if smin is None else read_features(smin))
 
 
 def fit_fused(gallery: Pair, weight: float) -> Fused:
-    """Fuse both streams by a weight of SMIN that the user gives; z-scores of the gallery's own distances, no labels.
+    """Fit a fusion for a weight of SMIN given by the user, with z-scores of the gallery's own distances and no labels.
 
     Raises ConfigError for a weight outside 0 to 1 or one stream alone, and DataError where too few of the gallery's
     tracklets have both inputs.
@@ -214,7 +231,7 @@ def fit_fused(gallery: Pair, weight: float) -> Fused:
         distance = FusedDistance.fitted(streams, weight, "zscore")
     except ValueError as error:
         raise DataError(f"--weight cannot be fitted on the gallery: {error}") from None
-    return Fused(weight, "zscore", distance, {side.features.stream: side.network for side in gallery.sides})
+    return Fused(weight, "zscore", distance, {side.features.stream: side.network for side in gallery.available_streams})
 
 
 def search(  # what is searched, for what, and how
@@ -226,11 +243,11 @@ def search(  # what is searched, for what, and how
     *,
     other_cameras: bool = False,
 ) -> Found:
-    """The nearest tracklets of the gallery to a tracklet of it, by key, or to those of other features.
+    """Find the gallery tracklets nearest to one gallery tracklet, given by key, or to the tracklets of other features.
 
-    Tracklets without input are neither found nor looked for, and the tracklet itself is not found. Two streams are
-    compared as `fused` says, tracklets without a skeleton by SSIN alone. With `index` an approximate index is read
-    there, or built and written. With `other_cameras` none of the query's own camera is found.
+    Tracklets without input are neither searched nor found, and a query tracklet never finds itself. Two streams are
+    compared as `fused` says, tracklets without a skeleton by SSIN alone. With `index` an approximate index is read from
+    this path, or built and written there. With `other_cameras` tracklets from the query's own camera are not found.
     Raises ConfigError and DataError.
     """
     if count < 1:
@@ -269,7 +286,10 @@ def search(  # what is searched, for what, and how
 def _elsewhere(
     queries: tuple[Compared, NDArray[Any]], searched: tuple[Compared, NDArray[Any]], count: int, distance: FusedDistance
 ) -> Nearest:
-    """Like `exact`, among the gallery rows of other cameras; each side comes with the camera of every row."""
+    """Find the nearest rows like `exact`, among gallery rows of other cameras.
+
+    Queries and gallery come with the camera of every row.
+    """
     (query, camids_Q), (gallery, camids_G) = queries, searched
     found = Nearest(np.full((len(query), count), -1), np.full((len(query), count), np.inf))
     for camid in np.unique(camids_Q):
@@ -282,7 +302,7 @@ def _elsewhere(
 
 
 def _check_cameras(gallery: Labelled, query: Labelled) -> None:
-    """Raise DataError where cameras of query and gallery are numbers of two data sets, or one camera is all."""
+    """Raise DataError where query and gallery come from different data sets, or the gallery has only one camera."""
     if gallery.features.fingerprint != query.features.fingerprint:
         raise DataError("query and gallery are of two data sets, whose cameras are not the same; leave --other-cameras")
     if len(np.unique(gallery.labels.camids)) < 2:
@@ -326,7 +346,7 @@ def _check(gallery: Pair, queries: Pair) -> None:
     if (gallery.smin is None) != (queries.smin is None):
         given, missing = ("gallery", "query") if queries.smin is None else ("query", "gallery")
         raise ConfigError(f"--{given}-smin was given, wanted the features of SMIN by --{missing}-smin as well")
-    for sides in zip(gallery.sides, queries.sides, strict=True):
+    for sides in zip(gallery.available_streams, queries.available_streams, strict=True):
         found, asked = (_made(side) for side in sides)
         if found != asked:
             raise DataError(f"the gallery's features are {found}, those of the query {asked}, wanted the same network")
@@ -342,7 +362,7 @@ def _made(one: Labelled) -> str:
 
 
 def index_beside(gallery: Path, smin: Path | None = None, fused: Fused | None = None) -> Path:
-    """Where the index of these features lies; one of features that these have replaced is removed."""
+    """Return the path of the index of these features; remove an index of features that they have replaced."""
     name = gallery.stem
     if smin is not None:
         # another fusion is another index
@@ -357,7 +377,10 @@ def index_beside(gallery: Path, smin: Path | None = None, fused: Fused | None = 
 
 
 def _checksums(features: Path) -> list[tuple[str, int, int]]:
-    """Of the arrays, as the zip file that they are has them: a changed number is seen, and none is read."""
+    """Return name, size and checksum of every array, read from the zip directory alone.
+
+    Every changed number changes a checksum, and no array needs to be read.
+    """
     with ZipFile(features) as file:
         return [(array.filename, array.file_size, array.CRC) for array in file.infolist()]
 

@@ -1,4 +1,4 @@
-"""Scores of features under a named protocol, for other data than those of a final job.
+"""Scores of features under a named protocol, for data other than those of a final job.
 
 Legend: N tracklets, Q queries, B queries of a block, G gallery rows, D embedding.
 """
@@ -23,10 +23,10 @@ Ints = NDArray[np.int64]
 def score(
     table: Tracklets, settings: Final, first: Features, smin: Features | None, fused: Fused | None, world: World
 ) -> Results:
-    """What the test tracklets of a table are worth by features of one stream, or of both and their fusion.
+    """Evaluate the test tracklets of a table by the features of one stream, or of both streams and their fusion.
 
-    Of the results there are the scores, over blocks of queries: distances are not kept. Every rank calls it alike,
-    ranks a share of the queries and has the whole result. Raises ConfigError and DataError where features, data and
+    The results hold scores but no distances, which are computed over blocks of queries. Every rank makes the same call,
+    ranks a share of the queries and returns the whole result. Raises ConfigError and DataError where features, data and
     protocol do not belong together.
     """
     check_judging(settings, table)
@@ -49,7 +49,7 @@ def score(
 
 
 def _of_test(features: Features, table: Tracklets) -> Features:
-    """Those of the test tracklets, in their order."""
+    """Select and reorder features to match the test split."""
     wanted_N = table.keys_N[table.test]
     if features.fingerprint != table.fingerprint or not np.isin(wanted_N, features.keys_N).all():
         raise DataError(
@@ -64,7 +64,7 @@ def _of_test(features: Features, table: Tracklets) -> Features:
 
 
 def _alone(features: Features, query_rows: Ints, gallery_rows: Ints, world: World) -> Blocks:
-    """Of one stream; a tracklet without input is infinitely far."""
+    """Return a function that computes one stream's distances (B, G); a tracklet without input is infinitely far."""
     features_ND = features.known_ND
     gallery, valid_G = prepared(features_ND[gallery_rows], world), features.valid_N[gallery_rows]
 
@@ -80,7 +80,7 @@ def _alone(features: Features, query_rows: Ints, gallery_rows: Ints, world: Worl
 def _fused(
     fused: Fused, features: tuple[Features, Features], query_rows: Ints, gallery_rows: Ints, world: World
 ) -> Blocks:
-    """Of both streams; pairs without skeletons by SSIN."""
+    """Return a function that computes the fused distances (B, G); SSIN alone compares pairs without skeletons."""
     ssin, smin = features
     everybody = replace(smin, valid_N=np.ones(len(smin), np.bool_), features_ND=smin.known_ND)
     first, second = (

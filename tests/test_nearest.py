@@ -407,7 +407,7 @@ def test_the_command_says_what_it_lacks(final, tmp_path, capsys):
 def seen_by(pair: Pair, cameras: int) -> Pair:
     """The same tracklets, taken by cameras in turn."""
     camids = np.arange(len(pair.first.features)) % cameras
-    relabelled = [replace(side, labels=replace(side.labels, camids=camids)) for side in pair.sides]
+    relabelled = [replace(side, labels=replace(side.labels, camids=camids)) for side in pair.available_streams]
     return Pair(*relabelled)
 
 
@@ -425,7 +425,9 @@ def test_other_cameras_wants_cameras_that_can_be_told_apart(tmp_path):
     one, gallery = pair(20), seen_by(pair(20), cameras=2)
     with pytest.raises(DataError, match="the gallery has one camera"):
         search(one, "t7", 3, FUSED, other_cameras=True)
-    strangers = [replace(side, features=replace(side.features, fingerprint="other")) for side in gallery.sides]
+    strangers = [
+        replace(side, features=replace(side.features, fingerprint="other")) for side in gallery.available_streams
+    ]
     with pytest.raises(DataError, match="query and gallery are of two data sets"):
         search(gallery, Pair(*strangers), 3, FUSED, other_cameras=True)
     with pytest.raises(ConfigError, match="--other-cameras with --index"):

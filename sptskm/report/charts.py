@@ -1,6 +1,6 @@
-"""Charts of a report: camera pairs, distances of same and different persons, and how a training went.
+"""Charts of a report: camera pairs, distances of same and different persons, and training curves.
 
-Every function gives an RGB picture (H, W, 3) in uint8. Shapes: C cameras.
+Every function returns an RGB picture (H, W, 3) in uint8. Shapes: C cameras.
 """
 
 import logging
@@ -27,7 +27,7 @@ _DARK = 60  # percent above which a cell has white text
 
 
 def camera_figure(pairs: CameraPairs, names: Sequence[str], title: str) -> Image:
-    """Rank-1 and mAP in percent for every camera of the query (rows) and of the gallery (columns)."""
+    """Draw rank-1 and mAP in percent for every query camera (rows) and gallery camera (columns)."""
     figure = Figure((9.8, 5.2), dpi=DPI)
     figure.text(0.02, 0.955, title, fontsize=11, color=hexadecimal(INK), va="center", parse_math=False)
     for left, name, matrix_CC in ((0.09, "rank-1 (%)", pairs.rank1_CC), (0.59, "mAP (%)", pairs.ap_CC)):
@@ -53,7 +53,7 @@ def _number(axes: Any, at: tuple[int, ...], value: float) -> None:
 
 
 def distance_figure(same: Floats, different: Floats, title: str) -> Image:
-    """How far pairs of the same person and pairs of different persons are, each as a share of its own."""
+    """Draw histograms of the distances of same-person and different-person pairs, each in percent of its own pairs."""
     figure, axes = axes_of(title, "distance", "share of the pairs (%)")
     both = np.concatenate([same, different])
     edges = np.linspace(both.min(), max(both.max(), both.min() + 1e-9), BINS + 1) if both.size else np.arange(2)
@@ -69,7 +69,7 @@ def distance_figure(same: Floats, different: Floats, title: str) -> Image:
 
 
 def read_curves(run: Path) -> dict[str, Floats]:
-    """The scalars that a training has logged; nothing where there is no such folder, or none of its files."""
+    """Read the scalars logged in training; return nothing where the folder or its event files do not exist."""
     if not run.is_dir() or not list(run.glob("events.out.tfevents.*")):
         return {}
     events = EventAccumulator(str(run), size_guidance={"scalars": POINTS_READ, "images": 1, "tensors": 1})
@@ -81,7 +81,7 @@ def read_curves(run: Path) -> dict[str, Floats]:
 
 @contextmanager
 def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Without its warnings: that a run was continued is nothing to be worried about."""
+    """Hide warnings of this logger: it is harmless that a run was continued."""
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -91,7 +91,7 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 
 
 def training_figure(curves: Curves, stream: str) -> Image:
-    """The losses over the steps to the left, the scores on the identities held out to the right."""
+    """Draw the losses over the steps (left) and the scores on held-out identities (right)."""
     figure = Figure((9.8, 4.4), dpi=DPI)
     figure.text(0.02, 0.955, f"{stream.upper()}: training", fontsize=11, color=hexadecimal(INK), va="center")
     losses = figure.add_axes((0.07, 0.13, 0.4, 0.74))

@@ -1,4 +1,4 @@
-"""Two evaluations side by side, query by query, and several seeds of one.
+"""Comparison of two evaluations query by query, and a summary of several seeds.
 
 An evaluation is a folder that the final job has written; FOLDER:STREAM names one of its rankings.
 """
@@ -33,7 +33,7 @@ SHOWN = 5  # queries that gain and lose most
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What one ranking did for every query; only those count that have a positive."""
+    """Scores of one ranking for every query; only queries with a positive count."""
 
     name: str
     protocol: str
@@ -47,7 +47,7 @@ class Judged:
 
 
 def read_judged(place: str) -> Judged:
-    """A ranking of an evaluation by FOLDER or FOLDER:STREAM (the fused one where there are several)."""
+    """Read a ranking of an evaluation by FOLDER or FOLDER:STREAM (by default the fused one, else the first)."""
     folder, stream = _split(place)
     results = read_results(folder)
     streams = list(dict.fromkeys(line["stream"] for line in results["results"]))
@@ -83,7 +83,7 @@ def _called(folder: Path) -> str:
 
 
 def _split(place: str) -> tuple[Path, str]:
-    """A folder and what was named of its rankings, in small letters whatever the case; a path may hold a colon."""
+    """Split FOLDER:STREAM into folder and stream (in lower case); the path itself may contain a colon."""
     folder, colon, stream = place.rpartition(":")
     if not colon or "/" in stream or Path(place).is_dir():
         return Path(place), ""
@@ -91,7 +91,10 @@ def _split(place: str) -> tuple[Path, str]:
 
 
 def conditions(results: Mapping[str, Any]) -> dict[str, object]:
-    """All rules of the protocol and the fingerprint of the test data: numbers are compared only where these agree."""
+    """Return all rules of the protocol and the fingerprint of the test data.
+
+    Scores are compared only where these are equal.
+    """
     return {**results["rules"], "test data": results["test_data"]}
 
 
@@ -103,9 +106,9 @@ def _check_alike(a: str, first: Mapping[str, object], b: str, second: Mapping[st
 
 
 def compare(a: str, b: str) -> str:
-    """Which of two evaluations of the same queries is better, how sure that is, and for which queries.
+    """Compare two evaluations of the same queries: which is better, with what confidence, and on which queries.
 
-    Raises DataError when they are not of the same queries, rules and test data.
+    Raises DataError when queries, rules or test data differ.
     """
     first, second = read_judged(a), read_judged(b)
     _check_alike(first.name, first.conditions, second.name, second.conditions)
@@ -152,7 +155,7 @@ def _row(name: str, a_Q: Floats, b_Q: Floats, pids_Q: NDArray[np.str_]) -> list[
 
 
 def _extremes(a: Judged, ap_Q: Floats, counted_Q: NDArray[np.bool_]) -> str:
-    """The queries whose AP gains and loses most."""
+    """List the queries whose AP gains and loses most."""
     change_Q = np.where(counted_Q, ap_Q - a.ap_Q, 0)
     order = np.argsort(change_Q, kind="stable")
     lines = []
@@ -164,9 +167,9 @@ def _extremes(a: Judged, ap_Q: Floats, counted_Q: NDArray[np.bool_]) -> str:
 
 
 def summary(folders: Sequence[Path]) -> str:
-    """Mean and standard deviation over several evaluations, as of several seeds.
+    """Compute mean and standard deviation over several evaluations, for example of several seeds.
 
-    Raises DataError when they are not of the same rules and test data.
+    Raises DataError when rules or test data differ.
     """
     found = [read_results(folder) for folder in folders]
     for folder, results in zip(folders, found, strict=True):
@@ -189,7 +192,7 @@ def summary(folders: Sequence[Path]) -> str:
 
 
 def _check_seeds(folders: Sequence[Path], found: Sequence[Mapping[str, Any]]) -> None:
-    """The same networks twice are no second run."""
+    """Raise DataError where two evaluations use the same networks, which are no second run."""
     seen: dict[str, Path] = {}
     for folder, results in zip(folders, found, strict=True):
         networks = [str(origin["network"]) for origin in results.get("provenance", {}).values() if "network" in origin]
@@ -198,7 +201,7 @@ def _check_seeds(folders: Sequence[Path], found: Sequence[Mapping[str, Any]]) ->
 
 
 def _check_settings(folders: Sequence[Path], found: Sequence[Mapping[str, Any]]) -> None:
-    """Repetitions differ in their seeds and in nothing else that decides what comes out."""
+    """Raise DataError where repetitions differ in other settings than seeds, or have the same seeds."""
     known = [
         (folder, _settings(results)) for folder, results in zip(folders, found, strict=True) if "configs" in results
     ]
@@ -221,13 +224,13 @@ def _check_settings(folders: Sequence[Path], found: Sequence[Mapping[str, Any]])
 
 
 def _settings(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides what comes out of an evaluation, by dotted names."""
+    """Return the settings that affect the scores of an evaluation, by dotted name."""
     parts = {**results["configs"], "final": results.get("settings", {})}
     return {name: value for name, value in in_force(flat(parts)).items() if not name.endswith(INDIFFERENT)}
 
 
 def _spread(percent_R: Floats) -> str:
-    """Mean and standard deviation over runs; a dash for what there is not."""
+    """Return mean and standard deviation over runs as text; a dash where a value is missing."""
     if np.isnan(percent_R).any():
         return "-"
     return f"{percent_R.mean():.1f} ± {percent_R.std(ddof=1):.1f}" if len(percent_R) > 1 else f"{percent_R[0]:.1f} ± -"

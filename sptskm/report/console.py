@@ -1,4 +1,4 @@
-"""Long work in the terminal: a progress bar, or log lines where nobody watches."""
+"""Terminal output of long work: a progress bar, or log lines where there is no terminal."""
 
 import logging
 import sys
@@ -16,7 +16,10 @@ _T = TypeVar("_T")
 
 
 def progress(items: Iterable[_T], what: str, *, total: int | None = None, shown: bool = True) -> Iterator[_T]:
-    """The items, with a bar on a terminal or a line every half minute elsewhere; nothing unless `shown`."""
+    """Yield the items and show a progress bar on a terminal, or else a log line every 30 seconds.
+
+    Shows nothing unless `shown`.
+    """
     if not shown:
         yield from items
     elif sys.stderr.isatty():
@@ -36,7 +39,7 @@ def _with_lines(items: Iterable[_T], what: str, total: int | None) -> Iterator[_
 
 
 def set_up_logging(rank: int = 0) -> None:
-    """One line format for every process; ranks other than 0 speak only when something is wrong."""
+    """Set one line format for every process; ranks other than 0 log warnings and errors only."""
     logging.getLogger("sptskm").setLevel(logging.INFO if rank == 0 else logging.WARNING)
     logging.basicConfig(
         level=logging.WARNING,
@@ -48,7 +51,7 @@ def set_up_logging(rank: int = 0) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Rows as aligned text: the first column to the left, numbers to the right."""
+    """Format rows as aligned text: the first column to the left, all others to the right."""
     lines = [[str(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     rendered = [

@@ -1,7 +1,8 @@
-"""Event files of TensorBoard that sort in the order of their starts, and whose errors name them.
+"""TensorBoard event files that sort in the order in which they were started, and whose errors name them.
 
-TensorBoard reads the files of a folder by their names, which begin with the time. A clock that was put back, or that of
-another node, would have it read a later start first, and the earlier one would then take back what it has logged.
+TensorBoard reads the files of a folder in the order of their names, which begin with the time. If a clock was set back,
+or another node's clock is behind, a later start would be read first, and the earlier start would then remove what the
+later one has logged.
 """
 
 import re
@@ -22,9 +23,9 @@ VERSION = "brain.Event:2"
 
 
 class EventFile:
-    """One event file, as PyTorch's writer wants it; a point is on disk some seconds after it was added.
+    """One event file with the interface that PyTorch's writer needs.
 
-    Raises OSError naming the file.
+    An event is on disk some seconds after it was added. Raises OSError naming the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,30 +36,30 @@ class EventFile:
         self.add_event(Event(wall_time=time.time(), file_version=VERSION))
 
     def get_logdir(self) -> str:
-        """The folder."""
+        """Return the folder."""
         return str(self._folder)
 
     def add_event(self, event: Any) -> None:
-        """Add one at the end."""
+        """Append an event."""
         with naming(self.path):
             self._records.write(event.SerializeToString())
             if time.monotonic() - self._flushed > FLUSH_SECONDS:
                 self.flush()
 
     def flush(self) -> None:
-        """Hand everything to the system."""
+        """Pass all buffered events to the operating system."""
         with naming(self.path):
             self._file.flush()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """The same, and no more is added."""
+        """Write all buffered events and close the file."""
         with naming(self.path):
             self._file.close()
 
 
 class Writer(SummaryWriter):
-    """PyTorch's writer into such a file. `purge_step` takes back what earlier files hold from that step on."""
+    """PyTorch's writer with an EventFile; `purge_step` removes what earlier files hold from that step on."""
 
     def _get_file_writer(self) -> Any:
         if self.file_writer is None:
@@ -74,7 +75,7 @@ class Writer(SummaryWriter):
 
 
 def _created(folder: Path) -> tuple[Path, Any]:
-    """A new file whose name sorts behind those of all others that are there."""
+    """Create a file whose name sorts after those of all other event files in the folder."""
     there = (NAME.match(path.name) for path in folder.iterdir())
     latest = max((int(found[1]) for found in there if found), default=0)
     number = max(int(time.time()), latest + 1)

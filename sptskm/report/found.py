@@ -1,4 +1,4 @@
-"""What a search has found, as a table and as a picture.
+"""Results of a retrieval, as a table and as a picture.
 
 Legend: N tracklets, Q queries, K nearest.
 """
@@ -27,7 +27,7 @@ NO_PICTURE = "cannot be written as a picture, wanted a .png in a folder that exi
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a search has found: the nearest rows (Q, K) of the gallery and their distances; -1 where none is."""
+    """Results of a retrieval: the nearest gallery rows (Q, K) and their distances; row -1 fills missing places."""
 
     gallery: Labelled
     queries: Features
@@ -36,7 +36,7 @@ class Found:
     remark: str
 
     def text(self, names: Tracklets | None = None) -> str:
-        """A line for each result; with a table, identities and cameras by name."""
+        """Return the results as a table, one line each; with a data set, identities and cameras by name."""
         places = {} if names is None else _places(names)
         lines = []
         for q, key in enumerate(self.queries.keys_N.tolist()):
@@ -57,9 +57,10 @@ class Found:
         return [camera, pid if labels.pids[row] > 0 else "-"]
 
     def picture(self, names: Tracklets, query_names: Tracklets | None = None) -> Image:
-        """Queries with their nearest tracklets; `query_names` is the queries' data set, where it is another one.
+        """Draw the queries with their nearest tracklets.
 
-        Raises DataError for a tracklet that its data set does not have.
+        `query_names` is the queries' data set if it is not `names`. Raises DataError for a tracklet that its data set
+        does not have.
         """
         found = [list(self._results(q)) for q in range(len(self.queries))]
         gallery_N = self.gallery.features.keys_N[[row for results in found for row, _ in results]]
@@ -78,7 +79,10 @@ class Found:
 
 
 def rows_in(names: Tracklets, keys_N: NDArray[np.str_], whose: str) -> list[int]:
-    """Where tracklets stand in a data set. Raises DataError for one that it does not have."""
+    """Return the rows of tracklets in a data set.
+
+    Raises DataError for a tracklet that it does not have.
+    """
     places = _places(names)
     if missing := [key for key in keys_N.tolist() if key not in places]:
         raise DataError(
@@ -93,7 +97,7 @@ def _places(names: Tracklets) -> dict[str, int]:
 
 @dataclass(frozen=True, eq=False)
 class _Origins:
-    """Where the files of tracklets of several data sets lie: in those, each under its own row."""
+    """Access to the files of tracklets from several data sets, each tracklet by its row in its own data set."""
 
     origins: Sequence[tuple[Tracklets, int]]
 
@@ -117,7 +121,7 @@ def _person(table: Tracklets, row: int) -> str:
 
 
 def _together(origins: Sequence[tuple[Tracklets, int]]) -> Tracklets:
-    """Tracklets of several data sets as one table; who and where is the same where it is called the same."""
+    """Combine tracklets of several data sets in one table; equal names mean the same identity, camera or outfit."""
     stems = [table.stems_M[table.starts_N[row] : table.stops_N[row]] for table, row in origins]
     stops_N = np.cumsum([len(own) for own in stems])
     people = [_person(table, row) for table, row in origins]
@@ -151,7 +155,7 @@ def _outcome(names: Tracklets, query: int, found: int) -> Outcome:
 
 
 def check_picture(path: Path, gallery: tuple[Tracklets, Labelled], queries: tuple[Tracklets, Labelled]) -> None:
-    """Raises DataError where none could be written, and for a tracklet with input that its data set does not have."""
+    """Raise DataError where the picture cannot be written, or a data set lacks a tracklet with input."""
     if path.is_dir() or not os.access(path.parent, os.W_OK) or not cv2.haveImageWriter(str(path)):
         raise DataError(f"{path}: {NO_PICTURE}")
     for (names, labelled), whose in ((gallery, "gallery"), (queries, "queries")):
@@ -159,7 +163,10 @@ def check_picture(path: Path, gallery: tuple[Tracklets, Labelled], queries: tupl
 
 
 def write_picture(path: Path, image: Image) -> None:
-    """Raises DataError for an ending that is not a picture's, OSError where it cannot be written."""
+    """Write a picture as a file in the format of its ending.
+
+    Raises DataError for an ending that is not a picture's, OSError where the file cannot be written.
+    """
     try:
         _, content = cv2.imencode(path.suffix, image[..., ::-1])
     except cv2.error:

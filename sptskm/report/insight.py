@@ -1,4 +1,4 @@
-"""What a trained stream goes by: where SSIN looks, and which joints SMIN needs.
+"""Explanations of trained streams: SSIN's attention, and the joints that matter to SMIN.
 
 Shapes: T frames, H rows, W columns of a frame, h and w those of an attention map, V = 14 joints.
 """
@@ -29,21 +29,21 @@ _FAINT = 0.1  # a difference from an even spread that is never shown stronger th
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """Where SSIN's first attention lay in a clip of a tracklet, 1 being what an even spread would give everywhere."""
+    """First attention map of SSIN in a clip of a tracklet; 1 is the value of a uniform map."""
 
     name: str
     """Of the tracklet."""
     frames_T3HW: Floats
-    """In 0..1, as the network has seen them."""
+    """Frames in 0..1, as the network receives them."""
     masks_THW: Floats
     attention_Thw: Floats
     strength: float
-    """The learnt factor of the attended features in the sum with those that are not (gamma); 0 before training."""
+    """Learnt factor of the attended features in the sum with the unattended ones (gamma); 0 before training."""
 
 
 @dataclass(frozen=True, eq=False)
 class Joints:
-    """How much farther an identity's other tracklets are when SMIN does not see a joint."""
+    """Increase of the distances to other tracklets of the same identity when SMIN does not see a joint."""
 
     change_V: Floats
     """Mean over the tracklets, as a share of the distance with all joints."""
@@ -51,12 +51,12 @@ class Joints:
     """Standard error of these means; NaN for one tracklet."""
     tracklets: int
     skeleton_V4: Floats
-    """One of those that were looked at, to be drawn."""
+    """Skeleton of one of these tracklets, for the drawing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Insight:
-    """What could be found out about the streams at hand."""
+    """Explanations available for the streams of a report."""
 
     attention: Sequence[Attention] = ()
     joints: Joints | None = None
@@ -66,10 +66,10 @@ NOTHING: Final = Insight()
 
 
 def attention_sheet(found: Sequence[Attention]) -> Image:
-    """A row for each tracklet: up to four frames with the mask's outline, and beside each where the attention lay.
+    """Draw a row for each tracklet: up to four frames with mask outlines, each beside its attention map.
 
-    One scale of colours holds for the whole picture and is told above; it always reaches from 0.9 to 1.1.
-    Raises ValueError without a tracklet.
+    The whole picture has one colour scale, shown above; it always covers at least 0.9 to 1.1. Raises DataError without
+    a tracklet.
     """
     if not found:
         raise DataError("no attention map to show, wanted at least one")
@@ -98,7 +98,7 @@ def _draw_scale(canvas: Canvas, limits: tuple[float, float], found: tuple[float,
 
 
 def _draw_pair(canvas: Canvas, at: tuple[int, int], one: Attention, t: int, limits: tuple[float, float]) -> None:
-    """The frame and, to its right, the attention over it."""
+    """Draw a frame and, to its right, the frame under its attention map."""
     width, height = _CELL
     image = (np.clip(np.moveaxis(one.frames_T3HW[t], 0, 2), 0, 1) * 255 + 0.5).astype(np.uint8)
     image = strips.fitted(image, height, width)
@@ -110,13 +110,13 @@ def _draw_pair(canvas: Canvas, at: tuple[int, int], one: Attention, t: int, limi
 
 
 def _coloured(share_HW: Floats) -> Image:
-    """Dark for 0, bright for 1."""
+    """Map 0 to dark and 1 to bright colours."""
     grey = (np.clip(share_HW, 0, 1) * 255 + 0.5).astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1])
 
 
 def joint_figure(joints: Joints) -> Image:
-    """A skeleton whose joints are as large as they matter, and a bar for each with its standard error, in percent."""
+    """Draw a skeleton whose joints grow with their importance, and a bar with standard error per joint, in percent."""
     figure = Figure((9.4, 4.7), dpi=DPI)
     figure.text(0.02, 0.955, "SMIN: the joints that it needs", fontsize=11, color=hexadecimal(INK), va="center")
     _draw_person(figure, joints)
@@ -131,7 +131,7 @@ def joint_figure(joints: Joints) -> Image:
 
 
 def _draw_person(figure: Figure, joints: Joints) -> None:
-    """From the front, as the network's input is turned."""
+    """Draw the skeleton from the front, in the orientation of the network's input."""
     axes = figure.add_axes((0.03, 0.04, 0.34, 0.86))
     x_V, y_V = joints.skeleton_V4[:, 0], joints.skeleton_V4[:, 1]
     for start, end in EDGES:

@@ -1,4 +1,4 @@
-"""TensorBoard's projector: every tracklet a point with a thumbnail, within what a browser can load.
+"""TensorBoard's projector: every tracklet a point with a thumbnail, within the limits of a browser.
 
 Legend: N tracklets, D feature length, K components, E edge of a thumbnail in pixels.
 """
@@ -26,19 +26,22 @@ DIMENSIONS: Final = 128
 
 
 def tile(count: int) -> int:
-    """Edge in pixels of `count` square thumbnails that lie in as many rows as columns of one sprite."""
+    """Return the edge in pixels of `count` square thumbnails that form a square grid in one sprite."""
     return max(1, min(LARGEST, SPRITE // max(1, math.isqrt(max(0, count - 1)) + 1)))
 
 
 def sample(rows_N: NDArray[np.int64], limit: int = SHOWN) -> NDArray[np.int64]:
-    """At most `limit` of these rows, chosen evenly."""
+    """Return at most `limit` of these rows, evenly spaced."""
     if len(rows_N) <= limit:
         return rows_N
     return rows_N[np.linspace(0, len(rows_N) - 1, limit).round().astype(int)]
 
 
 def reduced(features_ND: NDArray[np.float32], dimensions: int = DIMENSIONS) -> NDArray[np.float32]:
-    """The principal components that vary most: all that the projector looks at, in a file that is not huge."""
+    """Return the principal components with the largest variance.
+
+    They suffice for the projector and keep the file small.
+    """
     if features_ND.shape[1] <= dimensions:
         return features_ND
     centred_ND = features_ND.astype(np.float64) - features_ND.mean(axis=0, dtype=np.float64)
@@ -49,9 +52,9 @@ def reduced(features_ND: NDArray[np.float32], dimensions: int = DIMENSIONS) -> N
 
 
 def write_projector(results: Results, folder: Path) -> None:
-    """The test tracklets by their features in each stream, with identity, camera and role; those without are left out.
+    """Write the test tracklets as points by their features in each stream, with identity, camera and role.
 
-    It replaces an earlier one in `folder`.
+    Tracklets without features are left out. An earlier projector in `folder` is replaced.
     """
     clear(folder)
     for old in folder.glob("00000"):
@@ -93,7 +96,7 @@ def _role(table: Tracklets, row: int) -> str:
 
 
 def _thumbnail(table: Tracklets, row: int, edge: int) -> Image | None:
-    """The middle frame on white, or the skeleton where there is none."""
+    """Draw the middle frame on white, or the skeleton where the frame is missing; None where both are."""
     middle = int(table.lengths[row]) // 2
     image = strips.frame_of(table, row, middle)
     canvas = Canvas(edge, edge)

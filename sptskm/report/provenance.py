@@ -1,4 +1,4 @@
-"""Where a result comes from: code, versions, device."""
+"""Provenance of a result: code, versions, device."""
 
 import hashlib
 import platform
@@ -15,7 +15,7 @@ GIT_SECONDS = 10.0
 
 
 def packages() -> dict[str, str]:
-    """Versions of what computes; the same on all ranks of a run."""
+    """Return the versions of the packages that compute; they are the same on all ranks of a run."""
     return {
         "sptskm": __version__,
         "python": platform.python_version(),
@@ -26,12 +26,12 @@ def packages() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """What the result depends on beside configuration and data."""
+    """Return the versions and the device, on which the result depends besides configuration and data."""
     return {**packages(), "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"}
 
 
 def code_state() -> dict[str, str]:
-    """Hash of the toolkit's own modules and, where it is a git checkout, the commit ("-dirty": with changes)."""
+    """Return a hash of the toolkit's own modules and, in a git checkout, the commit ("-dirty": with changes)."""
     package = Path(__file__).parent.parent
     content = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
@@ -41,9 +41,9 @@ def code_state() -> dict[str, str]:
 
 
 def _commit(root: Path) -> str:
-    """Empty where `root` is no checkout itself, for instance a folder of packages within somebody else's.
+    """Return the commit of the checkout at `root`; empty where `root` itself is none, for example in site-packages.
 
-    Nothing is written to the checkout: a job that is killed meanwhile would leave its lock.
+    Nothing is written to the checkout: if the job were killed during a write, a lock would stay behind.
     """
     if not (root / ".git").exists():
         return ""

@@ -1,6 +1,6 @@
 """Pictures of the quality of masks and skeletons: the worst frames, and skeletons before and after normalisation.
 
-Every function gives an RGB picture (H, W, 3) in uint8. Positions and sizes are in pixels.
+Every function returns an RGB picture (H, W, 3) in uint8. Positions and sizes are in pixels.
 Shapes: F frames of a tracklet, K skeletons, V = 14 joints, 4 = x, y, z, confidence.
 """
 
@@ -27,10 +27,10 @@ _GAP = 6
 
 
 def sheet(table: Tracklets, worst: Mapping[str, Sequence[tuple[int, int, float]]]) -> strips.Image:
-    """A row for each measure with its worst frames (up to eight): each with the mask's outline, the skeleton below.
+    """Draw a row for each measure with its worst frames (up to eight): the mask outline, and the skeleton below.
 
-    `worst` gives row of the table, frame (0-based) and value by measure, as `sptskm.preparation.quality.worst`
-    does; the value is told in percent. What is missing or unreadable is a grey box that says so.
+    `worst` maps each measure to (row of the table, 0-based frame, value), as `sptskm.preparation.quality.worst` returns
+    it; the value is shown in percent. A missing or unreadable input is a grey box that says so.
     """
     columns = min(FRAMES_SHOWN, max((len(frames) for frames in worst.values()), default=0))
     height = _CELL[1] + _SKELETON[1] + _CAPTION + _GAP
@@ -54,10 +54,10 @@ def sheet(table: Tracklets, worst: Mapping[str, Sequence[tuple[int, int, float]]
 
 
 def normalisation_sheet(tracklets: Mapping[str, Floats]) -> strips.Image:
-    """Two rows for each named tracklet (F, 14, 4): its skeletons as they are, and as `normalise` gives them.
+    """Draw two rows for each named tracklet (F, 14, 4): its skeletons before and after `normalise`.
 
-    Up to six moments, from the front and, fainter, from the side; every row has its own scale and names the median
-    sum of its bones, in its own units. Raises ValueError as `normalise` does.
+    Up to six moments are shown, from the front and, fainter, from the side. Every row has its own scale and states the
+    median over frames of the summed bone lengths, in its own units. Raises errors as `normalise`.
     """
     height = _SKELETON[1] + _GAP
     title = "Skeletons before and after normalisation"
@@ -90,7 +90,7 @@ def _x(column: int) -> int:
 
 
 def _draw_frame(canvas: Canvas, box: Box, table: Tracklets, row: int, frame: int) -> None:
-    """The frame in full height with its mask's outline; without a frame the mask in white on black."""
+    """Draw the frame in full height with its mask outline; without a frame the mask in white on black."""
     image = read_or_none(read_frame, *table.files(row, [frame], "frames"))
     mask_HW = read_or_none(read_mask, *table.files(row, [frame], "masks"))
     shown = image if image is not None else mask_HW
@@ -111,7 +111,7 @@ def _draw_frame(canvas: Canvas, box: Box, table: Tracklets, row: int, frame: int
 
 
 def _draw_skeletons(canvas: Canvas, boxes: Sequence[Box], skeletons_KV4: Floats) -> None:
-    """Skeletons in boxes of one size at one scale."""
+    """Draw skeletons in boxes of one size at one scale."""
     usable_K = strips.usable(skeletons_KV4)
     views = strips.Views(skeletons_KV4[usable_K], boxes[0].width, boxes[0].height, 8) if usable_K.any() else None
     for box, skeleton_V4, usable in zip(boxes, skeletons_KV4, usable_K, strict=True):
@@ -124,7 +124,7 @@ def _draw_skeletons(canvas: Canvas, boxes: Sequence[Box], skeletons_KV4: Floats)
 
 
 def _bones(skeletons_FV4: Floats) -> float:
-    """Median over the frames of the sum of all bones, NaN without a skeleton."""
+    """Return the median over the frames of the summed bone lengths; NaN without a skeleton."""
     ends = np.array(EDGES)
     points = skeletons_FV4[~np.isnan(skeletons_FV4).any(axis=(1, 2)), :, :3]
     sums = np.linalg.norm(points[:, ends[:, 0]] - points[:, ends[:, 1]], axis=2).sum(axis=1)

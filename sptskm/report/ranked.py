@@ -1,4 +1,4 @@
-"""Ranked results as strips of tracklets: one query a row, its nearest tracklets beside it.
+"""Ranked results as pictures: one query per row, with its nearest tracklets beside it.
 
 Positions and sizes are in pixels.
 """
@@ -32,14 +32,14 @@ _SIZE, _SMALL = 11, 10.5  # of the first of these lines, and of the others
 
 @dataclass(frozen=True)
 class Result:
-    """A tracklet in a ranking; junk (and what else a protocol leaves out) has the rank 0."""
+    """A tracklet in a ranking; junk and other rows that a protocol does not rank have rank 0."""
 
     row: int
     """Of the table."""
     outcome: Outcome
     rank: int
     distances: Mapping[str, float]
-    """By the name of what compares; that which ranks comes first."""
+    """Distances by the name of the stream or fusion; the one that ranks comes first."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Ranked:
 
 
 def ranked_grid(table: Tracklets, queries: Sequence[Ranked], title: str) -> Image:
-    """One query per row and its first eight results, framed green where right, red where wrong, grey where not ranked.
+    """Draw one query per row with its first eight results: green is right, red is wrong, grey is not ranked.
 
-    A tracklet is three of its frames with the outlines of their masks above the skeleton nearest to its middle, or the
-    skeleton alone where no frame can be read.
+    A tracklet is shown as three of its frames with mask outlines, above the skeleton nearest to its middle. Where no
+    frame can be read, the skeleton is shown alone.
     """
     rows = {row for query in queries for row in (query.row, *(r.row for r in query.results[:RESULTS_SHOWN]))}
     grid = _Grid(table, {row: strips.read_footage(table, row) for row in sorted(rows)})
@@ -73,7 +73,7 @@ def ranked_grid(table: Tracklets, queries: Sequence[Ranked], title: str) -> Imag
 
 
 def _distances(distances: Mapping[str, float]) -> list[str]:
-    """The one that ranks, and the others together."""
+    """Return one line for the distance that ranks, and one for all other distances."""
     told = [f"{name} {_short(value)}" for name, value in distances.items()]
     return [*told[:1], *([" · ".join(told[1:])] if told[1:] else [])]
 
@@ -85,7 +85,7 @@ def _short(distance: float) -> str:
 
 
 class _Grid:
-    """Where the tracklets of a ranked grid lie."""
+    """Layout and drawing of the tracklets in a ranked grid."""
 
     def __init__(self, table: Tracklets, footage: Mapping[int, strips.Footage]) -> None:
         self._table, self._footage = table, footage
@@ -101,7 +101,7 @@ class _Grid:
         return Box(left + column * (width + _GAP), _HEAD + line * (height + self._caption_height + _GAP), width, height)
 
     def canvas(self, lines: int, columns: int, title: str) -> Canvas:
-        """With title and legend; a thin line sets the queries apart."""
+        """Create the canvas with title, legend and a thin line beside the queries."""
         end = self._box((lines, max(columns + 1, 4)))
         canvas = Canvas(end.y, end.x + 2)
         canvas.text(14, 18, title, 15)
@@ -112,7 +112,10 @@ class _Grid:
         return canvas
 
     def draw(self, canvas: Canvas, place: tuple[int, int], row: int, colour: Colour, words: Sequence[str]) -> None:
-        """A tracklet in its frame; below it who and where beside the first of the words, outfit, other words."""
+        """Draw a framed tracklet with lines of text below it.
+
+        The first line holds the first of `words` with identity and camera; the outfit and the other words follow.
+        """
         box, table = self._box(place), self._table
         strips.draw_footage(canvas, box.within(_BORDER), self._footage[row], self._skeleton_height)
         canvas.frame(box, colour, _BORDER)
@@ -123,7 +126,7 @@ class _Grid:
             canvas.text(box.middle[0], box.y + box.height + 11 + number * _LINE, text, size, ink, "center")
 
     def _first(self, place: str, row: int, width: int) -> str:
-        """The line that says who and where, in names as long as there is room for."""
+        """Return the first line with identity and camera, their names as long as the width allows."""
         names = self._table.pid_name(row), self._table.camera_name(row)
         line = ""
         for what, least in (("cam ", 6), ("", 2)):

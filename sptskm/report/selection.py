@@ -1,4 +1,4 @@
-"""Which queries a report shows, and what stands in their rankings.
+"""Selection of the queries that a report shows, and of the results shown for each.
 
 Legend: Q queries, G gallery rows.
 """
@@ -20,7 +20,7 @@ ASIDE: Final = 2  # results of a query that are shown though they are not ranked
 
 
 def first_results(results: Results, ranking: Ranking, q: int) -> list[Result]:
-    """A query's nearest tracklets, itself left out; of those that the protocol does not rank only the nearest two."""
+    """Return a query's nearest tracklets without the query itself; at most two of them are rows that are not ranked."""
     left_out_G = not_ranked(results.query, q, results.gallery, results.settings.protocol)
     itself_G = left_out_G & (results.gallery_rows == results.query_rows[q])
     others = [one for one in results.rankings if one is not ranking and one.name != "reranked"]  # there is room for two
@@ -40,16 +40,16 @@ def first_results(results: Results, ranking: Ranking, q: int) -> list[Result]:
 
 
 def ranked(results: Results, ranking: Ranking, q: int) -> Ranked:
-    """A query as a row of a picture."""
+    """Return a query with its results and remarks, for one row of a picture."""
     ap, first = float(ranking.scores.ap_Q[q]), int(ranking.scores.first_hit_Q[q])
     remarks = [f"by {NAMES[ranking.name]}: AP {100 * ap:.0f} %", f"first right: rank {first}"]
     return Ranked(int(results.query_rows[q]), remarks, first_results(results, ranking, q))
 
 
 def typical(ranking: Ranking, pids_Q: Integers) -> dict[str, list[int]]:
-    """Queries with the highest, middling and lowest average precision, up to three of each, none twice.
+    """Select queries with the highest, median and lowest average precision: up to three of each, none twice.
 
-    Each kind comes from its third of the list, of as many persons as it has.
+    Each kind is taken from its own third of the list, with as many different persons as possible.
     """
     used = np.flatnonzero(ranking.scores.first_hit_Q > 0)
     by_ap = used[np.argsort(-ranking.scores.ap_Q[used], kind="stable")]
@@ -62,7 +62,7 @@ def typical(ranking: Ranking, pids_Q: Integers) -> dict[str, list[int]]:
 
 
 def _various(queries: NDArray[np.int64], pids_Q: Integers) -> list[int]:
-    """The first of each person, and only then the second of somebody."""
+    """Select queries of as many different persons as possible: second queries come after everybody's first."""
     seen: Counter[int] = Counter()
     order = []
     for place, q in enumerate(queries.tolist()):
@@ -72,7 +72,7 @@ def _various(queries: NDArray[np.int64], pids_Q: Integers) -> list[int]:
 
 
 def disputed(right: Ranking, wrong: Ranking) -> list[int]:
-    """Up to two queries that one ranking gets right at rank 1 and the other does not, largest gap first."""
+    """Select up to two queries that one ranking gets right at rank 1 and the other does not, largest gap first."""
     hits: list[NDArray[np.int64]] = [ranking.scores.first_hit_Q for ranking in (right, wrong)]
     apart = np.flatnonzero((hits[0] == 1) & (hits[1] > 1))
     gap = right.scores.ap_Q[apart] - wrong.scores.ap_Q[apart]
