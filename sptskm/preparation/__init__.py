@@ -1,1 +1,1 @@
-"""What a data set without masks or skeletons lacks, made from its frames: silhouettes and 3D skeletons."""
+"""Make missing masks and skeletons of a data set from its frames."""

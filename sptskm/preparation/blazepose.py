@@ -1,7 +1,7 @@
-"""Masks and 3D skeletons by one network: BlazePose (MediaPipe's `pose_landmark_full`, Apache-2.0).
+"""Estimate masks and 3D skeletons with one network: BlazePose (MediaPipe's `pose_landmark_full`, Apache-2.0).
 
-The network looks at a square around one person and gives the person's outline, 39 points in three dimensions and
-whether anybody is there. Facts: Bazarevsky et al. 2020, Xu et al. 2020 (GHUM), and the graph's public model card.
+The network sees a square around one person. It returns the person's outline, 39 points in three dimensions and the
+probability that somebody is there. Sources: Bazarevsky et al. 2020, Xu et al. 2020 (GHUM), and the public model card.
 Legend: N frames, H rows, W columns of a crop, 3 = blue, green, red as OpenCV reads them; S = 256 rows and columns of
 the network's input, P = 33 landmarks, V = 14 joints of `sptskm.data.skeletons`, 4 = x, y, z, confidence.
 """
@@ -54,7 +54,7 @@ _HEAD, _HIPS = JOINTS.index("head"), [JOINTS.index("right hip"), JOINTS.index("l
 
 
 class Raw(NamedTuple):
-    """What the network says of one square."""
+    """Raw output of the network for one square."""
 
     landmarks: Floats
     """(39, 5): x, y, z in pixels of the input, visibility and presence before the sigmoid."""
@@ -69,7 +69,7 @@ class Raw(NamedTuple):
 
 
 class Network(Protocol):
-    """Something that runs the network."""
+    """Interface of a program that runs the network."""
 
     def __call__(self, square_SS3: Bytes) -> Raw:
         """Run the network on one square of 256 x 256, blue first."""
@@ -77,7 +77,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Person:
-    """What was found in a crop."""
+    """Mask and skeleton found in a crop."""
 
     mask_HW: Bytes
     """255 on the person, 0 elsewhere; empty where nobody was found."""
@@ -87,7 +87,7 @@ class Person:
 
 
 class OpenCVNetwork:
-    """Run the network in OpenCV on one CPU thread."""
+    """The network in OpenCV on one CPU thread."""
 
     name = "opencv"
 
@@ -110,7 +110,7 @@ class OpenCVNetwork:
 
 
 class LiteRTNetwork:
-    """Run the network in ai-edge-litert, about twice as fast as OpenCV; the last bits differ."""
+    """The network in ai-edge-litert, about twice as fast as OpenCV; the last bits differ."""
 
     name = "litert"
 
@@ -135,9 +135,9 @@ class LiteRTNetwork:
 
 
 def open_network(file: Path, engine: str = "opencv") -> Network:
-    """Open the network's file in `opencv` or `litert`.
+    """Open the network's file with the engine `opencv` or `litert`.
 
-    Raises ConfigError for another engine, for one that is not installed and for a file that it cannot read.
+    Raises ConfigError for another engine, for an engine that is not installed and for a file that it cannot read.
     """
     if engine == "opencv":
         return OpenCVNetwork(file)
@@ -152,7 +152,7 @@ def open_network(file: Path, engine: str = "opencv") -> Network:
 def find_person(network: Network, frame_HW3: Bytes, square_SS3: Bytes | None = None) -> Person:
     """Find the one person in a crop (H, W, 3); the mask has the crop's size.
 
-    `square_SS3` is what lies around the crop, of `square_around`; without it the crop's border is repeated.
+    `square_SS3` is the crop with its surroundings from `square_around`; without it the crop's border is repeated.
     Raises ValueError for other arrays.
     """
     _check_picture("frame", frame_HW3)
@@ -175,9 +175,9 @@ def find_person(network: Network, frame_HW3: Bytes, square_SS3: Bytes | None = N
 
 
 def square_around(picture_HW3: Bytes, box: tuple[int, int, int, int]) -> Bytes:
-    """Cut the square (S, S, 3) that the network sees of a box (left, top, right, bottom) of a picture.
+    """Cut the network's input (S, S, 3) around a box (left, top, right, bottom) from a picture.
 
-    It is MARGIN times as wide as the longer edge; beyond the picture its border is repeated.
+    The square is MARGIN times as wide as the box's longer edge; beyond the picture its border is repeated.
     """
     square = cv2.warpAffine(picture_HW3, _to_square(*box), (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(square, np.uint8)
@@ -191,10 +191,11 @@ def _check_picture(name: str, picture: Bytes) -> None:
 
 
 def joints_of(raw: Raw) -> Floats:
-    """Give the 14 joints (V, 4) in metres with confidence sigmoid(visibility) * sigmoid(presence), of a mean the least.
+    """Compute the 14 joints (V, 4) in metres; confidence = sigmoid(visibility) * sigmoid(presence).
 
-    NaN throughout where the network sees nobody, or a body that cannot be: joints that it does not believe itself,
-    a limb longer than LONGEST_LIMB, bones that add up to a doll's or a giant's, a head below the hips.
+    A joint between several landmarks has the lowest of their confidences. All joints are NaN if the network sees nobody
+    or the body is impossible: low confidence, a limb longer than LONGEST_LIMB, bones whose sum is too small or too
+    large for a person, a head below the hips.
     """
     skeleton_V4 = joints_unchecked(raw)
     if raw.presence < PRESENT or not is_possible(skeleton_V4):
@@ -203,7 +204,7 @@ def joints_of(raw: Raw) -> Floats:
 
 
 def joints_unchecked(raw: Raw) -> Floats:
-    """Give the 14 joints (V, 4) of `joints_of` whatever they are like."""
+    """Compute the 14 joints (V, 4) as `joints_of`, without checking them."""
     confidence_P = expit(raw.landmarks[:LANDMARKS, 3:]).prod(axis=1)
     skeleton_V4 = np.empty((len(JOINTS), 4), np.float32)
     for joint, name in enumerate(JOINTS):
@@ -214,7 +215,7 @@ def joints_unchecked(raw: Raw) -> Floats:
 
 
 def is_possible(skeleton_V4: Floats) -> bool:
-    """Whether 14 joints in metres can be a person's and are believed by the network itself."""
+    """Return whether 14 joints in metres can be a person's and have enough confidence."""
     bones_E = np.linalg.norm(skeleton_V4[_ENDS[:, 0], :3] - skeleton_V4[_ENDS[:, 1], :3], axis=1)
     size = SHORTEST_BODY <= bones_E.sum() <= TALLEST_BODY and bones_E.max() <= LONGEST_LIMB
     upright = skeleton_V4[_HEAD, 1] < skeleton_V4[_HIPS, 1].mean()
@@ -222,7 +223,7 @@ def is_possible(skeleton_V4: Floats) -> bool:
 
 
 def _to_square(left: int, top: int, right: int, bottom: int) -> NDArray[np.float64]:
-    """The (2, 3) matrix from pixels of a picture to those of the square around a box."""
+    """Return the (2, 3) matrix from pixels of a picture to pixels of the square around a box."""
     side = MARGIN * max(right - left, bottom - top)
     scale = SIZE / side
     x, y = (left + right) / 2, (top + bottom) / 2

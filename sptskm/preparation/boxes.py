@@ -1,11 +1,10 @@
-"""Boxes of tracked people in MOT's text format: `frame,track,left,top,width,height,consider,class,...`.
+"""Read boxes of tracked people in MOT's text format: `frame,track,left,top,width,height,consider,class,...`.
 
-Frames count from 1 and pixels from 0 (MOTChallenge's files count pixels from 1; the difference is below what a box is
-worth). Two more columns count where they are given, as MOTChallenge's ground truth has them: a line whose `consider`
-is 0 is not to be looked at, and of classes only 1, the pedestrian, is a person. Trackers write -1 for what they do not
-know. A line with ten columns ends in world coordinates instead of a class, unless the last two are -1. BoxMOT's nine
-columns (`... ,confidence,class from 1,detection`) are read by the same rule. What ultralytics leaves is a folder, see
-`read_yolo_boxes`.
+Frames count from 1 and pixels from 0 (MOTChallenge's files count pixels from 1; the difference is smaller than the
+accuracy of a box). Two optional columns are used, as in MOTChallenge's ground truth: lines whose `consider` is 0 are
+ignored, and only class 1, the pedestrian, is a person. Trackers write -1 for unknown values. A line with ten columns
+ends in world coordinates instead of a class, unless the last two are -1. BoxMOT's nine columns (`... ,confidence,class
+from 1,detection`) are read by the same rule. ultralytics writes a folder, see `read_yolo_boxes`.
 Legend: B boxes.
 """
 
@@ -48,8 +47,8 @@ class Boxes:
 def read_boxes(path: Path) -> Boxes:
     """Read the boxes of a video.
 
-    Raises FileNotFoundError, and DataError with the line for what is no such line, for a frame or track that is no
-    whole number, and for a second box of a track in one frame.
+    Raises FileNotFoundError, and DataError naming the line if it is malformed, if its frame or track is not a whole
+    number, or if a track has a second box in one frame.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted boxes in MOT's text format")
@@ -69,7 +68,7 @@ def read_boxes(path: Path) -> Boxes:
 
 
 def _boxes(lines: Sequence[tuple[str, list[float]]], left_out: int, digest: str) -> Boxes:
-    """Check lines of frame, track, left, top, width, height, each with its place, and sort them."""
+    """Check and sort lines of frame, track, left, top, width, height; each comes with its place in the file."""
     boxes: dict[tuple[int, int], list[float]] = {}
     places: dict[tuple[int, int], str] = {}
     for place, numbers in lines:
@@ -88,10 +87,10 @@ def _boxes(lines: Sequence[tuple[str, list[float]]], left_out: int, digest: str)
 
 
 def read_yolo_boxes(folder: Path, size: tuple[int, int]) -> Boxes:
-    """Read what `yolo track ... save_txt=True` (ultralytics) leaves: a file NAME_12.txt for each frame, from 1.
+    """Read the output of `yolo track ... save_txt=True` (ultralytics): a file NAME_12.txt for each frame, from 1.
 
-    A line is `class x y width height [confidence] track`, the middle and size of the box as shares of the picture's
-    `size` (width, height). Only people (class 0) with a track count. Raises DataError with file and line.
+    A line is `class x y width height [confidence] track`, with the middle and size of the box as shares of the
+    picture's `size` (width, height). Only people (class 0) with a track are used. Raises DataError with file and line.
     """
     lines: list[tuple[str, list[float]]] = []
     left_out, digest = 0, sha256()
@@ -110,7 +109,7 @@ def read_yolo_boxes(folder: Path, size: tuple[int, int]) -> Boxes:
 
 
 def _frame_of(path: Path) -> int:
-    """Return the number behind the last underline of a file's name. Raises DataError where there is none."""
+    """Return the number after the last underscore of a file name. Raises DataError if there is none."""
     number = path.stem.rpartition("_")[2]
     if not (number.isascii() and number.isdigit() and 0 < int(number) < FARTHEST):
         raise DataError(f"{path}: does not end in the number of a frame, wanted NAME_1.txt, NAME_2.txt, ...")
@@ -128,7 +127,7 @@ def _values(words: Sequence[str], place: str) -> list[float]:
 
 
 def _numbers(line: Sequence[str], place: str) -> list[float]:
-    """Read the values of a line, six or more; one behind them that is not given is NaN."""
+    """Read the values of a line, six or more; a missing optional value is NaN."""
     shown = ",".join(line)[:60]
     if len(line) < 6:
         raise DataError(f"{place} is {shown}, {WANTED}")
@@ -144,7 +143,7 @@ def _numbers(line: Sequence[str], place: str) -> list[float]:
 
 
 def _is_person(numbers: Sequence[float]) -> bool:
-    """Whether a line is to be considered, and of a pedestrian where it says a class."""
+    """Return whether a line is to be considered and its class, if given, is pedestrian."""
     if len(numbers) > 6 and numbers[6] == 0:
         return False
     has_class = len(numbers) > 7 and numbers[7] >= 1 and (len(numbers) < 10 or set(numbers[8:10]) == {-1})

@@ -1,4 +1,4 @@
-"""What `sptskm prepare` understands and does. No torch before it is needed."""
+"""Parse and run `sptskm prepare`. Torch is imported late."""
 
 import argparse
 import os
@@ -35,7 +35,7 @@ ON = "cpu, cuda:1, ... (default: a GPU, each shard the next one, or the CPU wher
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is made of which frames, and with what."""
+    """Order of work: what to make, from which frames and by which method."""
 
     kinds: tuple[Made, ...]
     data: Path
@@ -52,12 +52,12 @@ class Wanted:
 
     @property
     def name(self) -> str:
-        """Return what is made, in words."""
+        """Return the kinds to make, in words."""
         return " and ".join(self.kinds)
 
 
 def made(wanted: Wanted, shard: int) -> str:
-    """Make what is missing of a shard, and say how much that was."""
+    """Make the missing results of a shard, and report the counts."""
     from sptskm.preparation.methods import method_of
 
     outcome = prepare(wanted.data, read_dataset(wanted.data), method_of(wanted, shard), shard, wanted.shards)
@@ -65,9 +65,9 @@ def made(wanted: Wanted, shard: int) -> str:
 
 
 def method_named(kinds: tuple[Made, ...], chosen: argparse.Namespace) -> MethodName:
-    """Return the method that a command line means: what it names, else the one whose weights it gives, else BlazePose.
+    """Return the method of a command line: the named one, else the one whose weights are given, else BlazePose.
 
-    Raises ConfigError where the method does not make these kinds, or weights are missing or of no use.
+    Raises ConfigError if the method does not make these kinds, or weights are missing or given without need.
     """
     name: MethodName | None = "grabcut" if chosen.grabcut else chosen.method
     if chosen.grabcut and chosen.method not in (None, "grabcut"):
@@ -89,7 +89,7 @@ def method_named(kinds: tuple[Made, ...], chosen: argparse.Namespace) -> MethodN
 
 
 def wanted_of(kinds: tuple[Made, ...], chosen: argparse.Namespace) -> Wanted:
-    """Return what the options of `common_options` mean, on no particular device. Raises ConfigError."""
+    """Convert the options of `common_options`, except the device. Raises ConfigError."""
     return Wanted(
         kinds,
         chosen.data,
@@ -104,7 +104,7 @@ def wanted_of(kinds: tuple[Made, ...], chosen: argparse.Namespace) -> Wanted:
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
-    """Add what is said alike wherever masks and skeletons are made."""
+    """Add the options that all commands share that make masks and skeletons."""
     parser.add_argument("--data", type=Path, help="folder in the MARS layout, or manifest")
     _method_options(parser)
     parser.add_argument("--weights", type=Path, help="LIP_JPPNet's checkpoint, or pose-hg-3d's file")
@@ -131,7 +131,7 @@ def _method_options(parser: argparse.ArgumentParser) -> None:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Add what may be typed behind `sptskm prepare`: with no further word both masks and skeletons are made."""
+    """Add the options of `sptskm prepare`; without a subcommand it makes both masks and skeletons."""
     _options_of(parser)
     parser.set_defaults(source=None, kind=None, invert=False, layout=None, channels=None)
     kinds = parser.add_subparsers(dest="made", metavar="masks | skeletons | video")
@@ -173,7 +173,7 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> tuple[bool, str]:
-    """Make, import or only look: whether what was asked for is complete, and what to say of it."""
+    """Make, import or verify; return whether the data set is complete, and the text to print."""
     if chosen.made == "video":
         return _from_videos(chosen)
     if chosen.data is None:
@@ -190,7 +190,7 @@ def run(chosen: argparse.Namespace) -> tuple[bool, str]:
 
 
 def make_all(wanted: Wanted) -> list[str]:
-    """Make all shards, side by side where there are several; what to say of it, if anything."""
+    """Make all shards, in parallel processes if there are several; return the texts to print, if any."""
     if wanted.shards > 1:
         _side_by_side(wanted)
         return []
@@ -224,7 +224,7 @@ def _from_videos(chosen: argparse.Namespace) -> tuple[bool, str]:
 
 
 def _of_video(chosen: argparse.Namespace) -> list[Wanted]:
-    """Return what is made of a video's tracklets at once: what a method is named for, or weights are given for."""
+    """Return what to make for a video's tracklets right away: the kinds of a named method or of given weights."""
     common = {"device": chosen.device, "precision": chosen.precision, "shards": chosen.shards}
     weights: dict[str, Path | None] = {"masks": chosen.mask_weights, "skeletons": chosen.skeleton_weights}
     if chosen.grabcut or any(weights.values()):
@@ -254,7 +254,7 @@ def _import(chosen: argparse.Namespace, table: Tracklets) -> str:
 
 
 def _side_by_side(wanted: Wanted) -> None:
-    """Make all shards at once, as processes that are ended with this one and lose nothing by it."""
+    """Make all shards in parallel processes, which end with this one; results made so far are kept."""
     word = [] if len(wanted.kinds) > 1 else [wanted.kinds[0]]
     command = [sys.executable, "-m", "sptskm.cli", "prepare", *word, "--data", str(wanted.data)]
     command += ["--method", wanted.method, "--engine", wanted.engine, "--shards", str(wanted.shards)]

@@ -1,7 +1,7 @@
-"""What people already have: masks and key points from other tools' files, and our own files, written.
+"""Read masks and key points from other tools' files, and write our own files.
 
-Nothing is guessed: the caller names the kind of a mask and the layout of key points, and a file that is something
-else is one sentence with its path.
+Nothing is guessed: the caller names the kind of a mask and the layout of key points. Any other file is refused in one
+sentence with its path.
 Legend: H rows, W columns, 3 = blue, green, red; F frames, K key points of the layout, C = channels, V = 14 joints,
 4 = x, y, z, confidence.
 """
@@ -37,17 +37,17 @@ MAT_VARIABLES = (SKELETON_KEY, "joints")
 
 
 def mask_from(path: Path, kind: MaskKind, size: tuple[int, int], *, invert: bool = False) -> Bytes:
-    """A mask (H, W), 255 on the person and 0 elsewhere, for a frame of `size` (rows, columns).
+    """Read a mask (H, W), 255 on the person and 0 elsewhere, for a frame of `size` (rows, columns).
 
-    `labels`: JPPNet's label image, 0 = background to 19, losslessly stored. `colours`: its `_vis.png`.
-    `binary`: an image of two values, of which the lighter is the person whatever the values are (0 and 1 too); an
-    image of one value is empty when it is black and else full. More values are taken as SSIN takes them, person
-    where grey > 30, and only in a black and white image with soft or JPEG borders (half of what is above 30 is
-    225 or more): that threshold makes a label image empty and loses dress and face of a colour picture.
-    `silhouette`: like binary, and refused when more than half of the outermost pixels are person, as in an
-    inverted image. `invert` exchanges person and background of these two kinds.
-    Raises FileNotFoundError, or DataError naming the path, what was found and what was wanted: also for another
-    size than the frame's, because nothing is resized. Raises ValueError for an unknown kind.
+    `labels`: JPPNet's label image, 0 = background to 19, stored without loss. `colours`: its `_vis.png`.
+    `binary`: an image of two values; the lighter one is the person, whatever the values are (0 and 1 too). An image of
+    one value is empty if black, else full. An image of more values is cut as in SSIN, person where grey > 30, but only
+    if it is black and white with soft or JPEG borders (half of the values above 30 are 225 or more): on other images
+    this threshold would empty a label image and lose dress and face of a colour picture.
+    `silhouette`: like binary, but refused if more than half of the outermost pixels are person, as in an inverted
+    image. `invert` exchanges person and background of these two kinds.
+    Raises FileNotFoundError, or DataError naming the path, the value found and the value wanted. A size other than the
+    frame's is refused as well, because nothing is resized. Raises ValueError for an unknown kind.
     """
     if kind not in get_args(MaskKind) or (invert and kind in ("labels", "colours")):
         raise DataError(
@@ -70,7 +70,7 @@ def mask_from(path: Path, kind: MaskKind, size: tuple[int, int], *, invert: bool
 
 
 def read_content(path: Path, what: str) -> bytes:
-    """The bytes of a file that is not empty. Raises FileNotFoundError and DataError; `what` begins the sentence."""
+    """Read a file that is not empty. Raises FileNotFoundError and DataError; `what` begins the sentence."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -83,7 +83,7 @@ def read_content(path: Path, what: str) -> bytes:
 
 
 def _decoded(path: Path, content: bytes) -> Bytes:
-    """(H, W) or (H, W, 3); three equal channels become one."""
+    """Decode an image to (H, W) or (H, W, 3); three equal channels become one."""
     image = decoded(path, "mask", content, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         channels = 1 if image.ndim == 2 else image.shape[2]
@@ -141,14 +141,14 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def points_from(path: Path, layout: PointLayout, channels: Channels) -> Floats:
-    """The key points (F, K, C) in a file of one frame or one tracklet, in float64 and the file's units.
+    """Read the key points (F, K, C) of one frame or one tracklet, in float64 and the file's units.
 
     `.mat` with `new_joint` or else `joints`, `.npy` and nested lists in `.json` hold (K, C), (C, K) or frames of
-    either. OpenPose's `.json` is one frame: of several people the one with the highest mean confidence, all NaN
-    without any. COCO's list of results has one frame for each image it names, in the order of the names, with the
-    person of the highest score (see `results_from` for lists that cover many tracklets).
-    Raises FileNotFoundError, DataError for a file that cannot be read or holds something else, and ValueError for
-    unknown layouts and channels.
+    either. OpenPose's `.json` is one frame: the person with the highest mean confidence is taken, all values are NaN
+    without a person. COCO's list of results has one frame for each image, in the order of the names, with the person
+    of the highest score (see `results_from` for lists that cover many tracklets).
+    Raises FileNotFoundError, DataError for a file that cannot be read or has other content, and ValueError for unknown
+    layouts and channels.
     """
     shape = shape_of(layout, channels)
     content, ending = read_content(path, "key points"), path.suffix.lower()
@@ -162,10 +162,10 @@ def points_from(path: Path, layout: PointLayout, channels: Channels) -> Floats:
 
 
 def results_from(path: Path, layout: PointLayout, channels: Channels) -> dict[str, Floats]:
-    """Key points (K, C) by image from COCO's list of results: the person of the highest score in each image.
+    """Read key points (K, C) by image from COCO's list of results: the person of the highest score in each image.
 
-    Images are named by `file_name`, or else by `image_id`, without folder and ending, as frames are in the tables.
-    Raises what `points_from` raises.
+    Images are named by `file_name`, or else by `image_id`, without folder and ending, like the frames in the tables.
+    Raises as `points_from`.
     """
     content = read_content(path, "key points")
     return keypoint_json.results(path, content, shape_of(layout, channels), channels)
@@ -174,7 +174,7 @@ def results_from(path: Path, layout: PointLayout, channels: Channels) -> dict[st
 def joints_of(
     points_FKC: Floats, layout: PointLayout, channels: Channels, *, zero_is_missing: bool = True
 ) -> Converted:
-    """Key points (F, K, C) as (F, 14, 4), as of `to_joints`, also for the layout 14; flat where there is no depth."""
+    """Convert key points (F, K, C) to (F, 14, 4) by `to_joints`, also for the layout 14; flat if there is no depth."""
     if layout != "14":
         return to_joints(points_FKC, layout, channels, zero_is_missing=zero_is_missing)
     # OpenPose's first 14 are ours, with the nose for the head; the four of the face that follow go nowhere.
@@ -184,13 +184,13 @@ def joints_of(
 
 
 class NoConfidence(DataError):
-    """What is called a confidence cannot be one."""
+    """Raised when the values given as confidences cannot be confidences."""
 
 
 def check_confidence(points_FKC: Floats, channels: Channels, what: str) -> None:
-    """Raise NoConfidence where what is called a confidence cannot be one: depths are often taken for them.
+    """Raise NoConfidence if the confidences cannot be such; depths are often given in their place.
 
-    Heat maps overshoot 1 a little, and -1 is how some tools write that a point is missing.
+    Heat maps exceed 1 slightly, and some tools write -1 for a missing point.
     """
     if "c" not in channels:
         return
@@ -205,7 +205,7 @@ def check_confidence(points_FKC: Floats, channels: Channels, what: str) -> None:
 
 
 def skeletons_from(path: Path, layout: PointLayout, channels: Channels, *, zero_is_missing: bool = True) -> Converted:
-    """The (F, 14, 4) skeletons in a file of key points: `points_from`, then `joints_of`, with what both raise."""
+    """Read the (F, 14, 4) skeletons of a file of key points. Raises as `points_from` and `joints_of`."""
     return joints_of(points_from(path, layout, channels), layout, channels, zero_is_missing=zero_is_missing)
 
 
@@ -228,7 +228,7 @@ def _npy(path: Path) -> NDArray[Any]:
 
 
 def _oriented(path: Path, array: NDArray[Any], shape: tuple[int, int]) -> Floats:
-    """(F, K, C) from (K, C), (C, K), or frames of either; no layout has as few points as channels."""
+    """Convert (K, C), (C, K), or frames of either to (F, K, C); no layout has as few points as channels."""
     if array.dtype.kind in "fiu" and array.ndim in (2, 3):
         if array.shape[-2:] == shape[::-1]:
             array = array.swapaxes(-1, -2)
@@ -240,7 +240,7 @@ def _oriented(path: Path, array: NDArray[Any], shape: tuple[int, int]) -> Floats
 
 
 def write_mask(path: Path, mask_HW: Bytes) -> None:
-    """A mask (H, W) of 0 and 255 as a PNG of one bit a pixel, in an existing folder, there as a whole or not at all.
+    """Write a mask (H, W) of 0 and 255 as a one-bit PNG into an existing folder, atomically.
 
     Raises ValueError for another array.
     """
@@ -253,7 +253,7 @@ def write_mask(path: Path, mask_HW: Bytes) -> None:
 
 
 def write_skeleton(path: Path, joints_V4: NDArray[np.floating[Any]]) -> None:
-    """A skeleton (14, 4) of float32 or float64 as `new_joint` in a .mat file, whole or not at all; NaN may occur.
+    """Write a skeleton (14, 4) of float32 or float64 as `new_joint` in a .mat file, atomically; NaN may occur.
 
     `sptskm.data.files.read_skeleton` gives float32 back: float32 bit for bit, float64 rounded. Equal skeletons
     give equal files. The folder must exist. Raises ValueError for another array.

@@ -1,6 +1,6 @@
-"""A person's silhouette without any weights: GrabCut (Rother et al. 2004) started from where a person stands in a crop.
+"""Segment a person without any weights: GrabCut (Rother et al. 2004), started from a typical standing person.
 
-Detectors' crops, those of MARS among them, show one standing person who fills the height and keeps off the sides.
+Detectors' crops, also those of MARS, show one standing person who fills the height and does not touch the sides.
 Legend: H rows, W columns.
 """
 
@@ -30,16 +30,16 @@ SIDES, TOP = 0.06, 0.02
 
 
 def body_prior(height: int, width: int) -> Bytes:
-    """(H, W): 255 where a standing person who fills the crop is expected, 0 elsewhere."""
+    """Return (H, W): 255 where a standing person who fills the crop is expected, 0 elsewhere."""
     return _ellipses(height, width, BODY)
 
 
 def person_mask(frame_HW3: Bytes, *, iterations: int = ITERATIONS, seed: int = 0) -> Bytes:
-    """(H, W) with 255 on the person and 0 elsewhere, never empty, for a crop (H, W, 3) in any order of channels.
+    """Segment the person in a crop (H, W, 3) with any channel order: (H, W), 255 on the person, never empty.
 
-    GrabCut's foreground as far as it hangs together with the middle of the body; where the colours do not separate
-    anything of a person's size, the prior itself. The result depends on the frame, `iterations` and `seed` alone;
-    OpenCV's random generator is left seeded. Raises ValueError for other arrays and for frames below 16 x 8.
+    Keeps the parts of GrabCut's foreground that are connected to the middle of the body. If the colours separate
+    nothing of a person's size, the result is the prior. It depends on the frame, `iterations` and `seed` alone;
+    OpenCV's random generator stays seeded. Raises ValueError for other arrays and for frames below 16 x 8.
     """
     if frame_HW3.ndim != 3 or frame_HW3.shape[2] != 3 or frame_HW3.dtype != np.uint8:
         raise DataError(f"frame is {frame_HW3.dtype} {frame_HW3.shape}, wanted uint8 (height, width, 3)")
@@ -58,7 +58,7 @@ def person_mask(frame_HW3: Bytes, *, iterations: int = ITERATIONS, seed: int = 0
 
 
 def _first_labels(height: int, width: int) -> Bytes:
-    """What GrabCut starts from: certain at the sides and in the core, probable elsewhere."""
+    """Return GrabCut's initial labels: certain at the sides and in the core, probable elsewhere."""
     labels_HW = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
     labels_HW[_ellipses(height, width, REACH) > 0] = cv2.GC_PR_FGD
     side, top = max(1, round(SIDES * width)), max(1, round(TOP * height))
@@ -74,7 +74,7 @@ def _ellipses(height: int, width: int, shares: tuple[tuple[float, float, float, 
 
 
 def _touching(foreground_HW: Flags, core_HW: Flags) -> Bytes:
-    """255 on the parts of the foreground, connected by the sides of pixels, that the core touches; else 0."""
+    """Return 255 on the 4-connected parts of the foreground that the core touches, else 0."""
     _, part_HW = cv2.connectedComponents(foreground_HW.astype(np.uint8), connectivity=4)
     kept = np.unique(part_HW[core_HW & foreground_HW])
     return np.where(np.isin(part_HW, kept), 255, 0).astype(np.uint8)

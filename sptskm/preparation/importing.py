@@ -1,8 +1,8 @@
-"""Masks and skeletons that people have already, brought to where training reads them.
+"""Import existing masks and skeletons to the place where training reads them.
 
-A file belongs to a frame by its name: the frame's, without ending, perhaps with what its tool appends, in the folder
-that is given or in one named like the frame's own. Key points may also lie in one file for a tracklet, named like its
-first frame, or in one of COCO's list of results for all.
+A file belongs to a frame by its name: the name of the frame without ending, perhaps with a suffix of the tool. It is
+in the given folder or in a subfolder named like the frame's own. Key points may also be in one file per tracklet,
+named like its first frame, or in one of COCO's lists of results for all.
 """
 
 from collections.abc import Callable, Iterable
@@ -40,7 +40,7 @@ POINT_NAMES = (".mat", ".npy", ".json", "_keypoints.json")
 
 @dataclass(frozen=True)
 class Source:
-    """Where files lie, and what they are."""
+    """Place and format of the files to import."""
 
     place: Path
     """A folder, or COCO's list of results."""
@@ -51,7 +51,7 @@ class Source:
     """None: xyc, but for layouts in space, of which it must be said."""
 
     def check(self, made: Made) -> None:
-        """Raise ConfigError when the kind of mask or the layout is not said, or nothing is there.
+        """Raise ConfigError when the kind of mask or the layout is not given, or nothing is at the place.
 
         Raises ValueError for an unknown layout or channels.
         """
@@ -71,20 +71,19 @@ class Source:
 
     @property
     def named(self) -> str:
-        """What the layout is called."""
+        """Return the name of the layout."""
         return self.layout.name if isinstance(self.layout, OwnLayout) else str(self.layout)
 
     @property
     def numbers(self) -> Channels:
-        """What the numbers of a key point are."""
+        """Return the channels of a key point."""
         return self.channels or "xyc"
 
 
 def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Outcome:
-    """Bring all masks or skeletons that are not there yet; what cannot be used is named in the outcome.
+    """Import all masks or skeletons that are still missing; the outcome names the unusable ones.
 
-    A frame that nothing is there for is named as well; training takes one without a skeleton as it is. Raises
-    ConfigError.
+    A frame without any file is named as well; training accepts frames without a skeleton. Raises ConfigError.
     """
     source.check(made)
     settings = {"method": "imported", "as": source.kind or f"{source.named} {source.numbers}"}
@@ -150,7 +149,7 @@ def _skeletons(table: Tracklets, source: Source) -> Take:
 
 
 class _KeyPoints:
-    """The key points of frames, from whatever files they lie in."""
+    """Reader of the key points of frames, from any of the supported files."""
 
     def __init__(self, source: Source) -> None:
         assert source.layout is not None
@@ -159,7 +158,7 @@ class _KeyPoints:
         self.last: tuple[Path, NDArray[Any] | None] = Path(), None
 
     def skeleton(self, results: list[Path], frame: int) -> NDArray[Any]:
-        """(14, 4) for a frame of a tracklet; DataError where there are no key points."""
+        """Return the skeleton (14, 4) of a frame of a tracklet. Raises DataError if there are no key points."""
         points = self._of_tracklet(results, frame) if self.listed is None else self._listed(results[frame].stem)
         check_confidence(points, self.channels, f"key points of {results[frame].stem}")
         return joints_of(points, self.layout, self.channels).skeletons_FV4[0]
@@ -185,7 +184,7 @@ class _KeyPoints:
         return points
 
     def _read(self, result: Path) -> NDArray[Any] | None:
-        """(F, K, C); the file of the first frame may be that of the whole tracklet, and is not read for each."""
+        """Read (F, K, C); the first frame's file may cover the whole tracklet, and is then read only once."""
         if self.last[0] != result:
             file = _find(self.place, result, POINT_NAMES)
             found = None if file is None else points_from(file, self.layout, self.channels)
@@ -196,7 +195,7 @@ class _KeyPoints:
 
 
 def _find(place: Path, result: Path, endings: Iterable[str]) -> Path | None:
-    """The file of a frame, in a folder named like its own or directly in `place`."""
+    """Find the file of a frame, in a folder named like its own or directly in `place`."""
     for folder in (place / result.parent.name, place):
         for ending in endings:
             if (file := folder / (result.stem + ending)).is_file():

@@ -1,4 +1,4 @@
-"""`sptskm check --quality`: a table of measures, and the worst frames as pictures."""
+"""Run `sptskm check --quality`: a table of measures, and the worst frames as pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ SHOWN = 3  # tracklets whose skeletons are shown before and after normalisation
 
 @dataclass(frozen=True)
 class Kept:
-    """A manifest, and where the one without its bad tracklets goes."""
+    """A manifest, and the path for a copy without the bad tracklets."""
 
     manifest: Path
     out: Path
@@ -40,7 +40,7 @@ class Kept:
             raise ConfigError(f"--drop-bad is {self.out}, the manifest itself, wanted another name")
 
     def write(self, found: Sequence[Quality]) -> str:
-        """Write the lines of all tracklets that are not bad; say how many are, and how much that was."""
+        """Write the lines of all tracklets that are not bad; return a sentence with the counts."""
         bad = {quality.key: quality for quality in found if is_bad(quality)}
         entries = read_entries(self.manifest)
         kept = [entry for entry in entries if entry.tracklet not in bad]
@@ -60,9 +60,9 @@ def _is_manifest(path: Path) -> bool:
 
 
 def inspect(table: Tracklets, out: Path, tracklets: int = 0, seed: int = 0, kept: Kept | None = None) -> str:
-    """Measure all tracklets, or so many drawn by a seed, and write pictures to `out` (PNG and TensorBoard): a table.
+    """Measure all tracklets, or a random draw by a seed; write pictures to `out` (PNG, TensorBoard), return a table.
 
-    With `kept` also a manifest without the bad ones. Raises ConfigError where that and a draw are asked for.
+    With `kept` also write a manifest without the bad ones. Raises ConfigError if `kept` and a draw are both requested.
     """
     if kept is not None and tracklets:
         raise ConfigError("--drop-bad with --tracklets, wanted all tracklets to be measured")
@@ -85,7 +85,7 @@ def inspect(table: Tracklets, out: Path, tracklets: int = 0, seed: int = 0, kept
 
 
 def _some_skeletons(table: Tracklets, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """The raw skeletons (F, 14, 4) of the first tracklets that have any, by name."""
+    """Read the raw skeletons (F, 14, 4) of the first tracklets that have any, by name."""
     shown: dict[str, NDArray[np.float64]] = {}
     for row in rows.tolist():
         skeletons = read_skeletons(table, row, range(table.lengths[row]), strict=False).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Key points in JSON: OpenPose's frames, COCO's lists of results (AlphaPose writes them too), plain nested lists.
+"""Read key points in JSON: OpenPose's frames, COCO's lists of results (also of AlphaPose), plain nested lists.
 
 Legend: F frames, K key points, C = channels; `shape` is (K, C).
 """
@@ -21,9 +21,9 @@ _FORMS = f"OpenPose's people with {_OPENPOSE}, COCO's list of results, or lists 
 
 
 def points(path: Path, content: bytes, shape: tuple[int, int], channels: str) -> NDArray[Any]:
-    """What a file of one frame or one tracklet holds; (F, K, C) but for plain lists, which come as they are.
+    """Read a file of one frame or one tracklet: (F, K, C), but plain lists in their own shape.
 
-    OpenPose's frame gives the person of the highest mean confidence, or NaN; a list of results one frame for each
+    OpenPose's frame gives the person of the highest mean confidence, or NaN; a list of results gives one frame for each
     image, in the order of their names. Raises DataError.
     """
     value = _parsed(path, content)
@@ -35,7 +35,7 @@ def points(path: Path, content: bytes, shape: tuple[int, int], channels: str) ->
 
 
 def results(path: Path, content: bytes, shape: tuple[int, int], channels: str) -> dict[str, Floats]:
-    """Key points (K, C) by the names of images, without folder and ending, in their order. Raises DataError."""
+    """Read key points (K, C) by the names of images, without folder and ending, in their order. Raises DataError."""
     value = _parsed(path, content)
     if not _is_results(value):
         raise DataError(f"key points {path}: {_told(value)}, wanted COCO's list of results")
@@ -48,7 +48,7 @@ def _parsed(path: Path, content: bytes) -> Any:
 
 
 def _is_results(value: Any) -> bool:
-    """Whether it is a list of objects; an empty list is one of images in which nobody was found."""
+    """Return whether it is a list of objects; an empty list is one of images without any person."""
     return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
@@ -93,7 +93,7 @@ def _person(path: Path, who: str, person: Any, key: str, shape: tuple[int, int])
 
 
 def _numbers(path: Path, value: Any, who: str) -> Floats:
-    """Nested lists as an array; null becomes NaN."""
+    """Convert nested lists to an array; null becomes NaN."""
     try:
         return np.asarray(value, np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -101,12 +101,12 @@ def _numbers(path: Path, value: Any, who: str) -> Floats:
 
 
 def _mean_confidence(points_KC: Floats, channels: str) -> float:
-    """0 where there is none; a point with NaN, like one that OpenPose leaves at zero, was not found."""
+    """Return the mean confidence, 0 without any. A point with NaN was not found (OpenPose writes zeros)."""
     return float(np.nan_to_num(points_KC[:, channels.index("c")]).mean()) if "c" in channels else 0.0
 
 
 def _order(name: str) -> tuple[bool, int, str, str]:
-    """Numbers by value, before names."""
+    """Return a sort key: numbers by value, before names."""
     digits = name.lstrip("0") if name.isdecimal() else ""
     return not name.isdecimal(), len(digits), digits, name
 

@@ -1,7 +1,7 @@
-"""From the key points that pose estimators deliver to the 14 joints of `sptskm.data.skeletons`, by name.
+"""Convert key points of pose estimators to the 14 joints of `sptskm.data.skeletons`, by name.
 
-Axes come out as x right, y down, z away. Human3.6M's camera space and pictures have these already; points in Kinect's
-camera space (those with depth) are turned into them.
+Output axes are x right, y down, z away. Human3.6M's camera space and pictures have these already; points in Kinect's
+camera space (with depth) are converted to these axes.
 Legend: F frames, K key points of the layout, V = 14 joints, C = channels of the input, 4 = x, y, z, confidence.
 """
 
@@ -109,7 +109,7 @@ _FIRST: dict[tuple[str, str], tuple[str, ...]] = {("blazepose-33", "head"): ("ri
 
 
 class OwnLayout(NamedTuple):
-    """The key points of a tool that is not known here, as a file describes them."""
+    """The key points of a tool that is not built in, as described by the user's file."""
 
     name: str
     points: tuple[str, ...]
@@ -119,10 +119,10 @@ class OwnLayout(NamedTuple):
 
 
 def read_layout(path: Path) -> OwnLayout:
-    """Read a layout of one's own: `points` (names in their order), and perhaps `name` and `signs`, in YAML.
+    """Read a custom layout from YAML: `points` (names in their order), and perhaps `name` and `signs`.
 
-    Raises FileNotFoundError, and ConfigError for anything else than that, for a name that stands twice, and where one
-    of the 14 joints is not among the points.
+    Raises FileNotFoundError, and ConfigError for other content, for a duplicate name, and if one of the 14 joints is
+    not among the points.
     """
     found = read_yaml(path)
     if other := [key for key in found if key not in ("name", "points", "signs")]:
@@ -153,16 +153,16 @@ class Converted(NamedTuple):
 def to_joints(
     points_FKC: ArrayLike, layout: Layout | OwnLayout, channels: Channels, *, zero_is_missing: bool = True
 ) -> Converted:
-    """Key points (F, K, C) of a named layout as the 14 joints (F, 14, 4).
+    """Convert key points (F, K, C) of a named layout to the 14 joints (F, 14, 4).
 
-    `channels` says what the C numbers of a point are: coordinates, and c for confidence, which is clipped to
-    [0, 1] and is 1 where there is none. The head is the head top (mpii-16, halpe-26, human36m-17), the middle of the
-    head (kinect), of the ears (blazepose) or the nose (coco, openpose), and where that is missing the middle of both
-    ears, of both eyes, or one of them. The neck is the key point of that name, on Human3.6M the thorax, on kinect-20
-    the shoulder centre, else the middle of both shoulders with the lesser confidence.
+    `channels` names the C numbers of a point: coordinates, and c for confidence, which is clipped to [0, 1] and is 1 if
+    absent. The head is the head top (mpii-16, halpe-26, human36m-17), the middle of the head (kinect), of the ears
+    (blazepose) or the nose (coco, openpose); if that is missing, the middle of both ears, of both eyes, or one of them.
+    The neck is the key point of that name, on Human3.6M the thorax, on kinect-20 the shoulder centre, else the middle
+    of both shoulders with the lower confidence.
     A key point is missing when one of its numbers is not finite, when its confidence is not positive, and, with
-    `zero_is_missing`, when all its coordinates are 0, as estimators write it (wrong for skeletons whose origin
-    is one of their joints). Raises ValueError for an unknown layout, unknown channels or another shape.
+    `zero_is_missing`, when all its coordinates are 0, as estimators write it (wrong for skeletons whose origin is one
+    of their joints). Raises ValueError for an unknown layout, unknown channels or another shape.
     """
     own = layout if isinstance(layout, OwnLayout) else None
     if (own is None and layout not in LAYOUTS) or channels not in get_args(Channels):
@@ -203,7 +203,7 @@ def _missing(points_FK4: Floats, zero_is_missing: bool) -> NDArray[np.bool_]:
 
 
 def _sources(joint: str, layout: Layout | OwnLayout) -> list[list[int]]:
-    """Return the choices of key points of which a joint is the middle, the best first."""
+    """Return the alternative sets of key points whose middle is the joint, best first."""
     names = points_of(layout)
     choices = _CHOICES.get(joint, ((joint,),))
     if not isinstance(layout, OwnLayout) and (layout, joint) in _FIRST:
@@ -212,7 +212,7 @@ def _sources(joint: str, layout: Layout | OwnLayout) -> list[list[int]]:
 
 
 def _first_found(points_FK4: Floats, choices: list[list[int]]) -> Floats:
-    """Return a joint (F, 4) by the first choice of each frame that gives one; NaN without any."""
+    """Return a joint (F, 4) by the first alternative that exists in each frame; NaN without any."""
     joint_F4 = _middle(points_FK4, choices[0])
     for sources in choices[1:]:
         missing_F = np.isnan(joint_F4[:, 0])
@@ -221,7 +221,7 @@ def _first_found(points_FK4: Floats, choices: list[list[int]]) -> Floats:
 
 
 def _middle(points_FK4: Floats, sources: list[int]) -> Floats:
-    """Return the middle of some key points with the least of their confidences; NaN when one of them is missing."""
+    """Return the middle of some key points with the lowest of their confidences; NaN when one of them is missing."""
     taken_FS4 = points_FK4[:, sources]
     confidence_F1 = np.minimum(taken_FS4[..., 3:].min(axis=1), 1.0)
     return np.concatenate([taken_FS4[..., :3].mean(axis=1), confidence_F1], axis=1)

@@ -1,4 +1,4 @@
-"""The ways in which masks and skeletons are made, with the networks' weights read and placed."""
+"""Build the methods that make masks and skeletons; read the networks' weights and place them on a device."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +29,10 @@ Results = Iterator[dict[Made, NDArray[Any]]]
 
 
 def method_of(wanted: Wanted, shard: int) -> Method:
-    """Return how a shard's masks and skeletons are made.
+    """Return the method that makes a shard's masks and skeletons.
 
-    Raises ConfigError without weights, for a GPU that is not there and for half precision without one, and what
-    reading weights raises.
+    Raises ConfigError without weights, for a missing GPU and for half precision without a GPU, and the errors of
+    reading weights.
     """
     if wanted.method == "grabcut":
         return Method({"masks": write_mask}, _grabcut, {"method": "grabcut"})
@@ -50,9 +50,9 @@ def method_of(wanted: Wanted, shard: int) -> Method:
 
 
 def device_of(named: str, shard: int) -> torch.device:
-    """The device that was named, else one of the GPUs, of which each shard takes the next, else the CPU.
+    """Return the named device, else a GPU (each shard takes the next one), else the CPU.
 
-    Raises ConfigError for a GPU that is not there.
+    Raises ConfigError for a GPU that does not exist.
     """
     device = torch.device(named or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type != "cuda":
@@ -70,7 +70,7 @@ def _grabcut(frames_NHW3: Bytes, _around: Around) -> Results:
 
 
 def _blazepose(kinds: tuple[Made, ...], engine: str, precision: Precision) -> Method:
-    """Return BlazePose, which computes on a CPU in float32 whatever there is."""
+    """Return BlazePose, which always computes on a CPU in float32."""
     if precision not in ("auto", "float32"):
         raise ConfigError(f"--precision is {precision} with blazepose, which computes in float32 on a CPU")
     network = open_network(blazepose_weights(), engine)
@@ -111,7 +111,7 @@ def _pose(weights: Path, flip: bool, device: torch.device, precision: Precision)
 
 
 def digest(model: torch.nn.Module) -> str:
-    """Short hash of all weights, whatever file they were read from; taken before these are rounded for a device."""
+    """Hash all weights, before they are rounded for a device; the file they came from does not matter."""
     found = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         found.update(name.encode())

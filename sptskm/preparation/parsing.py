@@ -1,4 +1,4 @@
-"""Human parsing by JPPNet: frames in, label maps out, averaged over scales and the mirror image as published.
+"""Parse people with JPPNet: frames to label maps, averaged over scales and the mirror image as published.
 
 Legend: N frames, H rows, W columns, 3 = blue, green, red as OpenCV reads them; V views (plain, and mirrored if asked
 for), S rows and columns of the network's input, L = 20 labels, C channels in general.
@@ -73,7 +73,7 @@ _MIRRORED = [*range(14), 15, 14, 17, 16, 19, 18]
 
 @dataclass(frozen=True)
 class Views:
-    """What the logits of a frame are averaged over: square inputs of int(size * scale) pixels, and their mirror images.
+    """Views of a frame whose logits are averaged: square inputs of int(size * scale) pixels, and their mirror images.
 
     Raises ValueError without any scale or for inputs of less than 8 pixels.
     """
@@ -88,7 +88,7 @@ class Views:
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Rows and columns of each input."""
+        """Return the side of each square input in pixels."""
         return tuple(int(self.size * scale) for scale in self.scales)
 
 
@@ -98,9 +98,9 @@ FAST = Views(scales=(1.0,), mirrored=False)
 
 
 def place(model: Network, device: torch.device, dtype: torch.dtype = torch.float32) -> Network:
-    """The model on a device, on a GPU in half precision if asked for (see `halved`), and in real float32 if not.
+    """Move the model to a device: on a GPU in half precision if asked for (see `halved`), else in float32 without TF32.
 
-    Raises ValueError for half precision on a CPU, which computes it slowly and adds in it.
+    Raises ValueError for half precision on a CPU, which is slow in it and accumulates in it.
     """
     half = dtype in (torch.float16, torch.bfloat16)
     if device.type == "cpu":
@@ -114,9 +114,9 @@ def place(model: Network, device: torch.device, dtype: torch.dtype = torch.float
 
 
 def halved(model: Network, dtype: torch.dtype) -> Network:
-    """The model with its convolutions in half precision, channels last as GPUs are fast in it; its normalisation stays.
+    """Convert the convolutions to half precision and channels last (fast on GPUs); normalisation stays in float32.
 
-    A variance above 65504 would be infinity in float16, and what is divided by that a zero that looks like a result.
+    In float16 a variance above 65504 would be infinite, and a division by it would give a zero that looks valid.
     """
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -126,11 +126,11 @@ def halved(model: Network, dtype: torch.dtype) -> Network:
 
 @torch.inference_mode()
 def parse_frames(frames_NHW3: Bytes, model: JPPNet, views: Views = PUBLISHED) -> Bytes:
-    """Frames (N, H, W, 3) of one size to their label maps (N, H, W), 0 = background to 19.
+    """Parse frames (N, H, W, 3) of one size to label maps (N, H, W), 0 = background to 19.
 
-    The channels are blue, green, red (`sptskm.data.files.read_frame` gives red first). The N frames and their
-    mirror images are one batch, computed where the model is and in its number format (see `place`).
-    Raises ValueError for other arrays, and for logits that are not finite, as float16 may give.
+    The channels are blue, green, red (`sptskm.data.files.read_frame` gives red first). The N frames and their mirror
+    images are one batch, computed on the model's device and in its number format (see `place`).
+    Raises ValueError for other arrays, and for logits that are not finite, which float16 may give.
     """
     if frames_NHW3.ndim != 4 or frames_NHW3.shape[3] != 3 or frames_NHW3.dtype != np.uint8:
         found = f"{frames_NHW3.dtype} {frames_NHW3.shape}"
@@ -141,7 +141,7 @@ def parse_frames(frames_NHW3: Bytes, model: JPPNet, views: Views = PUBLISHED) ->
 
 
 def check_finite(what: str, *maps: Tensor) -> None:
-    """Raises ValueError for what a network gives that is no number."""
+    """Raise ValueError for outputs of a network that are not finite."""
     if not all(values.isfinite().all() for values in maps):
         raise DataError(
             f"the {what} are not finite, wanted numbers; where --precision float16 is too narrow, bfloat16 or float32 "
@@ -150,9 +150,10 @@ def check_finite(what: str, *maps: Tensor) -> None:
 
 
 def averaged_logits(frames_NHW3: Tensor, model: JPPNet, views: Views = PUBLISHED) -> Tensor:
-    """Frames as for `parse_frames` to float32 logits (N, L, H, W): the mean over stages, scales and mirror images.
+    """Compute float32 logits (N, L, H, W) of frames as for `parse_frames`: mean over stages, scales and mirror images.
 
-    The stages are added before they are enlarged, which is the same, as enlarging is linear, and three times faster.
+    The stages are added before they are enlarged: enlarging is linear, so the result is the same and three times
+    faster.
     """
     weight = model.backbone.conv1.weight
     images_N3HW = network_images(frames_NHW3.to(weight.device))
@@ -168,19 +169,19 @@ def averaged_logits(frames_NHW3: Tensor, model: JPPNet, views: Views = PUBLISHED
 
 
 def network_images(frames_NHW3: Tensor) -> Tensor:
-    """Bytes (N, H, W, 3) to float32 (N, 3, H, W), blue, green, red minus their means, not scaled.
+    """Convert bytes (N, H, W, 3) to float32 (N, 3, H, W): blue, green, red minus their means, not scaled.
 
-    The published order is: this, mirror, resize. The resize is not symmetric, so mirroring comes before it.
+    The published order is: this, mirror, resize. The resize is not symmetric, so mirroring comes first.
     """
     mean_3 = torch.tensor(MEAN_BGR, device=frames_NHW3.device)
     return (frames_NHW3 - mean_3).permute(0, 3, 1, 2).contiguous()
 
 
 def resize_tf1(x_NCHW: Tensor, height: int, width: int) -> Tensor:
-    """TensorFlow 1's bilinear resize, neither of torch's: (N, C, H, W) float32 to (N, C, height, width), bit for bit.
+    """Resize as TensorFlow 1, bilinear, bit for bit: (N, C, H, W) float32 to (N, C, height, width).
 
-    Output sample i of an axis lies at i * (old / new), computed in float32, without half-pixel centres: the first
-    sample stays, the last ones repeat the border.
+    It differs from both variants of torch. Output sample i of an axis is at i * (old / new), computed in float32,
+    without half-pixel centres: the first sample stays, the last ones repeat the border.
     """
     return _resize_axis(_resize_axis(x_NCHW, width, -1), height, -2)
 
@@ -197,20 +198,20 @@ def _resize_axis(x_NCHW: Tensor, size: int, dim: int) -> Tensor:
 
 
 def _stages(model: JPPNet, images_VSS: Tensor) -> Tensor:
-    """The mean over the stages of the logits, in float32."""
+    """Compute the mean of the logits over the stages, in float32."""
     first, second, third = (logits.float() for logits in model(images_VSS).parsing)
     return (first + second + third) / 3
 
 
 def mask_of(labels: Bytes) -> Bytes:
-    """255 where a label map of any shape shows a person, whatever part or garment, and 0 on the background."""
+    """Return 255 where a label map of any shape shows a person (any part or garment), and 0 on the background."""
     return np.where(labels != 0, 255, 0).astype(np.uint8)
 
 
 def labels_of_colours(rgb_HW3: Bytes) -> Bytes:
-    """The label map (H, W) behind a published picture (H, W, 3) in red, green, blue.
+    """Return the label map (H, W) of a published picture (H, W, 3) in red, green, blue.
 
-    Raises ValueError for another array, and for a colour that is no label's (a scaled or JPEG picture has such).
+    Raises ValueError for another array, and for a colour without a label (a scaled or JPEG picture has such colours).
     """
     if rgb_HW3.ndim != 3 or rgb_HW3.shape[2] != 3 or rgb_HW3.dtype != np.uint8:
         raise DataError(f"the picture is {rgb_HW3.dtype} {rgb_HW3.shape}, wanted uint8 (height, width, 3)")
@@ -228,5 +229,5 @@ def labels_of_colours(rgb_HW3: Bytes) -> Bytes:
 
 
 def _codes(rgb_3: Bytes) -> NDArray[np.int64]:
-    """One number for each colour."""
+    """Encode each colour as one number."""
     return np.asarray(rgb_3.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1]))

@@ -1,4 +1,4 @@
-"""3D skeletons from frames by pose-hg-3d's second version: each step from a frame's bytes to the 14 joints.
+"""Estimate 3D skeletons by pose-hg-3d's second version: all steps from a frame's bytes to the 14 joints.
 
 Points are x right, y down, z away from the camera. `sptskm.data.skeletons.normalise` is the next step, per tracklet.
 Legend: N frames, H rows, W columns, S = 256 rows and columns of a crop, J = 16 joints in MPII's order,
@@ -31,16 +31,15 @@ MIRRORED_JOINTS = (5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10)
 
 
 def whole_frame(height: int, width: int) -> tuple[tuple[float, float], float]:
-    """Centre (x, y) and side in pixels of the square around a frame that one person fills."""
+    """Return centre (x, y) and side in pixels of the square around a frame that one person fills."""
     return (width / 2, height / 2), float(max(height, width))
 
 
 def crop_affine(centre: tuple[float, float], side: float, width: int, height: int) -> Floats:
-    """The (2, 3) matrix from pixels of the frame to pixels of a crop of width x height.
+    """Return the (2, 3) matrix from pixels of the frame to pixels of a crop of width x height.
 
-    crop = (frame - centre) * width / side + (width, height) / 2: the square's `centre` (x, y) and `side` are in
-    pixels of the frame. There is no shift by half a pixel, as published. Raises ValueError for a side that is not
-    positive.
+    crop = (frame - centre) * width / side + (width, height) / 2: the square's `centre` (x, y) and `side` are in pixels
+    of the frame. There is no shift by half a pixel, as published. Raises ValueError for a side that is not positive.
     """
     if not side > 0:
         raise DataError(f"a crop has the side {side}, wanted a positive number of pixels")
@@ -51,9 +50,9 @@ def crop_affine(centre: tuple[float, float], side: float, width: int, height: in
 
 
 def crop(frames_NHW3: Bytes, centre: tuple[float, float], side: float) -> Bytes:
-    """The same square of every frame at 256 x 256: (N, H, W, 3) to (N, S, S, 3), bilinear, black outside the frame.
+    """Cut the same square from every frame: (N, H, W, 3) to (N, S, S, 3), bilinear, black outside the frame.
 
-    OpenCV's rounding of scaled pixels depends on its version: up to 4 grey levels between 4.7 and 5.0.
+    OpenCV's rounding depends on its version: up to 4 grey levels between 4.7 and 5.0.
     """
     matrix = crop_affine(centre, side, CROP_SIZE, CROP_SIZE)
     crops_NSS3 = np.empty((len(frames_NHW3), CROP_SIZE, CROP_SIZE, 3), np.uint8)
@@ -63,23 +62,23 @@ def crop(frames_NHW3: Bytes, centre: tuple[float, float], side: float) -> Bytes:
 
 
 def network_input(crops_NSS3: Bytes) -> NDArray[np.float32]:
-    """Blue, green, red bytes (N, S, S, 3) to the network's (N, 3, S, S): (value / 255 - MEAN) / STD.
+    """Convert blue, green, red bytes (N, S, S, 3) to the input (N, 3, S, S): (value / 255 - MEAN) / STD.
 
-    The channels keep their order. Computed in float64 as published, which a table of 256 values makes cheap.
+    The channels keep their order. Computed in float64 as published; a table of 256 values makes this cheap.
     """
     table_C256 = ((np.arange(256) / 255 - np.array(MEAN)[:, None]) / np.array(STD)[:, None]).astype(np.float32)
     return np.stack([table_C256[c][crops_NSS3[..., c]] for c in range(3)], axis=1)
 
 
 def flip_averaged(model: PoseHG3D, x_N3SS: Tensor) -> PoseMaps:
-    """The mean of the maps of crops and of their mirror images, mirrored back with left and right exchanged."""
+    """Average the maps of crops and of their mirror images, mirrored back with left and right exchanged."""
     plain, mirrored = model(x_N3SS), model(x_N3SS.flip(3))
     hm, depth = (maps.flip(3)[:, MIRRORED_JOINTS] for maps in mirrored)
     return PoseMaps((plain.hm_NJHW + hm) / 2, (plain.depth_NJHW + depth) / 2)
 
 
 class Decoded(NamedTuple):
-    """The 16 joints that maps show."""
+    """The 16 joints decoded from the maps."""
 
     peaks_NJ2: Tensor
     """Integer column and row of the heat map's first maximum."""
@@ -90,7 +89,7 @@ class Decoded(NamedTuple):
 
 
 def decode(maps: PoseMaps) -> Decoded:
-    """The joints at the maxima of the heat maps, with the depth found there; without refinement, as published."""
+    """Find the joints at the maxima of the heat maps, and their depth there; without refinement, as published."""
     hm_NJHW, depth_NJHW = maps.hm_NJHW.float(), maps.depth_NJHW.float()
     height, width = hm_NJHW.shape[2:]
     hm, depth = hm_NJHW.flatten(2), depth_NJHW.flatten(2)
@@ -104,11 +103,11 @@ def decode(maps: PoseMaps) -> Decoded:
 def image_points(
     peaks_NJ2: Tensor, centre: tuple[float, float], side: float, map_size: int = 64, *, published_row: bool = False
 ) -> Tensor:
-    """Where peaks of heat maps of map_size x map_size lie in the frame: (N, J, 2) x, y in pixels, float64.
+    """Convert peaks of heat maps of map_size x map_size to the frame: (N, J, 2) x, y in pixels, float64.
 
     frame = (peak - map_size / 2) * side / map_size + centre, with the crop's centre (x, y) and side in pixels.
-    `published_row` repeats a fault of the published code, whose rows are y + x / map_size: too low by up to a
-    pixel of the heat map.
+    `published_row` repeats a fault of the published code, whose rows are y + x / map_size: too low by up to a pixel of
+    the heat map.
     """
     peaks = peaks_NJ2.double()
     if published_row:
@@ -118,10 +117,10 @@ def image_points(
 
 
 def joints_of(decoded: Decoded) -> NDArray[np.float32]:
-    """The (N, 14, 4) skeletons: x, y, z in units of the crop's side from the pelvis, confidence in [0, 1].
+    """Convert to skeletons (N, 14, 4): x, y, z in units of the crop's side from the pelvis, confidence in [0, 1].
 
-    A joint whose peak is not positive was not found and is NaN; without a pelvis the whole frame is, because
-    the others are relative to it. Pelvis and thorax themselves are left out, the head is the head top.
+    A joint whose peak is not positive was not found and is NaN. Without a pelvis the whole frame is NaN, because the
+    other joints are relative to it. Pelvis and thorax are left out; the head is the head top.
     """
     peaks_NJ = decoded.confidence_NJ.double()
     peaks_NJ = torch.where(peaks_NJ[:, [ROOT]] > 0, peaks_NJ, torch.nan)
@@ -132,12 +131,12 @@ def joints_of(decoded: Decoded) -> NDArray[np.float32]:
 
 @torch.inference_mode()
 def estimate_skeletons(frames_NHW3: Bytes, model: PoseHG3D, *, flip: bool = False) -> NDArray[np.float32]:
-    """Frames (N, H, W, 3) of one size, each filled by one person, to skeletons (N, 14, 4) as of `joints_of`.
+    """Estimate skeletons (N, 14, 4) as in `joints_of` from frames (N, H, W, 3) of one size, one person each.
 
-    The channels are blue, green, red as OpenCV reads them (`sptskm.data.files.read_frame` gives red first).
-    The N frames are one batch, computed where the model is and in its number format. `flip` averages with the
-    mirror image, at twice the cost. Raises ValueError for other arrays, for a model in training mode, and for maps
-    that are not finite, as float16 may give: joints would be missing without a word.
+    The channels are blue, green, red as OpenCV reads them (`sptskm.data.files.read_frame` gives red first). The N
+    frames are one batch, computed on the model's device and in its number format. `flip` averages with the mirror
+    image, at twice the cost. Raises ValueError for other arrays, for a model in training mode, and for maps that are
+    not finite (float16 may give such): joints would silently be missing.
     """
     if frames_NHW3.ndim != 4 or frames_NHW3.shape[3] != 3 or frames_NHW3.dtype != np.uint8:
         found = f"{frames_NHW3.dtype} {frames_NHW3.shape}"

@@ -1,10 +1,10 @@
-"""How good the masks and skeletons of a data set are: numbers for every frame that point at the bad ones.
+"""Measure the quality of masks and skeletons per frame, to find the bad frames of a data set.
 
-What can be measured depends on what the files still know. Stored skeletons are centred at the hips and usually
-normalised: scaled and turned about the vertical axis, by one factor and one angle for a tracklet. Lengths of bones
-and heights, as they change within a tracklet, are therefore comparable; where a joint lies in the frame is not. To
-fit scale and place of every skeleton to its mask would hide the very errors that matter, so joints are held against
-a mask only where they are still pixels (`joints_outside`), and from files only heights are.
+The measures depend on what the files contain. Stored skeletons are centred at the hips and usually normalised: scaled
+and turned about the vertical axis, by one factor and one angle per tracklet. Bone lengths and heights, as they change
+within a tracklet, are therefore comparable; the place of a joint in the frame is unknown. Fitting scale and place of
+every skeleton to its mask would hide the errors that matter. So joints are compared with a mask only while they
+are pixels (`joints_outside`); from files only heights are compared.
 Legend: F frames, N frames of any kind, H rows, W columns, V = 14 joints, E = 13 bones, K points,
 4 = x, y, z, confidence.
 """
@@ -66,7 +66,7 @@ SWAPPED = [JOINTS.index(" ".join(_OTHER.get(word, word) for word in name.split()
 
 @dataclass(frozen=True, eq=False)
 class Quality:
-    """What was measured of one tracklet."""
+    """Measures of one tracklet."""
 
     row: int
     key: str
@@ -74,15 +74,15 @@ class Quality:
     """A number (F,) for each frame by each measure that could be taken; 0 is good."""
 
     def mean(self, measure: Measure) -> float:
-        """The mean over the measured frames, for a measure of 0 and 1 their share; NaN without any."""
+        """Return the mean over the measured frames (for a measure of 0 and 1 their share), NaN without any."""
         return _over(np.mean, self.values.get(measure))
 
     def median(self, measure: Measure) -> float:
-        """The median over the measured frames, NaN without any."""
+        """Return the median over the measured frames, NaN without any."""
         return _over(np.median, self.values.get(measure))
 
     def maximum(self, measure: Measure) -> float:
-        """The worst measured frame's value, NaN without any."""
+        """Return the value of the worst measured frame, NaN without any."""
         return _over(np.max, self.values.get(measure))
 
 
@@ -102,7 +102,7 @@ def bad_frames(quality: Quality) -> int:
 
 
 def is_bad(quality: Quality) -> bool:
-    """Whether less than USABLE_SHARE of a tracklet's frames are of use."""
+    """Return whether less than USABLE_SHARE of a tracklet's frames are usable."""
     frames = max((len(values) for values in quality.values.values()), default=0)
     return frames - bad_frames(quality) < USABLE_SHARE * frames
 
@@ -121,11 +121,11 @@ def measure(
     modalities: Collection[Modality] = ("frames", "masks", "skeletons"),
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> list[Quality]:
-    """Every measure that `modalities` allow, of the tracklets in `rows`; `progress` may show how far it is.
+    """Compute every measure that `modalities` allow for the tracklets in `rows`; `progress` may wrap the iteration.
 
-    `mask size` needs frames and masks, `height` masks and skeletons; frames alone give nothing. Files that are
-    missing or unreadable are measured as such and raise nothing (`sptskm.data.check` tells why).
-    Raises ValueError without masks and skeletons.
+    `mask size` needs frames and masks, `height` masks and skeletons; frames alone give nothing. Missing or unreadable
+    files are measured as such and raise nothing (`sptskm.data.check` tells why). Raises ValueError without masks and
+    skeletons.
     """
     if not {"masks", "skeletons"} & set(modalities):
         raise ConfigError(f"modalities are {', '.join(modalities) or 'none'}, wanted masks or skeletons among them")
@@ -137,9 +137,9 @@ SUMMARY = ("measure", "frames", "mean", "median", "maximum", "worst tracklet")
 
 
 def summary(qualities: Sequence[Quality]) -> list[tuple[str, ...]]:
-    """A row of text for each measure taken, to be set as a table under `SUMMARY`; values in percent.
+    """Return a row of text for each measure taken, for a table with the header `SUMMARY`; values in percent.
 
-    For measures of 0 and 1 the mean is the share of such frames. The worst tracklet has the highest mean.
+    For measures of 0 and 1 the mean is the share of frames with 1. The worst tracklet has the highest mean.
     """
     taken = [measure for measure in MEASURES if any(measure in quality.values for quality in qualities)]
     return [_summed(measure, qualities) for measure in taken]
@@ -155,9 +155,9 @@ def _summed(measure: Measure, qualities: Sequence[Quality]) -> tuple[str, ...]:
 
 
 def worst(qualities: Sequence[Quality], count: int = 6) -> dict[Measure, list[Worst]]:
-    """The worst frames by each measure that is anywhere above 0, worst first; ties in the order of the table.
+    """Return the worst frames for each measure with a value above 0, worst first; ties in the order of the table.
 
-    At most one frame of a tracklet, so that one bad tracklet does not hide the others.
+    Each tracklet gives at most one frame, so that one bad tracklet does not hide the others.
     """
     found = {measure: _worst(measure, qualities)[:count] for measure in MEASURES}
     return {measure: frames for measure, frames in found.items() if frames}
@@ -188,7 +188,7 @@ def _measured(table: Tracklets, row: int, modalities: set[Modality]) -> Quality:
 
 
 class _Mask(NamedTuple):
-    """What is kept of a mask: the whole would be too much for long tracklets. NaN where there is none."""
+    """Facts kept of a mask, as whole masks of long tracklets would need too much memory. NaN without a mask."""
 
     share: float
     rows: float
@@ -218,9 +218,9 @@ def _mask_values(masks: Sequence[_Mask], compared: bool) -> dict[Measure, Floats
 
 
 def skeleton_values(skeletons_FV4: Floats) -> dict[Measure, Floats]:
-    """The measures that skeletons (F, 14, 4) of one tracklet allow alone; a frame with a NaN has no skeleton.
+    """Compute the measures of one tracklet's skeletons (F, 14, 4); a frame with a NaN has no skeleton.
 
-    Units do not matter, nor whether they were normalised, but the scale must be one for all frames.
+    Units and normalisation do not matter, but the scale must be the same for all frames.
     """
     missing_F = np.isnan(skeletons_FV4).any(axis=(1, 2))
     points_FV3 = _rooted(skeletons_FV4)
@@ -235,12 +235,13 @@ def skeleton_values(skeletons_FV4: Floats) -> dict[Measure, Floats]:
 
 
 def flips(skeletons_FV4: Floats) -> Floats:
-    """1 in frames (F,) that have left and right the other way than most of the tracklet, 0 in others.
+    """Return 1 in frames (F,) whose left and right are exchanged against most of the tracklet, 0 in others.
 
-    A frame is turned to the side on which its 14 joints, from the middle of the hips, lie nearer to those of the two
-    valid frames before it as turned themselves (sum of distances); the fewer ones are the exchanged. With two, a broken
-    frame seldom turns those behind it. Where the person moves farther between frames than hips and shoulders are
-    wide, or turns by half, this cannot be told. NaN without a skeleton, and throughout with less than three of them.
+    Each frame is oriented so that its 14 joints, relative to the middle of the hips, are nearer to the two valid frames
+    before it in their own orientation (sum of distances). The minority orientation is the exchanged one. With two
+    frames, one broken frame seldom turns the following ones. The result is unreliable where the person moves farther
+    between frames than hips and shoulders are wide, or turns by half. NaN without a skeleton, and for all frames if
+    there are fewer than three.
     """
     found_F = np.full(len(skeletons_FV4), np.nan)
     points_FV3 = _rooted(skeletons_FV4)
@@ -259,7 +260,7 @@ def flips(skeletons_FV4: Floats) -> Floats:
 
 
 def heights(skeletons_FV4: Floats, rows_F: Floats) -> Floats:
-    """The measure `height` (F,) from skeletons and the rows that masks cover, in any units that are one throughout."""
+    """Compute the measure `height` (F,) from skeletons and the rows that masks cover, in any consistent units."""
     y_FV = _rooted(skeletons_FV4)[..., 1]
     tall_F = y_FV.max(axis=1) - y_FV.min(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -270,10 +271,10 @@ def heights(skeletons_FV4: Floats, rows_F: Floats) -> Floats:
 
 
 def joints_outside(points_NK2: Floats, masks_NHW: Bytes) -> Floats:
-    """The share (N,) of points, x and y in pixels of the frame, that lie on the background or outside the frame.
+    """Compute the share (N,) of points (x, y in pixels) on the background or outside the frame.
 
-    For key points that are still pixels (`sptskm.preparation.pose.image_points`, or an estimator's own file). Points
-    with NaN do not count; NaN for a frame without any.
+    For key points in pixels (`sptskm.preparation.pose.image_points`, or an estimator's own file). Points with NaN do
+    not count; NaN for a frame without any.
     """
     shares = [_outside(points_K2, mask_HW) for points_K2, mask_HW in zip(points_NK2, masks_NHW, strict=True)]
     return np.array(shares, np.float64)
@@ -289,16 +290,16 @@ def _outside(points_K2: Floats, mask_HW: Bytes) -> float:
 
 
 def _rooted(skeletons_FV4: Floats) -> Floats:
-    """(F, V, 3) from the middle of the hips; a frame with any NaN is NaN."""
+    """Return the joints (F, V, 3) relative to the middle of the hips; a frame with any NaN is NaN."""
     points_FV3 = skeletons_FV4[..., :3] - skeletons_FV4[:, _HIPS, :3].mean(axis=1, keepdims=True)
     points_FV3[np.isnan(skeletons_FV4).any(axis=(1, 2))] = np.nan
     return points_FV3
 
 
 def _jumps(lengths_FE: Floats) -> Floats:
-    """(F,): the largest change since the valid frame before, relative to each column's median.
+    """Return the largest change (F,) since the valid frame before, relative to each column's median.
 
-    Bones are rigid, so a gap in between does not matter. NaN where there is no frame before.
+    Bones are rigid, so a gap in between does not matter. NaN if there is no frame before.
     """
     jumps_F = np.full(len(lengths_FE), np.nan)
     valid = np.flatnonzero(~np.isnan(lengths_FE).any(axis=1))
@@ -311,7 +312,7 @@ def _jumps(lengths_FE: Floats) -> Floats:
 
 
 def _shape_values(skeletons_FV4: Floats) -> dict[Measure, Floats]:
-    """Return the measures of what a skeleton is, where `skeleton_values` are of how it changes."""
+    """Return the measures of single skeletons; `skeleton_values` returns those of changes between frames."""
     has_F, known_FV = ~np.isnan(skeletons_FV4).any(axis=(1, 2)), skeletons_FV4[..., 3] != 0
     points_FV3 = _rooted(skeletons_FV4)
     upper_F, lower_F = (points_FV3[:, joints, 1].mean(axis=1) for joints in (_UPPER, _LOWER))
@@ -324,7 +325,7 @@ def _shape_values(skeletons_FV4: Floats) -> dict[Measure, Floats]:
 
 
 def _still(points_FV3: Floats) -> Floats:
-    """1 where no joint has moved by STILL of the person's extent since the valid frame before; NaN without one."""
+    """Return 1 if no joint moved by STILL of the person's extent since the valid frame before; NaN without one."""
     found_F = np.full(len(points_FV3), np.nan)
     valid = np.flatnonzero(~np.isnan(points_FV3).any(axis=(1, 2)))
     if len(valid) > 1:

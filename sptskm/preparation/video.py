@@ -1,6 +1,6 @@
-"""One's own footage: videos and boxes of tracked people become tracklets and a manifest.
+"""Convert your own footage, videos and boxes of tracked people, to tracklets and a manifest.
 
-No detector or tracker is written here: whatever you use writes MOT's text format (see boxes.py).
+There is no detector or tracker here: use any that writes MOT's text format (see boxes.py).
 Legend: B boxes, H rows, W columns.
 """
 
@@ -38,7 +38,7 @@ SMALLEST = 8  # pixels of the shorter edge of a box that is worth a frame
 
 @dataclass(frozen=True)
 class Cut:
-    """How tracklets are cut from videos."""
+    """Options for cutting tracklets from videos."""
 
     min_frames: int = 1
     """A track with fewer is left out."""
@@ -48,7 +48,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class _Done:
-    """What was made of a video, as its note says."""
+    """Note of the tracklets made from a video."""
 
     source: dict[str, Any]
     frames: dict[str, int]
@@ -59,14 +59,14 @@ class _Done:
 
 
 def tracklets_of(video: Path, boxes: Path, out: Path, cut: Cut) -> tuple[list[Entry], int, int]:
-    """Cut the tracklets of a video to `out`/frames; return what a manifest says of them, and two counts of boxes.
+    """Cut the tracklets of a video to `out`/frames; return their manifest entries and two counts of boxes.
 
-    The first are those of no use, the second those left out (see boxes.py).
+    The first count is of unusable boxes, with less than SMALLEST pixels inside the picture; the second of those left
+    out (see boxes.py).
 
-    A tracklet is the boxes of one track as JPEGs named by the frame number, and beside them the squares around the
-    boxes that BlazePose looks at. Boxes are cut at the borders of the
-    picture; of no use is one with less than SMALLEST pixels inside. Identities are not known: every track is its own,
-    and the camera is the video. Raises DataError or FileNotFoundError naming the file.
+    A tracklet holds the boxes of one track as JPEGs named by the frame number, and beside them the squares around the
+    boxes, which BlazePose uses. Boxes are cut at the borders of the picture. Identities are unknown: every track is its
+    own identity, and the camera is the video. Raises DataError or FileNotFoundError naming the file.
     """
     opened, home = _Video(video), out / "frames"
     found = read_yolo_boxes(boxes, opened.size) if boxes.is_dir() else read_boxes(boxes)
@@ -84,7 +84,7 @@ def tracklets_of(video: Path, boxes: Path, out: Path, cut: Cut) -> tuple[list[En
 
 
 def _cut(video: "_Video", boxes: Boxes, home: Path, cut: Cut) -> tuple[dict[str, int], int]:
-    """Frames of each tracklet by its name, and boxes of no use."""
+    """Cut all tracklets; return the number of frames of each by its name, and the number of unusable boxes."""
     work = home / f".{video.path.stem}.partial"
     shutil.rmtree(work, ignore_errors=True)
     counts: Counter[str] = Counter()
@@ -109,7 +109,7 @@ def _cut(video: "_Video", boxes: Boxes, home: Path, cut: Cut) -> tuple[dict[str,
 
 
 class _Video:
-    """A video: what it says of itself, and its pictures. Raises DataError for a file that is none."""
+    """A video with its size, frame rate and pictures. Raises DataError for a file that is not a video."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -127,7 +127,7 @@ class _Video:
         return capture
 
     def pictures(self, last: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Frame numbers from 1 and pictures (H, W, 3), blue first, up to the last one wanted."""
+        """Yield frame numbers from 1 and pictures (H, W, 3), blue first, up to the frame `last`."""
         capture = self._opened()
         try:
             for number in range(1, last + 1):
@@ -141,7 +141,7 @@ class _Video:
 
 
 def _write_crop(path: Path, picture: NDArray[np.uint8], corners_4: NDArray[np.int64]) -> bool:
-    """Whether enough of a box is inside the picture to be written."""
+    """Write the crop of a box; return False and write nothing if too little of it is inside the picture."""
     height, width = picture.shape[:2]
     left, top, right, bottom = np.clip(corners_4, 0, [width, height, width, height]).tolist()
     if right - left < SMALLEST or bottom - top < SMALLEST:
@@ -156,9 +156,9 @@ def _write_crop(path: Path, picture: NDArray[np.uint8], corners_4: NDArray[np.in
 
 
 def prepare_videos(videos: Sequence[Path], out: Path, boxes: Path | None, cut: Cut) -> tuple[Path, str]:
-    """Write the manifest of the tracklets of all videos; its place, and what it holds in a line.
+    """Write the manifest of the tracklets of all videos; return its path and a line about its content.
 
-    Without `boxes` those of a video lie beside it, as NAME.txt. Raises as `tracklets_of`, and ConfigError.
+    Without `boxes`, the boxes of a video are beside it, as NAME.txt. Raises as `tracklets_of`, and ConfigError.
     """
     stems = Counter(video.stem for video in videos)
     if twice := [stem for stem, count in stems.items() if count > 1]:

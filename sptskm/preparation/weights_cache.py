@@ -1,7 +1,7 @@
-"""BlazePose's weights: fetched by package name, checked by hash, kept in a cache of the user's own.
+"""Fetch BlazePose's weights by package name, check their hash, and keep them in the user's cache.
 
 The file is part of PyPI's wheels of mediapipe 0.10.5 to 0.10.21 and of npm's @mediapipe/pose (Apache-2.0). Neither
-package is installed: a wheel is a zip and npm's package a tar, and the one file is taken out.
+package is installed: a wheel is a zip file and npm's package a tar file, and only this file is extracted.
 """
 
 import argparse
@@ -32,15 +32,15 @@ NPM = ("npm", "pack", "--silent", "@mediapipe/pose@0.5.1675469404")
 
 
 def cache_folder() -> Path:
-    """Give the folder that keeps weights: $SPTSKM_CACHE, else sptskm in $XDG_CACHE_HOME or ~/.cache."""
+    """Return the folder that keeps weights: $SPTSKM_CACHE, else sptskm in $XDG_CACHE_HOME or ~/.cache."""
     named = os.environ.get(CACHE)
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sptskm"
 
 
 def blazepose_weights() -> Path:
-    """Give the file of BlazePose's weights.
+    """Return the file of BlazePose's weights.
 
-    Raises ConfigError where it is missing, not what was published, or in a folder that others may write to.
+    Raises ConfigError if it is missing, is not the published file, or is in a folder that others may write to.
     """
     path = cache_folder() / FILE
     if not path.exists():
@@ -66,18 +66,18 @@ def fetch_blazepose(source: Path | None = None) -> Path:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Add what may be typed behind `sptskm weights`."""
+    """Add the options of `sptskm weights`."""
     parser.add_argument("name", choices=["blazepose"], help="the network")
     parser.add_argument("--from", type=Path, dest="source", metavar="FILE", help=f"{FILE}, or a package that holds it")
 
 
 def run(chosen: argparse.Namespace) -> str:
-    """Fetch the weights; the text says where they are."""
+    """Fetch the weights and return a sentence with their path."""
     return f"{fetch_blazepose(chosen.source)}: BlazePose's weights, as published"
 
 
 def _from_packages() -> bytes:
-    """Ask pip for the wheel and npm for its package, by name."""
+    """Download the wheel with pip or npm's package with npm, by name, and return the weights."""
     failed = []
     for command in ([sys.executable, "-m", *PIP, *WHEEL], [*NPM]):
         with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +95,7 @@ def _from_packages() -> bytes:
 
 
 def _from_file(source: Path) -> bytes:
-    """Give the checked content of the weights from a file or an archive that holds it."""
+    """Return the checked content of the weights from a file or an archive that holds it."""
     if not source.is_file():
         raise FileNotFoundError(f"{source}: no such file, wanted {FILE}, or a wheel or npm package that holds it")
     try:
@@ -134,7 +134,7 @@ def _from_tar(source: Path) -> bytes | None:
 
 
 def _check_owner(path: Path) -> None:
-    """Refuse weights that another user could have put there; the hash protects what is read, not what is run."""
+    """Refuse weights that another user could have put there: the hash protects the file when it is read, not later."""
     for place in (path, path.parent):
         found = place.stat()
         if found.st_uid not in (os.getuid(), 0) or found.st_mode & stat.S_IWOTH:

@@ -1,8 +1,8 @@
-"""Masks or skeletons for all tracklets of a data set, in shards that may be killed at any moment.
+"""Make masks or skeletons for all tracklets of a data set, in shards that may be killed at any moment.
 
-The unit of work is a block: consecutive frames of one tracklet, cut at the same places whenever and wherever it is
-done, because a network's last bits depend on what else is in its batch. A block of which a file is missing is done
-again as a whole. So what is there after any number of kills has the bytes that an undisturbed run writes.
+The unit of work is a block: consecutive frames of one tracklet, always cut at the same places, because the last bits
+of a network depend on the other frames of its batch. A block with a missing file is made again as a whole. So the
+results after any number of kills have the same bytes as after an undisturbed run.
 Legend: N frames of a block, H rows, W columns, 3 = blue, green, red.
 """
 
@@ -39,7 +39,7 @@ SHOWN = 20  # files that a message lists
 
 @dataclass(frozen=True)
 class Method:
-    """How frames become masks, skeletons, or both at once."""
+    """A method that makes masks, skeletons, or both from frames."""
 
     writers: Mapping[Made, Callable[[Path, NDArray[Any]], None]]
     """What it makes, and how one result of it becomes its file, which is there as a whole or not at all."""
@@ -54,26 +54,26 @@ class Method:
 
     @property
     def kinds(self) -> tuple[Made, ...]:
-        """Return what it makes."""
+        """Return the kinds that it makes."""
         return tuple(self.writers)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some frames of a tracklet; as numbers, because a data set may have a million of them."""
+    """Consecutive frames of a tracklet; stored as numbers, because a data set may have a million of them."""
 
     row: int
     start: int
     stop: int
 
     def paths(self, table: Tracklets, modality: Modality) -> list[Path]:
-        """The files of its frames."""
+        """Return the paths of its frames or results."""
         return [table.path(self.row, frame, modality) for frame in range(self.start, self.stop)]
 
 
 @dataclass
 class Outcome:
-    """What a shard came to."""
+    """Result of making a shard."""
 
     made: int = 0
     kept: int = 0
@@ -87,7 +87,7 @@ class Outcome:
     """Of imported skeletons: how many frames are whole, partial or without."""
 
     def text(self, what: str) -> str:
-        """Return the counts in one line; a cause that many files share is one failure."""
+        """Return the counts in one line; a cause that many files share counts as one failure."""
         causes = len(set(self.failed.values()))
         files = f" ({len(self.failed):,} files)" if causes < len(self.failed) else ""
         said = f"{self.made:,} {what}, {self.kept:,} were there, {causes:,} failed{files}"
@@ -97,7 +97,7 @@ class Outcome:
 
 
 def precision_of(method: str, asked: Precision, gpu: bool) -> Precision:
-    """What "auto" means: float16 for JPPNet on a GPU, else float32. Raises ConfigError for half without a GPU."""
+    """Resolve "auto": float16 for JPPNet on a GPU, else float32. Raises ConfigError for half without a GPU."""
     if asked == "auto":
         return "float16" if gpu and method == "jppnet" else "float32"
     if asked != "float32" and not gpu:
@@ -106,7 +106,7 @@ def precision_of(method: str, asked: Precision, gpu: bool) -> Precision:
 
 
 def shard_rows(table: Tracklets, shard: int, shards: int) -> NDArray[np.int64]:
-    """The tracklets of one of `shards` disjoint parts with about equally many frames. Raises ConfigError."""
+    """Return the tracklets of one of `shards` disjoint parts with about equally many frames. Raises ConfigError."""
     if not 0 <= shard < shards:
         raise ConfigError(f"shard is {shard} of {shards}, wanted 0 to {shards - 1}")
     middles_N = np.cumsum(table.lengths) - table.lengths / 2
@@ -114,10 +114,10 @@ def shard_rows(table: Tracklets, shard: int, shards: int) -> NDArray[np.int64]:
 
 
 def prepare(root: Path, table: Tracklets, method: Method, shard: int = 0, shards: int = 1) -> Outcome:
-    """Make what is missing of a shard, or was made of other frames, and write down how it went.
+    """Make the missing and the outdated results of a shard, and write its summary.
 
-    Of a method that makes both, what is there of one kind stays as it is. A frame that cannot be read is passed over
-    and named in the outcome. Raises ConfigError when the data set holds results of another method.
+    A method that makes both kinds keeps the existing files of either kind. A frame that cannot be read is skipped and
+    named in the outcome. Raises ConfigError when the data set holds results of another method.
     """
     rows = shard_rows(table, shard, shards)
     ledger, outcome = Ledger(root, table, method.kinds, method.settings), Outcome()
@@ -140,10 +140,10 @@ def prepare(root: Path, table: Tracklets, method: Method, shard: int = 0, shards
 
 
 class Ledger:
-    """The record of a data set's masks, skeletons or both while they are made.
+    """Record of the method and frames of a data set's masks, skeletons or both while they are made.
 
-    The data set is claimed for a method, and a tracklet for its frames, right before the first result is written: an
-    attempt that made nothing leaves no claim. Raises ConfigError when there are results of another method.
+    The method of the data set and the frames of a tracklet are recorded right before the first result is written, so an
+    attempt without results leaves no record. Raises ConfigError when there are results of another method.
     """
 
     def __init__(self, root: Path, table: Tracklets, kinds: Sequence[Made], method: Mapping[str, Any]) -> None:
@@ -172,7 +172,7 @@ class Ledger:
         raise ConfigError(f"{file}: the {made} there were made otherwise ({said}); {end}")
 
     def begin(self, row: int, made: Made) -> None:
-        """Note the method, and of which frames a tracklet's results are made; called before each result."""
+        """Record the method and the frames of a tracklet's results; called before each result."""
         if made not in self.begun:
             self._check(made)
             write_method(self.root, made, self.method)
@@ -183,7 +183,7 @@ class Ledger:
             self.begun[made] = row
 
     def remove_stale(self, row: int) -> int:
-        """Remove a tracklet's results if they were made of other frames; the number of files that were."""
+        """Remove a tracklet's results if they were made from other frames; return the number of removed files."""
         stale = [made for made in self.kinds if self._is_stale(row, made)]
         results = [self.table.path(row, frame, made) for made in stale for frame in range(self.table.lengths[row])]
         there = [path for path in results if path.is_file()]
@@ -205,22 +205,22 @@ def _any_result(table: Tracklets, made: Made) -> bool:
 
 
 def note(root: Path, made: Made, shard: str, outcome: Outcome, settings: Mapping[str, Any]) -> None:
-    """Write down how it went, for `verify` and for people."""
+    """Write the shard's summary as JSON."""
     text = json.dumps({**vars(outcome), "settings": dict(settings)}, indent=1)
     write_text(home(root, made) / f"shard-{shard}.json", text)
 
 
 def home(root: Path, made: Made) -> Path:
-    """Return the folder in which a data set keeps what is known of its masks or skeletons; it is made."""
+    """Return the folder for the records of a data set's masks or skeletons; create it if needed."""
     folder = home_of(root) / HOME / made
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def missing_blocks(table: Tracklets, rows: Iterable[int], made: Made, size: int) -> Iterator[Block]:
-    """The blocks of at most `size` frames of which a result is missing.
+    """Yield the blocks of at most `size` frames with a missing result.
 
-    Folders are listed, which costs less than asking for every file.
+    Folders are listed, which costs less than a look-up of every file.
     """
     names: dict[Path, set[str]] = {}
     for row in rows:
@@ -236,21 +236,21 @@ def missing_blocks(table: Tracklets, rows: Iterable[int], made: Made, size: int)
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame (H, W, 3), and the square of a video's picture around it where that is kept."""
+    """A frame (H, W, 3), and the square of the video's picture around it if that was kept."""
 
     frame: Bytes
     around: Bytes | None
 
 
 def square_of(frame: Path) -> Path:
-    """Return the file with the square around a frame that was cut from a video, which may not be there."""
+    """Return the path of the square around a frame that was cut from a video; the file may not exist."""
     return frame.parent.with_name(frame.parent.name + SQUARES) / f"{frame.stem}.jpeg"
 
 
 def _read_ahead(
     table: Tracklets, blocks: Sequence[Block], around: bool
 ) -> Iterator[tuple[Block, list[Picture | DataError]]]:
-    """Blocks with their frames, which are decoded while others are computed."""
+    """Yield blocks with their frames, decoded while other blocks are computed."""
     waiting: deque[tuple[Block, Future[list[Picture | DataError]]]] = deque()
     with ThreadPoolExecutor(1) as reader:
         for block in blocks:
@@ -281,7 +281,7 @@ def _make(  # what is made of which frames, and what is told of it
     outcome: Outcome,
     ledger: Ledger,
 ) -> None:
-    """Write the results of a block; frames that cannot be read are named in the outcome."""
+    """Write the results of a block; the outcome names frames that cannot be read."""
     by_kind = [block.paths(table, made) for made in method.kinds]
     paths = [dict(zip(method.kinds, own, strict=True)) for own in zip(*by_kind, strict=True)]
     pairs = list(zip(paths, images, strict=True))
@@ -303,9 +303,9 @@ def _make(  # what is made of which frames, and what is told of it
 
 
 def verify(root: Path, table: Tracklets, made: Made, compare: bool = True) -> tuple[bool, str]:
-    """Return whether every frame has its own mask or skeleton, and what is missing, with reasons.
+    """Return whether every frame has its own mask or skeleton, and a text on the missing ones, with reasons.
 
-    With `compare` all frames are read, to find tracklets whose results were made of other frames.
+    With `compare` all frames are read, to find tracklets whose results were made from other frames.
     """
     missing = list(missing_blocks(table, range(len(table)), made, size=1))
     total = int(table.lengths.sum())
@@ -325,7 +325,7 @@ def verify(root: Path, table: Tracklets, made: Made, compare: bool = True) -> tu
 
 
 def _listed(missing: Sequence[str], reasons: Mapping[str, str]) -> list[str]:
-    """Return a line for each cause, with the first file that it concerns, up to SHOWN of them."""
+    """Return a line for each cause, with the first file concerned, for up to SHOWN causes."""
     files: dict[str, list[str]] = {}
     for path in missing:
         files.setdefault(reasons.get(path, f"{path} is not made yet"), []).append(path)
@@ -338,7 +338,7 @@ def _listed(missing: Sequence[str], reasons: Mapping[str, str]) -> list[str]:
 
 
 def _failed(file: Path) -> dict[str, str]:
-    """Return the reasons in a shard's note; none from a note that cannot be read, as they only explain."""
+    """Return the reasons in a shard's note; none if it cannot be read, as the reasons only explain."""
     try:
         found = json.loads(file.read_bytes())["failed"]
         return {str(path): str(reason) for path, reason in found.items()}
