@@ -1,8 +1,7 @@
-"""Black-and-white PNGs of one bit a pixel, as this project writes its masks: a third of the bytes, and three times as
-fast to read as OpenCV reads them.
+"""Write and read masks as PNGs of one bit per pixel: a third of the bytes, and read three times as fast as by OpenCV.
 
-The one form that is written is the one that is read here: grey of bit depth 1, not interlaced, one IDAT, no filter.
-Any other PNG is OpenCV's. Source: PNG specification, W3C, sections 5 (chunks), 7 (packing) and 9 (filters).
+Only one form is written and read here: grey of bit depth 1, not interlaced, one IDAT chunk, no filter. OpenCV reads any
+other PNG. Source: PNG specification, W3C, sections 5 (chunks), 7 (packing) and 9 (filters).
 Legend: H rows, W columns, P bytes of a packed row.
 """
 
@@ -22,7 +21,7 @@ _HEAD = 41  # of them before
 
 
 def encode(mask_HW: NDArray[np.uint8]) -> bytes:
-    """A PNG that shows white where `mask_HW` is not 0; every reader of PNGs gives 0 and 255 (or two truth values)."""
+    """Encode a mask as a PNG, white where `mask_HW` is not 0; PNG readers return 0 and 255, or False and True."""
     height, width = mask_HW.shape
     rows_HP = np.pad(np.packbits(mask_HW != 0, axis=1), ((0, 0), (1, 0)))  # each after its filter: 0, none
     header = struct.pack(">II", width, height) + _KIND
@@ -35,7 +34,7 @@ def encode(mask_HW: NDArray[np.uint8]) -> bytes:
 
 
 def decode(content: bytes) -> NDArray[np.uint8] | None:
-    """(H, W) of 0 and 255 from what `encode` writes; None for everything else, damaged and too large ones among it."""
+    """Decode a PNG written by `encode` to (H, W) of 0 and 255; None for anything else, damaged or too large."""
     if len(content) <= _FRAME or content[:16] != _BEGIN or content[24:29] != _KIND or content[37:41] != b"IDAT":
         return None
     width, height = struct.unpack(">II", content[16:24])

@@ -1,4 +1,4 @@
-"""Frames, masks and skeletons from their files; a file that cannot be used is one sentence with its path."""
+"""Read frames, masks and skeletons from their files; an unusable file raises one sentence that names its path."""
 
 import io
 import os
@@ -37,9 +37,9 @@ _MAT_TEXT = b"MATLAB 5.0 MAT-file, written by sptskm".ljust(116)
 
 
 def read_frame(file: Readable) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB; the same pixels, in two thirds of the time, where simplejpeg is installed.
+    """Read a frame (H, W, 3) in RGB; with simplejpeg installed the pixels are the same, in two thirds of the time.
 
-    Raises DataError for a file that cannot be read or decoded, that its decoder complains about, or of more pixels
+    Raises DataError for a file that cannot be read or decoded, that its decoder warns about, or that has more pixels
     than `images.MAX_PIXELS`.
     """
     content = _bytes(file, "frame")
@@ -53,9 +53,9 @@ def read_frame(file: Readable) -> NDArray[np.uint8]:
 
 
 def read_mask(file: Readable) -> NDArray[np.uint8]:
-    """(H, W) with 255 on the person and 0 elsewhere; any image is accepted and thresholded at its own size.
+    """Read a mask (H, W) with 255 on the person and 0 elsewhere; any image is accepted and thresholded at its own size.
 
-    Masks as `bilevel` writes them take a third of the time of others. Raises DataError as `read_frame`.
+    Masks written by `bilevel` are read in a third of the time of others. Raises DataError as `read_frame`.
     """
     content = _bytes(file, "mask")
     mask_HW = bilevel.decode(content)
@@ -69,10 +69,10 @@ def read_mask(file: Readable) -> NDArray[np.uint8]:
 
 
 def lost_mask(file: Readable) -> str:
-    """Return how a mask is stored whose picture shows something that SSIN does not see in it; else nothing.
+    """Describe how a mask is stored if it shows something that thresholding loses; else return an empty text.
 
-    For masks of which `read_mask` makes one value: of 0 and 1, in 16 bits, of dark colours, or as a transparency.
-    Raises DataError for a file that cannot be read.
+    It is meant for masks in which `read_mask` finds a single value: stored as 0 and 1, in 16 bits, in dark colours, or
+    as a transparency. Raises DataError for a file that cannot be read.
     """
     found = cv2.imdecode(np.frombuffer(_bytes(file, "mask"), np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None:
@@ -87,7 +87,7 @@ def lost_mask(file: Readable) -> str:
 
 
 def decoded(file: Readable, kind: str, content: bytes, flags: int) -> NDArray[Any]:
-    """Decode a picture of any depth and colour once its header is known to be sound. Raises DataError."""
+    """Check the header of a picture of any depth and colour, then decode it. Raises DataError."""
     _header(file, kind, content)
     return _decoded(file, kind, content, flags)
 
@@ -111,7 +111,10 @@ def _corrupt(file: Readable, kind: str, error: ValueError) -> DataError:
 
 
 def read_skeleton(file: Readable) -> NDArray[np.float32]:
-    """(14, 4) x, y, z, confidence, as in the file; `sptskm.data.usable` says what of it can be used."""
+    """Read a skeleton (14, 4) of x, y, z, confidence as stored; `sptskm.data.usable` decides which joints are usable.
+
+    Raises DataError.
+    """
     skeleton = parsed_mat(_bytes(file, "skeleton"), f"skeleton {file}", SKELETON_KEY, most=MOST_OF_A_SKELETON)
     if skeleton.shape != SKELETON_SHAPE or skeleton.dtype.kind not in "fiu":
         raise DataError(f"skeleton {file}: {SKELETON_KEY} is {skeleton.dtype} {skeleton.shape}, wanted 14x4 numbers")
@@ -120,10 +123,10 @@ def read_skeleton(file: Readable) -> NDArray[np.float32]:
 
 
 def read_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: bool = True) -> NDArray[np.float32]:
-    """(F, 14, 4) of some frames of a tracklet, as `usable.completed` makes them; NaN throughout where there is none.
+    """Read the skeletons (F, 14, 4) of some frames of a tracklet and fill missing joints with `usable.completed`.
 
-    A missing file is a frame without a skeleton. Raises DataError for a corrupt file, unless `strict` is off: then
-    that is a frame without one, too.
+    A frame without a skeleton is NaN throughout, and so is a frame whose file is missing. A corrupt file raises
+    DataError if `strict`, and counts as missing otherwise.
     """
     raw_FV4, every = raw_skeletons(table, row, frames, strict), range(int(table.lengths[row]))
     if list(frames) != list(every) and usable.is_doubtful(raw_FV4):
@@ -132,7 +135,7 @@ def read_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: bo
 
 
 def raw_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: bool = True) -> NDArray[np.float32]:
-    """(F, 14, 4) of some frames of a tracklet as they are in its files. Raises as `read_skeletons`."""
+    """Read the skeletons (F, 14, 4) of some frames of a tracklet as stored. Raises as `read_skeletons`."""
     whole = table.place.whole(row)
     if whole is not None:
         return whole[list(frames)]
@@ -145,7 +148,7 @@ def raw_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: boo
 
 
 def training_skeletons(table: Tracklets, row: int, length: int, normalised: bool = True) -> NDArray[np.float32]:
-    """(length, 14, 4) as SMIN is given a tracklet's first frames; NaN throughout where a frame cannot be used.
+    """Read the skeletons (length, 14, 4) of a tracklet's first frames as input of SMIN; unusable frames are all NaN.
 
     Raises DataError for a corrupt file.
     """
@@ -154,21 +157,21 @@ def training_skeletons(table: Tracklets, row: int, length: int, normalised: bool
 
 
 def is_there(table: Tracklets, row: int, modality: Modality) -> bool:
-    """Whether a tracklet has a file of a modality, going by its first frame."""
+    """Return whether a tracklet has files of a modality, judged by its first frame."""
     if modality == "skeletons" and table.place.whole(row) is not None:
         return is_file(table.folder(row, modality))
     return _exists(table.files(row, [0], modality)[0])
 
 
 def _exists(file: Readable) -> bool:
-    """Only what the system calls "no such file" is absence. Raises OSError for what may not be looked at."""
+    """Return whether a file exists. Raises OSError if the system refuses access, for example by permissions."""
     return is_file(file) if isinstance(file, Path) else file.is_file()
 
 
 def read_or_none(read: Callable[[Readable], NDArray[Any]], file: Readable) -> NDArray[Any] | None:
-    """What is in a file, or None where there is none or it is corrupt. Raises DataError for one that cannot be read.
+    """Read a file; return None if it is missing or corrupt. Raises DataError for a file that cannot be read.
 
-    It is asked for first, because reading tries a missing file several times.
+    Existence is checked first, because reading retries a missing file several times.
     """
     try:
         return read(file) if _exists(file) else None
@@ -179,7 +182,7 @@ def read_or_none(read: Callable[[Readable], NDArray[Any]], file: Readable) -> ND
 
 
 def mat_bytes(name: str, array: NDArray[np.generic]) -> bytes:
-    """A level 5 .mat file with one array; equal arrays give equal files."""
+    """Return the bytes of a level 5 .mat file with one array; equal arrays give equal files."""
     buffer = io.BytesIO()
     scipy.io.savemat(buffer, {name: array})
     return _MAT_TEXT + buffer.getvalue()[len(_MAT_TEXT) :]
@@ -197,12 +200,12 @@ def _bytes(file: Readable, kind: str) -> bytes:
 
 
 def read_retrying(file: Readable) -> bytes:
-    """All of a file. Raises OSError as `retried` does."""
+    """Read all bytes of a file. Raises OSError as `retried` does."""
     return retried(lambda: _content(file) if isinstance(file, Path) else file.read_bytes())
 
 
 def retried(read: Callable[[], bytes]) -> bytes:
-    """Network file systems fail for moments: try a few times, then let the last OSError out."""
+    """Call `read` up to ATTEMPTS times, because network file systems fail briefly; then raise the last OSError."""
     for attempt in range(ATTEMPTS):
         try:
             return read()
@@ -214,7 +217,7 @@ def retried(read: Callable[[], bytes]) -> bytes:
 
 
 def _content(path: Path) -> bytes:
-    """What `read_bytes` gives, without the buffers that it makes first."""
+    """Read all bytes of a regular file, without the extra buffers of `read_bytes`. Raises OSError and DataError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # which does not wait for a pipe's writer
     try:
         state = os.fstat(descriptor)

@@ -1,8 +1,8 @@
-"""Which tracklets a training step sees, as pure functions of (seed, epoch): no state, no process group.
+"""Sample the tracklets of each training step by pure functions of (seed, epoch): no state, no process group.
 
-The configuration states the global batch; a rank takes its share of every batch, so that the union over ranks
-is the same for every number of ranks. Legend: S batches of an epoch, G = P*K clips of the global batch,
-B of them of one rank.
+The configuration gives the size of the global batch. A rank takes its share of every batch, so that the union over
+ranks is the same for every number of ranks. Legend: S batches of an epoch, G = P*K clips of the global batch, B clips
+of one rank.
 """
 
 from collections.abc import Iterator
@@ -15,35 +15,38 @@ from sptskm.data.tracklets import IntArray
 
 
 class Draw(NamedTuple):
-    """One clip to be cut: everything random about it follows from (seed, epoch, position)."""
+    """A clip to be cut; all its random choices follow from (seed, epoch, position)."""
 
     row: int
     epoch: int
     position: int
-    """Place of the clip in its epoch, the same for every number of ranks."""
+    """Number of the clip in its epoch, the same for every number of ranks."""
 
     def generator(self, seed: int) -> np.random.Generator:
-        """The generator of this clip's window and augmentation."""
+        """Return the random generator for this clip's window and augmentation."""
         return np.random.default_rng([seed, self.epoch, 1 + self.position])
 
 
 class Batch(NamedTuple):
-    """A global batch and a rank's part of it; everything random about its clips follows from (seed, epoch, number)."""
+    """A global batch and one rank's part of it; all random choices for its clips follow from (seed, epoch, number)."""
 
     rows_G: IntArray
     slots_B: IntArray
-    """Places of this rank's clips in it."""
+    """Positions of this rank's clips in `rows_G`."""
     epoch: int
     number: int
-    """Which of its epoch it is, from 0."""
+    """Number of the batch in its epoch, from 0."""
 
     def generator(self, seed: int) -> np.random.Generator:
-        """The one generator of all G clips; [seed, epoch, 0] would be that of the order of the epoch again."""
+        """Return the one random generator for all G clips.
+
+        The last seed starts at 1, because [seed, epoch, 0] is the generator of the epoch's order.
+        """
         return np.random.default_rng([seed, self.epoch, 1 + self.number])
 
 
 def num_batches(sampling: Sampling, rows: IntArray, pids: IntArray) -> int:
-    """Batches per epoch; ConfigError when not even one is possible."""
+    """Return the number of batches per epoch. Raises ConfigError if there is not enough for one."""
     P, K = sampling.identities, sampling.tracklets
     if sampling.kind == "shuffled":
         batches, have, want = sampling.rounds * len(rows) // (P * K), f"{len(rows)} tracklets", P * K
@@ -58,11 +61,11 @@ def num_batches(sampling: Sampling, rows: IntArray, pids: IntArray) -> int:
 
 
 def epoch_batches(sampling: Sampling, rows: IntArray, pids: IntArray, epoch: int, seed: int) -> IntArray:
-    """The rows of all global batches of an epoch (S, P*K).
+    """Draw the rows of all global batches of an epoch (S, P*K).
 
-    "identities": each round is a random permutation of the identities, K tracklets of each, without
-    replacement where it has K, otherwise with; what does not fill a batch is left out. "shuffled": a random
-    permutation of all tracklets.
+    "identities": each round is a random permutation of the identities, with K tracklets of each, drawn without
+    replacement if the identity has K tracklets and with replacement otherwise. "shuffled": each round is a random
+    permutation of all tracklets. Identities or tracklets that do not fill a batch are left out.
     """
     rng = np.random.default_rng([seed, epoch])
     S, G = num_batches(sampling, rows, pids), sampling.identities * sampling.tracklets
@@ -82,7 +85,10 @@ def _identity_round(groups: list[IntArray], sampling: Sampling, rng: np.random.G
 
 
 def shard(batch_G: IntArray, rank: int, world: int) -> IntArray:
-    """Positions within a global batch that belong to `rank`: contiguous, so identities stay together."""
+    """Return the positions in a global batch that belong to `rank`; they are contiguous, so identities stay together.
+
+    Raises ConfigError if the batch cannot be divided evenly over the ranks.
+    """
     if len(batch_G) % world:
         raise ConfigError(
             f"the global batch of {len(batch_G)} clips (sampling.identities x sampling.tracklets) "
@@ -93,7 +99,7 @@ def shard(batch_G: IntArray, rank: int, world: int) -> IntArray:
 
 
 class Schedule(NamedTuple):
-    """All of a run's batches for one rank, from any step on; iterating is what the loader does."""
+    """All batches of a run for one rank, starting from any step; the data loader iterates over them."""
 
     sampling: Sampling
     rows: IntArray
@@ -105,11 +111,11 @@ class Schedule(NamedTuple):
 
     @property
     def per_epoch(self) -> int:
-        """Steps of an epoch."""
+        """Return the number of steps per epoch."""
         return num_batches(self.sampling, self.rows, self.pids)
 
     def batches(self, step: int) -> Iterator[Batch]:
-        """Every batch from global step `step` to the end of the last epoch."""
+        """Yield every batch from global step `step` to the end of the last epoch."""
         per_epoch = self.per_epoch
         for epoch in range(step // per_epoch, self.epochs):
             batches = epoch_batches(self.sampling, self.rows, self.pids, epoch, self.seed)
@@ -117,6 +123,6 @@ class Schedule(NamedTuple):
                 yield Batch(batches[index], shard(batches[index], self.rank, self.world), epoch, index)
 
     def from_step(self, step: int) -> Iterator[list[Draw]]:
-        """The same clip by clip: this rank's part of every batch."""
+        """Yield this rank's part of every batch from global step `step` on, as one Draw per clip."""
         for rows_G, slots_B, epoch, number in self.batches(step):
             yield [Draw(int(rows_G[slot]), epoch, number * len(rows_G) + int(slot)) for slot in slots_B]

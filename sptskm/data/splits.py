@@ -1,4 +1,4 @@
-"""Which identities train and which are held out, so that no choice ever looks at the test set."""
+"""Choose the identities to train on and to hold out, so that no decision ever depends on the test set."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Split:
 
     @property
     def hash(self) -> str:
-        """Identifies what is held out, by the rows themselves; equal for both streams whatever they train on."""
+        """Return a hash of the held-out rows and queries; it is equal for both streams, whatever they train on."""
         digest = hashlib.sha256()
         for array in (self.held_out, self.query):
             digest.update(np.ascontiguousarray(array, dtype=np.int64).data)
@@ -39,11 +39,11 @@ NOBODY = (
 
 
 def hold_out(table: Tracklets, share: float, seed: int, min_length: int = 1) -> Split:
-    """Keep a `share` of the training identities for validation, drawn by `seed`.
+    """Hold out a `share` of the training identities for validation, drawn by `seed`.
 
-    One query per held-out identity and camera (drawn by the same seed); all held-out tracklets are gallery.
-    `min_length` filters training rows only. Identities seen by one camera cannot be queried across cameras
-    and are never held out. Raises DataError when nothing is left to train on.
+    One tracklet per held-out identity and camera is a query (drawn by the same seed); all held-out tracklets are
+    gallery. `min_length` filters training rows only. Identities seen by one camera cannot be queried across cameras
+    and are never held out. Raises DataError if fewer than two identities can be held out or none is left to train on.
     """
     if not table.num_train:
         raise DataError(NOBODY)
@@ -71,7 +71,7 @@ def hold_out(table: Tracklets, share: float, seed: int, min_length: int = 1) -> 
 
 
 def _queries(table: Tracklets, held: IntArray, rng: np.random.Generator) -> IntArray:
-    """One row number into `held` per (identity, camera)."""
+    """Draw one row number into `held` per (identity, camera)."""
     order = rng.permutation(len(held))
     pairs = np.stack([table.pids_N[held[order]], table.camids_N[held[order]]], axis=1)
     _, first = np.unique(pairs, axis=0, return_index=True)
@@ -79,11 +79,12 @@ def _queries(table: Tracklets, held: IntArray, rng: np.random.Generator) -> IntA
 
 
 def split_by_identity(entries: Sequence[Entry], test_share: float, seed: int) -> list[Entry]:
-    """The entries with a split of their own: a `test_share` of the identities is drawn by `seed` for the test part.
+    """Assign a split to each entry; a `test_share` of the identities, drawn by `seed`, is for test.
 
-    There one tracklet per identity and camera is a query and the others are gallery; identities seen by one camera
-    train, distractors and junk stay what they are. Whatever the order of the entries, the same are drawn. Raises
-    DataError for a share outside 0 to 1, and when one above 0 leaves fewer than two identities to test on.
+    In the test part one tracklet per identity and camera is a query and the others are gallery. Identities seen by one
+    camera are for training; distractors and junk keep their split. The draw does not depend on the order of the
+    entries. Raises DataError for a share outside 0 to 1, and for a share above 0 that gives fewer than two test
+    identities.
     """
     if not 0 <= test_share <= 1:
         raise DataError(f"the test share is {test_share}, wanted 0 to 1")

@@ -1,4 +1,4 @@
-"""The table of tracklets: one row each, read by both streams, so that a row means the same everywhere.
+"""Define the table of tracklets, one row each; both streams read it, so that a row number means the same everywhere.
 
 Legend: N tracklets, M frames of all tracklets together.
 """
@@ -26,42 +26,42 @@ IntArray = NDArray[np.int64]
 
 
 class Readable(Protocol):
-    """A file, wherever its bytes lie: a Path is one, a member of a pack another."""
+    """A file that can be read: a Path, or a member of a pack."""
 
     @property
     def name(self) -> str:
-        """Without the folder."""
+        """Return the name of the file without its folder."""
 
     def is_file(self) -> bool:
-        """Whether it exists."""
+        """Return whether the file exists."""
 
     def read_bytes(self) -> bytes:
-        """All of it; OSError when that fails."""
+        """Read the whole file. Raises OSError if that fails."""
 
 
 class Files(Protocol):
-    """Where the files of tracklets lie."""
+    """The storage of the files of tracklets."""
 
     def files(self, row: int, frames: Sequence[int], stems: Sequence[str], modality: Modality) -> Sequence[Readable]:
-        """Those of some frames (0-based, with their names) of a tracklet; whether they exist is not checked."""
+        """Return the files of some frames (0-based, with their names) of a tracklet; they need not exist."""
 
     def whole(self, row: int) -> NDArray[np.float32] | None:
-        """A tracklet's skeletons (F, 14, 4) where they lie together; None where each frame has a file."""
+        """Return a tracklet's skeletons (F, 14, 4) if they are stored together; None if each frame has a file."""
 
     def folder(self, row: int, modality: Modality) -> Path:
-        """Where the files of a tracklet are expected."""
+        """Return the path at which the files of a tracklet are expected."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tracklets:
-    """All tracklets of a data set as flat arrays (shared by loader processes, nothing to copy).
+    """All tracklets of a data set as flat arrays, which loader processes share without copying.
 
     Training rows come first. `train` and `test` are row numbers of this table, `query` are row numbers
     into `test`: the queries are rows `test[query]`.
     """
 
     keys_N: NDArray[np.str_]
-    """Unique name of every row; in MARS that of its first frame."""
+    """Unique name of every row; in MARS the name of its first frame."""
     stems_M: NDArray[np.bytes_]
     """Frame names without ending, in UTF-8; tracklet n owns stems_M[starts_N[n]:stops_N[n]]."""
     starts_N: IntArray
@@ -74,58 +74,58 @@ class Tracklets:
     num_train: int
     query: IntArray
     place: Files
-    """Where frames, masks and skeletons lie."""
+    """The storage of frames, masks and skeletons."""
     pid_names: Mapping[int, str] = field(default_factory=dict)
-    """What an identity is called, where that is not its number."""
+    """Names of identities, for those that are not called by their number."""
     camera_names: Mapping[int, str] = field(default_factory=dict)
     clothes_names: Mapping[int, str] = field(default_factory=dict)
-    """What an outfit is called, where that is not its number."""
+    """Names of outfits, for those that are not called by their number."""
     fps_N: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    """Frames per second, 0 where unknown; empty where none is known."""
+    """Frames per second, 0 where unknown; empty if no rate is known."""
     derived: Derived = field(default_factory=Derived)
-    """What is on record of how masks and skeletons were made."""
+    """The record of how masks and skeletons were made."""
 
     def __len__(self) -> int:
         return len(self.pids_N)
 
     @property
     def pids(self) -> IntArray:
-        """Identity of every row (N,)."""
+        """Return the identity of every row (N,)."""
         return self.pids_N
 
     @property
     def camids(self) -> IntArray:
-        """Camera of every row (N,), as recorded."""
+        """Return the camera of every row (N,), as recorded."""
         return self.camids_N
 
     @property
     def lengths(self) -> IntArray:
-        """Frames of every row (N,)."""
+        """Return the number of frames of every row (N,)."""
         return self.stops_N - self.starts_N
 
     @property
     def train(self) -> IntArray:
-        """Row numbers of the training tracklets."""
+        """Return the row numbers of the training tracklets."""
         return np.arange(self.num_train)
 
     @property
     def test(self) -> IntArray:
-        """Row numbers of the test tracklets: gallery, queries, distractors and junk."""
+        """Return the row numbers of the test tracklets: gallery, queries, distractors and junk."""
         return np.arange(self.num_train, len(self))
 
     @property
     def has_clothes(self) -> bool:
-        """Whether any outfit is known."""
+        """Return whether any outfit is known."""
         return bool((self.clothes_N >= 0).any())
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of everything that decides which rows exist and what they are; the same for the same data."""
+        """Return a hash of everything that defines the rows; equal data give equal hashes."""
         return self._digest(len(self))
 
     @cached_property
     def training_fingerprint(self) -> str:
-        """The same of the training part alone, whether the test part was read or not."""
+        """Return the fingerprint of the training part alone; it does not depend on whether the test part was read."""
         return self._digest(self.num_train)
 
     def _digest(self, rows: int) -> str:
@@ -143,54 +143,55 @@ class Tracklets:
         return digest.hexdigest()[:16]
 
     def stems(self, row: int) -> list[str]:
-        """Frame names of a tracklet, in order."""
+        """Return the frame names of a tracklet, in order."""
         return decode_names(self.stems_M[self.starts_N[row] : self.stops_N[row]]).tolist()
 
     def files(self, row: int, frames: Sequence[int], modality: Modality) -> Sequence[Readable]:
-        """The files of some frames (0-based) of a tracklet; whether they exist is not checked."""
+        """Return the files of some frames (0-based) of a tracklet; they need not exist."""
         stems = decode_names(self.stems_M[self.starts_N[row] + np.asarray(frames, np.int64)]).tolist()
         return self.place.files(row, frames, stems, modality)
 
     def path(self, row: int, frame: int, modality: Modality) -> Path:
-        """The file of one frame (0-based), where it can be written to; DataError where it lies in a pack."""
+        """Return the path of one frame's file (0-based), for writing. Raises DataError for a file in a pack."""
         (file,) = self.files(row, [frame], modality)
         if not isinstance(file, Path):
             raise DataError(f"{file}: lies in a pack, which is only read; `sptskm unpack` it first")
         return file
 
     def folder(self, row: int, modality: Modality) -> Path:
-        """Where the files of a tracklet are expected."""
+        """Return the path at which the files of a tracklet are expected."""
         return self.place.folder(row, modality)
 
     def has(self, modality: Modality) -> bool:
-        """Whether there is a folder (or file) of it for any tracklet."""
+        """Return whether any tracklet has a folder (or file) of this modality."""
         folders = dict.fromkeys(self.folder(row, modality) for row in range(len(self)))
         return any(exists(folder) for folder in folders)
 
     def pid_name(self, row: int) -> str:
-        """What the identity of a row is called."""
+        """Return the name of a row's identity."""
         pid = int(self.pids_N[row])
         return self.pid_names.get(pid, str(pid))
 
     def camera_name(self, row: int) -> str:
-        """What the camera of a row is called."""
+        """Return the name of a row's camera."""
         camid = int(self.camids_N[row])
         return self.camera_names.get(camid, str(camid))
 
     def fps(self, row: int) -> float:
-        """Return the frames per second of a row, 0 where that is not known."""
+        """Return the frames per second of a row, 0 if unknown."""
         return float(self.fps_N[row]) if len(self.fps_N) else 0.0
 
     def clothes_name(self, row: int) -> str:
-        """Say what the person of a row wears; empty where that is not known."""
+        """Return the name of a row's outfit, empty if unknown."""
         clothes = int(self.clothes_N[row])
         return "" if clothes < 0 else self.clothes_names.get(clothes, f"outfit {clothes}")
 
 
 def encode_names(names: Iterable[str], source: str) -> NDArray[np.bytes_]:
-    """Return frame names in UTF-8, as `stems_M` holds them.
+    """Encode frame names in UTF-8, as `stems_M` holds them.
 
-    Raises DataError, which `source` begins, for a name that is not (of a file system in another encoding).
+    Raises DataError, starting with `source`, for a name that cannot be encoded (from a file system with another
+    encoding).
     """
     names = list(names)
     try:
@@ -200,15 +201,16 @@ def encode_names(names: Iterable[str], source: str) -> NDArray[np.bytes_]:
 
 
 def decode_names(stems_M: NDArray[np.bytes_]) -> NDArray[np.str_]:
-    """Return frame names as texts."""
+    """Decode frame names from UTF-8 to texts."""
     return np.char.decode(stems_M, "utf-8") if len(stems_M) else stems_M.astype(np.str_)
 
 
 def check_table(table: Tracklets, source: str) -> None:
-    """Raise DataError, which `source` begins, for rows that cannot be those of a data set.
+    """Raise DataError, starting with `source`, if a table breaks a rule of data sets.
 
-    Every tracklet has a name of its own and frames that no other one has; identities are -1 (junk), 0 (distractor) or
-    more, in training more, and are not in training and test at once; cameras are 0 or more; queries are persons.
+    The rules: every tracklet has a unique name and shares no frame with another one. Identities are -1 (junk), 0
+    (distractor) or more, in training 1 or more, and no identity is in both training and test. Cameras are 0 or more.
+    Queries are persons.
     """
     pids_N, train, test = table.pids_N, table.train, table.test
     _check_low(pids_N[test], JUNK_PID, f"{source}: the identity of test row", f"{JUNK_PID} or more")
@@ -242,7 +244,10 @@ def _check_low(values: IntArray, low: int, what: str, wanted: str) -> None:
 
 
 def check_ranges(starts_N: IntArray, stops_N: IntArray, num_frames: int, source: str) -> None:
-    """Every tracklet owns at least one of `num_frames` frames; raises DataError naming the first that does not."""
+    """Check that every tracklet covers at least one frame and only the `num_frames` frames that exist.
+
+    Raises DataError, starting with `source`, for the first that does not.
+    """
     bad = np.flatnonzero((starts_N < 0) | (stops_N > num_frames) | (stops_N <= starts_N))
     if len(bad):
         row = int(bad[0])

@@ -1,1 +1,1 @@
-"""A data set in a few large files: writing and reading them, copies on a node's disk, and the way back to files."""
+"""Store a data set in a few large files: write and read them, copy them to a node's disk, unpack them again."""

@@ -1,4 +1,4 @@
-"""What a pack says of itself: pack.json and the two tables, validated before anything that they name is read.
+"""Read `pack.json` and the two tables of a pack, and validate them before any file that they name is read.
 
 Legend: N tracklets, M frames.
 """
@@ -35,16 +35,16 @@ TABLE = {
     "clothes_N": Wanted("iu", ("N",)),
     "query": Wanted("iu", ("Q",)),
 }
-"""What the table of a part holds of its tracklets; row and frame numbers count within the part."""
+"""The arrays of a part's table that describe its tracklets; row and frame numbers count within the part."""
 PLACES = {
     "shard_N": Wanted("U", ("N",)),
     "endings_N": Wanted("U", ("N",)),
     "frames_M2": Wanted("iu", ("M", 2)),
     "masks_M2": Wanted("iu", ("frames with masks", 2)),
 }
-"""And where their files lie, see PackFiles."""
+"""The arrays of a part's table that locate the files of its tracklets, see PackFiles."""
 SUMS = "skeleton_sums_N"
-"""CRC-32 of each tracklet's skeletons; packs of before have none."""
+"""CRC-32 of each tracklet's skeletons; older packs have none."""
 MASK_ENDING = ".mask.png"
 SKELETON_BYTES = 14 * 4 * 4
 BLOCK = 1 << 20
@@ -52,11 +52,11 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Summary:
-    """What a pack says of itself in `pack.json`."""
+    """The content of `pack.json`."""
 
     version: int
     of: dict[str, Any]
-    """Which data set it was made of, and how."""
+    """The data set that the pack was made from, and how."""
     fingerprint: str
     training_fingerprint: str
     modalities: list[Modality]
@@ -66,25 +66,25 @@ class Summary:
     pid_names: dict[int, str]
     camera_names: dict[int, str]
     heads: dict[Part, int]
-    """Bytes before the first number in the arrays of skeletons."""
+    """Size in bytes of the header in the files of skeletons."""
     files: dict[str, tuple[int, str]]
-    """Bytes and SHA-256 of every other file."""
+    """Size in bytes and SHA-256 of every other file."""
     clothes_names: dict[int, str] = field(default_factory=dict)
-    """Packs of before have none, and no methods."""
+    """Names of outfits; older packs have neither these nor methods."""
     fps: list[float] = field(default_factory=list)
-    """Frames per second of each tracklet, 0 where unknown; empty where none is known."""
+    """Frames per second of each tracklet, 0 where unknown; empty if no rate is known."""
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Which methods made the masks and skeletons, see derived.py."""
+    """The methods that made the masks and skeletons, see derived.py."""
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of `pack.json` with its own checksum."""
+    """Return the content of `pack.json` with its own checksum added."""
     text = json.dumps({name: value for name, value in content.items() if name != "checksum"}, sort_keys=True)
     return {**content, "checksum": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file; empty where there is none."""
+    """Compute the SHA-256 of a file; return an empty text if there is no file."""
     digest = hashlib.sha256()
     try:
         with naming(path), path.open("rb") as file:
@@ -96,7 +96,7 @@ def checksum(path: Path) -> str:
 
 
 def read_summary(folder: Path) -> Summary:
-    """What a pack says of itself. DataError when this is another version's or no complete pack."""
+    """Read the summary of a pack. Raises FileNotFoundError or DataError for an incomplete pack or another version."""
     path = folder / SUMMARY
     try:
         text = read_text(path)
@@ -115,12 +115,12 @@ def read_summary(folder: Path) -> Summary:
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name is that of a file in a folder, without any way to another folder."""
+    """Return whether a text is the plain name of a file, without a path to another folder."""
     return bool(name) and name not in (".", "..") and not set(name) & {"/", "\\", "\0"} and name.isprintable()
 
 
 def read_part(folder: Path, part: Part, summary: Summary) -> dict[str, NDArray[Any]]:
-    """The table of one part. Raises DataError, and FileNotFoundError, naming the file."""
+    """Read the table of one part. Raises DataError or FileNotFoundError naming the file."""
     path = folder / f"{part}.npz"
     try:
         _check_stored(path)
@@ -137,7 +137,7 @@ def read_part(folder: Path, part: Part, summary: Summary) -> dict[str, NDArray[A
 
 
 def _check_stored(path: Path) -> None:
-    """A table takes no more memory than its file has bytes, as none is compressed."""
+    """Raise DataError if a table is compressed: uncompressed, it takes no more memory than its file has bytes."""
     try:
         with zipfile.ZipFile(path) as archive:
             stored = all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())
@@ -148,7 +148,7 @@ def _check_stored(path: Path) -> None:
 
 
 def _check_part(path: Path, part: Part, found: Mapping[str, NDArray[Any]], summary: Summary) -> None:
-    """Rows, frames and files that the tables name are there. Raises DataError."""
+    """Check that the rows, frames and files named by a table exist. Raises DataError."""
     frames, rows, masks = len(found["stems_M"]), len(found["keys_N"]), len(found["masks_M2"])
     check_ranges(found["starts_N"], found["stops_N"], frames, str(path))
     query = found["query"]
@@ -166,7 +166,10 @@ def _check_part(path: Path, part: Part, found: Mapping[str, NDArray[Any]], summa
 
 
 def _check_members(path: Path, found: Mapping[str, NDArray[Any]], sizes_N: IntArray) -> None:
-    """A tracklet has no more bytes than its zip file: members that overlap could ask for any amount of memory."""
+    """Raise DataError if a tracklet has more bytes than its zip file.
+
+    Overlapping members could otherwise ask for any amount of memory.
+    """
     bytes_M = np.zeros(len(found["stems_M"]))
     for name in ("frames_M2", "masks_M2"):
         places_M2 = found[name]

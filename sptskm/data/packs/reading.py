@@ -1,12 +1,13 @@
-"""A data set in a few hundred files: frames and masks in zip files, skeletons in one array.
+"""Read a pack: a data set in a few hundred files, with frames and masks in zip files and skeletons in one array.
 
-    pack.json              what it is, with size and checksum of every file; written last
-    train.npz test.npz     the tables, and where in which zip file every frame and mask lies
+    pack.json              the summary, with size and checksum of every file; written last
+    train.npz test.npz     the tables, with the zip file and position of every frame and mask
     train-0000.zip ...     frames and masks byte by byte, not compressed again: frame, mask, frame, mask of a tracklet
     train-skeletons.npy    (M, 14, 4) float32 as they were, NaN where a frame has none
 
-The frames and masks of a clip are one `pread` at a recorded place: one round trip on a network file system, no lock, no
-memory map, no position that processes could share. benchmarks/containers.py compares this with other containers.
+The frames and masks of a clip are read by one `pread` at a recorded position: one round trip on a network file system,
+no lock, no memory map, no file position shared by processes. benchmarks/containers.py compares this with other
+containers.
 Legend: N tracklets, M frames, F frames of a tracklet.
 """
 
@@ -53,22 +54,22 @@ class Member:
     """A file that was read out of a pack."""
 
     place: str
-    """Zip file, colon, name in it."""
+    """Path of the zip file, a colon, and the name in it."""
     content: bytes = field(repr=False)
     head: bytes = field(repr=False, default=b"")
-    """What stands before it in the zip file: its name, size and checksum."""
+    """Header of the member in the zip file: its name, size and checksum."""
 
     @property
     def name(self) -> str:
-        """Without the folder."""
+        """Return the name of the file without its folder."""
         return self.place.rpartition("/")[2]
 
     def is_file(self) -> bool:
-        """Whether the pack has it."""
+        """Return whether the pack has the file."""
         return len(self.content) > 0
 
     def read_bytes(self) -> bytes:
-        """All of it; FileNotFoundError where the pack has none, DataError where its checksum is another."""
+        """Return the content. Raises FileNotFoundError if the pack has none, DataError if the checksum is wrong."""
         if not self.content:
             raise FileNotFoundError(errno.ENOENT, "not in the pack", self.place)
         *_, wanted, packed, size, name, extra = _HEAD.unpack_from(self.head)
@@ -88,7 +89,7 @@ class Member:
 
 
 class Shards:
-    """The files of a pack, opened once a process; a copy on a local disk is used as soon as it is there."""
+    """The files of a pack, opened once per process; a copy on a local disk is used as soon as it is there."""
 
     def __init__(self, folder: Path, files: Mapping[str, tuple[int, str]], copies: Path | None = None) -> None:
         self.folder, self.files, self.copies = folder, files, copies
@@ -98,7 +99,7 @@ class Shards:
         self._verified: set[str] = set()
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        """So many bytes of a file; those that were read last are kept. Raises DataError."""
+        """Read `size` bytes at `offset` of a file; the bytes read last are cached. Raises DataError."""
         last, start, content = self._last
         if last != name or not start <= offset <= offset + size <= start + len(content):
             if offset < 0 or offset + size > self.files[name][0]:
@@ -117,7 +118,7 @@ class Shards:
             raise DataError(f"{self.folder / name}: {reason} (after {ATTEMPTS} attempts)") from error
 
     def verify(self, name: str) -> None:
-        """Compare the checksum of a whole file, once a process. Raises DataError."""
+        """Verify the checksum of a whole file, once per process. Raises DataError."""
         if name not in self._verified:
             found, wanted = checksum(self.folder / name), self.files[name][1]
             if found != wanted:
@@ -148,7 +149,7 @@ class Shards:
 
 
 def _own_copy(path: Path, size: int) -> int | None:
-    """A descriptor of a copy that belongs to this user, where there is one."""
+    """Open a copy that belongs to this user and has the right size; return its descriptor, or None if there is none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -162,29 +163,29 @@ def _own_copy(path: Path, size: int) -> int | None:
 
 @dataclass(frozen=True, eq=False)
 class PackFiles:
-    """Where the files of a pack's tracklets lie."""
+    """The storage of the files of a pack's tracklets."""
 
     shards: Shards
     modalities: frozenset[str]
-    """What the pack holds."""
+    """The modalities that the pack holds."""
     keys_N: NDArray[np.str_]
     starts_N: IntArray
     stops_N: IntArray
     shard_N: NDArray[np.str_]
     """Zip file of each tracklet."""
     endings_N: NDArray[np.str_]
-    """Of its frames."""
+    """Ending of each tracklet's frame names."""
     frames_M2: IntArray
-    """Offset and bytes of every frame in the zip file of its tracklet."""
+    """Offset and size in bytes of every frame in the zip file of its tracklet."""
     masks_M2: IntArray
     num_train: int
     heads: tuple[int, int]
-    """Bytes before the first number in the arrays of skeletons of train and test."""
+    """Size in bytes of the header in the files of skeletons, for train and test."""
     skeleton_sums_N: IntArray | None = None
-    """CRC-32 of each tracklet's skeletons, where the pack has them."""
+    """CRC-32 of each tracklet's skeletons; None for older packs without them."""
 
     def files(self, row: int, frames: Sequence[int], stems: Sequence[str], modality: Modality) -> Sequence[Member]:
-        """Some frames or masks of a tracklet, read at once where they lie together. Raises DataError."""
+        """Read some frames or masks of a tracklet, in one request if they lie close together. Raises DataError."""
         if modality == "skeletons":
             raise DataError(f"{self.folder(row, modality)}: holds skeletons of all frames, wanted files of single ones")
         ending = self._ending(row, modality)
@@ -201,9 +202,10 @@ class PackFiles:
         return str(self.endings_N[row]) if modality == "frames" else MASK_ENDING
 
     def _read(self, row: int, at_F: IntArray, modality: Modality, heads_F: IntArray) -> list[bytes]:
-        """The files of frames `at_F` with their heads, of so many bytes without the ending of the name.
+        """Read the files of the frames `at_F` with their headers; `heads_F` are header sizes without the name's ending.
 
-        Whoever wants frames is going to want their masks, and gets them from memory.
+        Masks are read together with the frames, because readers of frames ask for the masks next and then get them from
+        memory.
         """
         shard = str(self.shard_N[row])
         kinds: tuple[Modality, ...] = ("frames", "masks") if len(self.masks_M2) else (modality,)
@@ -219,7 +221,7 @@ class PackFiles:
         return [self.shards.read(shard, *span) for span in spans[modality].tolist()]
 
     def whole(self, row: int) -> NDArray[np.float32]:
-        """The skeletons of a tracklet. Raises DataError where they are not as they were written."""
+        """Read the skeletons (F, 14, 4) of a tracklet, NaN if the pack has none. Raises DataError for damaged ones."""
         length = int(self.stops_N[row] - self.starts_N[row])
         if "skeletons" not in self.modalities:
             return np.full((length, *SKELETON_SHAPE), np.nan, np.float32)
@@ -237,19 +239,19 @@ class PackFiles:
         return np.frombuffer(content, np.float32).reshape(length, *SKELETON_SHAPE).copy()
 
     def folder(self, row: int, modality: Modality) -> Path:
-        """The zip file or array that holds a tracklet; one that does not exist where the pack has none."""
+        """Return the zip file or array that holds a tracklet; a path that does not exist if the pack has none."""
         part = "train" if row < self.num_train else "test"
         name = str(self.shard_N[row]) if modality in self.modalities else f"{part}-{modality}"
         return self.shards.folder / (f"{part}-skeletons.npy" if modality == "skeletons" else name)
 
 
 def member(key: str, stem: str, ending: str) -> str:
-    """The name of a frame or mask in its zip file."""
+    """Return the name of a frame or mask in its zip file."""
     return f"{key}/{stem}{ending}"
 
 
 def read_pack(folder: Path, test: bool = True) -> Tracklets:
-    """The table of a pack. Without `test` no file of the test part is opened, and the table ends with training rows.
+    """Read the table of a pack; without `test` no file of the test part is opened and only training rows are returned.
 
     Raises DataError or FileNotFoundError naming the file at fault.
     """
@@ -286,7 +288,7 @@ def read_pack(folder: Path, test: bool = True) -> Tracklets:
 
 
 def _check_summary(folder: Path, summary: Summary, table: Tracklets, test: bool) -> None:
-    """The tables are those that the summary was written with, and it has been changed by nobody."""
+    """Check that the tables belong to the summary and that the summary is unchanged. Raises DataError."""
     found, wanted = table.training_fingerprint, summary.training_fingerprint
     if test and found == wanted:
         found, wanted = table.fingerprint, summary.fingerprint

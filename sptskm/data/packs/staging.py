@@ -1,9 +1,9 @@
-"""Copies of a pack's zip files on a disk of the node, made while training already runs.
+"""Copy a pack's zip files to a disk of the node while training already runs.
 
-One process a node copies, in the order of need; whoever reads looks for the copy first (`reading.Shards`). A copy has
-its name only when it is whole and its checksum right, so that a kill at any moment leaves nothing that is in the way.
-Copies of an earlier run are set aside until their checksums have been compared again. They lie in a folder that nobody
-else may enter; one that belongs to somebody else, or in which others may write, is not used.
+One process per node copies, in the order of need; readers look for the copy first (`reading.Shards`). A copy gets its
+name only when it is complete and its checksum right, so that a kill at any moment leaves nothing harmful behind.
+Copies of an earlier run are set aside until their checksums have been verified again. Copies lie in a folder that only
+this user may enter; a folder that belongs to another user, or in which others may write, is not used.
 """
 
 import errno
@@ -37,9 +37,9 @@ UNVERIFIED = ".unverified"  # ending of a copy that an earlier run made
 
 
 def place_of(stage: str) -> Path | None:
-    """Where copies go: `none` nowhere, a path there, `auto` to the job's own disk, if it has one.
+    """Return the folder for copies: None for `none`, the job's own disk for `auto` (None if it has none), or a path.
 
-    That is $SLURM_TMPDIR, or in a job of SLURM $TMPDIR. Variables in a path are those of the node.
+    The job's own disk is $SLURM_TMPDIR, or $TMPDIR in a SLURM job. Variables in a path are expanded on the node.
     """
     if stage == NONE:
         return None
@@ -50,10 +50,11 @@ def place_of(stage: str) -> Path | None:
 
 
 def stage(table: Tracklets, where: str, rows: IntArray) -> None:
-    """Let the zip files of `rows`, in this order, be copied to this node, and reading use the copies as they appear.
+    """Start to copy the zip files of `rows`, in this order, to this node, and read the copies as they appear.
 
-    Does nothing for a data set that is no pack. Returns at once; the copying process ends with this one. Where another
-    process of the node copies already, its copies are used; where no copy can be made, that is said and all is well.
+    Does nothing for a data set that is not a pack. Returns at once; the copying process ends with this one. If another
+    process of the node already copies, its copies are used. If no copy can be made, a warning is logged and the pack is
+    read in place.
     """
     place = place_of(where)
     if place is None or not isinstance(table.place, PackFiles):
@@ -75,7 +76,7 @@ def stage(table: Tracklets, where: str, rows: IntArray) -> None:
 
 
 def _own_folder(place: Path) -> Path:
-    """The user's folder in a place that all may share. Raises OSError where it is not the user's alone."""
+    """Return the user's own folder in a place shared by all. Raises OSError if others own it or can write to it."""
     place.mkdir(parents=True, exist_ok=True)
     folder = place / f"sptskm-{os.getuid()}"
     with suppress(FileExistsError):
@@ -90,7 +91,7 @@ def _own_folder(place: Path) -> Path:
 
 
 def _set_aside(copies: Path) -> None:
-    """Take the names from copies of an earlier run, so that nobody reads them before they have been verified."""
+    """Rename copies of an earlier run, so that nobody reads them before they have been verified."""
     for path in copies.glob("*.zip"):
         path.replace(path.with_name(path.name + UNVERIFIED))
 
@@ -108,7 +109,7 @@ def _start(source: Path, target: Path, names: list[str], lock: int) -> "subproce
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[int | None]:
-    """A descriptor that nobody else has locked, or None."""
+    """Lock the folder for this process; yield the descriptor of the lock, or None if another process holds it."""
     descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,10 +121,10 @@ def _lock(folder: Path) -> Iterator[int | None]:
 
 
 def copy_all(source: Path, target: Path, names: list[str], parent: int) -> None:
-    """Copy what is missing of these files while process `parent` lives; says so when there is too little room.
+    """Copy the missing ones of these files while process `parent` lives; print a line if the disk has too little room.
 
-    Copies of an earlier run are used again when their checksums are right. Whoever calls holds the lock. Raises OSError
-    and DataError.
+    Copies of an earlier run are used again if their checksums are right. The caller holds the lock. Raises OSError and
+    DataError, and SystemExit when `parent` has ended.
     """
     for killed in target.glob("*.partial"):
         killed.unlink()
@@ -150,7 +151,7 @@ def _is_whole(path: Path, size: int) -> bool:
 
 
 def _verified(path: Path, wanted: str, parent: int) -> bool:
-    """Give a copy of an earlier run its name again if it has the wanted checksum, else remove it."""
+    """Give a copy of an earlier run its name back if it has the wanted checksum, else remove it."""
     aside = path.with_name(path.name + UNVERIFIED)
     if _checksum(aside, None, parent) != wanted:
         aside.unlink()
@@ -160,7 +161,7 @@ def _verified(path: Path, wanted: str, parent: int) -> bool:
 
 
 def _copy(source: Path, target: Path, wanted: str, parent: int) -> None:
-    """Make a copy. Raises DataError where the source has another checksum, OSError with the path."""
+    """Copy a file. Raises DataError if the source has another checksum, and OSError with the path."""
     partial = target.with_name(f"{target.name}.partial")
     try:
         if _checksum(source, partial, parent) != wanted:
@@ -171,7 +172,7 @@ def _copy(source: Path, target: Path, wanted: str, parent: int) -> None:
 
 
 def _checksum(source: Path, target: Path | None, parent: int) -> str:
-    """SHA-256 of a file, which is copied to `target` on the way."""
+    """Compute the SHA-256 of a file, and copy it to `target`, if given, on the way."""
     digest = hashlib.sha256()
     with ExitStack() as stack:
         with naming(source):
@@ -191,7 +192,7 @@ def _checksum(source: Path, target: Path | None, parent: int) -> str:
 
 
 def _write_all(file: IO[bytes], block: bytes) -> None:
-    """An unbuffered file may take less than it is given."""
+    """Write a whole block to an unbuffered file, which may take fewer bytes per call."""
     rest = memoryview(block)
     while rest:
         rest = rest[file.write(rest) :]
@@ -202,7 +203,7 @@ def _say(text: str) -> None:
 
 
 def main() -> None:
-    """Copy from the first to the second argument what standard input names, while the third, a process, lives."""
+    """Copy the files named on standard input from the first to the second argument while process `argv[3]` lives."""
     os.nice(10)  # training comes first
     source, target, parent = sys.argv[1:]
     try:

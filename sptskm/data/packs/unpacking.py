@@ -1,6 +1,6 @@
-"""From a pack back to files: in the MARS layout where it came from there, else a folder a tracklet and a manifest.
+"""Unpack a pack to files: in the MARS layout if it came from there, else as one folder per tracklet and a manifest.
 
-Frames and masks have the bytes they had; skeletons the same numbers as float32.
+Frames and masks keep their bytes; skeletons keep their numbers as float32.
 """
 
 import io
@@ -25,7 +25,7 @@ MANIFEST = "manifest.csv"
 
 
 def unpack(folder: Path, out: Path) -> Path:
-    """Write all files of a pack to `out`, or what is missing of them; returns what to name as `data.root` then.
+    """Write all files of a pack to `out`, or the missing ones; return the path to use as `data.root`.
 
     The tables come last. Raises DataError or FileNotFoundError as `read_pack`.
     """
@@ -55,7 +55,7 @@ def unpack(folder: Path, out: Path) -> Path:
 
 
 def _write_record(table: Tracklets, out: Path, target: MarsFolders | ManifestFolders) -> None:
-    """Write down of which frames, and by which method, masks and skeletons were made, as the pack knows it."""
+    """Write the record of masks and skeletons: the frames they were made from and the method, as far as known."""
     for made, method in table.derived.methods.items():
         write_method(out, made, method)
     for made in MADE:
@@ -65,7 +65,7 @@ def _write_record(table: Tracklets, out: Path, target: MarsFolders | ManifestFol
 
 
 def _check_names(folder: Path, table: Tracklets) -> None:
-    """A pack from elsewhere must not write to places of its own choice."""
+    """Check that the names in a pack lead to no file outside the target and to no file twice. Raises DataError."""
     keys, stems = table.keys_N.tolist(), decode_names(np.unique(table.stems_M)).tolist()
     for name in (*keys, *stems):
         path = PurePosixPath(name)
@@ -93,7 +93,7 @@ def _folders(table: Tracklets, out: Path) -> ManifestFolders:
 def _contents(
     table: Tracklets, row: int, modality: Modality, target: MarsFolders | ManifestFolders
 ) -> list[tuple[Path, bytes]]:
-    """The files of one modality of a tracklet, and what belongs into them."""
+    """Return the paths and contents of one modality's files of a tracklet."""
     frames, stems = range(table.lengths[row]), table.stems(row)
     if modality != "skeletons":
         paths = target.files(row, frames, stems, modality)

@@ -1,7 +1,7 @@
-"""Writing and verifying a pack; `sptskm.data.packs.reading` says what one is.
+"""Write and verify a pack; `sptskm.data.packs.reading` describes the format.
 
-Every zip file is made by one process under a temporary name and noted when it is whole, so that a kill at any moment
-costs at most the zip files in work, and the same command goes on. Packs of the same data have the same bytes.
+Every zip file is written by one process under a temporary name and recorded when it is complete. A kill at any moment
+loses at most the zip files in progress, and the same command continues. Packs of the same data have the same bytes.
 Legend: N tracklets of a shard or part, M their frames.
 """
 
@@ -58,12 +58,12 @@ NOTE = {
     "skeletons_MV4": Wanted("f", ("M", *SKELETON_SHAPE)),
     "sha256": Wanted("U"),
 }
-"""What is noted of a finished zip file."""
+"""The arrays in the note of a finished zip file."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The tracklets first..last-1 of the table, and the zip file they go to."""
+    """The tracklets first..last-1 of the table, and the zip file that holds them."""
 
     name: str
     first: int
@@ -71,7 +71,7 @@ class Shard:
 
 
 def plan_shards(table: Tracklets, frames: int) -> list[Shard]:
-    """Consecutive tracklets of one part, cut so that no shard has more than `frames` frames (but for one tracklet)."""
+    """Cut each part into shards of consecutive tracklets with at most `frames` frames, or one longer tracklet."""
     shards: list[Shard] = []
     for part, rows in zip(PARTS, (table.train, table.test), strict=True):
         number, count = 0, 0
@@ -87,12 +87,13 @@ def plan_shards(table: Tracklets, frames: int) -> list[Shard]:
 
 
 def pack(table: Tracklets, out: Path, frames: int = 20_000, workers: int | None = None) -> str:
-    """Write the pack of a data set to `out`, or what is missing of it; says in a line what it is.
+    """Write the pack of a data set to `out`, or the missing rest of it; return a one-line summary.
 
-    `frames` is how many go into a zip file (a tracklet is never cut).
+    A zip file holds at most `frames` frames (a tracklet is never cut). `workers` processes share the zip files (all
+    cores when None).
 
-    Missing skeletons are NaN in the pack; a missing frame or mask is a DataError, unless the data set has no masks at
-    all. Raises DataError also when `out` holds something else.
+    Missing skeletons are NaN in the pack. Raises DataError for a missing frame, for a missing mask unless the data set
+    has no masks at all, and if `out` holds something else; ConfigError if `frames` is less than 1.
     """
     if frames < 1:
         raise ConfigError(f"frames is {frames}, wanted at least 1 in a zip file")
@@ -126,7 +127,7 @@ def _told(out: Path) -> str:
 
 
 def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
-    """Make the folder, or see that it holds the beginnings of this very pack."""
+    """Create the folder, or check that it holds an unfinished or complete pack of the same data. Raises DataError."""
     note = out / WORK / "pack.json"
     if is_file(out / SUMMARY):
         found = read_summary(out).of
@@ -150,14 +151,14 @@ def _is_done(out: Path, shard: Shard) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Writer:
-    """Writes zip files, in as many processes as are wanted."""
+    """Writes zip files; can be sent to worker processes."""
 
     table: Tracklets
     out: Path
     with_masks: bool
 
     def __call__(self, shard: Shard) -> Shard:
-        """Make the zip file of a shard, then note where its members lie."""
+        """Write the zip file of a shard, then a note with the positions of its members."""
         frames: list[tuple[int, int]] = []
         masks: list[tuple[int, int]] = []
         endings: list[str] = []
@@ -184,7 +185,7 @@ class _Writer:
     def _add(
         self, archive: zipfile.ZipFile, row: int, frames: list[tuple[int, int]], masks: list[tuple[int, int]]
     ) -> str:
-        """The frames and masks of a tracklet, turn by turn, and their places; the ending of the frames' names."""
+        """Write a tracklet's frames and masks alternately, record their positions, return the ending of frame names."""
         key, stems, every = str(self.table.keys_N[row]), self.table.stems(row), range(self.table.lengths[row])
         files = self.table.files(row, every, "frames")
         mask_files = self.table.files(row, every, "masks") if self.with_masks else ()
@@ -197,7 +198,7 @@ class _Writer:
 
 
 def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> tuple[int, int]:
-    """Where the content lies in the file, and its size."""
+    """Write a member; return the offset of its content in the zip file, and its size in bytes."""
     info = zipfile.ZipInfo(name)  # of 1980, so that equal data are equal files
     archive.writestr(info, content)
     return info.header_offset + len(info.FileHeader(zip64=False)), len(content)
@@ -215,7 +216,7 @@ def _content(file: Readable, modality: Modality) -> bytes:
 
 
 def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Sequence[Modality]) -> None:
-    """Join the notes to the tables of the pack, and say that it is complete."""
+    """Join the notes to the tables of the pack, then write `pack.json`, which marks the pack as complete."""
     files: dict[str, tuple[int, str]] = {}
     heads: dict[Part, int] = {}
     for part in PARTS:
@@ -258,7 +259,7 @@ def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Seque
 
 
 def _clean(out: Path) -> None:
-    """Remove what processes that were killed left in a complete pack."""
+    """Remove files that killed processes left in a complete pack."""
     for killed in out.glob("*.partial"):
         killed.unlink(missing_ok=True)
     if exists(out / WORK):
@@ -266,7 +267,7 @@ def _clean(out: Path) -> None:
 
 
 def _record(table: Tracklets, holds: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return the fingerprint of the frames that masks and skeletons were made of, by kind and tracklet, where known."""
+    """Return the known fingerprints of the frames that masks and skeletons were made from, by kind and tracklet."""
     record: dict[str, dict[str, str]] = {}
     for made in (made for made in MADE if made in holds):
         keys = enumerate(table.keys_N.tolist())
@@ -276,7 +277,7 @@ def _record(table: Tracklets, holds: Sequence[str]) -> dict[str, dict[str, str]]
 
 
 def _part_of(table: Tracklets, part: Part) -> dict[str, NDArray[Any]]:
-    """What a table says of one part, counted within it."""
+    """Return the table of one part, with row and frame numbers counted within the part."""
     rows = slice(0, table.num_train) if part == "train" else slice(table.num_train, None)
     starts_N, stops_N = table.starts_N[rows], table.stops_N[rows]
     first, last = (int(starts_N.min()), int(stops_N.max())) if len(starts_N) else (0, 0)
@@ -291,13 +292,13 @@ def _part_of(table: Tracklets, part: Part) -> dict[str, NDArray[Any]]:
 
 
 def _sums(skeletons_MV4: NDArray[np.float32], starts_N: IntArray, stops_N: IntArray) -> NDArray[np.uint32]:
-    """CRC-32 of each tracklet's skeletons."""
+    """Compute the CRC-32 of each tracklet's skeletons (N,)."""
     pairs = zip(starts_N.tolist(), stops_N.tolist(), strict=True)
     return np.array([zlib.crc32(skeletons_MV4[start:stop].tobytes()) for start, stop in pairs], np.uint32)
 
 
 def _places_of(shards: Sequence[Shard], notes: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """Where the members of a part lie, in the order of its frames."""
+    """Return the positions of a part's zip members, in the order of its frames."""
     names = [shard.name for shard in shards for _ in range(shard.first, shard.last)]
     joined: dict[str, NDArray[Any]] = {"shard_N": np.array(names, np.str_)}
     empty = {"endings_N": np.empty(0, np.str_), "frames_M2": np.empty((0, 2), np.int64)}
@@ -309,7 +310,7 @@ def _places_of(shards: Sequence[Shard], notes: Sequence[Mapping[str, NDArray[Any
 
 
 def _write(path: Path, write: Callable[[Any], None]) -> tuple[int, str]:
-    """A file by way of memory, whole or not at all; its size and checksum."""
+    """Write a file by way of memory, complete or not at all; return its size and SHA-256."""
     content = io.BytesIO()
     write(content)
     with partial_of(path) as unfinished:
@@ -318,7 +319,7 @@ def _write(path: Path, write: Callable[[Any], None]) -> tuple[int, str]:
 
 
 def verify_pack(folder: Path, workers: int | None = None) -> list[str]:
-    """What is wrong with the files of a pack, a sentence each; nothing when every checksum is right."""
+    """Verify the checksums of a pack; return one sentence for each wrong file, none if all are right."""
     wanted = {name: digest for name, (_, digest) in read_summary(folder).files.items()}
     said: list[str] = []
     with ThreadPoolExecutor(workers or cores()) as pool:  # reading and hashing do not hold the interpreter
