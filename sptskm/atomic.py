@@ -1,8 +1,8 @@
-"""Files and folders that a kill at any moment leaves as they were, or whole; an error in writing names the path.
+"""Write files and folders atomically: after a kill at any moment they are unchanged or complete.
 
-What is being written has a temporary name that follows from its own, and is locked while a process writes it. So the
-same command, started again after a kill, takes the place of what it had left, and two processes do not disturb each
-other.
+An error in writing names the path. What is being written has a temporary name that follows from the final one, and is
+locked while a process writes it. So the same command, started again after a kill, replaces the leftovers, and two
+processes do not disturb each other.
 """
 
 import errno
@@ -18,25 +18,25 @@ ENDING = ".sptskm.partial"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all. Raises OSError with the path."""
+    """Write a text file in UTF-8 atomically. Raises OSError with the path."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all. Raises OSError with the path."""
+    """Write a file atomically. Raises OSError with the path."""
     with partial_of(path) as partial:
         partial.write_bytes(content)
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add to the end of a text file. Raises OSError with the path."""
+    """Append to a text file in UTF-8. Raises OSError with the path."""
     with naming(path), path.open("a", encoding="utf-8") as file:
         file.write(text)
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Name `path` in an OSError that names no file, as those of a full disk do not."""
+    """Add `path` to an OSError that names no file, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -47,7 +47,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def partial_of(path: Path) -> Iterator[Path]:
-    """Give an empty file beside `path`, which takes its place at the end; nothing stays behind after an error.
+    """Yield an empty temporary file that replaces `path` at the end of the block, or is deleted after an error.
 
     Waits while another process writes the same file. Raises OSError with the path.
     """
@@ -66,10 +66,10 @@ def partial_of(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def partial_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`, which takes its place at the end and vanishes after an error.
+    """Yield an empty temporary folder that is renamed to `path` at the end, or is deleted after an error.
 
-    What a killed process left of it is removed first. Raises OSError with the path, BlockingIOError while another
-    process makes the same folder.
+    Leftovers of a killed process are removed first. Raises OSError with the path, BlockingIOError while another process
+    makes the same folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}{ENDING}")
@@ -93,7 +93,10 @@ def partial_folder(path: Path) -> Iterator[Path]:
 
 
 def _locked(path: Path, wait: bool = True) -> int:
-    """Open an empty file that no other process has locked; it is locked until its descriptor is closed."""
+    """Open and lock an empty file; the lock lasts until the descriptor is closed.
+
+    Raises BlockingIOError if another process holds the lock and `wait` is false.
+    """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
@@ -111,7 +114,7 @@ def _locked(path: Path, wait: bool = True) -> int:
 
 
 def hindrance(path: Path) -> str:
-    """Why `partial_of` could not put a file there, in the system's words; empty where it can."""
+    """Return the system's message why `partial_of` cannot write this file; empty if it can."""
     try:
         if path.is_dir():
             return os.strerror(errno.EISDIR)

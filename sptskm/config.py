@@ -286,7 +286,7 @@ _SHARES = ("data.held_out", "model.dropout", "loss.smoothing")
 
 
 def _rules(config: Config) -> Iterator[tuple[bool, str]]:
-    """Whether each rule is met, and the sentence for when it is not."""
+    """Yield for each rule whether it is met, and the sentence for when it is not."""
 
     def value(name: str) -> float | None:
         section, _, key = name.partition(".")

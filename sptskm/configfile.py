@@ -45,7 +45,7 @@ def find_folder(given: Path, home: str = "configs") -> Path:
 
 
 def _find(given: Path, home: str, fits: Callable[[Path], bool], what: str) -> Path:
-    """The first place that fits, else the first that is there; what is here goes before what is in the checkout."""
+    """Return the first place that fits, else the first that exists; places here come before the checkout."""
     below = [""] if given.parts[:1] == ("configs",) else ["", home]
     places = [base / folder / given for base in (Path(), CHECKOUT) for folder in below]
     places = list(dict.fromkeys([given] if given.is_absolute() else places))
@@ -57,7 +57,7 @@ def _find(given: Path, home: str, fits: Callable[[Path], bool], what: str) -> Pa
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The configuration of a YAML file with `section.key=value` overrides applied.
+    """Read a configuration from a YAML file and apply `section.key=value` overrides.
 
     Raises FileNotFoundError, or ConfigError naming the file and the key.
     """
@@ -71,14 +71,14 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def load_final(path: str | Path, overrides: Sequence[str] = ()) -> Final:
-    """The final job's settings; a missing file means the defaults."""
+    """Read the settings of the final job and apply overrides; a missing file means the defaults."""
     path = Path(path)
     values = read_yaml(path) if path.exists() else {}
     return apply_overrides(named(path, Final(), values), overrides)
 
 
 def named(path: Path, defaults: Any, values: Mapping[str, Any]) -> Any:
-    """`merge`, with the file in the message of what it refuses."""
+    """Call `merge`, and name the file in its errors."""
     try:
         return merge(defaults, values)
     except ConfigError as error:
@@ -86,9 +86,9 @@ def named(path: Path, defaults: Any, values: Mapping[str, Any]) -> Any:
 
 
 def apply_overrides(config: Any, overrides: Sequence[str]) -> Any:
-    """`config` with `a.b=value` strings applied, all at once; the last of a key counts.
+    """Return `config` with `a.b=value` overrides applied together; the last one of a key counts.
 
-    Values are read as YAML, but where text is wanted they stand as they are, unless in quotes.
+    Values are read as YAML. For a key that takes text, the value is used as it is, unless it is quoted.
     """
     values: dict[str, Any] = {}
     for override in overrides:
@@ -101,7 +101,7 @@ def apply_overrides(config: Any, overrides: Sequence[str]) -> Any:
 
 
 def _is_text(config: Any, dotted: str) -> bool:
-    """Whether there is such a key and it takes any text, as a path that may look like a date or a list."""
+    """Return whether the key exists and takes any text, such as a path that may look like a date or a list."""
     *sections, key = dotted.split(".")
     for section in sections:
         config = getattr(config, section, None)
@@ -109,7 +109,7 @@ def _is_text(config: Any, dotted: str) -> bool:
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by dotted names as nested sections: the inverse of `flat`."""
+    """Turn values by dotted names into nested sections: the inverse of `flat`."""
     nested: dict[str, Any] = {}
     for dotted, value in values.items():
         _put(nested, dotted, value)
@@ -117,7 +117,7 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _put(nested: dict[str, Any], dotted: str, value: Any) -> None:
-    """Put a value, or some of a section, in its place; what a section does not name stays."""
+    """Store a value, or some keys of a section, at a dotted name; other keys of the section are kept."""
     *sections, key = dotted.split(".")
     place = nested
     for section in sections:
@@ -139,9 +139,9 @@ def _yaml_value(override: str, text: str) -> Any:
 
 
 def merge(section: Any, values: Mapping[str, Any], prefix: str = "", everything: Sequence[str] = ()) -> Any:
-    """A copy of a section with some values replaced; unknown keys and wrong types raise ConfigError.
+    """Return a copy of a section with some values replaced; ConfigError for an unknown key or a wrong type.
 
-    `everything` are the dotted names that an unknown key may have meant, by default those of the section.
+    `everything` holds the dotted names that are suggested for an unknown key, by default those of the section.
     """
     everything = everything or [f"{prefix}{name}" for name in flat(dataclasses.asdict(section)) if name != "stream"]
     hints = {key: hint for key, hint in get_type_hints(type(section)).items() if key != "stream"}
@@ -167,14 +167,14 @@ def merge(section: Any, values: Mapping[str, Any], prefix: str = "", everything:
 
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:
-    """A section whose keys are free."""
+    """Return a section whose keys are free, after checking that it is one."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ConfigError(f"{name} is {value!r}, wanted a section of `key: value` lines")
     return dict(value)
 
 
 def _unknown(name: str, key: Any, hints: Mapping[str, Any], everything: Sequence[str]) -> str:
-    """What to say of an unknown key: the nearest ones beside it, else those of that name in any section."""
+    """Return the message for an unknown key, with similar keys of this section, else of any section."""
     last = {dotted: dotted.rpartition(".")[2] for dotted in everything}
     near = difflib.get_close_matches(str(key), hints, n=1)
     for wanted in [str(key).rpartition(".")[2], *difflib.get_close_matches(str(key), last.values(), n=1, cutoff=0.8)]:
@@ -184,7 +184,10 @@ def _unknown(name: str, key: Any, hints: Mapping[str, Any], everything: Sequence
 
 
 def _coerce(value: Any, hint: Any, name: str) -> Any:
-    """`value` as the type of `hint`, or ConfigError. YAML reads 1e-4 as a string, so numbers may be text."""
+    """Convert `value` to the type of `hint`, or raise ConfigError.
+
+    YAML reads 1e-4 as a string, so numbers may be text.
+    """
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
         if value in args:
@@ -207,7 +210,10 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
 
 
 def _number(value: Any, hint: type[int] | type[float]) -> int | float | None:
-    """A number of that kind, or None for what is none; whole ones keep digits that a float has no room for."""
+    """Convert a value to a number of that type, or return None if it is not one.
+
+    A whole number keeps all its digits, also beyond the precision of a float.
+    """
     if hint is int and isinstance(value, int | str):
         with suppress(ValueError):
             return int(value)
@@ -219,7 +225,7 @@ def _number(value: Any, hint: type[int] | type[float]) -> int | float | None:
 
 
 def to_dict(config: Config | Final) -> dict[str, Any]:
-    """The complete configuration as plain lists, numbers and strings (what YAML and checkpoints hold)."""
+    """Return the complete configuration as plain lists, numbers and strings, as YAML and checkpoints store it."""
     return {
         key: {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()} if isinstance(value, dict) else value
         for key, value in dataclasses.asdict(config).items()
@@ -227,7 +233,7 @@ def to_dict(config: Config | Final) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict` for a training configuration. Raises ConfigError naming the key."""
+    """Build a training configuration from the output of `to_dict`. Raises ConfigError naming the key."""
     rest = {key: value for key, value in values.items() if key != "stream"}
     stream = values.get("stream")
     if not isinstance(stream, str) or stream not in DEFAULTS:
@@ -236,14 +242,14 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
 
 def to_yaml(config: Config | Final) -> str:
-    """The complete configuration as YAML text that `load` reads back."""
+    """Return the complete configuration as YAML text that `load` can read."""
     return yaml.safe_dump(to_dict(config), sort_keys=False)
 
 
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Dotted names of settings that differ between two `to_dict` results and may not differ on resume.
+    """List the settings that differ between two `to_dict` results and may not change on resume.
 
-    A setting that did not exist before has been at its default.
+    Each is `name: before -> after`. A setting that did not exist before had its default value.
     """
     stream = str(after.get("stream"))
     defaults = flat(to_dict(DEFAULTS[stream])) if stream in DEFAULTS else {}
@@ -259,7 +265,7 @@ def in_force(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
+    """Turn nested settings into one dictionary by dotted names."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"

@@ -18,20 +18,20 @@ EXIT_PIPE = 141  # as shells say of SIGPIPE
 
 
 class Stopped(Exception):
-    """All ranks have agreed to leave work that keeps nothing half done; starting again repeats it."""
+    """Raised on all ranks after they have agreed to stop; starting again repeats the unfinished work."""
 
 
 class Unreachable(RuntimeError):
-    """The ranks of a run do not find each other, or one has vanished without a word: killed, or with its node.
+    """Lost contact with other ranks of a run: they did not meet, or one was killed or lost its node.
 
-    Nothing is wrong with the run itself: starting again may help.
+    The run itself is not at fault, so starting again may help.
     """
 
 
 def is_ours(error: BaseException) -> bool:
-    """Whether an error tells the user what to change; any other is a bug and wants its traceback.
+    """Return whether an error tells the user what to change; any other is a bug and needs its traceback.
 
-    What decides is its type: DataError, ConfigError, and errors of the system that name a file or a full disk.
+    The type decides: DataError, ConfigError, and errors of the system that name a file or a full disk.
     """
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -40,7 +40,7 @@ def is_ours(error: BaseException) -> bool:
 
 
 def until_nobody_reads(command: Callable[[], int]) -> int:
-    """Run a command to its exit code; one whose output nobody reads any more (`... | head -1`) ends quietly."""
+    """Run a command and return its exit code; end quietly if nobody reads its output any more (`... | head -1`)."""
     try:
         try:
             return command()
@@ -54,17 +54,17 @@ def until_nobody_reads(command: Callable[[], int]) -> int:
 
 
 def _reader_left() -> bool:
-    """Whether stdout is a pipe that has nobody at its other end."""
+    """Return whether stdout is a pipe whose reader has gone."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), select.POLLOUT)
     return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def sentence(error: Exception) -> str:
-    """Return the message of an error as one line of bounded length.
+    """Return the message of an error as one line of at most LONGEST characters.
 
-    One from a loader process comes wrapped in that process's traceback; a value that a file holds, or a library's own
-    words, may go on for pages.
+    An error from a loader process is wrapped in that process's traceback, and a value from a file or a library's
+    message may be pages long.
     """
     text = str(error)
     if text.startswith("Caught "):

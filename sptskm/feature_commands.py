@@ -11,7 +11,7 @@ from sptskm.training.signals import stop_flag
 
 
 def options(commands: Any) -> None:
-    """Adds the commands to those of `sptskm`."""
+    """Add these commands to those of `sptskm`."""
     extract = commands.add_parser("extract", help="embed all tracklets of any data set by a trained run")
     extract.add_argument("run", type=Path)
     extract.add_argument(
@@ -113,7 +113,7 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _check_search(options: argparse.Namespace) -> None:
-    """What can be said before a file is opened."""
+    """Check the options of `sptskm search` before a file is opened. Raises ConfigError."""
     if options.weight is not None and options.fusion is not None:
         raise ConfigError("--weight and --fusion were given, wanted one of them: both say how the streams are fused")
     if options.out is not None and options.data is None:

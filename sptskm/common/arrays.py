@@ -79,7 +79,10 @@ def read_npy(path: Path, wanted: Wanted | None = None) -> NDArray[Any]:
 
 
 def _refusal(error: Exception, path: Path, form: str) -> Exception:
-    """Say what the content is not; an error of the system that is not about the content stays what it is."""
+    """Return the error for content that cannot be read.
+
+    An OSError that does not concern the content keeps its number and gets the path.
+    """
     if isinstance(error, DataError):
         return error
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
@@ -153,7 +156,7 @@ def _check(path: Path, found: Mapping[str, NDArray[Any]], known: Mapping[str, Wa
 
 
 def _is_text(array: NDArray[Any]) -> bool:
-    """Whether no text holds a code that is no character; zeros fill texts up."""
+    """Return whether all texts of an array hold legal characters only; zeros are padding."""
     if not array.size or not array.dtype.itemsize:
         return True
     codes_NL = np.frombuffer(array.tobytes(), np.uint32).reshape(array.size, -1)

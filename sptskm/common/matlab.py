@@ -82,7 +82,7 @@ def parsed_mat(content: bytes, source: str, *names: str, most: int = MOST_BYTES)
 
 
 def _is_old(content: bytes) -> bool:
-    """Whether it is of version 4, which begins with a number; later ones with text."""
+    """Return whether a file is of version 4, which begins with a number; later versions begin with text."""
     return len(content) >= 4 and 0 in content[:4]
 
 

@@ -25,7 +25,7 @@ PR_SET_PDEATHSIG = 1
 
 @contextmanager
 def unasked() -> Iterator[None]:
-    """Processes that are started in this block never receive a stopping signal; this one does so at its end."""
+    """Block stopping signals for processes started in this block; this process receives them at its end."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
@@ -34,7 +34,7 @@ def unasked() -> Iterator[None]:
 
 
 def end_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
-    """Let this process be sent a signal when its parent, whose pid is given, has ended."""
+    """Send a signal to this process when its parent, whose pid is given, ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it has ended before that
         os.kill(os.getpid(), number)
@@ -97,7 +97,7 @@ class Loaders(ForkContext):
         self.deadline = _Deadline()
 
     def Process(self, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
-        """A process that is not yet started."""
+        """Return a process that is not yet started."""
         process = _Forked(*arguments, **options)
         process.deadline = self.deadline
         return process

@@ -151,7 +151,7 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
 
 
 def _told(error: ValidationError) -> str:
-    """Say the first thing that is wrong, and where."""
+    """Describe the first validation error and its place."""
     first = error.errors(include_url=False)[0]
     place = ""
     for part in first["loc"]:
@@ -178,7 +178,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _number_or_time(loader: _Loader, node: yaml.ScalarNode) -> Any:
-    """A number; what YAML 1.1 takes for one to the base of 60, such as the time 16:00, stays text."""
+    """Read a number; a time such as 16:00, a base-60 number in YAML 1.1, stays text."""
     if ":" in node.value:
         return node.value
     kinds = {"tag:yaml.org,2002:int": loader.construct_yaml_int, "tag:yaml.org,2002:float": loader.construct_yaml_float}

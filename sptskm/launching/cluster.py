@@ -112,7 +112,10 @@ class Cluster:
             self.for_final()
 
     def for_final(self) -> "Cluster":
-        """What the final job is given. Raises ConfigError for an impossible `final` section."""
+        """Return the resources of the final job.
+
+        Raises ConfigError for an impossible `final` section.
+        """
         if wrong := [key for key in FOR_TRAINING_ALONE if key in self.final]:
             raise ConfigError(f"final.{wrong[0]} is given, wanted it for all jobs, outside `final`")
         share = replace(
@@ -127,24 +130,27 @@ class Cluster:
 
     @property
     def tasks_per_node(self) -> int:
-        """Ranks on each node."""
+        """Return the number of ranks on each node."""
         return self.gpus_per_node or self.cpu_ranks
 
     @property
     def ranks(self) -> int:
-        """Ranks of a job."""
+        """Return the number of ranks of a job."""
         return self.nodes * self.tasks_per_node
 
 
 def refuse_control_characters(what: str, text: str) -> None:
-    """Raise ConfigError for text that would not stay on its line of a batch script, or in a terminal."""
+    """Raise ConfigError for text with line breaks or other control characters.
+
+    Such text would not stay on its line of a batch script or of a terminal.
+    """
     odd = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")), None)
     if odd is not None:
         raise ConfigError(f"{what} is {text!r}, wanted it without line breaks and other control characters")
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ConfigError for a folder of jobs that cannot stand in a batch script."""
+    """Raise ConfigError for a folder of jobs whose path cannot be written in a batch script."""
     refuse_control_characters("the folder of the jobs", str(folder))
     if tag := re.search("%[jtAa]", str(folder)):
         raise ConfigError(
@@ -153,7 +159,7 @@ def check_folder(folder: Path) -> None:
 
 
 def _check_option(option: str, value: Any) -> None:
-    """Raise ConfigError for what cannot be an option of sbatch, and for those that the launcher sets itself."""
+    """Raise ConfigError for an impossible option of sbatch, and for one that the launcher sets itself."""
     if not re.fullmatch(r"[a-z][a-z0-9]+(-[a-z0-9]+)*", option):
         hint = option.strip("-").replace("_", "-").lower()
         raise ConfigError(f"sbatch: {option!r} is no long name of an option, wanted one as in `{hint}: value`")
@@ -171,18 +177,21 @@ def _check_option(option: str, value: Any) -> None:
 
 
 def overriding(environment: Mapping[str, str] = os.environ) -> str:
-    """One line that says which environment variables win over the cluster file; empty where none does."""
+    """Return one line that names the environment variables which override the cluster file; empty if none does."""
     found = [f"{name}={value}" for name, value in sorted(environment.items()) if value and _overrides(name)]
     return f"note: the environment overrides the cluster file with {', '.join(found)}" if found else ""
 
 
 def _overrides(name: str) -> bool:
-    """Whether sbatch, or srun in the job, takes a variable for one of its options."""
+    """Return whether sbatch, or srun in the job, reads one of its options from this variable."""
     return (name.startswith("SBATCH_") and name != "SBATCH_EXPORT_FILE") or name in SRUN_READS
 
 
 def load_cluster(path: Path, overrides: Sequence[str] = ()) -> Cluster:
-    """A cluster file; unknown keys are refused with the legal ones named."""
+    """Read a cluster file and apply `key=value` overrides.
+
+    Raises FileNotFoundError with the cluster files that exist, ConfigError with the legal keys for an unknown one.
+    """
     if not path.is_file():
         known = ", ".join(sorted(str(p) for p in path.parent.glob("*.yaml"))) or "none there"
         raise FileNotFoundError(f"cluster file {path}: no such file (found: {known})")
@@ -194,7 +203,7 @@ def load_cluster(path: Path, overrides: Sequence[str] = ()) -> Cluster:
 
 
 def construction(cluster: Cluster) -> dict[str, Any]:
-    """Keyword arguments that submitit's AutoExecutor wants when it is made."""
+    """Return the keyword arguments for the constructor of submitit's AutoExecutor."""
     limit = {f"{cluster.executor}_max_num_timeout": cluster.requeues}
     return {**limit, "slurm_python": PYTHON} if cluster.executor == "slurm" else limit
 
@@ -202,10 +211,10 @@ def construction(cluster: Cluster) -> dict[str, Any]:
 def parameters(
     cluster: Cluster, name: str, folder: Path, code: Path, after: str = "", array: bool = False
 ) -> dict[str, Any]:
-    """Keyword arguments of submitit's AutoExecutor for a job that starts `after` others ("afterok:7:8").
+    """Return submitit's keyword arguments for a job that starts `after` others ("afterok:7:8").
 
-    It runs the copy of the code in `code`, and keeps its files in `folder`. Raises ConfigError for a folder that
-    cannot stand in a batch script.
+    The job runs the copy of the code in `code` and keeps its files in `folder`. Raises ConfigError for a folder that
+    cannot be written in a batch script.
     """
     for what, text in (("the name of a job", name), ("the folder of the jobs", str(folder)), ("python", PYTHON)):
         refuse_control_characters(what, text)

@@ -39,7 +39,7 @@ class Submitted:
 
 
 def settings_of(plan: Plan, searched: Mapping[str, Any] | None = None, retrain: bool = False) -> dict[str, Any]:
-    """Everything that decides what a plan's jobs do, by dotted names, as JSON holds it."""
+    """Return all settings that affect a plan's jobs, by dotted names, with values as JSON reads them back."""
     parts: dict[str, Any] = {config.stream: to_dict(config) for config in plan.configs} | {"final": to_dict(plan.final)}
     if searched:
         parts["search"] = {stream: repr(search) for stream, search in searched.items()} | {"retrain": retrain}
@@ -48,12 +48,12 @@ def settings_of(plan: Plan, searched: Mapping[str, Any] | None = None, retrain: 
 
 
 def write_record(plan: Plan, submitted: Submitted) -> None:
-    """Remember what was submitted, for the next command."""
+    """Write the jobs and settings of a submission to a file for the next command."""
     write_text(plan.logs / RECORD, json.dumps({"jobs": submitted.jobs, "settings": submitted.settings}, indent=1))
 
 
 def read_record(plan: Plan) -> Submitted | None:
-    """What was submitted last; None where nothing was, or nothing that can be made out."""
+    """Read the record of the last submission; None without a readable one."""
     try:
         content = read_json(plan.logs / RECORD, dict[str, dict[str, Any]])
     except (FileNotFoundError, NotADirectoryError, DataError):
@@ -63,11 +63,11 @@ def read_record(plan: Plan) -> Submitted | None:
 
 
 def queued(plan: Plan, submitted: Submitted) -> dict[str, str]:
-    """State of those of the jobs that are queued or running, by name.
+    """Return the state of each job that is still queued or running, by name.
 
-    Numbers are used again, by other clusters too: only a job that works in this plan's folder counts. A final job
-    does not count either once a job that it waits for has failed: SLURM is about to cancel it. Raises ConfigError
-    when the scheduler does not answer.
+    Clusters reuse job numbers, so only a job that works in this plan's folder counts. A final job does not count if a
+    job that it waits for has failed, as SLURM is about to cancel it. Raises ConfigError when the scheduler does not
+    answer.
     """
     if not submitted.jobs or shutil.which("squeue") is None:
         return {}
@@ -112,7 +112,10 @@ def refuse_queued(plan: Plan) -> None:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """The settings that differ, as `name: before -> after`; a part that only one of them has is one difference."""
+    """List the settings that differ, as `name: before -> after`.
+
+    A part (a stream, `final`, `search`) that only one side has counts as one difference.
+    """
     parts = [{name.partition(".")[0] for name in settings} for settings in (before, after)]
     found = [
         f"{part}: {_whether(part in parts[0])} -> {_whether(part in parts[1])}" for part in sorted(parts[0] ^ parts[1])
@@ -152,7 +155,10 @@ def refuse_other_runs(plan: Plan, known: Container[str] = ()) -> None:
 
 
 def _trained_with(folder: Path) -> dict[str, Any] | None:
-    """The configuration of the run in a folder; None without a checkpoint, or where the run itself has to decide."""
+    """Return the configuration of the run in a folder.
+
+    Returns None without a checkpoint, or if the configuration cannot be read: then the run itself decides.
+    """
     if not any(folder.glob("checkpoint-*.pt")):
         return None
     with suppress(ValueError, OSError):
@@ -161,7 +167,10 @@ def _trained_with(folder: Path) -> dict[str, Any] | None:
 
 
 def training_in(folder: Path) -> int | None:
-    """Pid of who holds a run's lock (0 or less: on another machine), without touching it; None when nobody does."""
+    """Return the pid of the process that holds a run's lock, without touching the lock.
+
+    It is 0 or less for a process on another machine, and None when nobody holds the lock.
+    """
     try:
         with (folder / "lock").open("rb") as file:
             asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -172,7 +181,7 @@ def training_in(folder: Path) -> int | None:
 
 
 def finished(plan: Plan, submitted: Submitted | None) -> bool:
-    """Whether exactly this plan has been trained and evaluated by an earlier submission."""
+    """Return whether an earlier submission has trained and evaluated exactly this plan."""
     results = plan.out / "results.json"
     if submitted is None or differences(submitted.settings, settings_of(plan)):
         return False
@@ -183,13 +192,16 @@ def finished(plan: Plan, submitted: Submitted | None) -> bool:
 
 
 def followed(plan: Plan, job: str) -> Followed:
-    """A job of an earlier submission for somebody who watches it."""
+    """Return a job of an earlier submission as one to watch."""
     return Followed(job, [plan.logs / f"{job}_0_log.err", plan.logs / f"{job}_0_log.out"])
 
 
 @contextmanager
 def alone(plan: Plan) -> Iterator[None]:
-    """Let nobody else submit into the plan's folder inside the block; ConfigError when somebody does."""
+    """Hold the submission lock of the plan's folder inside the block.
+
+    Raises ConfigError when another command is submitting.
+    """
     make_folder(plan.logs)
     with (plan.logs / LOCK).open("w") as file:
         try:

@@ -177,7 +177,7 @@ def scheduler(search: Search) -> Any:
 
 
 def within(space: Mapping[str, Draw], settings: dict[str, Any]) -> dict[str, Any]:
-    """Bring settings that PBT has multiplied back into their ranges."""
+    """Clip settings that PBT has multiplied to their ranges."""
     numbers = {name for name, draw in space.items() if draw.kind not in ("choice", "quantised")}
     return {name: space[name].nearest(value) if name in numbers else value for name, value in settings.items()}
 
@@ -245,7 +245,10 @@ def _report(search: Search, trial: Trial, values: Report) -> None:
 
 
 def _wait_to_be_ended(team: Team) -> None:
-    """Stay, as a trial that returns counts as done; its ranks have saved and left."""
+    """Block until Tune ends this trial, since a trial that returns counts as finished.
+
+    Its ranks have saved and left by now.
+    """
     CREWS.pop(team).end()
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "0"
     threading.Event().wait()
@@ -290,7 +293,7 @@ class SearchFollower(Follower):
         self.begun.set()
 
     def __reduce__(self) -> Any:
-        """Be that of the process which reads it: a restored Tuner brings its callbacks along."""
+        """Unpickle to the follower of the process that reads it: a restored Tuner brings its callbacks along."""
         return _follower, (self.search.stream,)
 
     def name(self, trial: TuneTrial) -> str:
@@ -298,7 +301,7 @@ class SearchFollower(Follower):
         return name_of(self.search.stream, _number(trial))
 
     def on_step_begin(self, *args: Any, **known: Any) -> None:
-        """Say what is waited for; raise Stopped once no rank is there any more."""
+        """Print what is waited for; raise Stopped after a stop request once no rank is left."""
         super().on_step_begin(*args, **known)
         if self.stop.requested and not ask_to_stop():
             raise Stopped
@@ -317,7 +320,7 @@ class SearchFollower(Follower):
         show(self.plan, self.searched)
 
     def on_trial_recover(self, *_: Any, **known: Any) -> None:
-        """Say why a trial starts again, unless it fails by its own fault."""
+        """Print why a trial starts again, unless the trial itself is at fault."""
         if Failed.__name__ not in error_of(known["trial"]):
             super().on_trial_recover(**known)
 
@@ -384,7 +387,10 @@ _written = 0.0
 
 
 def show(plan: Plan, searched: Searches) -> None:
-    """Bring the page of a search up to date, unless that was done a moment ago; it goes on without one."""
+    """Update the page of a search, at most once in PAGE_SECONDS.
+
+    The search goes on if the page cannot be written.
+    """
     from sptskm.report.search import write_page
 
     global _written

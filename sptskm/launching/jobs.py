@@ -64,7 +64,10 @@ class FinalJob(Checkpointable):
 
 
 def trained(config: Config, stop: StopFlag) -> dict[str, Any]:
-    """How far training has come when it has ended; Stopped when it was asked to leave before."""
+    """Train a stream and return its outcome as a dictionary.
+
+    Raises Stopped when training was asked to leave before its end.
+    """
     from sptskm.training.trainer import train
 
     outcome = train(config, stop)
@@ -74,7 +77,7 @@ def trained(config: Config, stop: StopFlag) -> dict[str, Any]:
 
 
 def evaluated(runs: Sequence[str], out: str | Path, settings: Final, stop: StopFlag) -> str:
-    """The table of a final job, which is printed as well; empty on ranks other than the first."""
+    """Run the final job, print its table and return it; the text is empty on ranks other than the first."""
     from sptskm.final import final
 
     results = final(runs, out, settings, stop=stop)
@@ -85,7 +88,7 @@ def evaluated(runs: Sequence[str], out: str | Path, settings: Final, stop: StopF
 
 
 def final_job(plan: Plan, requeues: int) -> FinalJob:
-    """The final job of a plan."""
+    """Return the final job of a plan."""
     runs = tuple(config.run for config in plan.configs)
     return FinalJob(runs, str(plan.out), plan.final, plan.configs[0].train.leave_seconds, requeues)
 
@@ -123,7 +126,10 @@ def _enter_world() -> int:
 
 
 def _forget_earlier_start(environment: Any) -> None:
-    """A requeued job must not pass for its earlier self, nor stumble over a file cut off when that was killed."""
+    """Delete what an earlier start of a requeued job has left.
+
+    Its result must not count as the new one's, and submitit would fail on a temporary file of a killed write.
+    """
     paths = environment.paths
     pickles = [paths.result_pickle, *([paths.submitted_pickle] if environment.global_rank == 0 else [])]
     for path in (paths.result_pickle, *(pickle.with_suffix(".pkl.save_tmp") for pickle in pickles)):

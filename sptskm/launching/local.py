@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """What may be typed behind `python launch/local.py`."""
+    """Return the parser of `sptskm local`."""
     options = parser("Train on this machine and evaluate.")
     options.add_argument("--nproc", type=int, default=1, help="processes per stream (one GPU or CPU core each)")
     return options
@@ -78,7 +78,10 @@ def run(plan: Plan, shares: Sequence[Sequence[str]], nproc: int, nproc_final: in
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs that may be used, without asking CUDA: those of CUDA_VISIBLE_DEVICES, or all there are."""
+    """Return the names of the usable GPUs, without asking CUDA.
+
+    These are the entries of CUDA_VISIBLE_DEVICES, or all GPUs of the machine without that variable.
+    """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name for name in named.split(",") if name not in ("", "-1")]
@@ -86,7 +89,10 @@ def visible_gpus() -> list[str]:
 
 
 def share_gpus(gpus: Sequence[str], nproc: int, streams: int) -> list[Sequence[str]]:
-    """GPUs of each stream: its own where there are enough, otherwise the same for all; nothing without GPUs."""
+    """Assign GPUs to each stream: separate ones if there are enough, otherwise the same for all streams.
+
+    Without GPUs every stream gets none. Raises ConfigError for more processes than GPUs.
+    """
     if gpus and len(gpus) < nproc:
         raise ConfigError(f"--nproc is {nproc}, but there are only {len(gpus)} GPUs; wanted one per process")
     if len(gpus) >= nproc * streams:
@@ -95,7 +101,10 @@ def share_gpus(gpus: Sequence[str], nproc: int, streams: int) -> list[Sequence[s
 
 
 def _sptskm(nproc: int, gpus: Sequence[str], *arguments: str) -> list[str]:
-    """A command of sptskm in one process, or in several under torchrun; on `gpus`, if any are named."""
+    """Return the command line for sptskm in one process, or in several under torchrun.
+
+    It sees only `gpus`, if any are given.
+    """
     environment = ["env", f"CUDA_VISIBLE_DEVICES={','.join(gpus)}"] if gpus else []
     if nproc == 1:
         return [*environment, sys.executable, "-m", "sptskm.cli", *arguments]
@@ -104,7 +113,7 @@ def _sptskm(nproc: int, gpus: Sequence[str], *arguments: str) -> list[str]:
 
 
 def request(settings: Config | Final, folder: str | Path) -> str:
-    """The complete settings of a job as a file that its command reads."""
+    """Write the complete settings of a job to a file for its command, and return the path."""
     path = Path(folder) / "requested.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, to_yaml(settings))
@@ -173,7 +182,7 @@ def _relay(name: str, child: subprocess.Popen[str]) -> threading.Thread:
 
 
 def _explain(codes: Mapping[str, int], plan: Plan, asked: bool) -> int:
-    """Say which jobs did not finish; what they have done is kept."""
+    """Print which jobs did not finish and return the exit code; their work is kept."""
     failed = {name: code for name, code in codes.items() if code} or codes
     # a process that is asked before it can listen, and torchrun always, ends in its own way
     stopped = asked or all(code == EXIT_STOPPED for code in failed.values())

@@ -36,27 +36,30 @@ class Plan:
     folder: Path
 
     def config(self, stream: str) -> Config:
-        """The configuration of one of its streams."""
+        """Return the configuration of a stream of this plan."""
         return next(config for config in self.configs if config.stream == stream)
 
     @property
     def out(self) -> Path:
-        """Where the final job writes."""
+        """Return the folder of the final job's results."""
         return self.folder / "final"
 
     @property
     def logs(self) -> Path:
-        """Where jobs keep their scripts, their copy of the code, and what each rank says."""
+        """Return the folder of the jobs: their scripts, their copy of the code, and the logs of each rank."""
         return self.folder / "jobs"
 
     def farewell(self) -> str:
-        """What to type to see the runs; by path where the environment is not activated."""
+        """Return the TensorBoard command for the runs, with its path if it is not on PATH."""
         program = "tensorboard" if shutil.which("tensorboard") else str(Path(sys.executable).with_name("tensorboard"))
         return f"{program} --logdir {self.folder}"
 
 
 def parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
-    """The options that every launcher has; overrides may stand before, between and after them (intermixed)."""
+    """Return a parser with the options that all launchers share.
+
+    Parse with `parse_intermixed_args`: overrides may come before, between and after the options.
+    """
     options = argparse.ArgumentParser(description=description, epilog=epilog, allow_abbrev=False)
     options.add_argument("--stream", choices=(*STREAMS, "both"), required=True)
     options.add_argument(
@@ -73,7 +76,7 @@ def parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
-    """The plan of a command line, not yet checked against the data.
+    """Build the plan that a command line asks for, without checking it against the data.
 
     Raises ConfigError or FileNotFoundError naming the file or the override at fault.
     """
@@ -98,7 +101,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
 
 
 def _absolute(config: Config, folder: Path) -> Config:
-    """Paths that mean the same in whatever folder a job runs."""
+    """Make the paths of a configuration absolute, since jobs run in other folders."""
     config = replace(config, run=str(folder / config.stream))
     config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
     if isinstance(config.model, SsinModel) and config.model.pretrained:
@@ -108,7 +111,7 @@ def _absolute(config: Config, folder: Path) -> Config:
 
 
 def _for(target: str, overrides: Sequence[str]) -> list[str]:
-    """The overrides for a stream (its own and the common ones) or for the final job (only its own)."""
+    """Return the overrides for a stream (its own and the common ones) or for the final job (only its own)."""
     chosen = []
     for override in overrides:
         first, _, rest = override.partition(".")
@@ -120,14 +123,14 @@ def _for(target: str, overrides: Sequence[str]) -> list[str]:
 
 
 def _refuse_strays(names: Sequence[str], overrides: Sequence[str]) -> None:
-    """An override for a stream that is not asked for would be dropped unread."""
+    """Raise ConfigError for an override of a stream that is not trained; it would have no effect."""
     for override in overrides:
         if (first := override.partition(".")[0]) in STREAMS and first not in names:
             raise ConfigError(f"override {override!r}: {first} is not trained, --stream is {' '.join(names)}")
 
 
 def check(plan: Plan, ranks: Mapping[str, int]) -> None:
-    """Refuse what would fail on a compute node and can be seen from here; `ranks` is how many train each stream.
+    """Check everything that can be checked before the jobs start; `ranks` is how many train each stream.
 
     Raises ConfigError, DataError or FileNotFoundError.
     """
@@ -152,7 +155,7 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder of the runs, or see that it can be written. Raises ConfigError in one sentence."""
+    """Create a folder for the runs, or check that it can be written. Raises ConfigError in one sentence."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         why = hindrance(folder / "trial")
@@ -183,7 +186,10 @@ def _check_weights(config: Config) -> None:
 
 
 def _check_files(config: Config, table: Tracklets, split: Split) -> None:
-    """A few files of each modality the stream needs, spread over the training and the test rows."""
+    """Check that some files exist of each modality that the stream needs, in the training and the test rows.
+
+    Looks at PROBES tracklets of each part. Raises DataError.
+    """
     for rows in (split.train, table.test) if config.data.test else (split.train,):
         probes = rows[np.linspace(0, len(rows) - 1, min(PROBES, len(rows))).astype(int)]
         for modality in NEEDS[config.stream]:

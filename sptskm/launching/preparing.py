@@ -17,18 +17,18 @@ USAGE = "Masks and skeletons on the cluster: python launch/{}.py --prepare masks
 
 
 def is_asked_for(arguments: Sequence[str] | None) -> bool:
-    """Whether a command line (None: that of this process) is about masks or skeletons."""
+    """Return whether a command line has `--prepare`; None stands for the command line of this process."""
     words = sys.argv[1:] if arguments is None else arguments
     return any(word.partition("=")[0] == "--prepare" for word in words)
 
 
 def verified(wanted: Wanted) -> tuple[bool, str]:
-    """Whether everything is there, and what to say of it."""
+    """Check whether all masks or skeletons exist, and return that with a text for the user."""
     return verify_all(wanted.kinds, wanted.data, compare=True)
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The options that all of them have."""
+    """Return a parser with the `--prepare` options that the launchers share."""
     options = argparse.ArgumentParser(description="Make masks or skeletons on a cluster.", allow_abbrev=False)
     options.add_argument("--prepare", choices=tuple(KINDS), required=True)
     common_options(options)
@@ -37,7 +37,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def wanted_of(chosen: argparse.Namespace) -> Wanted:
-    """What a command line asks for, with paths that mean the same everywhere. Raises ConfigError or DataError."""
+    """Return what a command line asks to prepare, with absolute paths. Raises ConfigError or DataError."""
     if chosen.shards < 1:
         raise ConfigError(f"--shards is {chosen.shards}, wanted at least 1")
     if chosen.data is None:
@@ -64,10 +64,10 @@ def check_weights(wanted: Wanted) -> None:
 
 
 def resolved(wanted: Wanted, gpus: bool) -> Wanted:
-    """The same with the precision that all shards have, known before any of them starts. Raises ConfigError."""
+    """Fix the precision before any shard starts, so that all shards use the same. Raises ConfigError."""
     return replace(wanted, precision=precision_of(wanted.method, wanted.precision, gpus))
 
 
 def jobs_folder(wanted: Wanted) -> Path:
-    """Where jobs keep their files, in the data set."""
+    """Return the folder in the data set where jobs keep their files."""
     return home(wanted.data, wanted.kinds[0]) / "jobs"

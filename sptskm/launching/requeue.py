@@ -20,7 +20,10 @@ PATIENCE = 120  # seconds until SLURM has ended the batch script of a job that i
 
 
 def job_of(environment: Mapping[str, str]) -> str:
-    """The name of a job; the bare number of an array's last member is also that of the whole array."""
+    """Return the id of the running job, with the task id for a member of an array.
+
+    The bare number of an array's last member is also the number of the whole array.
+    """
     if array := environment.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{wanted('SLURM_ARRAY_TASK_ID', environment)}"
     return wanted("SLURM_JOB_ID", environment)

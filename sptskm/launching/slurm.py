@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare_command_line() -> argparse.ArgumentParser:
-    """What may be typed behind `python launch/slurm.py --prepare`."""
+    """Return the parser of `sptskm slurm --prepare`."""
     options = preparing.command_line()
     _cluster_options(options, "a file configs/cluster/NAME.yaml, or a path")
     options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
@@ -103,7 +103,7 @@ def _submit_search(plan: Plan, cluster: Cluster, searched: searches.Searches, re
 
 
 def command_line() -> argparse.ArgumentParser:
-    """What may be typed behind `python launch/slurm.py`."""
+    """Return the parser of `sptskm slurm`."""
     options = parser("Train and evaluate on a SLURM cluster.", preparing.USAGE.format("slurm"))
     _cluster_options(options, "a file configs/cluster/NAME.yaml, or a path; `local` needs no SLURM")
     options.add_argument("--dry-run", action="store_true", help="print the batch scripts, submit nothing")
@@ -119,7 +119,10 @@ def _cluster_options(options: argparse.ArgumentParser, told: str) -> None:
 
 
 def _cluster(chosen: argparse.Namespace) -> Cluster:
-    """The cluster file of a command line with what it says otherwise; a note where the environment wins over both."""
+    """Read the cluster file of a command line and apply the command line's own values.
+
+    Prints a note if environment variables override both.
+    """
     given = {key: value for key in ("partition", "minutes", "nodes") if (value := getattr(chosen, key)) is not None}
     cluster = load_cluster(_cluster_file(chosen.cluster), [f"{key}={value}" for key, value in given.items()])
     if cluster.executor == "slurm" and (note := overriding()):
@@ -142,7 +145,7 @@ def _check_times(plan: Plan, cluster: Cluster) -> None:
 
 
 def _cluster_file(name: str) -> Path:
-    """The file of a cluster by its path, or by its name in configs/cluster, here or in the checkout."""
+    """Find a cluster file by its path, or by its name in configs/cluster, here or in the checkout."""
     if name.endswith((".yaml", ".yml")):
         return find_file(Path(name))
     try:
@@ -153,7 +156,7 @@ def _cluster_file(name: str) -> Path:
 
 
 def dry_run(plan: Plan, cluster: Cluster) -> str:
-    """The batch scripts as submitit would write them; predecessors appear by name where their job ids will be."""
+    """Return the batch scripts that submitit would write, with names in place of the ids of earlier jobs."""
     from submitit import SlurmExecutor
 
     class Printer(SlurmExecutor):

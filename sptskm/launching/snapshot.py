@@ -9,13 +9,13 @@ import sptskm
 
 
 def sources() -> dict[str, Path]:
-    """Every module of the toolkit by its path below the folder that holds the package."""
+    """Return every module of the toolkit by its path relative to the folder that holds the package."""
     home = Path(str(sptskm.__file__)).parent
     return {str(path.relative_to(home.parent)): path for path in sorted(home.rglob("*.py"))}
 
 
 def place(folder: Path) -> Path:
-    """Where the code of today belongs below `folder`: a name made of its content."""
+    """Return the folder for a copy of the current code below `folder`, named by a hash of its content."""
     content = hashlib.sha256()
     for name, path in sources().items():
         content.update(name.encode() + b"\0" + path.read_bytes() + b"\0")

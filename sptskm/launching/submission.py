@@ -49,11 +49,11 @@ class Queued:
     """Jobs of an earlier command that are still queued and take the place of new ones."""
 
     def add(self, name: str, job: Any) -> None:
-        """Remember a job."""
+        """Add a job."""
         self.jobs[name] = job
 
     def behind(self, condition: str, *names: str) -> str:
-        """What SLURM is told for a job that waits for these, or all so far."""
+        """Return SLURM's dependency for a job that waits for the named jobs, or for all so far."""
         ids = self.ids()
         return f"{condition}:" + ":".join(ids[name].partition("_")[0] for name in names or ids)
 
@@ -71,11 +71,11 @@ class Queued:
             raise ConfigError(f"not submitted, nothing stays queued: {said}") from None
 
     def followed(self) -> dict[str, Followed]:
-        """The jobs for somebody who watches them."""
+        """Return all jobs as jobs to watch, by name."""
         new = {name: Followed(job.job_id, [job.paths.stderr, job.paths.stdout]) for name, job in self.jobs.items()}
         return {**self.earlier, **new}
 
     def ids(self) -> dict[str, str]:
-        """The numbers of all jobs, by name."""
+        """Return the ids of all jobs by name."""
         earlier = {name: job.job for name, job in self.earlier.items()}
         return earlier | {name: job.job_id for name, job in self.jobs.items()}

@@ -67,17 +67,18 @@ def room_for(team: Team) -> tune.PlacementGroupFactory:
 
 
 def drive(settings: Mapping[str, Any], plan: Plan, teams: Teams) -> dict[str, str]:
-    """A trial, as Tune calls it: the ranks of one stream from their start to their end, with all they report."""
+    """Run a trial for Tune: train one stream from start to end and pass on its reports."""
     stream = settings["stream"]
     team, file = teams[stream], plan.logs / f"{stream}.log"
     return {"end": lead(team, file, "train", (plan.config(stream),), lambda values: tune.report(dict(values)))}
 
 
 def lead(team: Team, file: Path, method: str, arguments: Sequence[Any], heard: Callable[[Report], None]) -> str:
-    """Let the ranks of a trial do a method of Worker, and pass on what they report, one after the other.
+    """Run a method of Worker on all ranks of a trial, and pass on their reports in order.
 
-    How it ended: "finished", "stopped", or why it failed by its own fault. Raises Unreachable when a worker is lost.
-    The workers stay for the next trial in this process, which has the same room; without one they end with it.
+    Returns how it ended: "finished", "stopped", or the reason of a failure by its own fault. Raises Unreachable when a
+    worker is lost. The workers are kept for the next trial in this process that needs the same resources; without such
+    a trial they end with the process.
     """
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = LEAVE_SECONDS  # for the trial that Tune ends before the next one
 
@@ -109,7 +110,7 @@ def _hire(team: Team) -> Crew:
 
 
 def evaluate(plan: Plan, team: Team, retries: int, stop: StopFlag) -> str:
-    """The final job: its table. Raises as `perform`."""
+    """Run the final job and return its table. Raises as `perform`."""
     runs = [config.run for config in plan.configs]
     return perform(plan, team, retries, stop, "final", "evaluate", (runs, str(plan.out), plan.final))
 
@@ -117,9 +118,9 @@ def evaluate(plan: Plan, team: Team, retries: int, stop: StopFlag) -> str:
 def perform(  # noqa: PLR0913  # what is done, by whom, and how often
     plan: Plan, team: Team, retries: int, stop: StopFlag, name: str, method: str, arguments: Sequence[Any]
 ) -> str:
-    """What rank 0 of a team returns that does a method together, in a placement group of its own.
+    """Run a method of Worker on a team in a placement group of its own, and return rank 0's result.
 
-    Raises Failed, Stopped, or Unreachable when it has lost a worker too often.
+    Raises Failed, Stopped, or Unreachable when workers were lost more than `retries` times.
     """
     for failures in range(retries + 1):
         try:
@@ -160,16 +161,17 @@ class Follower(tune.Callback, tune.Stopper):
         self.told = False
 
     def name(self, trial: Trial) -> str:
-        """What a trial is called."""
+        """Return the name that messages use for a trial."""
         return str(trial.config["stream"])
 
     @property
     def running(self) -> bool:
-        """Whether any trial runs."""
+        """Return whether any trial runs."""
         return any(trial.status == Trial.RUNNING for trial in self.trials)
 
     def on_step_begin(self, *_: Any, **known: Any) -> None:
-        """Several times a second."""
+        """Pass on a stop request, and tell the user once when Ray has no room; Tune calls this several times a second.
+        """
         self.trials = known["trials"]
         if self.stop.requested:
             ask_to_stop()
@@ -181,7 +183,7 @@ class Follower(tune.Callback, tune.Stopper):
             self.told = True
 
     def on_trial_result(self, *_: Any, **known: Any) -> None:
-        """One line for each epoch."""
+        """Print one line for each epoch."""
         values, stream = known["result"], self.name(known["trial"])
         if "epoch" in values:
             line = f"{stream} epoch {values['epoch']:.0f}/{self.plan.config(stream).train.epochs}"
@@ -192,7 +194,7 @@ class Follower(tune.Callback, tune.Stopper):
             print(line, file=sys.stderr)
 
     def on_trial_recover(self, *_: Any, **known: Any) -> None:
-        """Why a trial starts again."""
+        """Print why a trial starts again."""
         trial: Trial = known["trial"]
         if self.stop.requested:  # it will not
             return
@@ -200,11 +202,11 @@ class Follower(tune.Callback, tune.Stopper):
         print(f"{self.name(trial)}: {loss(trial)}; {again}", file=sys.stderr)
 
     def __call__(self, *_: Any) -> bool:
-        """Whether Tune should end a trial: never, its ranks leave by themselves."""
+        """Return False: Tune never ends a trial, as its ranks leave by themselves."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether Tune should start no trial any more."""
+        """Return whether Tune should start no more trials."""
         return self.stop.requested and not self.running
 
 
@@ -215,7 +217,7 @@ def _end(trial: Trial) -> str:
 
 
 def loss(trial: Trial) -> str:
-    """By what a trial was ended, without the frames of Ray: what stands last in the file that Tune keeps of it."""
+    """Return the reason why a trial was lost, without Ray's traceback: the last line of Tune's error file."""
     text = Path(trial.error_file).read_text() if trial.error_file else ""
     last = (text.strip().splitlines() or ["unknown reason"])[-1].strip()
     return re.sub(r"^[\w.]+: ", "", last).partition(". ")[0]  # without the name of the exception

@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare_command_line() -> argparse.ArgumentParser:
-    """What may be typed behind `python launch/tune.py --prepare`."""
+    """Return the parser of `sptskm tune --prepare`."""
     options = preparing.command_line()
     options.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster (default: one of its own, here)")
     options.add_argument("--nodes", type=int, help="wait until that cluster has so many nodes")
@@ -119,14 +119,14 @@ def prepare(arguments: Sequence[str] | None) -> int:
 
 
 def searched_by(plan: Plan, chosen: argparse.Namespace) -> Searches:
-    """What is searched for; nothing with --fixed."""
+    """Return the hyper-parameter searches that a command line asks for; none with --fixed."""
     if chosen.fixed:
         return {}
     return searches.load(plan, chosen.search or _shipped(chosen.config))
 
 
 def _shipped(config: Path) -> Path:
-    """The search file that belongs to a folder of configurations."""
+    """Return the search file that belongs to a folder of configurations."""
     file = Path("configs/search") / f"{config.resolve().name}.yaml"
     if not any((place / file).is_file() for place in (Path(), CHECKOUT)):
         raise ConfigError(f"{config} has no search file {file}, wanted --search FILE or --fixed")
@@ -139,7 +139,7 @@ def _refuse(why: object) -> int:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """What may be typed behind `python launch/tune.py`."""
+    """Return the parser of `sptskm tune`."""
     options = parser("Train and evaluate as a Ray job.", preparing.USAGE.format("tune"))
     options.add_argument(
         "--address", metavar="HOST:PORT", help="a running Ray cluster (default: a Ray of its own, here)"
@@ -202,7 +202,7 @@ def _in_ray(plan: Plan, searched: Searches, chosen: argparse.Namespace) -> tuple
 
 @contextmanager
 def joined(logs: Path, address: str | None, patience: float) -> Iterator[StopFlag]:
-    """The Ray that was chosen, with the flag that signals set."""
+    """Connect to the chosen Ray inside the block, and yield the flag that signals set."""
     with (
         nullcontext("") if address else _short_folder() as folder,
         stop_flag(patience, lambda: _give_up(folder)) as stop,
@@ -214,7 +214,10 @@ def joined(logs: Path, address: str | None, patience: float) -> Iterator[StopFla
 
 
 def _short_folder() -> "tempfile.TemporaryDirectory[str]":
-    """Where Ray has its sockets, which want a short path. Ray opens its folder to everybody, so it gets one inside."""
+    """Create a temporary folder with a short path, as Ray's sockets need.
+
+    Ray makes its folder readable to everybody, so it gets one inside this private folder.
+    """
     return tempfile.TemporaryDirectory(prefix="sptskm-", dir="/tmp", ignore_cleanup_errors=True)
 
 
@@ -227,7 +230,7 @@ def _give_up(folder: str) -> NoReturn:
 
 @contextmanager
 def _ray(address: str | None, folder: str, stop: StopFlag) -> Iterator[None]:
-    """A Ray that runs already and goes on afterwards, or one of our own."""
+    """Connect to a running Ray, which is left running, or start a private one inside the block."""
     hanging_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # as below nohup
     # a terminal and SLURM send signals to all processes; those of Ray inherit what is ignored, and serve to the end
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
@@ -286,7 +289,7 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
 
 
 def _cpus() -> int:
-    """CPUs that this process may use; Ray would take all of the machine."""
+    """Return how many CPUs this process may use; Ray would take all of the machine."""
     allowed = len(os.sched_getaffinity(0))
     return min(allowed, number_of("SLURM_CPUS_PER_TASK", 1) or allowed)
 
@@ -315,7 +318,7 @@ def teams_of(
 
 
 def _room(team: "Team", nodes: Sequence[Mapping[str, float]]) -> int:
-    """How many such workers Ray has room for; ConfigError when they are too few."""
+    """Count the workers that Ray has room for; ConfigError when they are too few."""
     room = sum(int(min(node.get(what, 0) // count for what, count in team.bundle.items())) for node in nodes)
     if room < team.workers:
         offer = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
@@ -324,7 +327,10 @@ def _room(team: "Team", nodes: Sequence[Mapping[str, float]]) -> int:
 
 
 def nodes_of_ray(wanted: int) -> list[dict[str, float]]:
-    """What each node of the cluster has, once there are as many as wanted."""
+    """Return the resources of each node of the cluster, once it has as many nodes as wanted.
+
+    Raises ConfigError when they are still missing after NODES_SECONDS.
+    """
     import ray
 
     deadline = time.monotonic() + NODES_SECONDS
@@ -386,7 +392,7 @@ def _search(asked: Request, stop: StopFlag) -> tuple[str, Plan]:
 
 
 def _explain(ends: Mapping[str, str], plan: Plan, stop: StopFlag) -> int:
-    """Say how each job that did not finish has ended; what they have done is kept."""
+    """Print how each unfinished job has ended and return the exit code; their work is kept."""
     for name, end in ends.items():
         if end not in ("finished", "stopped"):
             print(f"{name} failed: {end}", file=sys.stderr)

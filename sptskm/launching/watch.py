@@ -27,7 +27,7 @@ class Followed:
     shown: dict[Path, int] = field(default_factory=dict)
 
     def news(self) -> list[str]:
-        """Whole lines that have been added to the logs since the last call."""
+        """Return the complete lines that were added to the logs since the last call."""
         lines = []
         for path in self.logs:
             if not path.exists():
@@ -65,7 +65,10 @@ def watch(jobs: Mapping[str, Followed]) -> int:
 
 
 def states(jobs: Mapping[str, Followed]) -> dict[str, tuple[str, str]]:
-    """State and reason of each job by name, from the queue, which knows the ended ones for some minutes as well."""
+    """Return the state and reason of each job by name.
+
+    They come from the queue, which lists ended jobs for some minutes as well.
+    """
     ids = ",".join(job.job for job in jobs.values())
     asked = subprocess.run(
         ["squeue", "-h", "-t", "all", "-j", ids, "-o", "%i|%T|%r"], capture_output=True, text=True, check=False

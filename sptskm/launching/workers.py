@@ -60,7 +60,7 @@ class Team:
 
     @property
     def bundle(self) -> dict[str, float]:
-        """The resources of one worker, as Ray counts them."""
+        """Return the resources of one worker as Ray counts them."""
         return {"CPU": self.cpus, "GPU": self.gpus} if self.gpus else {"CPU": self.cpus}
 
     def __str__(self) -> str:
@@ -87,14 +87,14 @@ class Worker:
         self.reports: deque[Report] = deque()
 
     def place(self) -> Place:
-        """Where this worker is, and where the others could meet it."""
+        """Return the node of this worker, with an address and port where the others can meet it."""
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1]
         return Place(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), port)
 
     def enter(self, rank: int, places: Sequence[Place], file: Path) -> None:
-        """Become a rank of a run: torchrun's variables, and all output into `file` from now on."""
+        """Become a rank of a run: set torchrun's variables and redirect all output to `file`."""
         self.stopping.requested = False  # by whom this worker was told to leave the run before
         self.reports.clear()
         here = places[rank]
@@ -180,7 +180,7 @@ class Worker:
                 time.sleep(1)
 
     def evaluate(self, runs: Sequence[str], out: str, settings: Final) -> str:
-        """The final job; rank 0 returns the table. Raises as `train`."""
+        """Run the final job; rank 0 returns the table. Raises as `train`."""
         from sptskm.final import final
 
         with _explained():
@@ -192,12 +192,12 @@ class Worker:
         self.stopping.requested = True
 
     def news(self) -> list[Report]:
-        """What was reported since the last call."""
+        """Return the reports since the last call."""
         return [self.reports.popleft() for _ in range(len(self.reports))]
 
 
 def _speak_into(file: Path) -> None:
-    """All that this process says from now on, C++ included, goes to the end of `file`."""
+    """Redirect stdout and stderr, also of C++ code, to the end of `file`."""
     with file.open("a") as end:
         for standard in (1, 2):
             os.dup2(end.fileno(), standard)
@@ -226,11 +226,11 @@ class Crew:
         self.workers = [_start(team, group, bundle) for bundle in range(team.workers)]
 
     def work(self, file: Path, method: str, arguments: Sequence[Any], heard: Callable[[list[Report]], None]) -> Any:
-        """Have all workers do a method of Worker together; what rank 0 returns.
+        """Run a method of Worker on all workers together, and return rank 0's result.
 
-        `heard` is called several times a second, with what rank 0 has reported meanwhile. What the ranks say is added
-        to `file`, with their number in its name. Raises Failed, Stopped, or Unreachable when a worker or its node is
-        gone, and what `heard` raises.
+        `heard` is called several times a second with the new reports of rank 0. The output of the ranks is appended to
+        `file`, with the rank in its name. Raises Failed, Stopped, or Unreachable when a worker or its node is lost, and
+        whatever `heard` raises.
         """
         places = _together([worker.place.remote() for worker in self.workers])
         files = [file.with_name(f"{file.stem}-{rank}{file.suffix}") for rank in range(len(places))]
@@ -272,7 +272,7 @@ def _start(team: Team, group: PlacementGroup, bundle: int) -> Any:
 
 
 def _together(calls: list[Any], meanwhile: Callable[[], None] = lambda: None) -> list[Any]:
-    """What all ranks return; when some fail, the reason that has brought the others down is raised."""
+    """Return the results of all ranks; if some fail, raise the failure that caused the others."""
     ended: list[Any] = []
     while len(ended) < len(calls) and not any(map(_reason, ended)):
         ended, _ = ray.wait(calls, num_returns=len(calls), timeout=POLL_SECONDS)
@@ -285,7 +285,7 @@ def _together(calls: list[Any], meanwhile: Callable[[], None] = lambda: None) ->
 
 
 def _reason(call: Any) -> Exception | None:
-    """Why a rank that has ended returns nothing."""
+    """Return the error of a rank that has ended, or None if it has succeeded."""
     try:
         ray.get(call)
     except RayTaskError as error:
@@ -296,7 +296,7 @@ def _reason(call: Any) -> Exception | None:
 
 
 def _brief(error: RayError) -> str:
-    """The one sentence with news in Ray's page about a death: the first of its last line."""
+    """Return the useful sentence of Ray's long message about a dead actor: the first of its last line."""
     return str(error).splitlines()[-1].partition(". ")[0]
 
 

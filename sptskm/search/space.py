@@ -50,7 +50,7 @@ class Draw:
     when: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def nearest(self, number: float) -> float:
-        """The value of a range that is nearest to a number."""
+        """Return the value of a range that is nearest to a number."""
         low, high = self.values[:2]
         number = min(max(float(number), low), high)
         if self.kind == "integer":
@@ -62,23 +62,23 @@ class Draw:
 
     @property
     def members(self) -> Sequence[Any]:
-        """Every value of a choice or a quantised range, in order."""
+        """Return every value of a choice or a quantised range, in order."""
         if self.kind == "choice":
             return self.values
         low, high, step = self.values
         return [self.nearest(low + step * count) for count in range(math.floor((high - low) / step + 1e-9) + 1)]
 
     def holds(self, value: Any) -> bool:
-        """Whether a value could be drawn, steps aside."""
+        """Return whether a value lies in the choice or range; the steps of a quantised range are ignored."""
         return value in self.values if self.kind == "choice" else self.values[0] <= value <= self.values[1]
 
     @property
     def extremes(self) -> Sequence[Any]:
-        """Values that are legal if all are."""
+        """Return the members of a choice, or both ends of a range: if these are legal, all values are."""
         return self.values if self.kind == "choice" else (self.nearest(self.values[0]), self.nearest(self.values[1]))
 
     def applies(self, settings: Mapping[str, Any]) -> bool:
-        """Whether the settings drawn before it ask for it."""
+        """Return whether this setting applies, given the settings drawn before it."""
         return all(settings.get(name) in values for name, values in self.when.items())
 
 
@@ -139,7 +139,10 @@ class Search(Rules):
 
 
 def load_search(path: str | Path) -> dict[str, Search]:
-    """The searches of a file by stream; ConfigError or FileNotFoundError naming the file and the key at fault."""
+    """Read a search file and return its searches by stream.
+
+    Raises ConfigError or FileNotFoundError naming the file and the key at fault.
+    """
     path = Path(path)
     content = read_yaml(path)
     sections = {stream: content.pop(stream) for stream in DEFAULTS if content.get(stream)}
@@ -153,7 +156,7 @@ def load_search(path: str | Path) -> dict[str, Search]:
 
 
 def _search(stream: str, section: Any, shared: Rules) -> Search:
-    """A section: names with a dot vary, the others are rules of this stream alone."""
+    """Parse the section of a stream: keys with a dot are settings that vary, others are rules of this stream."""
     if not isinstance(section, Mapping):
         raise ConfigError(f"{stream} is {section!r}, wanted lines of `section.key: {{choice: [...]}}`")
     own = {name: value for name, value in section.items() if "." not in str(name)}
@@ -167,7 +170,7 @@ def _search(stream: str, section: Any, shared: Rules) -> Search:
 
 
 def check(search: Search, config: Config) -> None:
-    """Refuse a space that holds a value `config` cannot have; ConfigError names the key and the value."""
+    """Check that `config` can have every value of a space; ConfigError names the key and the value."""
     space = search.space
     for name, draw in space.items():
         if name in FIXED:
@@ -187,12 +190,12 @@ def check(search: Search, config: Config) -> None:
 
 
 def configured(config: Config, settings: Mapping[str, Any]) -> Config:
-    """`config` with the settings of a trial; ConfigError where they do not go together."""
+    """Return `config` with the settings of a trial; ConfigError if they do not fit together."""
     return merge(config, nest(settings))
 
 
 def settings_of(drawn: Mapping[str, Any], space: Mapping[str, Draw]) -> Settings:
-    """Return the settings that apply among all that Tune has drawn, with the types of the configuration."""
+    """Return the settings that apply among those that Tune has drawn, with the types of the configuration."""
     settings: Settings = {}
     for name in ordered(space):
         draw = space[name]
@@ -207,12 +210,12 @@ def settings_of(drawn: Mapping[str, Any], space: Mapping[str, Draw]) -> Settings
 
 
 def encoded(value: Any) -> Any:
-    """Return a value as Tune takes it: its searchers read a list as several parameters."""
+    """Return a value in the form that Tune needs: its searchers read a list as several parameters."""
     return json.dumps(value) if isinstance(value, list) else value
 
 
 def present(config: Config, space: Mapping[str, Draw]) -> Settings:
-    """The settings of a space as a configuration has them, whether they could be drawn or not."""
+    """Return the values that a configuration has for the settings of a space, in or out of their ranges."""
     values = flat(to_dict(config))
     settings: Settings = {}
     for name in ordered(space):
@@ -236,7 +239,7 @@ def _draw(name: str, text: Any) -> Draw:
 
 
 def _ends(name: str, kind: str, values: Sequence[Any]) -> tuple[float, ...]:
-    """The numbers of a range; YAML reads 1e-4 as text."""
+    """Return the numbers of a range; YAML reads 1e-4 as text."""
     count = 3 if kind == "quantised" else 2
     try:
         numbers = tuple(float(value) for value in values)
@@ -255,7 +258,7 @@ def _ends(name: str, kind: str, values: Sequence[Any]) -> tuple[float, ...]:
 
 
 def ordered(space: Mapping[str, Draw]) -> list[str]:
-    """Names so that each comes after those it depends on."""
+    """Return the names of a space so that each comes after the names it depends on."""
     order: list[str] = []
     while len(order) < len(space):
         ready = [name for name, draw in space.items() if name not in order and set(draw.when) <= set(order)]
@@ -266,7 +269,10 @@ def ordered(space: Mapping[str, Draw]) -> list[str]:
 
 
 def grid(space: Mapping[str, Draw]) -> Iterator[Settings]:
-    """Yield every combination of the choices once; one that differs only in settings that do not apply is the same."""
+    """Yield every combination of the choices once.
+
+    Combinations that differ only in settings that do not apply are the same.
+    """
     order, seen = ordered(space), set()
     for values in itertools.product(*(space[name].values for name in order)):
         settings: Settings = {}

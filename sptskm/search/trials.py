@@ -44,12 +44,12 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Stream and number."""
+        """Return the stream and number."""
         return name_of(self.stream, self.number)
 
     @cached_property
     def best(self) -> Score | None:
-        """The score of the weights that were kept."""
+        """Return the score of the weights that were kept, or None without a score."""
         if not self.scores:
             return None
         # with PBT a trial that takes over another one's weights begins anew: higher scores before do not count
@@ -58,12 +58,12 @@ class Trial:
 
     @property
     def epochs(self) -> int:
-        """Epochs that were trained."""
+        """Return the number of epochs trained."""
         return self.scores[-1].epoch if self.scores else 0
 
     @property
     def rank_hours(self) -> float:
-        """What it cost: hours of all its ranks."""
+        """Return the cost in hours, summed over all ranks."""
         return self.workers * self.seconds / 3600
 
 
