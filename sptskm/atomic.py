@@ -113,7 +113,7 @@ def _locked(path: Path, wait: bool = True) -> int:
         os.close(descriptor)
 
 
-def hindrance(path: Path) -> str:
+def write_error(path: Path) -> str:
     """Return the system's message why `partial_of` cannot write this file; empty if it can."""
     try:
         if path.is_dir():

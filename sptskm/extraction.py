@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from sptskm.atomic import hindrance
+from sptskm.atomic import write_error
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import apply_overrides, flat, from_dict, to_dict
 from sptskm.data import Tracklets, read_dataset
@@ -101,7 +101,7 @@ def extract_run(
         raise ConfigError(f"{out}: wanted a file that ends in .npz")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"{out.parent}: no such folder, wanted one for {out.name}")
-    if why := hindrance(out):
+    if why := write_error(out):
         raise ConfigError(f"{out}: {why}, wanted a file that can be written")
     network = load_network(run, overrides)
     network = replace(network, config=replace(network.config, data=replace(network.config.data, root=str(data))))

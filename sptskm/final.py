@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import hindrance
+from sptskm.atomic import write_error
 from sptskm.common.paths import exists
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import apply_overrides, from_dict
@@ -139,7 +139,7 @@ def _claim(out: Path) -> None:
         raise ConfigError(f"{out}: holds a training run, wanted a folder of its own for the results")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        why = hindrance(out / RESULTS)
+        why = write_error(out / RESULTS)
     except OSError as error:
         why = str(error.strerror)
     if why:

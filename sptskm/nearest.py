@@ -21,7 +21,7 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import hindrance, partial_of
+from sptskm.atomic import partial_of, write_error
 from sptskm.config import ConfigError
 from sptskm.data import DataError
 from sptskm.data.derived import warn_of_methods
@@ -388,7 +388,7 @@ def _checksums(features: Path) -> list[tuple[str, int, int]]:
 def _open(path: Path, gallery: Compared, distance: FusedDistance) -> Index:
     if path.is_file():
         return Index.read(path, gallery, distance)
-    if why := hindrance(path):
+    if why := write_error(path):
         raise DataError(f"index {path}: {why}, wanted a folder for it, or a search without --index")
     built = Index.build(gallery, distance)
     built.write(path)

@@ -73,7 +73,7 @@ def run(plan: Plan, shares: Sequence[Sequence[str]], nproc: int, nproc_final: in
         codes = children.run({"final": _sptskm(nproc_final, (), *final)})
         if children.asked or any(codes.values()):
             return _explain(codes, plan, children.asked)
-    print(f"\n{plan.farewell()}")
+    print(f"\n{plan.tensorboard_command()}")
     return 0
 
 

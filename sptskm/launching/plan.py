@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sptskm.atomic import hindrance
+from sptskm.atomic import write_error
 from sptskm.config import Config, ConfigError, Final, SsinModel
 from sptskm.configfile import find_folder, load, load_final
 from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset
@@ -49,7 +49,7 @@ class Plan:
         """Return the folder of the jobs: their scripts, their copy of the code, and the logs of each rank."""
         return self.folder / "jobs"
 
-    def farewell(self) -> str:
+    def tensorboard_command(self) -> str:
         """Return the TensorBoard command for the runs, with its path if it is not on PATH."""
         program = "tensorboard" if shutil.which("tensorboard") else str(Path(sys.executable).with_name("tensorboard"))
         return f"{program} --logdir {self.folder}"
@@ -158,7 +158,7 @@ def make_folder(folder: Path) -> None:
     """Create a folder for the runs, or check that it can be written. Raises ConfigError in one sentence."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        why = hindrance(folder / "trial")
+        why = write_error(folder / "trial")
     except OSError as error:
         why = error.strerror or str(error)
     if why:

@@ -109,7 +109,7 @@ def trial(plan: Plan, search: Search, number: int, settings: Settings) -> tuple[
     return Trial(search.stream, number, settings, search.workers, place), config
 
 
-def blind(plan: Plan) -> Plan:
+def without_test_split(plan: Plan) -> Plan:
     """Return the same plan for somebody who may not see the test part of the data."""
     configs = tuple(replace(config, data=replace(config.data, test=False)) for config in plan.configs)
     return replace(plan, configs=configs)

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = make_plan(chosen)
         searched = searched_by(plan, cluster, chosen)
         ranks = dict.fromkeys(STREAMS, cluster.ranks) | {name: one.workers for name, one in searched.items()}
-        check(searches.blind(plan) if searched else plan, ranks)
+        check(searches.without_test_split(plan) if searched else plan, ranks)
         _check_times(plan, cluster)
         check_folder(plan.logs)
         if cluster.executor == "slurm" and not chosen.dry_run:
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"launch/slurm.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    print(plan.farewell(), flush=True)
+    print(plan.tensorboard_command(), flush=True)
     return watch(queued.followed()) if chosen.watch and queued.ids() else 0
 
 
@@ -236,7 +236,7 @@ def run_here(plan: Plan, cluster: Cluster) -> int:
     final = queue(place, cluster.for_final(), final_job(plan, limit), "final")
     if _failed([final]):
         return 1
-    print(f"{final.results()[0]}\n\n{plan.farewell()}")
+    print(f"{final.results()[0]}\n\n{plan.tensorboard_command()}")
     return 0
 
 

@@ -170,8 +170,7 @@ class Follower(tune.Callback, tune.Stopper):
         return any(trial.status == Trial.RUNNING for trial in self.trials)
 
     def on_step_begin(self, *_: Any, **known: Any) -> None:
-        """Pass on a stop request, and tell the user once when Ray has no room; Tune calls this several times a second.
-        """
+        """Pass on a stop request, and print once that Ray has no room; Tune calls this several times a second."""
         self.trials = known["trials"]
         if self.stop.requested:
             ask_to_stop()

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = make_plan(chosen)
         searched = searched_by(plan, chosen)
         ranks = dict.fromkeys(STREAMS, chosen.workers) | {name: search.workers for name, search in searched.items()}
-        check(searches.blind(plan) if searched else plan, ranks)
+        check(searches.without_test_split(plan) if searched else plan, ranks)
         make_folder(plan.folder)
         earlier.refuse_queued(plan)
         if not searched:
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         return _refuse(error)
     if table:
-        print(f"{table}\n\n{plan.farewell()}")
+        print(f"{table}\n\n{plan.tensorboard_command()}")
     return code
 
 

@@ -102,7 +102,7 @@ class Worker:
             raise Failed(
                 f"{file.parent}: no such folder on node {here.address}, wanted --run in a folder that all nodes share"
             )
-        _speak_into(file)
+        _redirect_output(file)
         set_up_logging(rank)
         neighbours = [other for other, place in enumerate(places) if place.node == here.node]
         meeting = places[0]
@@ -196,7 +196,7 @@ class Worker:
         return [self.reports.popleft() for _ in range(len(self.reports))]
 
 
-def _speak_into(file: Path) -> None:
+def _redirect_output(file: Path) -> None:
     """Redirect stdout and stderr, also of C++ code, to the end of `file`."""
     with file.open("a") as end:
         for standard in (1, 2):

@@ -63,7 +63,7 @@ def test_runs_lie_under_runs_and_the_name_of_the_configuration_folder(configs, m
     assert found.folder == tmp_path / "runs" / "configs"
     assert [config.run for config in found.configs] == [str(found.folder / name) for name in ("ssin", "smin")]
     assert found.out == found.folder / "final"
-    assert found.farewell().endswith(f"tensorboard --logdir {found.folder}")
+    assert found.tensorboard_command().endswith(f"tensorboard --logdir {found.folder}")
     monkeypatch.chdir(configs)
     assert make_plan(parser("").parse_args(["--stream", "ssin", "--config", "."])).folder.name == "configs"
 
