@@ -1,4 +1,4 @@
-"""`sptskm`: the single steps, each usable alone."""
+"""The command line `sptskm`: single steps, each usable alone, and the launchers."""
 
 import argparse
 import dataclasses
@@ -40,7 +40,7 @@ LAUNCHERS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; what the user got wrong is one line, not a traceback."""
+    """Run one command and return its exit code; a mistake of the user is one line, not a traceback."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words[:1] and words[0] in LAUNCHERS:
         sys.argv[0] = f"sptskm {words[0]}"  # as which its help speaks

@@ -1,7 +1,7 @@
-"""Every setting of the toolkit, once, typed, with its default. Unknown keys are errors.
+"""All settings of the toolkit, typed, each with its default. Unknown keys are errors.
 
-The defaults are the published recipe wherever it is not a bug (then the correct behaviour is the default and
-the published one a named choice). YAML files in configs/ hold only what differs from them.
+The defaults are the published recipe, except for its bugs: there the correct behaviour is the default and the published
+one has a name of its own. YAML files in configs/ hold only what differs from the defaults.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""Configurations from YAML files, command lines and dictionaries, and back. Unknown keys and wrong types are errors."""
+"""Read configurations from YAML files, command lines and dictionaries, and write them.
+
+Unknown keys and wrong types are errors.
+"""
 
 import dataclasses
 import difflib

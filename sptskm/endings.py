@@ -1,4 +1,4 @@
-"""How a command or a job ends: its exit code, and what it says. No torch: launchers read this."""
+"""How a command or a job ends: its exit code and its message. No torch: launchers import this."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The commands that work with features and networks beyond the final job: extract, score, search, export."""
+"""Commands for features and networks beyond the final job: extract, score, search, export."""
 
 import argparse
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""What a cluster grants a job: the only place that knows partitions, accounts and time limits.
+"""Resources of SLURM jobs: the only module that knows partitions, accounts and time limits.
 
-None of it changes a result, so none of it is part of a run's configuration.
+They never change a result, so they are not part of a run's configuration.
 """
 
 import os
@@ -52,7 +52,7 @@ FOR_TRAINING_ALONE = ("executor", "final", "at_once")
 
 @dataclass(frozen=True)
 class Cluster:
-    """Resources of one job, and where it may run."""
+    """Resources of one job and where it may run: the keys of a cluster file."""
 
     executor: Literal["slurm", "local"] = "slurm"
     """Who runs the jobs: the scheduler, or submitit on this machine (one node, no queue, no dependencies)."""

@@ -1,4 +1,4 @@
-"""What earlier commands have left in the folder of the runs: jobs in SLURM's queue, runs that go on, other settings.
+"""What earlier commands left in the run folder: jobs in SLURM's queue, running training, other settings.
 
 Nothing here imports torch; the names of files are those of sptskm.training.rundir.
 """
@@ -32,7 +32,7 @@ _FLOCK = "hhqqi"  # struct flock of Linux: type, whence, start, length, pid
 
 @dataclass(frozen=True)
 class Submitted:
-    """Jobs of one submission by name, with the settings that they were given, by dotted names."""
+    """Jobs of one submission (ids by name) and their settings (by dotted names)."""
 
     jobs: Mapping[str, str]
     settings: Mapping[str, Any]
@@ -91,7 +91,7 @@ def queued(plan: Plan, submitted: Submitted) -> dict[str, str]:
 def refuse_other_settings(
     plan: Plan, submitted: Submitted, states: Mapping[str, str], settings: Mapping[str, Any]
 ) -> None:
-    """Raise ConfigError that says how a plan differs from what is in the queue for the same folder."""
+    """Raise ConfigError if a plan's settings differ from those of the jobs queued for the same folder."""
     if changed := differences(submitted.settings, settings):
         jobs = ", ".join(f"{name} {submitted.jobs[name]} {state.lower()}" for name, state in states.items())
         ids = " ".join(submitted.jobs[name] for name in states)
@@ -102,7 +102,7 @@ def refuse_other_settings(
 
 
 def refuse_queued(plan: Plan) -> None:
-    """Raise ConfigError when SLURM has jobs for the folder of a plan that is to be run without it."""
+    """Raise ConfigError if SLURM has jobs for the folder of a plan that is to run outside of SLURM."""
     before = read_record(plan)
     if before and (states := queued(plan, before)):
         ids = " ".join(before.jobs[name] for name in states)
@@ -136,9 +136,9 @@ def _some(changed: list[str]) -> str:
 
 
 def refuse_other_runs(plan: Plan, known: Container[str] = ()) -> None:
-    """Raise ConfigError when somebody trains in a folder of the plan, or what was trained there is another run.
+    """Raise ConfigError if a folder of the plan is in use for training, or holds a run with other settings.
 
-    Streams that are `known` are let be: jobs of the same settings train them.
+    Streams in `known` are skipped: jobs with the same settings train them.
     """
     for config in plan.configs:
         if config.stream in known:

@@ -1,7 +1,7 @@
-"""Hyper-parameter search by Ray Tune: each stream of a search file is an experiment of its own.
+"""Hyper-parameter search with Ray Tune: each stream of a search file is an experiment of its own.
 
-Trials are drawn, ended early, started again and recorded by Tune; `tune.ExperimentAnalysis(RUN/search/STREAM)` reads
-them. What the same command continues is Tune's snapshot of the experiment and the last checkpoint it knows of.
+Tune draws, stops early, restarts and records the trials; `tune.ExperimentAnalysis(RUN/search/STREAM)` reads them. The
+same command continues a search from Tune's snapshot of the experiment and the last checkpoint that Tune knows.
 """
 
 import json
@@ -49,10 +49,7 @@ FOLLOWERS: dict[str, "SearchFollower"] = {}
 
 
 def search(plan: Plan, searched: Searches, teams: Teams, stop: StopFlag) -> list[Trial]:
-    """Run the trials of all streams, side by side where there is room, or continue them; how they ended.
-
-    Raises Stopped when `stop` is set meanwhile.
-    """
+    """Run or continue the trials of all streams and return them. Raises Stopped when `stop` is set meanwhile."""
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = SNAPSHOT_SECONDS
     command = secrets.token_hex(8)
     for stream, one in searched.items():
@@ -75,7 +72,7 @@ def search(plan: Plan, searched: Searches, teams: Teams, stop: StopFlag) -> list
 
 
 def _tuner(plan: Plan, search: Search, team: Team, command: str) -> tune.Tuner:
-    """Return the Tuner of a stream: as a search file asks for, or as an earlier command has left it."""
+    """Return the Tuner of a stream: a new one, or the one of an earlier command (ConfigError if it is damaged)."""
     home = searches.folder(plan) / search.stream
     trainable = tune.with_resources(_trainable(plan, search, team, command), room_for(team))
     if snapshots := sorted(home.glob("experiment_state-*.json")):
@@ -115,7 +112,7 @@ def _tuner(plan: Plan, search: Search, team: Team, command: str) -> tune.Tuner:
 
 
 def domain(draw: Draw) -> Any:
-    """Return what Tune draws a setting from."""
+    """Return Tune's search-space domain for a setting."""
     if draw.kind in ("choice", "quantised"):  # Tune's own steps begin at 0, those of a search file at its lower end
         return tune.choice([encoded(member) for member in draw.members])
     low, high = draw.values
@@ -125,7 +122,7 @@ def domain(draw: Draw) -> Any:
 
 
 def searcher(search: Search, first: Mapping[str, Any]) -> Any:
-    """Return Tune's searcher for the method of a search file; `first` is the configuration as it is."""
+    """Return Tune's searcher for the method of a search file; `first` is the unchanged configuration."""
     if search.method == "grid":
         points = [{name: encoded(value) for name, value in point.items()} for point in grid(search.space)]
         return BasicVariantGenerator(points_to_evaluate=points, random_state=search.seed)
@@ -141,7 +138,7 @@ def searcher(search: Search, first: Mapping[str, Any]) -> Any:
 
 
 def _drawable(draw: Draw, value: Any) -> Any:
-    """Return what Optuna can draw that is nearest to a value; it takes whole points only."""
+    """Return the nearest value that Optuna can draw; it accepts only points with a value for every setting."""
     if draw.kind == "choice":
         return encoded(value if value in draw.values else draw.values[0])
     return draw.nearest(value)
@@ -196,7 +193,7 @@ def _trial_dirname(trial: TuneTrial, search: Search) -> str:
 
 
 def _trainable(plan: Plan, search: Search, team: Team, command: str) -> Any:
-    """Return the trainable of a stream, by whose name Tune tells it from that of the other one."""
+    """Return the trainable of a stream; it is named after the stream, as Tune tells trainables apart by name."""
 
     def train_trial(settings: Mapping[str, Any]) -> None:
         attempt(settings, plan, search, team, command)
@@ -206,9 +203,9 @@ def _trainable(plan: Plan, search: Search, team: Team, command: str) -> Any:
 
 
 def attempt(settings: Mapping[str, Any], plan: Plan, search: Search, team: Team, command: str) -> None:
-    """Train a trial, as Tune calls it: its ranks from their start to their end, with every score and its checkpoint.
+    """Run a trial for Tune: train it from start to end and report every score with its checkpoint.
 
-    Raises Failed for a fault of the trial's own, at once where the same `command` has met it before, and Unreachable
+    Raises Failed for a fault of the trial's own, at once if it already failed under the same `command`, and Unreachable
     when a worker is lost.
     """
     own = Path(tune.get_context().get_trial_dir())  # of this process, and those that follow it here
@@ -233,7 +230,7 @@ def attempt(settings: Mapping[str, Any], plan: Plan, search: Search, team: Team,
 
 
 def _report(search: Search, trial: Trial, values: Report) -> None:
-    """Give Tune a score, with the checkpoint that rank 0 has put aside for it."""
+    """Report a score to Tune, with the checkpoint that rank 0 has copied for it."""
     result: dict[str, Any] = dict(values)
     aside = str(result.pop("checkpoint"))
     checkpoint = tune.Checkpoint.from_directory(aside)
@@ -245,17 +242,14 @@ def _report(search: Search, trial: Trial, values: Report) -> None:
 
 
 def _wait_to_be_ended(team: Team) -> None:
-    """Block until Tune ends this trial, since a trial that returns counts as finished.
-
-    Its ranks have saved and left by now.
-    """
+    """Block until Tune ends this trial, whose ranks have left: a trial that returns counts as finished."""
     CREWS.pop(team).end()
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "0"
     threading.Event().wait()
 
 
 class Table(tune.CLIReporter):
-    """Tune's table of the trials on stderr, and when the search will have ended."""
+    """Tune's table of the trials on stderr, with an estimate of the time left."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(
@@ -264,7 +258,7 @@ class Table(tune.CLIReporter):
         self.stream, self.ended_before = stream, -1
 
     def report(self, trials: list[TuneTrial], done: bool, *sys_info: str) -> None:
-        """Print the table; the time left is that of the trials that have ended in this command."""
+        """Print the table; the time left is estimated from the trials that ended during this command."""
         ended = sum(trial.is_finished() for trial in trials)
         self.ended_before = ended if self.ended_before < 0 else self.ended_before
         left, here = (self._total_samples or len(trials)) - ended, ended - self.ended_before
@@ -280,7 +274,7 @@ class Table(tune.CLIReporter):
 
 
 class SearchFollower(Follower):
-    """Says how the trials of a stream's search go, and ends it when its trials have left as asked."""
+    """Callback that prints the progress of a stream's search, and ends it once a stop request has been obeyed."""
 
     def __init__(self, plan: Plan, searched: Searches, search: Search, teams: Teams, stop: StopFlag) -> None:
         super().__init__(plan, teams, search.retries, stop)
@@ -288,7 +282,7 @@ class SearchFollower(Follower):
         self.begun = threading.Event()
 
     def setup(self, *_: Any, **known: Any) -> None:
-        """Note that Tune has taken the trainable."""
+        """Signal that Tune has registered the trainable."""
         del known
         self.begun.set()
 
@@ -297,7 +291,7 @@ class SearchFollower(Follower):
         return _follower, (self.search.stream,)
 
     def name(self, trial: TuneTrial) -> str:
-        """Return stream and number."""
+        """Return the stream and number of a trial."""
         return name_of(self.search.stream, _number(trial))
 
     def on_step_begin(self, *args: Any, **known: Any) -> None:
@@ -334,12 +328,12 @@ def _follower(stream: str) -> SearchFollower:
 
 
 def error_of(trial: TuneTrial) -> str:
-    """Return the last error of a trial, as Tune keeps it."""
+    """Return the last error of a trial from Tune's error file."""
     return Path(trial.error_file).read_text().rpartition("Failure # ")[2] if trial.error_file else ""
 
 
 def trials_of(plan: Plan, searched: Searches) -> list[Trial]:
-    """Read the trials of all searches from Tune's records of them, by stream and number."""
+    """Read the trials of all searches from Tune's records, sorted by stream and number."""
     return [trial for search in searched.values() for trial in _trials(plan, search)]
 
 
@@ -387,10 +381,7 @@ _written = 0.0
 
 
 def show(plan: Plan, searched: Searches) -> None:
-    """Update the page of a search, at most once in PAGE_SECONDS.
-
-    The search goes on if the page cannot be written.
-    """
+    """Update the page of a search, at most once in PAGE_SECONDS; the search goes on if that fails."""
     from sptskm.report.search import write_page
 
     global _written

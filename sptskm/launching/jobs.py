@@ -1,6 +1,6 @@
-"""Picklable jobs: settings and nothing else. Heavy imports happen on the compute node.
+"""Picklable jobs that hold only settings; heavy imports happen on the compute node.
 
-A job that is interrupted returns itself; everything it has done is in its run folder.
+An interrupted job returns itself; all its work is in its run folder.
 """
 
 import logging
@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class TrainJob(Checkpointable):
-    """Train one stream, or continue it."""
+    """Job that trains one stream, or continues it."""
 
     config: Config
     requeues: int
@@ -48,7 +48,7 @@ class TrainJob(Checkpointable):
 
 @dataclass(frozen=True)
 class FinalJob(Checkpointable):
-    """Extract, fuse and report."""
+    """Job that extracts features, fuses the streams and writes the report."""
 
     runs: tuple[str, ...]
     out: str
@@ -94,7 +94,10 @@ def final_job(plan: Plan, requeues: int) -> FinalJob:
 
 
 def attend(work: Callable[[StopFlag], _T], leave_seconds: float, requeues: int) -> _T:
-    """Do `work` as one rank of a job; a rank that leaves, or is left by another, ends here and has no result."""
+    """Run `work` as one rank of a job and return its result.
+
+    A rank that was asked to stop, or has lost another rank, exits here without a result.
+    """
     resubmit: Callable[..., Any] = signal.getsignal(signal.SIGUSR2)  # type: ignore[assignment]  # submitit's
     rank = _enter_world()
     with stop_flag(leave_seconds, lambda: _leave_stuck(rank, requeues)) as stop:
@@ -110,7 +113,7 @@ def attend(work: Callable[[StopFlag], _T], leave_seconds: float, requeues: int) 
 
 
 def _enter_world() -> int:
-    """Give sptskm the variables it looks for, from submitit's view of the allocation; this rank's number."""
+    """Set the variables that sptskm reads from submitit's view of the allocation, and return this rank's number."""
     here = submitit.JobEnvironment()
     _forget_earlier_start(here)
     set_variables(
@@ -137,7 +140,7 @@ def _forget_earlier_start(environment: Any) -> None:
 
 
 def _leave(rank: int, limit: int, resubmit: Callable[..., Any]) -> None:
-    """End a saved but unfinished job: rank 0 has it queued again, and no rank leaves a result behind."""
+    """Exit from a saved but unfinished job: rank 0 requeues it, and no rank writes a result."""
     ignore_stopping()  # whatever else is sent has been answered already
     if rank == 0:
         if os.environ.get("SLURM_JOB_ID"):
@@ -148,7 +151,10 @@ def _leave(rank: int, limit: int, resubmit: Callable[..., Any]) -> None:
 
 
 def _leave_stuck(rank: int, limit: int) -> None:
-    """End a rank that was asked to leave and cannot, from beside its main thread; its last checkpoint counts."""
+    """Force-exit a rank that hangs after a stop request; its last checkpoint counts.
+
+    Runs outside of the main thread.
+    """
     try:
         if rank:
             time.sleep(RANK_0_FIRST)

@@ -1,6 +1,6 @@
 """Train on this machine and evaluate, without a scheduler: the same jobs that a cluster runs.
 
-python launch/local.py --stream both --config configs/demo
+sptskm local --stream both --config configs/demo
 """
 
 import argparse
@@ -25,7 +25,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the plan of a command line; the exit code says how it ended (75: stopped, start again to continue)."""
+    """Run the plan of a command line and return the exit code (75: stopped, the same command continues)."""
     chosen = command_line().parse_intermixed_args(arguments)
     try:
         if chosen.nproc < 1:
@@ -58,7 +58,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def run(plan: Plan, shares: Sequence[Sequence[str]], nproc: int, nproc_final: int) -> int:
-    """Train the streams side by side on their shares of the GPUs, then run the final job on all of them."""
+    """Train the streams side by side on their shares of the GPUs, then run the final job on all GPUs."""
     with Children() as children:
         codes = children.run(
             {
@@ -121,7 +121,7 @@ def request(settings: Config | Final, folder: str | Path) -> str:
 
 
 class Children:
-    """Processes started here; they end with this one, and a signal to this one asks them to stop."""
+    """Child processes: they end with this process, and a signal to it asks them to stop."""
 
     def __init__(self) -> None:
         self.running: dict[str, subprocess.Popen[str]] = {}
@@ -138,7 +138,7 @@ class Children:
             child.terminate()
 
     def run(self, commands: Mapping[str, Sequence[str]]) -> dict[str, int]:
-        """Run commands side by side and wait; a single one has the terminal to itself."""
+        """Run commands side by side and wait; a single command writes directly to the terminal."""
         alone = len(commands) == 1
         for name, command in commands.items():
             pipe = None if alone else subprocess.PIPE
@@ -169,7 +169,7 @@ class Children:
 
 
 def _relay(name: str, child: subprocess.Popen[str]) -> threading.Thread:
-    """Pass a child's lines on as they come, so that two children do not mix within a line."""
+    """Print a child's output line by line, so that the lines of two children do not mix."""
 
     def copy() -> None:
         assert child.stdout is not None

@@ -1,6 +1,6 @@
-"""What the launchers share: the command line, the runs it asks for, and checks before anything is started.
+"""Code that the launchers share: the command line, the plan of runs, and the checks before a start.
 
-Torch is imported only where there are weights to be opened, so that a launcher answers at once on a login node.
+Torch is imported only to open pretrained weights, so that a launcher answers quickly on a login node.
 """
 
 import argparse

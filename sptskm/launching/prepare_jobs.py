@@ -1,4 +1,4 @@
-"""Masks and skeletons as an array of SLURM jobs, and the one that verifies them."""
+"""Jobs that prepare masks and skeletons: an array of SLURM jobs, and a job that verifies the result."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ from sptskm.report.console import set_up_logging
 
 @dataclass(frozen=True)
 class PrepareJob(Checkpointable):
-    """One shard; started again it goes on where it was, however it ended."""
+    """Job that prepares one shard; a restart continues it, whatever ended it."""
 
     wanted: Wanted
     shard: int
@@ -28,7 +28,7 @@ class PrepareJob(Checkpointable):
 
 @dataclass(frozen=True)
 class VerifyJob(Checkpointable):
-    """Whether all shards together are everything; fails with the list of what is missing, and why."""
+    """Job that checks whether the shards are complete; fails with a list of what is missing, and why."""
 
     wanted: Wanted
 
@@ -41,7 +41,7 @@ class VerifyJob(Checkpointable):
 
 
 def submit(wanted: Wanted, cluster: Cluster) -> Queued:
-    """Queue the shards, each with one process and at most one GPU, and the verification behind all of them.
+    """Queue the shards, each with one process and at most one GPU, and a verification after all of them.
 
     Raises ConfigError for half precision without GPUs.
     """

@@ -1,4 +1,4 @@
-"""What `--prepare masks --data DIR --weights FILE` means behind any launcher that knows it."""
+"""The options `--prepare masks --data DIR --weights FILE`, for every launcher that offers them."""
 
 import argparse
 import sys
@@ -53,9 +53,9 @@ def wanted_of(chosen: argparse.Namespace) -> Wanted:
 
 
 def check_weights(wanted: Wanted) -> None:
-    """Refuse what the jobs would: weights that are damaged, not finite, or of another network. Raises as opening does.
+    """Raise the error that the jobs would: for weights that are damaged, not finite, or of another network.
 
-    Torch is imported only where there are any.
+    Torch is imported only if there are weights.
     """
     if wanted.weights is not None:
         from sptskm.models import open_jppnet, open_posehg3d

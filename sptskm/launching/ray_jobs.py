@@ -1,7 +1,7 @@
-"""A search as one job of SLURM: one task on each node keeps a node of a Ray of the job's own, the first one searches.
+"""Hyper-parameter search as one SLURM job with a private Ray: one task per node runs a Ray node.
 
-A preempted job and one near its time limit saves, leaves and is queued again; the search then continues. Nothing here
-imports Ray, which reads its token only then.
+The first task also runs the search. A job that is preempted or near its time limit saves, leaves and is requeued; the
+search then continues. Nothing here imports Ray, which reads its token at import.
 """
 
 import json
@@ -37,17 +37,17 @@ SHELL = ("sh", "-c", 'trap "" USR1 USR2; exec "$0" "$@"')
 
 
 class PerNode(Cluster):
-    """The nodes of a cluster file with one task on each, which has all CPUs and GPUs that the job gets there."""
+    """Cluster with one task per node, which has all CPUs and GPUs of the job on that node."""
 
     @property
     def tasks_per_node(self) -> int:
-        """Return one."""
+        """Return 1."""
         return 1
 
 
 @dataclass(frozen=True)
 class SearchJob(Checkpointable):
-    """Search, train what was found if asked to, and run the final job."""
+    """Job that searches, retrains the best settings if asked to, and runs the final job."""
 
     plan: Plan
     searched: Searches
@@ -82,7 +82,7 @@ class SearchJob(Checkpointable):
 
 
 def submit(plan: Plan, cluster: Cluster, searched: Searches, retrain: bool) -> Queued:
-    """Queue the search; ConfigError when the nodes have no room for a trial, or SLURM refuses."""
+    """Queue the search. Raises ConfigError if the nodes have no room for a trial, or SLURM refuses."""
     cpus = cluster.cpus_per_task * cluster.tasks_per_node
     per_node = PerNode(**{**vars(cluster), "cpus_per_task": cpus, "final": {}})
     tune.teams_of(plan, searched, None, [{"CPU": cpus, "GPU": cluster.gpus_per_node}] * cluster.nodes)
@@ -94,7 +94,10 @@ def submit(plan: Plan, cluster: Cluster, searched: Searches, retrain: bool) -> Q
 
 @contextmanager
 def head(meeting: Path, cluster: PerNode) -> Iterator[str]:
-    """Start the first node of Ray, which nobody joins without the token in `meeting`; its address."""
+    """Start the first node of Ray inside the block and yield its address.
+
+    Joining needs the token, which is written to `meeting`.
+    """
     # sockets want a short path; Ray opens its folder to everybody, so it gets one inside
     with tempfile.TemporaryDirectory(prefix="sptskm-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
@@ -111,7 +114,10 @@ def head(meeting: Path, cluster: PerNode) -> Iterator[str]:
 
 
 def serve(meeting: Path, cluster: PerNode) -> None:
-    """Keep a further node of Ray until the first one ends it."""
+    """Run a further node of Ray until the first one ends.
+
+    Raises RuntimeError if the first one does not start within START_SECONDS.
+    """
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the search is told, and ends when its trials have saved
     deadline = time.monotonic() + START_SECONDS
@@ -132,7 +138,11 @@ def serve(meeting: Path, cluster: PerNode) -> None:
 
 @contextmanager
 def node(options: Sequence[str], cluster: PerNode, log: Path) -> Iterator[None]:
-    """Keep a node of Ray inside the block. Never `ray stop`, which ends every Ray of the machine."""
+    """Run a node of Ray inside the block.
+
+    It never calls `ray stop`, which ends every Ray on the machine. Raises RuntimeError if the node does not start
+    within START_SECONDS.
+    """
     common = ["--block", "--disable-usage-stats", f"--object-store-memory={tune.OBJECT_STORE_BYTES}"]
     common += [f"--num-cpus={cluster.cpus_per_task}", f"--num-gpus={cluster.gpus_per_node}"]
     ray = Path(sys.executable).with_name("ray")

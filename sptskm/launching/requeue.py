@@ -1,6 +1,6 @@
-"""Back into SLURM's queue: a job that leaves as asked, and one that has lost a rank or a node.
+"""Requeue SLURM jobs: those that were asked to stop, and those that lost a rank or a node.
 
-python -m sptskm.launching.requeue FOLDER RETRIES      what a batch script does when its ranks have failed
+python -m sptskm.launching.requeue FOLDER RETRIES      run by the batch script after its ranks have failed
 """
 
 import logging
@@ -30,10 +30,11 @@ def job_of(environment: Mapping[str, str]) -> str:
 
 
 def requeue(limit: int, environment: Mapping[str, str] = os.environ) -> bool:
-    """Put the running job of this process back into the queue; RuntimeError when it has been there too often.
+    """Requeue the SLURM job of this process, and return whether it was requeued.
 
-    A preempted job and one at its time limit are still running when they are asked to leave. A cancelled one is
-    not, and must not come back, although it was sent the same signal; False then.
+    A job that is preempted or at its time limit is still running when it is asked to leave. A cancelled job gets the
+    same signal, but is not running any more and must not come back: then returns False. Raises RuntimeError when the
+    job was restarted `limit` times.
     """
     job, restarts = job_of(environment), number_of("SLURM_RESTART_COUNT", known=environment) or 0
     asked = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True, check=False)
@@ -47,10 +48,10 @@ def requeue(limit: int, environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def retry(folder: Path, retries: int, environment: Mapping[str, str] = os.environ) -> bool:
-    """Queue a failed job again if no rank has said why it failed, and it has not happened too often; whether it was.
+    """Requeue a failed job if it lost a rank, at most `retries` times, and return whether it was requeued.
 
-    A rank that fails by its own fault leaves its exception in `folder`. One that is killed leaves nothing, and
-    neither do those that lose it.
+    A rank that fails by its own fault leaves its exception in `folder`. A rank that is killed leaves nothing, and
+    neither do the ranks that lose contact with it.
     """
     job = job_of(environment)
     if any(folder.glob(f"{job}_*_result.pkl")):

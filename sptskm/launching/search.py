@@ -1,4 +1,4 @@
-"""What a search is asked for, without Ray: its file, its trials as training runs, and what becomes of the best."""
+"""Hyper-parameter search apart from Ray: its search file, its trials as training runs, and its best trials."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ ASKED = "asked.json"  # in the folder of a stream's search
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Add the options about a search to the command line of a launcher."""
+    """Add the hyper-parameter search options to a launcher's parser."""
     parser.add_argument("--search", type=Path, metavar="FILE", help="what varies, as in configs/search/*.yaml")
     parser.add_argument(
         "--retrain", action="store_true", help="train what was found once more, on all training identities"
@@ -37,7 +37,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def load(plan: Plan, file: Path) -> Searches:
-    """Read what a search file says of a plan's streams, checked against their configurations.
+    """Read the searches of a plan's streams from a search file, and check them against the configurations.
 
     Raises ConfigError or FileNotFoundError.
     """
@@ -54,7 +54,7 @@ def load(plan: Plan, file: Path) -> Searches:
 
 
 def _check_same(plan: Plan, search: Search) -> None:
-    """Refuse to continue a search by other rules: Tune keeps those that it began with."""
+    """Raise ConfigError if a search would be continued with other rules: Tune keeps the rules of its start."""
     home = folder(plan) / search.stream
     if not (home / ASKED).exists():
         if any(home.glob("*/trial.json")):
@@ -80,14 +80,14 @@ def _asked(plan: Plan, search: Search) -> dict[str, Any]:
 
 
 def note(plan: Plan, search: Search) -> None:
-    """Write down what is searched for, before anything of it is done."""
+    """Write the rules of a search to its folder before it starts."""
     home = folder(plan) / search.stream
     home.mkdir(parents=True, exist_ok=True)
     write_text(home / ASKED, json.dumps(_asked(plan, search), indent=1))
 
 
 def folder(plan: Plan) -> Path:
-    """Return where the searches of a plan lie: one experiment of Tune for each stream."""
+    """Return the folder of a plan's searches, which holds one experiment of Tune per stream."""
     return plan.folder / FOLDER
 
 
@@ -97,7 +97,7 @@ def trial_folder(plan: Plan, stream: str, number: int) -> Path:
 
 
 def trial(plan: Plan, search: Search, number: int, settings: Settings) -> tuple[Trial, Config]:
-    """Return a trial and the run that it is; no file of test is read in it."""
+    """Return a trial and its training configuration, which never reads the test part."""
     place = str(trial_folder(plan, search.stream, number) / RUN)
     config = configured(plan.config(search.stream), settings)
     config = replace(
@@ -110,13 +110,13 @@ def trial(plan: Plan, search: Search, number: int, settings: Settings) -> tuple[
 
 
 def without_test_split(plan: Plan) -> Plan:
-    """Return the same plan for somebody who may not see the test part of the data."""
+    """Return the plan with the test part of the data turned off."""
     configs = tuple(replace(config, data=replace(config.data, test=False)) for config in plan.configs)
     return replace(plan, configs=configs)
 
 
 def best_trials(plan: Plan, trials: Sequence[Trial]) -> dict[str, Trial]:
-    """Return the best trial of each stream of a plan; ConfigError when one has none with a score."""
+    """Return the best trial of each stream of a plan; ConfigError if a stream has no trial with a score."""
     found = {config.stream: ranked(trials, config.stream) for config in plan.configs}
     if missing := [stream for stream, own in found.items() if not own]:
         raise ConfigError(f"no trial of {missing[0]} in {folder(plan)} has a score; see why they failed, or search on")
@@ -124,9 +124,9 @@ def best_trials(plan: Plan, trials: Sequence[Trial]) -> dict[str, Trial]:
 
 
 def conclude(plan: Plan, searched: Searches, trials: Sequence[Trial], stop: StopFlag) -> str:
-    """Choose the best trials and how they are fused, and write both down; the table on rank 0, empty on the others.
+    """Choose the best trials and their fusion, and write both to files; return the table on rank 0, else "".
 
-    Every rank calls it alike. Raises ConfigError when a stream has no trial with a score, Stopped, Unreachable.
+    All ranks must call it. Raises ConfigError when a stream has no trial with a score, Stopped, Unreachable.
     """
     from sptskm.final import fuse_held_out
     from sptskm.report.search import text, write_page
@@ -147,7 +147,7 @@ def conclude(plan: Plan, searched: Searches, trials: Sequence[Trial], stop: Stop
 
 
 def winner(plan: Plan, searched: Searches, best: Mapping[str, Trial], chosen: "HeldOut | None") -> None:
-    """Write the best settings as configurations: `--config FOLDER/winner` trains them as any others."""
+    """Write the best settings as configuration files: `--config FOLDER/winner` trains them."""
     home = plan.folder / WINNER
     home.mkdir(parents=True, exist_ok=True)
     final = plan.final
@@ -161,7 +161,7 @@ def winner(plan: Plan, searched: Searches, best: Mapping[str, Trial], chosen: "H
 
 
 def retrained(plan: Plan) -> Plan:
-    """Return the plan that trains what a search has found on all training identities, with none held out any more."""
+    """Return the plan that trains the best settings on all training identities, with none held out."""
     home = plan.folder / WINNER
     configs = []
     for config in plan.configs:
@@ -171,7 +171,7 @@ def retrained(plan: Plan) -> Plan:
 
 
 def found(plan: Plan, trials: Sequence[Trial]) -> Plan:
-    """Return the plan that evaluates the best trials as they are."""
+    """Return the plan that evaluates the best trials without training again."""
     best = best_trials(plan, trials)
     configs = tuple(replace(config, run=best[config.stream].folder) for config in plan.configs)
     return Plan(configs, load_final(plan.folder / WINNER / "final.yaml"), plan.folder)

@@ -1,4 +1,4 @@
-"""Masks and skeletons as tasks of Ray, each a shard; one that loses its worker or node is started again."""
+"""Prepare masks and skeletons as Ray tasks, one per shard; a task that loses its worker or node is restarted."""
 
 import sys
 from typing import Any
@@ -15,7 +15,7 @@ POLL_SECONDS = 1.0
 
 
 def make(wanted: Wanted, stop: StopFlag) -> tuple[bool, str]:
-    """Make all shards in the Ray that was joined: whether everything is there then, and what to say of it.
+    """Prepare all shards in the connected Ray; return whether they are complete, and a text for the user.
 
     Raises ConfigError for half precision without GPUs.
     """

@@ -1,9 +1,9 @@
 """Train and evaluate on a SLURM cluster through submitit.
 
-    python launch/slurm.py --stream both data.root=/data/mars
+    sptskm slurm --stream both data.root=/data/mars
 
-`both` submits SSIN and SMIN side by side and a final job that starts when both have succeeded.
-`--cluster local` runs the same jobs through submitit on this machine.
+`both` submits SSIN and SMIN side by side and a final job that starts when both have succeeded. `--cluster local` runs
+the same jobs through submitit on this machine.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def prepare_command_line() -> argparse.ArgumentParser:
 
 
 def prepare(arguments: Sequence[str] | None) -> int:
-    """Submit the making of masks or skeletons."""
+    """Submit the jobs that prepare masks or skeletons."""
     chosen = prepare_command_line().parse_args(arguments)
     try:
         cluster = _cluster(chosen)
@@ -86,7 +86,7 @@ def prepare(arguments: Sequence[str] | None) -> int:
 
 
 def searched_by(plan: Plan, cluster: Cluster, chosen: argparse.Namespace) -> searches.Searches:
-    """Return the searches that were asked for; none where nothing was."""
+    """Return the hyper-parameter searches that a command line asks for; none without --search."""
     if chosen.search is None:
         if chosen.retrain:
             raise ConfigError("--retrain trains what a search has found, wanted --search FILE with it")
@@ -160,7 +160,7 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
     from submitit import SlurmExecutor
 
     class Printer(SlurmExecutor):
-        """Writes batch scripts on machines without SLURM as well."""
+        """Executor that makes batch scripts on machines without SLURM as well."""
 
         @classmethod
         def affinity(cls) -> int:
@@ -180,9 +180,10 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
 
 
 def into_queue(plan: Plan, cluster: Cluster, searched: searches.Searches, retrain: bool) -> Queued:
-    """Submit a plan, or say what an earlier command has done of it; the jobs that are queued now.
+    """Submit a plan unless an earlier command has done so, and return the jobs that are queued now.
 
-    Raises ConfigError when the folder has jobs or runs of other settings.
+    Prints what an earlier command has already queued or finished. Raises ConfigError when the folder has jobs or runs
+    with other settings.
     """
     settings = earlier.settings_of(plan, searched, retrain)
     with earlier.alone(plan):
@@ -207,7 +208,7 @@ def into_queue(plan: Plan, cluster: Cluster, searched: searches.Searches, retrai
 
 
 def submit(plan: Plan, cluster: Cluster, kept: Mapping[str, Followed]) -> Queued:
-    """Queue the training jobs, but for those that an earlier command has queued, and the final one behind them all."""
+    """Queue the final job after the training jobs, except those that an earlier command has queued."""
     from sptskm.launching.jobs import TrainJob, final_job
 
     queued = Queued(earlier={**kept})
@@ -223,7 +224,7 @@ def submit(plan: Plan, cluster: Cluster, kept: Mapping[str, Followed]) -> Queued
 
 
 def run_here(plan: Plan, cluster: Cluster) -> int:
-    """Run the jobs through submitit on this machine, whose jobs know no dependencies, and wait for them."""
+    """Run the jobs through submitit on this machine and wait for them; here jobs have no dependencies."""
     from sptskm.launching.jobs import TrainJob, final_job
 
     make_folder(plan.logs)
@@ -241,7 +242,7 @@ def run_here(plan: Plan, cluster: Cluster) -> int:
 
 
 def _failed(jobs: Sequence[Any]) -> bool:
-    """Wait for all jobs; whether any failed, having said why."""
+    """Wait for all jobs, print why any failed, and return whether one did."""
     errors = {job.job_id: error for job in jobs if (error := job.exception()) is not None}
     for job_id, error in errors.items():
         print(f"launch/slurm.py: job {job_id} failed: {error}", file=sys.stderr)

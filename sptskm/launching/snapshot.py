@@ -1,4 +1,4 @@
-"""The code as it was when a job was submitted: what runs today, tomorrow and after a requeue."""
+"""Copies of the code, so that a job runs the code of its submission, also after a requeue."""
 
 import hashlib
 import shutil
@@ -23,7 +23,7 @@ def place(folder: Path) -> Path:
 
 
 def take(folder: Path) -> Path:
-    """Copy the code to its place, unless it is there already; a job started in that folder imports it first."""
+    """Copy the code to its place unless it is there, and return the folder; a job started there imports it."""
     target = place(folder)
     if target.exists():
         return target

@@ -1,4 +1,4 @@
-"""Files of Ray Tune that a kill at any moment leaves as they were, or whole: Tune itself writes them in place."""
+"""File system for Ray Tune that writes files atomically; Tune itself overwrites them in place."""
 
 import io
 from pathlib import Path
@@ -10,7 +10,7 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 
 class Renamed(io.FileIO):
-    """A file under a temporary name until it is closed."""
+    """File with a temporary name until it is closed."""
 
     def __init__(self, path: str) -> None:
         self.target = Path(path)
@@ -19,7 +19,7 @@ class Renamed(io.FileIO):
         super().__init__(self.partial, "wb")
 
     def write(self, content: Any) -> int:
-        """Write all of the bytes; a file of which some could not be written gets no name."""
+        """Write all bytes; a file with an incomplete write is deleted on closing."""
         self.whole, left = False, memoryview(content)
         while left:
             left = left[super().write(left) :]
@@ -27,7 +27,7 @@ class Renamed(io.FileIO):
         return len(content)
 
     def close(self) -> None:
-        """Give the file its name."""
+        """Close the file and rename it to its final name."""
         if not self.closed:
             super().close()
             if self.whole:
@@ -37,7 +37,7 @@ class Renamed(io.FileIO):
 
 
 class WholeFiles(FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
-    """The local file system with such files."""
+    """Local file system that writes files atomically."""
 
     def __init__(self) -> None:
         super().__init__(LocalFileSystem(auto_mkdir=True))
@@ -50,5 +50,5 @@ class WholeFiles(FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
 
 
 def whole_files() -> Any:
-    """Return the file system as Tune takes it."""
+    """Return this file system in the form that Tune needs."""
     return PyFileSystem(WholeFiles())

@@ -1,4 +1,4 @@
-"""Jobs into SLURM's queue: all of a plan, or none."""
+"""Submit jobs to SLURM's queue: all jobs of a plan, or none."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +13,14 @@ from sptskm.launching.watch import Followed
 
 
 def queue(folder: Path, cluster: Cluster, job: Any, name: str, after: str = "") -> Any:
-    """Submit one job behind the others that `after` names, with its files in `folder`, and say where its log is."""
+    """Submit one job that waits for `after`, with its files in `folder`, and print the path of its log."""
     submitted = _executor(folder, cluster, name, after).submit(job)
     print(f"{name}: job {submitted.job_id}, log {submitted.paths.stderr}", flush=True)
     return submitted
 
 
 def queue_array(folder: Path, cluster: Cluster, jobs: Sequence[Any], name: str) -> list[Any]:
-    """Submit jobs as one array, at most `at_once` of which run at a time."""
+    """Submit jobs as one array, of which at most `at_once` run at a time."""
     executor = _executor(folder, cluster, name, array=True)
     executor.update_parameters(slurm_array_parallelism=cluster.at_once)
     with executor.batch():
@@ -59,7 +59,7 @@ class Queued:
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:
-        """Cancel what was queued in the block when one job is refused; ConfigError says what sbatch has said."""
+        """Cancel all jobs queued in the block when one is refused; raise ConfigError with sbatch's message."""
         from submitit.core.utils import FailedJobError
 
         try:

@@ -1,7 +1,6 @@
-"""Training runs as trials of Ray Tune: a thin driver each, which starts the ranks in the trial's placement group.
+"""Training runs as trials of Ray Tune: a small driver each, which starts ranks in its placement group.
 
-A run keeps its checkpoints in its own folder and continues from what it finds there, so that a trial needs nothing
-else to be started again.
+A run keeps its checkpoints in its own folder and continues from them, so a restarted trial needs nothing else.
 """
 
 import os
@@ -34,7 +33,7 @@ IDLE_SECONDS = 30.0  # before somebody is told that no trial runs
 
 
 def train(plan: Plan, teams: Teams, retries: int, stop: StopFlag) -> dict[str, str]:
-    """Train the streams of a plan, side by side where there is room, and say how each ended.
+    """Train the streams of a plan, side by side if there is room, and return how each ended.
 
     That is "finished", "stopped", or why it failed. A trial that loses a worker or a node is started again up to
     `retries` times.
@@ -61,7 +60,7 @@ def train(plan: Plan, teams: Teams, retries: int, stop: StopFlag) -> dict[str, s
 
 
 def room_for(team: Team) -> tune.PlacementGroupFactory:
-    """Return the resources of a trial with such workers."""
+    """Return the resources of a trial that runs on this team."""
     # the driver itself takes nothing: Ray drops its empty bundle, and the next one is rank 0's
     return tune.PlacementGroupFactory([{}] + [team.bundle] * team.workers, strategy="PACK")
 
@@ -152,7 +151,7 @@ def _perform(plan: Plan, team: Team, stop: StopFlag, name: str, method: str, arg
 
 
 class Follower(tune.Callback, tune.Stopper):
-    """Says how the trials of a plan go, and lets them leave when `stop` is set."""
+    """Callback that prints the progress of a plan's trials, and asks them to leave when `stop` is set."""
 
     def __init__(self, plan: Plan, teams: Teams, retries: int, stop: StopFlag) -> None:
         self.plan, self.teams, self.retries, self.stop = plan, teams, retries, stop

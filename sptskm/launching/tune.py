@@ -1,10 +1,10 @@
-"""Search for settings, train and evaluate in Ray: on this machine, or on a running Ray cluster.
+"""Search hyper-parameters, train and evaluate in Ray: on this machine, or on a running Ray cluster.
 
-    python launch/tune.py --stream both --config configs/demo
-    python launch/tune.py --stream both --fixed --address 10.0.0.1:6379 --workers 4
+    sptskm tune --stream both --config configs/demo
+    sptskm tune --stream both --fixed --address 10.0.0.1:6379 --workers 4
 
-Without --address it starts a Ray of its own, which nobody else can join and which ends with it. slurm/ray.sbatch
-starts a Ray inside a SLURM job. The same command continues a run that was stopped, or has lost its machine.
+Without --address it starts a private Ray that nobody else can join, and shuts it down on exit. slurm/ray.sbatch starts
+Ray inside a SLURM job. The same command continues a run that was stopped or has lost its machine.
 """
 
 import argparse
@@ -54,7 +54,7 @@ ENVIRONMENT = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the plan of a command line; the exit code says how it ended (75: stopped, start again to continue)."""
+    """Run the plan of a command line and return the exit code (75: stopped, the same command continues)."""
     if preparing.is_asked_for(arguments):
         return prepare(arguments)
     chosen = command_line().parse_intermixed_args(arguments)
@@ -94,7 +94,7 @@ def prepare_command_line() -> argparse.ArgumentParser:
 
 
 def prepare(arguments: Sequence[str] | None) -> int:
-    """Make masks or skeletons, as many shards at a time as there is room for."""
+    """Prepare masks or skeletons, with as many shards at a time as there is room for."""
     chosen = prepare_command_line().parse_args(arguments)
     try:
         _check_address(chosen)
@@ -182,7 +182,7 @@ def _check_address(chosen: argparse.Namespace) -> None:
 
 
 def _knock(address: str) -> None:
-    """Refuse an address at which nobody listens: Ray would try it for a minute."""
+    """Raise ConfigError for an address where nobody listens: Ray would try to connect for a minute."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise ConfigError(f"--address is {address}, wanted HOST:PORT of a running Ray, as `ray start --head` shows it")
@@ -193,7 +193,7 @@ def _knock(address: str) -> None:
 
 
 def _in_ray(plan: Plan, searched: Searches, chosen: argparse.Namespace) -> tuple[int, str]:
-    """Do the plan in the Ray that was chosen, as `run`; signals ask all workers to save and leave."""
+    """Connect to the chosen Ray and call `run`; signals ask all workers to save and leave."""
     patience = max(config.train.leave_seconds for config in plan.configs)
     with joined(plan.logs, chosen.address, patience) as stop:
         teams, everyone = teams_of(plan, searched, chosen, nodes_of_ray(chosen.nodes or 1))
@@ -214,15 +214,12 @@ def joined(logs: Path, address: str | None, patience: float) -> Iterator[StopFla
 
 
 def _short_folder() -> "tempfile.TemporaryDirectory[str]":
-    """Create a temporary folder with a short path, as Ray's sockets need.
-
-    Ray makes its folder readable to everybody, so it gets one inside this private folder.
-    """
+    """Create a temporary folder, short as Ray's sockets need; Ray opens its own one inside to everybody."""
     return tempfile.TemporaryDirectory(prefix="sptskm-", dir="/tmp", ignore_cleanup_errors=True)
 
 
 def _give_up(folder: str) -> NoReturn:
-    """Leave workers that do not leave by themselves; they end with this process, and their checkpoints are whole."""
+    """Abandon workers that do not leave: they end with this process, and their checkpoints are complete."""
     print("not all workers have left in time; the same command continues from the last checkpoint", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(EXIT_STOPPED)
@@ -270,7 +267,7 @@ def _has_token() -> bool:
 
 
 def _join(address: str, options: Mapping[str, Any]) -> None:
-    """Join a cluster, or refuse its address in one sentence."""
+    """Join a cluster, or raise ConfigError in one sentence."""
     import ray
 
     refusal = f"--address is {address}, where no Ray lets this machine in (HOST:PORT of its head; RAY_AUTH_TOKEN)"
@@ -297,9 +294,9 @@ def _cpus() -> int:
 def teams_of(
     plan: Plan, searched: Searches, chosen: argparse.Namespace | None, nodes: Sequence[Mapping[str, float]]
 ) -> "tuple[dict[str, Team], Team]":
-    """Return the team of each stream, and that of what is done for all; ConfigError when the nodes lack room for one.
+    """Return each stream's team, and that of the work for all streams; ConfigError when the nodes lack room.
 
-    `chosen` is the command line, of which a stream that nobody searches for takes its workers.
+    Streams without a search take their workers from the command line, `chosen`.
     """
     from sptskm.launching.workers import Team
 
@@ -327,10 +324,7 @@ def _room(team: "Team", nodes: Sequence[Mapping[str, float]]) -> int:
 
 
 def nodes_of_ray(wanted: int) -> list[dict[str, float]]:
-    """Return the resources of each node of the cluster, once it has as many nodes as wanted.
-
-    Raises ConfigError when they are still missing after NODES_SECONDS.
-    """
+    """Return the resources of each node of the cluster; ConfigError when fewer than `wanted` join in time."""
     import ray
 
     deadline = time.monotonic() + NODES_SECONDS
@@ -343,7 +337,7 @@ def nodes_of_ray(wanted: int) -> list[dict[str, float]]:
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, and who does it."""
+    """Plan with its searches, and the teams that run it."""
 
     plan: Plan
     searched: Searches
@@ -357,7 +351,7 @@ class Request:
 
 
 def run(asked: Request, stop: StopFlag) -> tuple[int, str]:
-    """Search, if asked to, train, and run the final job: the exit code, and the tables."""
+    """Search if asked to, train, and run the final job; return the exit code and the tables."""
     from sptskm.launching import trials
     from sptskm.launching.workers import Failed
 
@@ -382,7 +376,7 @@ def run(asked: Request, stop: StopFlag) -> tuple[int, str]:
 
 
 def _search(asked: Request, stop: StopFlag) -> tuple[str, Plan]:
-    """Run all trials and choose among them: the table, and what follows. Raises Stopped, Failed or Unreachable."""
+    """Run all trials and choose; return the table and the next plan. Raises Stopped, Failed or Unreachable."""
     from sptskm.launching import hpo, trials
 
     found = hpo.search(asked.plan, asked.searched, asked.teams, stop)

@@ -1,4 +1,4 @@
-"""Follow jobs of SLURM in the terminal: where they stand, and what their first rank says."""
+"""Follow SLURM jobs in the terminal: their states, and the output of their first rank."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ STATE_SECONDS, LOG_SECONDS = 3.0, 0.5
 
 @dataclass
 class Followed:
-    """A job, and how much of its logs has been shown."""
+    """Job with the amount of its logs already shown."""
 
     job: str
     logs: Sequence[Path]
@@ -40,7 +40,10 @@ class Followed:
         return [line for line in lines if not line.startswith("submitit ")]
 
     def look(self, state: str, reason: str) -> bool:
-        """Note where the job stands; whether that is news. An end counts when seen twice: a requeue passes by it."""
+        """Store the job's state and return whether it is new.
+
+        The job counts as ended when the same final state is seen twice, since a requeued job passes through one.
+        """
         news = (state, reason) != (self.state, self.reason)
         self.ended = not news and state in (*ENDS, GONE)
         self.state, self.reason = state, reason
@@ -48,7 +51,10 @@ class Followed:
 
 
 def watch(jobs: Mapping[str, Followed]) -> int:
-    """Show states and log lines until all jobs have ended; 0 when all succeeded. Ctrl-C leaves the jobs alone."""
+    """Show states and log lines until all jobs have ended, and return the exit code, 0 if all succeeded.
+
+    Ctrl-C does not stop the jobs.
+    """
     try:
         while not all(job.ended for job in jobs.values()):
             for name, (state, reason) in states(jobs).items():

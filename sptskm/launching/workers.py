@@ -1,6 +1,6 @@
-"""Ranks as Ray actors: the processes of a run somewhere in a Ray cluster, started, followed and ended together.
+"""Ranks as Ray actors: the processes of a run in a Ray cluster, started, followed and ended together.
 
-Neither ray.tune nor torch here: a worker imports this module, and each import delays its start.
+Imports neither ray.tune nor torch: every worker imports this module, and each import delays its start.
 """
 
 import logging
@@ -40,11 +40,11 @@ Report = Mapping[str, Any]
 
 
 class Failed(Exception):
-    """A rank has failed by its own fault; the message says why, in one sentence or with a traceback."""
+    """A rank failed by its own fault; the message is one sentence or a traceback."""
 
 
 class Gone(Unreachable):
-    """A worker has died, or its node."""
+    """A worker or its node died."""
 
 
 REASONS = (Failed, Gone, Unreachable, Stopped)  # each may be a consequence of those before it
@@ -52,7 +52,7 @@ REASONS = (Failed, Gone, Unreachable, Stopped)  # each may be a consequence of t
 
 @dataclass(frozen=True)
 class Team:
-    """The workers of a run, and what each of them gets."""
+    """Workers of a run: how many, and the CPUs and GPUs of each."""
 
     workers: int
     cpus: int
@@ -71,7 +71,7 @@ class Team:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker is, and a port that was free there a moment ago."""
+    """Location of a worker, with a port that was free there a moment ago."""
 
     node: str
     """Ray's name of the node: several may share an address."""
@@ -80,7 +80,7 @@ class Place:
 
 
 class Worker:
-    """One rank, in a process of its own. Ray calls its methods from threads, two at a time."""
+    """One rank, in its own process. Ray calls its methods from threads, two at a time."""
 
     def __init__(self) -> None:
         self.stopping = StopFlag()
@@ -114,7 +114,7 @@ class Worker:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
     def train(self, config: Config) -> None:
-        """Train a stream, or continue it. Raises Stopped, Unreachable or Failed when it does not reach its end."""
+        """Train a stream, or continue it. Raises Stopped, Unreachable or Failed if it does not finish."""
         from sptskm.training.trainer import train
 
         with _explained():
@@ -124,10 +124,11 @@ class Worker:
                 raise Stopped
 
     def attempt(self, trial: Trial, config: Config, start: tuple[str, Mapping[str, Any]]) -> None:
-        """Train a trial of a search, or continue it.
+        """Train a trial of a hyper-parameter search, or continue it.
 
-        `start` is the folder of the checkpoint that Tune hands out, with the number, settings and epoch of its trial.
-        Every score is reported with the folder of a checkpoint for Tune, which deletes it. Raises as `train`.
+        `start` is the folder of the checkpoint that Tune provides, with the number, settings and epoch of the trial
+        that wrote it. Every score is reported with the folder of a checkpoint for Tune, which deletes it. Raises as
+        `train`.
         """
         from sptskm.report.search import begin_page
         from sptskm.training.takeover import put_aside, rewind, take_over
@@ -160,14 +161,17 @@ class Worker:
                 self.reports.append(last)
 
     def conclude(self, plan: Plan, searched: Mapping[str, Search], trials: Sequence[Trial]) -> str:
-        """Choose among the trials of searches; rank 0 returns the table. Raises as `train`."""
+        """Choose among the trials of the searches; rank 0 returns the table. Raises as `train`."""
         from sptskm.launching.search import conclude
 
         with _explained():
             return conclude(plan, searched, trials, self.stopping)
 
     def _wait_for(self, run: str) -> None:
-        """Rank 0 of an earlier try holds the run's folder until its process, or its node's lease, has ended."""
+        """Wait until the run's folder is not locked by rank 0 of an earlier attempt.
+
+        Its lock lasts until its process, or its node's lease on the file server, has ended.
+        """
         from sptskm.training.rundir import RunDir
 
         deadline = time.monotonic() + FOLDER_SECONDS
@@ -188,7 +192,7 @@ class Worker:
         return results.text() if results else ""
 
     def stop(self) -> None:
-        """Ask this rank to leave at the end of the step."""
+        """Ask this rank to leave at the end of the current step."""
         self.stopping.requested = True
 
     def news(self) -> list[Report]:
@@ -205,7 +209,7 @@ def _redirect_output(file: Path) -> None:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turn an error into Failed with its one sentence or its traceback; how a run ends without fault stays."""
+    """Turn an error into Failed with one sentence or a traceback; Stopped and Unreachable pass unchanged."""
     try:
         yield
     except Stopped:
@@ -220,7 +224,7 @@ def _explained() -> Iterator[None]:
 
 
 class Crew:
-    """Workers in the bundles of a placement group, which may do one thing after another: they import torch but once."""
+    """Workers in the bundles of a placement group, reused for one task after another: they import torch once."""
 
     def __init__(self, team: Team, group: PlacementGroup) -> None:
         self.workers = [_start(team, group, bundle) for bundle in range(team.workers)]
@@ -246,13 +250,13 @@ class Crew:
             raise
 
     def end(self) -> None:
-        """End the workers, whatever they do."""
+        """Kill the workers, whatever they do."""
         for worker in self.workers:
             ray.kill(worker)
 
 
 def ask_to_stop() -> int:
-    """Ask all workers that this program, or a trial of it, has started to leave at the end of the step; how many."""
+    """Ask all workers of this program and its trials to leave at the end of the step; return their number."""
     names = [name for name in ray.util.list_named_actors() if name.startswith(NAME)]
     for name in names:
         with suppress(ValueError, RayError):  # it has just ended

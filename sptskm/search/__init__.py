@@ -1,4 +1,4 @@
-"""Searches for settings: what may vary, and what the trials have reached."""
+"""Hyper-parameter searches: the space of settings, and the scores of the trials."""
 
 from sptskm.search.space import (
     Draw,

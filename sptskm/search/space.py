@@ -42,7 +42,7 @@ _AT_LEAST = {
 
 @dataclass(frozen=True)
 class Draw:
-    """How one setting is drawn, and for which values of others it is."""
+    """Distribution of one setting, and the conditions under which it applies."""
 
     kind: str
     values: tuple[Any, ...]
@@ -131,7 +131,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Search(Rules):
-    """The search for settings of one stream."""
+    """Hyper-parameter search of one stream."""
 
     stream: str = ""
     space: Mapping[str, Draw] = field(default_factory=dict)

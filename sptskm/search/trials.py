@@ -1,4 +1,4 @@
-"""Trials of a search as its table, its page and the choice among them see them."""
+"""Trials of a hyper-parameter search, as its table, its page and the choice of the best read them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ End = Literal["", "finished", "ended early", "failed"]
 
 @dataclass(frozen=True)
 class Score:
-    """What a trial reached on the held-out identities after an epoch."""
+    """Result of a trial on the held-out identities after an epoch."""
 
     epoch: int
     mAP: float
@@ -23,7 +23,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial of a search, and how it went."""
+    """One trial of a search, with its scores and its end."""
 
     stream: str
     number: int
@@ -68,11 +68,11 @@ class Trial:
 
 
 def name_of(stream: str, number: int) -> str:
-    """Return what a trial is called."""
+    """Return the name of a trial."""
     return f"{stream}-{number:04d}"
 
 
 def ranked(trials: Sequence[Trial], stream: str) -> list[Trial]:
-    """Sort the trials of a stream that have a score, the best first; of equal ones the earlier."""
+    """Sort the trials of a stream that have a score, the best first; equal ones by number."""
     own = [trial for trial in trials if trial.stream == stream and trial.best]
     return sorted(own, key=lambda trial: (-trial.best.mAP, trial.number))  # type: ignore[union-attr]
