@@ -1,4 +1,4 @@
-"""What it costs to verify checkpoints: processor time of writing and reading SSIN's, with and without checksums.
+"""Measure the cost of verifying checkpoints: CPU time of writing and reading SSIN's, with and without checksums.
 
 python benchmarks/checkpoints.py        half a minute, 2.4 GB in the temporary folder
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def plain_write(path: Path, state: object) -> None:
-    """Without a look at what was written."""
+    """Write a state without verifying the file."""
     with path.open("wb") as file:
         torch.save(state, file)
         os.fsync(file.fileno())
@@ -62,7 +62,7 @@ def checksums(path: Path) -> None:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Processor time of this process, the least of a few."""
+    """Return the CPU time of this process, the lowest of a few repeats."""
     found = []
     for _ in range(REPEATS):
         began = time.process_time()

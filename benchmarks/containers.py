@@ -1,4 +1,4 @@
-"""Containers for packed tracklets: clips a second, time to open, round trips, bytes on disk, files, time to write.
+"""Compare containers for packed tracklets: clips per second, open time, round trips, disk space, files, write time.
 
     python benchmarks/containers.py [--tracklets 2000 --frames 30 --folder DIR --network-folder DIR --counter FILE]
 
@@ -46,7 +46,7 @@ Opener = Callable[[Any, Path, int], Reader]
 
 
 class Container(NamedTuple):
-    """How to write tracklets of so many frames each to a folder, and how to open it, with a library."""
+    """Functions that write tracklets of equal length to a folder and open it, with a library."""
 
     title: str
     library: str
@@ -55,7 +55,7 @@ class Container(NamedTuple):
 
 
 def generate(tracklets: int, frames: int) -> list[bytes]:
-    """Smooth noise with grain, whose JPEGs have 6 to 10 KB, and masks of circles."""
+    """Generate smooth noise with grain, whose JPEGs have 6 to 10 KB, and masks of circles."""
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((3 * H, 3 * W, 3)).astype(np.float32)
     records = []
@@ -73,7 +73,7 @@ def generate(tracklets: int, frames: int) -> list[bytes]:
 
 
 def name(record: int, frames: int) -> str:
-    """A folder for every identity, of twelve tracklets."""
+    """Return the path of a record: a folder for every identity, with twelve tracklets."""
     tracklet, frame = divmod(record // 2, frames)
     return f"{tracklet // 12:04d}/{tracklet:06d}F{frame:03d}.{'png' if record % 2 else 'jpg'}"
 
@@ -90,7 +90,7 @@ def open_files(_: Any, folder: Path, frames: int) -> Reader:
 
 
 def write_tar(_: Any, records: Records, frames: int, folder: Path) -> None:
-    """Shards and, last, an index of the place of every record's bytes."""
+    """Write shards and, last, an index with the place of every record's bytes."""
     sizes_R, offsets_R = np.array([*map(len, records)], np.int32), np.zeros(len(records), np.int64)
     shards_N = (np.cumsum(sizes_R, dtype=np.int64) // SHARD_BYTES)[:: 2 * frames]
     for shard in range(shards_N[-1] + 1):
@@ -103,7 +103,7 @@ def write_tar(_: Any, records: Records, frames: int, folder: Path) -> None:
 
 
 def open_tar(_: Any, folder: Path, frames: int, parts: Sequence[slice] = (slice(None),)) -> Reader:
-    """One os.pread for each part of a clip's eight records, which lie side by side."""
+    """Read a clip by one os.pread for each part of its eight adjacent records."""
     with np.load(folder / "index.npz") as index:
         offsets_R, sizes_R, shards_N = index["offsets"], index["sizes"], index["shards"]
     files = [os.open(path, os.O_RDONLY) for path in sorted(folder.glob("*.tar"))]
@@ -121,7 +121,7 @@ def open_tar(_: Any, folder: Path, frames: int, parts: Sequence[slice] = (slice(
 
 
 def write_lmdb(lmdb: Any, records: Records, _: int, folder: Path) -> None:
-    """A key for each record, in order, all in one transaction."""
+    """Write each record under its own key, in order, all in one transaction."""
     size = 2 * sum(map(len, records)) + 2**24
     with lmdb.open(str(folder), map_size=size) as environment, environment.begin(write=True) as transaction:
         for record, content in enumerate(records):
@@ -134,12 +134,12 @@ def open_lmdb(lmdb: Any, folder: Path, _: int) -> Reader:
 
 
 def joined(records: Records) -> tuple[Any, Any]:
-    """All bytes, and the borders between records."""
+    """Join all bytes, and return them with the borders between records."""
     return np.frombuffer(b"".join(records), np.uint8), np.cumsum([0, *map(len, records)])
 
 
 def cut(content: Any, starts_S: Any) -> Reader:
-    """Reader of the same as arrays on disk."""
+    """Return a reader for the arrays of `joined` on disk."""
 
     def clip(frame: int) -> Clip:
         borders = starts_S[2 * frame : 2 * (frame + T) + 1].tolist()
@@ -171,7 +171,7 @@ def open_zarr(zarr: Any, folder: Path, _: int) -> Reader:
 
 
 def batches(records: Records, frames: int) -> Any:
-    """An Arrow record batch for each tracklet."""
+    """Yield an Arrow record batch for each tracklet."""
     pyarrow = importlib.import_module("pyarrow")
     schema = pyarrow.schema({"frame": pyarrow.binary(), "mask": pyarrow.binary()})
     cuts = (records[first : first + 2 * frames] for first in range(0, len(records), 2 * frames))
@@ -190,13 +190,13 @@ def write_arrow(pyarrow: Any, records: Records, frames: int, folder: Path) -> No
 
 
 def open_arrow(pyarrow: Any, folder: Path, frames: int, kind: str = "memory_map") -> Reader:
-    """By pyarrow's memory_map, or by its OSFile, which reads a tracklet for a clip."""
+    """Open with pyarrow's memory_map, or with its OSFile, which reads a whole tracklet for a clip."""
     file = pyarrow.ipc.open_file(getattr(pyarrow, kind)(str(folder / "data.arrow")))
     return lambda frame: pairs(file.get_batch(frame // frames).slice(frame % frames, T))
 
 
 def write_parquet(parquet: Any, records: Records, frames: int, folder: Path) -> None:
-    """A row group for each tracklet, as stored."""
+    """Write each tracklet, uncompressed, as one row group."""
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False, "row_group_size": frames}
     parquet.write_table(batches(records, frames).read_all(), folder / "data.parquet", **plain)
 
@@ -231,7 +231,7 @@ ready: Barrier  # shared by the processes of one measurement
 
 
 class Job(NamedTuple):
-    """What one of them reads: the container's number, its folder, the first frames of clips (cold: only once)."""
+    """Work of one process: the container's number, its folder, the first frames of clips (cold: each only once)."""
 
     number: int
     folder: Path
@@ -251,7 +251,7 @@ def served(counter: Path | None) -> int:
 
 
 def work(job: Job) -> list[float]:
-    """Seconds to open (not to import), clips a second, round trips to open and for a clip."""
+    """Measure the seconds to open (without import), clips per second, and round trips to open and per clip."""
     container = CONTAINERS[job.number]
     try:
         library = importlib.import_module(container.library)
@@ -272,7 +272,7 @@ def work(job: Job) -> list[float]:
 
 
 def measure(job: Job, processes: int) -> NDArray[np.float64]:
-    """The mean of what they find, but the sum of their clips a second; each has its share of the clips."""
+    """Return the means over all processes, but the sum of their clips per second; they share the clips equally."""
     context, parts = multiprocessing.get_context("spawn"), [job.firsts[i::processes] for i in range(processes)]
     try:
         with context.Pool(processes, start, (context.Barrier(processes),)) as pool:
@@ -284,7 +284,7 @@ def measure(job: Job, processes: int) -> NDArray[np.float64]:
 
 
 def write(job: Job, records: Records) -> list[str]:
-    """Number of files, MiB and seconds, until all is on the disk. What is written is read and checked."""
+    """Write and sync all records, check them by reading, and return number of files, MiB and seconds."""
     container = CONTAINERS[job.number]
     library, began = importlib.import_module(container.library), time.perf_counter()
     container.write(library, records, job.frames, job.folder)
@@ -301,7 +301,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def row(job: Job, records: Records, network: Path | None) -> list[str]:
-    """One line of the table."""
+    """Return one line of the table."""
     cells = [CONTAINERS[job.number].title, *write(job, records)]
     warm, both = measure(job, 1), measure(job, 2)
     for path in files(job.folder):

@@ -1,4 +1,4 @@
-"""SSIN's training clips: how fast they come, beside bare decoding and a straightforward loader; memory, opened files.
+"""Measure the speed of SSIN's training clips against bare decoding and a plain loader; also memory and opened files.
 
     python benchmarks/data.py [--data data/walkers --batch 32 --seconds 1.5 --rounds 3 --gpu 4700]
 
@@ -74,8 +74,10 @@ class Bare(Dataset[int]):
 
 
 class Straightforward(Dataset[Any]):
-    """The published steps, one frame after the other: read both files as colour images, cut the grey of the mask at 30,
-    stack, resize or enlarge and crop, flip, divide by 255, to float32 planes; clips and batches are stacked of those.
+    """The published steps, one frame after the other, without any optimisation.
+
+    Read both files as colour images, cut the grey of the mask at 30, stack, resize or enlarge and crop, flip, divide by
+    255, convert to float32 planes; stack frames to clips and clips to batches.
     """
 
     def __init__(self, table: Tracklets) -> None:
@@ -110,7 +112,7 @@ def opencv(content: bytes) -> object:
 
 
 def contents(table: Tracklets) -> dict[str, tuple[bytes, bytes]]:
-    """JPEG of every training frame by its name, and its mask as other programs write it, 8 bits a pixel."""
+    """Return the JPEG of every training frame by its name, and its mask as other programs write it (8 bits a pixel)."""
     found = {}
     for row in table.train.tolist():
         files = (table.files(row, range(int(table.lengths[row])), kind) for kind in ("frames", "masks"))
@@ -120,7 +122,7 @@ def contents(table: Tracklets) -> dict[str, tuple[bytes, bytes]]:
 
 
 def batches_of(table: Tracklets, size: int) -> Iterator[list[Draw]]:
-    """Of random tracklets, without end."""
+    """Yield batches of random tracklets without end."""
     rng, position = np.random.default_rng(0), 0
     while True:
         yield [Draw(int(row), 0, position + k) for k, row in enumerate(rng.choice(table.train, size))]
@@ -143,13 +145,13 @@ def on_cores(cores: list[int]) -> Iterator[None]:
 
 
 def processor_seconds() -> float:
-    """Of this process and of its loader processes."""
+    """Return the CPU time of this process and of its loader processes."""
     stats = (Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split() for process in active_children())
     return time.process_time() + sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
 
 def measured(data: Dataset[Any], table: Tracklets, options: argparse.Namespace, cores: list[int]) -> NDArray[Any]:
-    """Clips a second, and a second of processor time."""
+    """Measure clips per second and clips per second of CPU time."""
     with on_cores(cores):
         coming = iter(loader_of(data, batches_of(table, options.batch), len(cores)))
         for _ in range(WARM * len(cores)):
@@ -162,7 +164,7 @@ def measured(data: Dataset[Any], table: Tracklets, options: argparse.Namespace, 
 
 
 def speeds(files: Tracklets, packed: Tracklets, options: argparse.Namespace) -> str:
-    """Clips a second of every line on one core and on two."""
+    """Measure the clips per second of every line on one core and on two."""
     source, later = FrameSource(files, CLIPS), FrameSource(files, CLIPS, on_device=True)
     memory = contents(files)
 
@@ -199,7 +201,7 @@ def speeds(files: Tracklets, packed: Tracklets, options: argparse.Namespace) -> 
 
 
 def masks_as_pngs(table: Tracklets) -> str:
-    """What a bit a pixel is worth."""
+    """Measure decoding time and size of masks with one bit and with eight bits a pixel."""
     masks = [read_mask(*table.files(row, [0], "masks")) for row in table.train.tolist()]
     eight, one = [cv2.imencode(".png", mask)[1].tobytes() for mask in masks], [bilevel.encode(mask) for mask in masks]
     ways = ("8 bits, OpenCV", eight, opencv), ("1 bit, OpenCV", one, opencv), ("1 bit, ours", one, bilevel.decode)
@@ -211,7 +213,7 @@ def masks_as_pngs(table: Tracklets) -> str:
 
 
 def verification(packed: Tracklets) -> str:
-    """What looking at checksums and headers costs, of loading frames with their masks from a pack."""
+    """Measure the share of verifying checksums and headers in loading frames and masks from a pack."""
     clips = [[packed.files(row, range(T), kind) for kind in ("frames", "masks")] for row in packed.train.tolist()]
     pairs = [pair for frames, masks in clips for pair in zip(frames, masks, strict=True)]
     contents = [(frame.read_bytes(), mask.read_bytes()) for frame, mask in pairs]
@@ -237,7 +239,7 @@ def verification(packed: Tracklets) -> str:
 
 
 def growth(table: Tracklets, workers: int = 8, epochs: int = 3, per_epoch: int = 80) -> str:
-    """Memory of many loader processes at the end of each epoch; pages that n processes share count for 1/n each."""
+    """Measure the memory of many loader processes after each epoch; pages shared by n processes count 1/n for each."""
     coming = iter(loader_of(TrainClips(FrameSource(table, CLIPS), 0), batches_of(table, 8), workers))
     sizes = []
     for _ in range(epochs):
@@ -250,7 +252,7 @@ def growth(table: Tracklets, workers: int = 8, epochs: int = 3, per_epoch: int =
 
 
 def opened_files(root: Path) -> str:
-    """By all processes of one epoch."""
+    """Count the files that all processes open in one epoch."""
     with tempfile.NamedTemporaryFile("r") as log:
         strace = ["strace", "-f", "-qq", "-e", "trace=openat", "-e", "signal=none", "-o", log.name]
         told = subprocess.run([*strace, *ITSELF, "epoch", str(root)], check=True, capture_output=True, text=True).stdout
@@ -266,14 +268,14 @@ def epoch(table: Tracklets) -> None:
 
 
 def forever(table: Tracklets) -> None:
-    """Batches without end; a line when both loader processes have made some."""
+    """Read batches without end; print a line when both loader processes have made some."""
     for number, _ in enumerate(loader_of(TrainClips(FrameSource(table, CLIPS), 0), batches_of(table, 32), 2)):
         if number == 2 * WARM:
             print("ready", flush=True)
 
 
 def left_after_kill(root: Path) -> str:
-    """What is in /dev/shm after a run whose loader processes were at work got SIGKILL."""
+    """Measure what stays in /dev/shm when a run with working loader processes gets SIGKILL."""
     before, command = shared_memory(), [*ITSELF, "forever", str(root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout
@@ -291,7 +293,7 @@ def left_after_kill(root: Path) -> str:
 
 
 def shared_memory() -> tuple[set[str], float]:
-    """Names in /dev/shm, and MiB in use there."""
+    """Return the names in /dev/shm, and the MiB in use there."""
     state = os.statvfs("/dev/shm")
     return set(os.listdir("/dev/shm")), (state.f_blocks - state.f_bfree) * state.f_frsize / 2**20  # noqa: PTH208
 

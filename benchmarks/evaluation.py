@@ -1,4 +1,4 @@
-"""Speed of mars-official on a MARS-sized distance matrix, against the usual argsort loop and a compiled ranking.
+"""Measure mars-official on a MARS-sized distance matrix, against the usual argsort loop and a compiled ranking.
 
 All run in this process on the same seeded distances, in turn, each ranking on one core; the table gives
 the best of the repeats and how far their mAP lie apart. With --info the labels are those of MARS, else random
@@ -81,7 +81,7 @@ double mean_ap(const double *distance, int64_t queries, int64_t gallery, const i
 
 
 def random_labels(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pids, camids and query rows: junk, distractors and identities in about MARS's shares."""
+    """Return pids, camids and query rows, with junk, distractors and identities in about MARS's shares."""
     pids = rng.integers(1, IDENTITIES + 1, GALLERY)
     pids[rng.permutation(GALLERY)[:4118]] = np.repeat([-1, 0], [870, 3248])
     return pids, rng.integers(1, CAMERAS + 1, GALLERY), rng.permutation(np.flatnonzero(pids > 0))
@@ -94,7 +94,7 @@ def mars_labels(info: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def argsort_loop(distance: np.ndarray, query: Rows, gallery: Rows) -> float:
-    """mAP as re-identification repositories compute it: sort each row, filter, accumulate."""
+    """Compute mAP as re-identification repositories do: sort each row, filter, accumulate."""
     average_precisions = []
     for row, pid, camera in zip(distance, query.pids, query.camids, strict=True):
         order = np.argsort(row)
@@ -110,7 +110,7 @@ def argsort_loop(distance: np.ndarray, query: Rows, gallery: Rows) -> float:
 
 
 def compiled(folder: Path) -> Callable[[np.ndarray, Rows, Rows], float] | None:
-    """mAP by a stable sort of every row and a walk down it, in C with -O3; None without a compiler."""
+    """Build a function for mAP in C (-O3) that sorts every row stably and scans it; None without a compiler."""
     gcc = shutil.which("gcc")
     if gcc is None:
         return None
@@ -130,7 +130,7 @@ def compiled(folder: Path) -> Callable[[np.ndarray, Rows, Rows], float] | None:
 
 
 def report_reranking(features: np.ndarray, rows: np.ndarray, query: Rows, gallery: Rows) -> None:
-    """Seconds and peak memory of k-reciprocal re-ranking, distances included, and both results."""
+    """Print seconds and peak memory of k-reciprocal re-ranking, distances included, and both results."""
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, time.perf_counter()
     found = rerank(feature_distances(features), rows, np.arange(len(features)), len(features))
     seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -141,7 +141,7 @@ def report_reranking(features: np.ndarray, rows: np.ndarray, query: Rows, galler
 
 
 def report_big(rng: np.random.Generator, gigabytes: float) -> bool:
-    """Seconds and peak memory of a gallery whose distances would take 13 GiB; whether this rank goes on."""
+    """Print seconds and peak memory for a gallery whose distances would take 13 GiB; return whether to go on."""
     gallery = rng.standard_normal((BIG_GALLERY, BIG_LENGTH), np.float32)
     queries = rng.standard_normal((BIG_QUERIES, BIG_LENGTH), np.float32)
     labels = [Rows(rng.integers(1, 751, n), rng.integers(1, 7, n)) for n in (BIG_QUERIES, 19_732)]
@@ -163,7 +163,7 @@ def report_big(rng: np.random.Generator, gigabytes: float) -> bool:
 
 
 def best_time(repeats: int, *runs: Callable[[], float]) -> tuple[list[float], list[float]]:
-    """Shortest seconds and the value of each run; the runs take turns."""
+    """Return the shortest time and the last value of each run; the runs take turns."""
     seconds: list[list[float]] = [[] for _ in runs]
     values = [0.0 for _ in runs]
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""How far the embeddings of full-size networks in ONNX files are from PyTorch's, and both from float64.
+"""Measure how far embeddings of full-size networks in ONNX differ from PyTorch's, and both from float64.
 
     python benchmarks/export.py
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def calibrated(model: nn.Module, inputs: tuple[Tensor, Tensor]) -> nn.Module:
-    """The model for evaluation, with attention switched on and the batch statistics of some clips."""
+    """Return the model for evaluation, with attention switched on and the batch statistics of some clips."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = None  # the mean over batches, here of one
@@ -63,7 +63,7 @@ def calibrated(model: nn.Module, inputs: tuple[Tensor, Tensor]) -> nn.Module:
 
 
 def clips(stream: str, count: int) -> tuple[Tensor, Tensor]:
-    """Smooth pictures with blots for masks, or skeletons that move at random with some frames missing."""
+    """Generate smooth pictures with blots for masks, or skeletons that move at random with some frames missing."""
     if stream == "smin":
         return torch.randn(count, 4, 28, 14), torch.rand(count, 28) > 0.2
     frames = F.interpolate(torch.rand(count * 4, 3, 16, 8), size=(256, 128), mode="bicubic").clamp(0, 1)
@@ -72,7 +72,7 @@ def clips(stream: str, count: int) -> tuple[Tensor, Tensor]:
 
 
 def run(path: Path, inputs: tuple[Tensor, Tensor]) -> np.ndarray:
-    """Embeddings (B, D) by onnxruntime."""
+    """Compute embeddings (B, D) with onnxruntime."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
     return np.asarray(session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})[0])

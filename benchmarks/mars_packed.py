@@ -1,4 +1,4 @@
-"""A data set with MARS's tables and few frames: packed, verified, staged, trained on; files opened in an epoch.
+"""Test a data set with MARS's tables and few frames: pack, verify, stage, train, and count opened files.
 
     python benchmarks/mars_packed.py [--info DIR] [--frames N]
 
@@ -70,7 +70,7 @@ def step(what: str) -> Iterator[None]:
 
 
 def write_files(root: Path, info: Path | None, frames: int, walkers: Path) -> None:
-    """The tables, cut to so many frames a tracklet, and hard links to the files of a few walkers."""
+    """Write the tables, cut to `frames` frames per tracklet, and hard links to the files of a few walkers."""
     write_dataset(walkers, TINY, seed=0)
     (root / "info").mkdir(parents=True)
     for split, table in (tables_in(info) if info else made_up()).items():
@@ -97,7 +97,7 @@ def sptskm(*arguments: object) -> None:
 
 
 def trained(folder: Path, root: Path, stage: str) -> tuple[dict[str, int], int]:
-    """One epoch under strace: files opened by their folder, and clips drawn."""
+    """Train one epoch under strace; return the counts of opened files by folder and kind, and of clips drawn."""
     run, traces = folder / "run", folder / "traces"
     for old in (run, traces):
         shutil.rmtree(old, ignore_errors=True)
@@ -119,7 +119,7 @@ def trained(folder: Path, root: Path, stage: str) -> tuple[dict[str, int], int]:
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Return the bytes of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*.*"))
 
 

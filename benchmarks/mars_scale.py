@@ -1,4 +1,4 @@
-"""Reading, sampling and evaluating at the size of MARS: seconds and peak memory.
+"""Measure reading, sampling and evaluating at the size of MARS: seconds and peak memory.
 
     python benchmarks/mars_scale.py [--info DIR]
 
@@ -64,7 +64,7 @@ def step(what: str) -> Iterator[None]:
 
 
 def tables_in(info: Path) -> dict[str, NDArray[np.integer]]:
-    """The real ones."""
+    """Read the real tables."""
     return {
         "train": scipy.io.loadmat(info / "tracks_train_info.mat")["track_train_info"],
         "test": scipy.io.loadmat(info / "tracks_test_info.mat")["track_test_info"],
@@ -73,7 +73,7 @@ def tables_in(info: Path) -> dict[str, NDArray[np.integer]]:
 
 
 def made_up() -> dict[str, NDArray[np.integer]]:
-    """Tables of the same size."""
+    """Generate tables of the same size."""
     rng = np.random.default_rng(0)
 
     def tracks(count: int, pids: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -91,7 +91,7 @@ def made_up() -> dict[str, NDArray[np.integer]]:
 
 
 def write_tables(info: Path, split: str, table: NDArray[np.integer]) -> None:
-    """One of the .mat files and, for tracks, names that fit it."""
+    """Write one of the .mat files and, for tracks, names that fit it."""
     if split == "query":
         scipy.io.savemat(info / "query_IDX.mat", {"query_IDX": table})
         return

@@ -1,4 +1,4 @@
-"""Nearest tracklets in a large gallery: time of a query exactly and by the index, time to build it, memory, recall.
+"""Measure search in a large gallery: time of an exact and an indexed query, time to build, memory and recall.
 
     python benchmarks/nearest.py --rows 1000000 --length 256
 
@@ -24,7 +24,7 @@ TRACKLETS = 10  # of an identity
 
 
 def made_up(rows: int, length: int, seed: int = 0) -> tuple[Any, Any]:
-    """Gallery (N, D) and queries (Q, D), which are further tracklets of identities in it."""
+    """Generate a gallery (N, D) and queries (Q, D), which are further tracklets of its identities."""
     rng = np.random.default_rng(seed)
     kinds_KD = rng.standard_normal((300, length), np.float32)
     identities = -(-rows // TRACKLETS)
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def peak() -> float:
-    """MiB that this process has held at most."""
+    """Return the peak memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

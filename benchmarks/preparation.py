@@ -1,4 +1,4 @@
-"""What making masks and skeletons costs, and how good they are on generated walkers whose truth is known.
+"""Measure the cost of making masks and skeletons, and their quality on generated walkers with known truth.
 
     python benchmarks/preparation.py                     # BlazePose and GrabCut: speed, quality, processes
     python benchmarks/preparation.py --networks          # JPPNet and pose-hg-3d as well: speed alone, random weights

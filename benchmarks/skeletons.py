@@ -1,4 +1,4 @@
-"""SMIN's training batches: ours, cut from memory a batch at a time, against a feeder that makes clip after clip.
+"""Compare SMIN's training batches: ours, cut from memory a batch at a time, and a feeder that makes single clips.
 
     python benchmarks/skeletons.py [--device cuda] [--seconds 3]
 
@@ -32,7 +32,7 @@ TURNS = 3
 
 
 class Feeder(Dataset[tuple[NDArray[np.float32], int]]):
-    """Skeletons (N, 4, 30, 14) in memory, one clip (4, 28, 14) an item."""
+    """Skeletons (N, 4, 30, 14) in memory; an item is one clip (4, 28, 14)."""
 
     def __init__(self, data_N4TV: NDArray[np.float64]) -> None:
         self.data_N4TV = data_N4TV
@@ -47,7 +47,7 @@ class Feeder(Dataset[tuple[NDArray[np.float32], int]]):
 
 
 def moved(skeletons_4TV: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The published random movement, frame by frame."""
+    """Apply the published random movement, frame by frame."""
     T = skeletons_4TV.shape[1]
     choices = (ANGLES_DEG,) * 3 + (SCALES,) + (SHIFTS,) * 3
     values_7T = [np.linspace(*np.random.choice(values, 2), T) for values in choices]  # noqa: NPY002
@@ -64,7 +64,7 @@ def moved(skeletons_4TV: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def made_up() -> tuple[NDArray[np.float64], SkeletonStore]:
-    """The feeder's array and our store of the same random skeletons."""
+    """Generate random skeletons, as the feeder's array and as our store."""
     rng = np.random.default_rng(0)
     lengths = rng.geometric(1 / MEAN_LENGTH, TRACKLETS)
     starts = np.cumsum(lengths) - lengths
@@ -76,7 +76,7 @@ def made_up() -> tuple[NDArray[np.float64], SkeletonStore]:
 
 
 def clips_per_second(batches: Iterator[object], seconds: float, device: torch.device) -> float:
-    """Over about so many seconds, the first two batches aside (processes start, memory is touched)."""
+    """Measure for about `seconds`, without the first two batches (processes start, memory is touched)."""
     for _ in islice(batches, 2):
         pass
     done, began = 0, time.perf_counter()
@@ -89,7 +89,7 @@ def clips_per_second(batches: Iterator[object], seconds: float, device: torch.de
 
 
 def fed(feeder: Feeder, workers: int, device: torch.device) -> Iterator[object]:
-    """Batches of the feeder on the device, epoch after epoch."""
+    """Yield the feeder's batches on the device, epoch after epoch."""
     loader = DataLoader(
         feeder, BATCH, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
     )

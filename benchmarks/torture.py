@@ -1,4 +1,4 @@
-"""Nothing lost, nothing silently wrong: odd and damaged files, kills, full disks, errors of reading and writing.
+"""Test with odd and damaged files, kills, full disks and I/O errors that nothing is lost or silently wrong.
 
     python benchmarks/torture.py --seconds 600 --seed 0 --out torture.md
     python benchmarks/torture.py --only readers --files manifest boxes --inputs 500
@@ -34,7 +34,7 @@ SHARES = {"readers": 0.4, "errors": 0.3, "kills": 0.2, "full disk": 0.1}  # of t
 
 
 def main() -> int:
-    """Torture as asked; 1 when something was wrong."""
+    """Run the selected tests; return 1 when something was wrong."""
     options = _options()
     plan = os.environ.get(io_errors.VARIABLE)  # of this very program, before it was started again
     folder = Path(plan).parent if plan else Path(tempfile.mkdtemp(prefix="torture-"))
@@ -74,7 +74,7 @@ def _options() -> argparse.Namespace:
 
 
 def _import_all() -> None:
-    """What commands import when they begin, once instead of in every forked process."""
+    """Import the modules of the commands once instead of in every forked process."""
     import sptskm.data.check
     import sptskm.export
     import sptskm.extraction
@@ -99,7 +99,7 @@ def _one(home: Path, options: argparse.Namespace) -> int:
 
 
 def _all(home: Path, work: Path, options: argparse.Namespace, why_not: str) -> tuple[str, int]:
-    """The report, and how many things were wrong."""
+    """Return the report, and the number of faults."""
     seconds = {part: options.seconds * SHARES[part] / sum(SHARES[p] for p in options.only) for part in options.only}
     texts, wrong = [], []
     if "readers" in options.only:

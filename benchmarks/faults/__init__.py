@@ -1,1 +1,1 @@
-"""Faults on purpose: damaged and odd files, kills, full disks and errors of reading and writing."""
+"""Inject faults on purpose: damaged and odd files, kills, full disks and I/O errors."""

@@ -1,4 +1,4 @@
-"""What can become of arrays, archives, .mat files, pictures and PyTorch files; `mutations` says how."""
+"""Mutate arrays, archives, .mat files, pictures and PyTorch files; see `mutations` for the meaning."""
 
 import io
 import re
@@ -19,7 +19,7 @@ from faults.mutations import ODD, Mutation, pick, places
 
 
 def strange_array(array: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Another type, shape or value than was there."""
+    """Change the type, shape or a value of an array."""
     kinds: list[Callable[[], NDArray[Any]]] = [
         lambda: array[:0],
         lambda: array[..., None],
@@ -50,7 +50,7 @@ def _with(array: NDArray[Any], rng: np.random.Generator, value: float) -> NDArra
 
 
 def npy_bytes(array: NDArray[Any]) -> bytes:
-    """A .npy file."""
+    """Return the bytes of a .npy file with this array."""
     content = io.BytesIO()
     np.save(content, array)
     return content.getvalue()
@@ -61,7 +61,7 @@ def _npy(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def lying_header(content: bytes, rng: np.random.Generator) -> bytes:
-    """A .npy file whose header promises far more than there is, or nothing sensible."""
+    """Give a .npy file a header that promises far more data than it has, or that makes no sense."""
     rest = content[content.index(b"\n") + 1 :]
     shapes = [
         "(1000000000000, 14, 4)",
@@ -122,7 +122,7 @@ def _zip_form(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _zip_fields(content: bytes, rng: np.random.Generator) -> bytes:
-    """Sizes, offsets, flags or sums in a directory entry are others."""
+    """Change sizes, offsets, flags or checksums in a directory entry."""
     found = [match.start() for match in re.finditer(b"PK\x01\x02", content)]
     if not found:
         return content
@@ -132,7 +132,7 @@ def _zip_fields(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _zip_bomb(content: bytes, rng: np.random.Generator) -> bytes:
-    """An array of a gigabyte of zeros in a megabyte."""
+    """Return an array of a gigabyte of zeros, compressed to a megabyte."""
     name = pick(rng, sorted(_entries(content)))
     head = npy_bytes(np.zeros(0, np.float64)).replace(b"(0,), ", b"(134217728,), ")[:128]
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -159,7 +159,7 @@ BOMB = Mutation("zip bomb", _zip_bomb, "wrong")
 
 
 def _mat(content: bytes, rng: np.random.Generator) -> bytes:
-    """The first variable is of another type, shape or value."""
+    """Change the type, shape or value of the first variable."""
     found = {name: value for name, value in scipy.io.loadmat(io.BytesIO(content)).items() if not name.startswith("__")}
     name = next(iter(found))
     array = np.asarray(found[name])
@@ -192,7 +192,7 @@ def _mat_form(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _mat_sizes(content: bytes, rng: np.random.Generator) -> bytes:
-    """A dimension or a number of bytes is another."""
+    """Change a dimension or a number of bytes."""
     at = 128 + 4 * int(rng.integers((min(len(content), 256) - 128) // 4))
     value = pick(rng, [2**31 - 1, 2**32 - 1, 10**9, 0, 1, 15])
     return content[:at] + struct.pack("<I", value) + content[at + 4 :]
@@ -206,7 +206,7 @@ MAT = [
 
 
 def _repainted(content: bytes, rng: np.random.Generator) -> bytes:
-    """The same picture in another format, depth or colour."""
+    """Return the same picture in another format, depth or colour."""
     image = np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED))
     colour = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
     deep = image.astype(np.uint16) * 257
@@ -232,7 +232,7 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def huge_png(_content: bytes, rng: np.random.Generator) -> bytes:
-    """A small file that asks for gigabytes of pixels, or whose sizes are none."""
+    """Return a small file that asks for gigabytes of pixels, or whose sizes are invalid."""
     width, height = pick(rng, [(30_000, 30_000), (65_500, 65_500), (2**31 - 1, 1), (0, 10), (2**32 - 1, 2**32 - 1)])
     bits, colour = pick(rng, [(1, 0), (8, 0), (8, 2), (16, 6)])
     channels = {0: 1, 2: 3, 6: 4}[colour]
@@ -244,7 +244,7 @@ def huge_png(_content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def huge_jpeg(content: bytes, rng: np.random.Generator) -> bytes:
-    """A JPEG whose header says another size."""
+    """Change the size in a JPEG's header."""
     at = max(content.find(b"\xff\xc0"), content.find(b"\xff\xc2"))
     if at < 0:
         return content
@@ -260,7 +260,7 @@ JPEG = [*IMAGE, Mutation("another size", huge_jpeg, "damage")]
 
 
 def _torch(content: bytes, rng: np.random.Generator) -> bytes:
-    """A value in a PyTorch file is another, of another type, or missing."""
+    """Change, retype or remove a value in a PyTorch file."""
     value = torch.load(io.BytesIO(content), weights_only=True)
     place = pick(rng, [place for place in places(value) if place])
     holder = value

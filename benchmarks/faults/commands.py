@@ -1,4 +1,4 @@
-"""The commands that are killed and disturbed, what they begin with, and whether two of their results are the same."""
+"""Define the commands to kill and disturb, the files they start from, and the comparison of two results."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ Snapshot = dict[tuple[str, str], str]
 
 @dataclass(frozen=True)
 class Command:
-    """What is typed, in a folder that `prepare` has filled from the small project."""
+    """A command line, run in a folder that `prepare` has filled from the small project."""
 
     name: str
     arguments: Callable[[Path], list[object]]
@@ -44,7 +44,7 @@ def _with(*names: str) -> Callable[[Path, Path], None]:
 
 
 def _two_tracklets(project: Path, work: Path) -> None:
-    """A manifest of two tracklets with frames, and key points of theirs in another tool's files."""
+    """Write a manifest of two tracklets with frames, and their key points in another tool's files."""
     rng = np.random.default_rng(0)
     lines = ["tracklet,pid,camera,split,frames"]
     people = sorted((project / "data" / "bbox_train").iterdir())[:2]
@@ -59,7 +59,7 @@ def _two_tracklets(project: Path, work: Path) -> None:
 
 
 def _half_trained(stream: str) -> Callable[[Path, Path], None]:
-    """A run that has been stopped after its first epoch."""
+    """Prepare a run that was stopped after its first epoch."""
 
     def prepare(project: Path, work: Path) -> None:
         copy(project / "data", work / "data")
@@ -135,7 +135,7 @@ COMMANDS = [
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended; None where it was killed after LIMIT_S."""
+    """How a command ended; the exit code is None if it was killed after LIMIT_S."""
 
     code: int | None
     said: str
@@ -143,17 +143,17 @@ class Ended:
 
     @property
     def traceback(self) -> bool:
-        """Whether it showed one, or died of a signal."""
+        """Return whether it printed a traceback or died of a signal."""
         return "Traceback (most recent call last)" in self.said or (self.code is not None and self.code < 0)
 
     @property
     def last(self) -> str:
-        """The last line of what it said."""
+        """Return the last line of its output."""
         return ([line for line in self.said.splitlines() if line.strip()] or [""])[-1]
 
 
 def fresh(command: Command, project: Path, work: Path) -> Path:
-    """The folder as it is before the command."""
+    """Prepare the folder as it is before the command."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     command.prepare(project, work)
@@ -161,7 +161,7 @@ def fresh(command: Command, project: Path, work: Path) -> Path:
 
 
 def typed(command: Command, work: Path, kill_after: float | None = None, whole_group: bool = True) -> Ended:
-    """Run it in a folder, to its end or until it is killed; nobody of its group lives on."""
+    """Run the command in a folder to its end or until it is killed; no process of its group survives."""
     said = work.with_suffix(".said")
     said.unlink(missing_ok=True)
     began = time.monotonic()
@@ -191,7 +191,7 @@ def _kill(child: int, whole_group: bool) -> None:
 
 
 def _end_group(child: int) -> None:
-    """Helpers see that their parent is gone; what has not after a while is killed."""
+    """Wait for helpers, which notice that their parent is gone, and kill those that remain after a while."""
     for attempt in range(100):
         try:
             os.killpg(child, 0 if attempt < 99 else signal.SIGKILL)
@@ -201,7 +201,7 @@ def _end_group(child: int) -> None:
 
 
 def snapshot(work: Path) -> Snapshot:
-    """All files of a folder, opened as far as parts of them may differ by themselves."""
+    """Read all files of a folder, split into parts where parts may vary between runs."""
     found: Snapshot = {}
     for path in sorted(work.rglob("*")):
         if not path.is_file():
@@ -241,7 +241,7 @@ def _flat(value: Any, place: str = "") -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Reference:
-    """What an undisturbed command leaves, what of that differs from time to time, and how long it took."""
+    """Result of an undisturbed command, the parts of it that vary between runs, and its duration."""
 
     command: Command
     left: Snapshot
@@ -249,7 +249,7 @@ class Reference:
     seconds: float
 
     def difference(self, work: Path) -> str:
-        """What is lost, other or too much in a folder; empty when nothing is."""
+        """Describe what is lost, changed or surplus in a folder; empty if nothing is."""
         found, may = snapshot(work), re.compile(self.command.differs)
         names, wanted = {name for name, _ in found}, {name for name, _ in self.left}
         if lost := sorted(name for name in wanted - names if not may.search(name)):
@@ -263,7 +263,7 @@ class Reference:
 
 
 def reference(command: Command, project: Path, work: Path) -> Reference:
-    """Of two undisturbed runs. Raises RuntimeError where one of them fails."""
+    """Make the reference from two undisturbed runs. Raises RuntimeError if one of them fails."""
     snapshots, seconds = [], 0.0
     for _ in range(2):
         ended = typed(command, fresh(command, project, work))

@@ -1,4 +1,4 @@
-"""Kinds of files that hold data: tables, boxes, key points, frames, masks, skeletons, packs, lists of data sets."""
+"""Define the kinds of files that hold data: tables, boxes, key points, frames, masks, skeletons, packs, data sets."""
 
 import io
 import json
@@ -66,7 +66,7 @@ def _of_info(path: Path) -> Any:
 
 
 def _not_whole(content: bytes, rng: np.random.Generator) -> bytes:
-    """A cell of a table of whole numbers is none, or the table is not one of numbers."""
+    """Make a cell of a table of whole numbers fractional, infinite, NaN or huge, or change the type of the table."""
     found = {key: value for key, value in scipy.io.loadmat(io.BytesIO(content)).items() if not key.startswith("__")}
     name, table = next(iter(found.items()))
     changed: Any = table.astype(np.float64)
@@ -92,7 +92,7 @@ def _boxes(project: Path, folder: Path) -> Path:
 
 
 def _part_of_a_number(content: bytes, rng: np.random.Generator) -> bytes:
-    """A frame or a track that is a fraction or beyond all numbers."""
+    """Make the number of a frame or track invalid: fractional, negative, NaN or far too large."""
     lines = content.split(b"\n")
     at = int(rng.integers(len(lines) - 1))
     cells = lines[at].split(b",")

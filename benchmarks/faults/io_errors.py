@@ -1,7 +1,7 @@
-"""Errors of reading and writing, and full disks, injected at the n-th call of a command.
+"""Inject I/O errors and full disks at the n-th call of a command.
 
-The errors come from a small C library (shim.c) that is compiled when needed and preloaded into this very process, so
-that everything it forks can be disturbed. Without a C compiler there are none.
+The errors come from a small C library (shim.c). It is compiled when needed and preloaded into this very process, so
+that all forked processes can be disturbed. Without a C compiler there are no such errors.
 """
 
 import ctypes
@@ -34,7 +34,7 @@ EVER = 2**62
 
 
 class Plan(ctypes.Structure):
-    """What shim.c reads."""
+    """Memory layout of the plan that shim.c reads."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("kinds", "code", "first", "last", "count", "hits")),
@@ -44,7 +44,7 @@ class Plan(ctypes.Structure):
 
 
 def preload(folder: Path) -> str:
-    """Start this program again with the library in it, unless it is; why that is impossible, or nothing."""
+    """Restart this program with the library loaded, if it is not yet; return why that is impossible, else nothing."""
     if VARIABLE in os.environ:
         return ""
     compiler = shutil.which(os.environ.get("CC", "cc"))
@@ -70,20 +70,20 @@ class Faults:
         self.plan.folder = f"{work}/".encode()
 
     def arm(self, kinds: int, code: int, first: int, last: int) -> None:
-        """From now on calls of these kinds fail from the first to the last one."""
+        """Let calls of these kinds fail from now on, from the first to the last one."""
         self.plan.kinds, self.plan.code, self.plan.first, self.plan.last = 0, code, first, last
         self.plan.count = self.plan.hits = 0
         self.plan.seen = type(self.plan.seen)()
         self.plan.kinds = kinds
 
     def disarm(self) -> tuple[int, int]:
-        """How many calls there were, and how many failed."""
+        """Return how many calls there were, and how many failed."""
         self.plan.kinds = 0
         return self.plan.count, self.plan.hits
 
 
 def calls(reference: Reference, project: Path, work: Path, faults: Faults) -> dict[int, int]:
-    """How many calls of each kind the command makes below its folder."""
+    """Count the calls of each kind that the command makes below its folder."""
     fresh(reference.command, project, work)
     faults.arm(READING | WRITING, 0, EVER, EVER)
     typed(reference.command, work)
@@ -97,7 +97,7 @@ def calls(reference: Reference, project: Path, work: Path, faults: Faults) -> di
 def disturb(
     reference: Reference, counts: dict[int, int], place: tuple[Path, Path], faults: Faults, seed: tuple[int, int]
 ) -> Try:
-    """One error, once or from then on, then the same command without; `place`: the project, the folder to work in."""
+    """Run a command with one error, once or from then on, then without; `place`: project and working folder."""
     (project, work), number = place, seed[1]
     rng = np.random.default_rng([*seed, 2])
     kind = int(rng.choice(sorted(counts)))
@@ -115,7 +115,7 @@ def disturb(
 def full_disk(
     reference: Reference, counts: dict[int, int], place: tuple[Path, Path], faults: Faults, seed: tuple[int, int]
 ) -> Try:
-    """No write from a random one on finds room, then the same command with room again."""
+    """Run a command with a disk that is full from a random write on, then again with free space."""
     rng = np.random.default_rng([*seed, 3])
     first = int(rng.integers(1, counts[WRITE] + 1))
     how = f"full from write {first} of {counts[WRITE]}"
@@ -144,12 +144,12 @@ def _disturbed(
 
 
 def _kept(work: Path) -> dict[str, bytes]:
-    """The weights that an error must not cost."""
+    """Return the weights that must survive an error."""
     return {str(path.relative_to(work)): path.read_bytes() for path in work.rglob("*.pt")}
 
 
 def _wrong(reference: Reference, ended: Ended, before: dict[str, bytes], work: Path) -> str:
-    """What a disturbed command has done that it must not."""
+    """Return what a disturbed command has done wrong."""
     if ended.code is None:
         return "hangs"
     if ended.traceback:
@@ -170,14 +170,14 @@ def _wrong(reference: Reference, ended: Ended, before: dict[str, bytes], work: P
 
 
 def _weights(content: bytes) -> str:
-    """Those of a checkpoint; what else it holds is another after a validation that was made up for."""
+    """Return the weights in a checkpoint; its other content changes after a repeated validation."""
     return digest(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)["model"])
 
 
 def run(
     references: Sequence[Reference], place: tuple[Path, Path], faults: Faults, seed: int, count: int, full: bool
 ) -> Iterator[Try]:
-    """`count` errors (or full disks), in turns over the commands."""
+    """Inject `count` errors (or full disks), in turns over the commands."""
     counted: dict[str, dict[int, int]] = {}
     for number in range(count):
         chosen = references[number % len(references)]

@@ -1,4 +1,4 @@
-"""SIGKILL at random instants of every command, followed by the same command."""
+"""Kill every command by SIGKILL at random times, and run the same command again."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from faults.commands import Command, Reference, fresh, typed
 
 @dataclass(frozen=True)
 class Try:
-    """A disturbed command, and the same one undisturbed after it."""
+    """Result of a disturbed command and of its undisturbed repetition."""
 
     command: str
     number: int
@@ -25,7 +25,7 @@ class Try:
 
 
 def kill(reference: Reference, project: Path, work: Path, seed: int, number: int) -> Try:
-    """One kill, of the whole group as of a node that dies or of the first process as of the kernel out of memory."""
+    """Kill once: the whole group, as when a node dies, or the first process, as when the kernel is out of memory."""
     command = reference.command
     rng = np.random.default_rng([seed, number, 1])
     after, whole = float(rng.uniform(0, 1.05 * reference.seconds)), bool(rng.integers(2))
@@ -36,7 +36,7 @@ def kill(reference: Reference, project: Path, work: Path, seed: int, number: int
 
 
 def again(reference: Reference, work: Path, before: Try) -> Try:
-    """The same command, undisturbed, on what the disturbance has left."""
+    """Run the same command undisturbed on the files that the disturbance has left."""
     ended = typed(reference.command, work)
     if ended.code is None:
         problem = "hangs when typed again"
@@ -48,11 +48,11 @@ def again(reference: Reference, work: Path, before: Try) -> Try:
 
 
 def run(references: Sequence[Reference], project: Path, work: Path, seed: int, count: int) -> Iterator[Try]:
-    """`count` kills, in turns over the commands."""
+    """Do `count` kills, in turns over the commands."""
     for number in range(count):
         yield kill(references[number % len(references)], project, work, seed, number)
 
 
 def killable(commands: Sequence[Command]) -> list[Command]:
-    """Those that write something."""
+    """Return the commands that write files."""
     return [command for command in commands if command.name not in ("score", "search", "summary", "compare")]

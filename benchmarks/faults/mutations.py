@@ -1,8 +1,8 @@
-"""What can become of a file: damage, other encodings, other numbers and types, entries missing, doubled or invented.
+"""Mutate files: damage, other encodings, other numbers and types, entries missing, doubled or invented.
 
-A mutation takes the bytes of a healthy file and a random generator, and gives the bytes of another one. `Meaning` says
-what a reader may make of these: after damage anything but other content that it could have noticed; after a change of
-form the same content; a value that cannot be one has to be refused.
+A mutation maps the bytes of a healthy file and a random generator to other bytes. `Meaning` says what a reader may do
+with these: after damage, anything but return wrong content that it could have noticed; after a change of form, return
+the same content; an impossible value must be refused.
 """
 
 import json
@@ -28,12 +28,12 @@ class Mutation:
 
 
 def pick(rng: np.random.Generator, items: Any) -> Any:
-    """One of them."""
+    """Pick an item at random."""
     return items[int(rng.integers(len(items)))]
 
 
 def flip(content: bytes, rng: np.random.Generator) -> bytes:
-    """One to eight bits are others."""
+    """Flip one to eight bits."""
     changed = bytearray(content)
     for _ in range(int(rng.integers(1, 9))):
         changed[int(rng.integers(len(changed)))] ^= 1 << int(rng.integers(8))
@@ -41,14 +41,14 @@ def flip(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def flip_one(content: bytes, rng: np.random.Generator) -> bytes:
-    """A single bit is another."""
+    """Flip a single bit."""
     changed = bytearray(content)
     changed[int(rng.integers(len(changed)))] ^= 1 << int(rng.integers(8))
     return bytes(changed)
 
 
 def truncate(content: bytes, rng: np.random.Generator) -> bytes:
-    """The end is missing, perhaps all."""
+    """Remove the end, perhaps everything."""
     return content[: int(rng.integers(len(content)))]
 
 
@@ -59,33 +59,33 @@ def _run(content: bytes, rng: np.random.Generator, fill: Callable[[int], bytes])
 
 
 def zeros(content: bytes, rng: np.random.Generator) -> bytes:
-    """A run of zero bytes, as a disk leaves it."""
+    """Overwrite a range with zero bytes, as after a disk failure."""
     return _run(content, rng, bytes)
 
 
 def noise(content: bytes, rng: np.random.Generator) -> bytes:
-    """A run of random bytes."""
+    """Overwrite a range with random bytes."""
     return _run(content, rng, rng.bytes)
 
 
 def hole(content: bytes, rng: np.random.Generator) -> bytes:
-    """A run is left out."""
+    """Remove a range."""
     return _run(content, rng, lambda _: b"")
 
 
 def repeat(content: bytes, rng: np.random.Generator) -> bytes:
-    """A run stands twice."""
+    """Repeat a range."""
     start, stop = sorted(rng.integers(len(content), size=2).tolist())
     return content[:stop] + content[start:]
 
 
 def append(content: bytes, rng: np.random.Generator) -> bytes:
-    """Something stands behind the end."""
+    """Append bytes after the end."""
     return content + pick(rng, [b"\0" * 512, rng.bytes(64), content, b"\n\n", b"\x1a"])
 
 
 def stranger(_content: bytes, rng: np.random.Generator) -> bytes:
-    """Another file altogether."""
+    """Return a completely different file."""
     return pick(
         rng,
         [
@@ -259,7 +259,7 @@ def _nested(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _twice(content: bytes, rng: np.random.Generator) -> bytes:
-    """A key stands twice."""
+    """Insert a duplicate of a key."""
     found = list(re.finditer(rb"(\"[^\"]+\")\s*:", content))
     if not found:
         return content

@@ -1,4 +1,4 @@
-"""A small whole project, made by the product's own commands: data, a pack, trained runs, features, results."""
+"""Make a small complete project with the product's own commands: data, a pack, trained runs, features, results."""
 
 import contextlib
 import os
@@ -30,16 +30,16 @@ OWN = {
 
 
 def run(arguments: Sequence[object], said: Path) -> int:
-    """Exit code of `sptskm ARGUMENTS` in a forked process of its own; what it says goes to the end of `said`.
+    """Run `sptskm ARGUMENTS` in a forked process; return the exit code and append the output to `said`.
 
-    A forked process spares the imports, and is one that can be killed or limited.
+    A forked process needs no new imports, and it can be killed or limited.
     """
     child = start(arguments, said)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def start(arguments: Sequence[object], said: Path) -> int:
-    """The same without waiting: the number of the process, which leads a group of its own."""
+    """Start the command like `run`, without waiting; return the id of the process, which leads its own group."""
     child = os.fork()
     if child:
         with contextlib.suppress(OSError):  # whoever is first
@@ -70,13 +70,13 @@ def _ended(arguments: Sequence[object]) -> int:
 
 
 def train(stream: str, data: Path, run_folder: Path) -> list[object]:
-    """The arguments that train a stream on the small data set."""
+    """Return the arguments that train a stream on the small data set."""
     file = run_folder.parent / f"{stream}.yaml"
     return ["train", file, f"data.root={data}", f"run={run_folder}", *SETTINGS, *OWN[stream]]
 
 
 def make(folder: Path) -> Path:
-    """The project; `said.txt` in it is what the commands said. Raises RuntimeError when one of them fails."""
+    """Make the project; the commands' output is in `said.txt`. Raises RuntimeError when one of them fails."""
     folder.mkdir(parents=True, exist_ok=True)
     for stream in OWN:
         (folder / f"{stream}.yaml").write_text(f"stream: {stream}\n")
@@ -98,7 +98,7 @@ def make(folder: Path) -> Path:
 
 
 def _footage(folder: Path) -> None:
-    """A video with the boxes of one walker, and key points of the first tracklet's frames as a tool writes them."""
+    """Write a video with the boxes of one walker, and key points of the first tracklet's frames in a tool's format."""
     video = cv2.VideoWriter(str(folder / "door.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 72))
     for number in range(10):
         picture = np.full((72, 96, 3), 40, np.uint8)
@@ -111,7 +111,7 @@ def _footage(folder: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> Path:
-    """A copy of a file or folder, in place of what is there."""
+    """Copy a file or folder and replace the target."""
     if target.is_dir():
         shutil.rmtree(target)
     if source.is_dir():

@@ -1,4 +1,4 @@
-"""Every reader under every mutation, in forked processes with limits of memory and time.
+"""Run every reader on every mutation, in forked processes with limits of memory and time.
 
 An input is a pure function of (seed, subject, number), so that any of them can be made again.
 """
@@ -42,7 +42,7 @@ LONGEST = 600  # characters of a sentence
 
 @dataclass(frozen=True)
 class Found:
-    """What became of one input."""
+    """Result of one input."""
 
     subject: str
     number: int
@@ -53,7 +53,7 @@ class Found:
 
 
 def mutated(subject: Subject, healthy: bytes, seed: int, number: int) -> tuple[Mutation, bytes]:
-    """The input of this number. Kinds of mutations take turns, so that each has its share."""
+    """Return the input of this number. Kinds of mutations take turns, so that each has its share."""
     kinds = subject.all_mutations
     mutation = kinds[number % len(kinds)]
     rng = np.random.default_rng([seed, zlib.crc32(subject.name.encode()), number])
@@ -66,7 +66,7 @@ def mutated(subject: Subject, healthy: bytes, seed: int, number: int) -> tuple[M
 
 
 def judge(subject: Subject, path: Path, home: Path, mutation: Mutation, equal: str) -> tuple[Class, str]:
-    """What the reader makes of a file in `home`, and what it says; some files are by way of links elsewhere."""
+    """Read a file in `home` and judge the result and the message; some files are read through links elsewhere."""
     _forget_peak()
     before = _status("VmRSS")
     try:
@@ -105,7 +105,7 @@ def _forget_peak() -> None:
 
 
 def _status(name: str, process: int | str = "self") -> int:
-    """Bytes that the kernel tells of a process."""
+    """Return a number of bytes from the kernel's status of a process."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) << 10
@@ -118,7 +118,7 @@ def _cpu_seconds(process: int) -> float:
 
 
 def _work(project: Path, seed: int, cases: Sequence[tuple[Subject, int]], pipe: int, folder: Path) -> None:
-    """Judge these inputs one after the other, telling the parent before and after each."""
+    """Judge these inputs one after the other, and report to the parent before and after each."""
     warnings.simplefilter("ignore")
     limit = _status("VmSize") + ROOM
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -155,7 +155,7 @@ def _tell(pipe: int, found: Found) -> None:
 
 
 def run(project: Path, seed: int, cases: Sequence[tuple[Subject, int]]) -> Iterator[Found]:
-    """What became of these inputs, in their order; a process that dies or hangs costs the input it was at."""
+    """Judge these inputs, in their order; a process that dies or hangs loses only the current input."""
     left = list(cases)
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         while left:
@@ -169,7 +169,7 @@ def run(project: Path, seed: int, cases: Sequence[tuple[Subject, int]]) -> Itera
 def _of_process(
     project: Path, seed: int, cases: Sequence[tuple[Subject, int]], folder: Path
 ) -> Iterator[tuple[Found, int]]:
-    """What one process has found, each with how many inputs are done then."""
+    """Yield the results of one process, each with the number of inputs done so far."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -203,7 +203,7 @@ def _enter(project: Path, seed: int, cases: Sequence[tuple[Subject, int]], pipe:
 
 
 def _heard(pipe: int, child: int) -> Iterator[Found]:
-    """What a process tells until it ends; one that takes too long for an input is killed and that is told."""
+    """Yield the reports of a process until it ends; kill and report one that takes too long for an input."""
     begun: Found | None = None
     buffer, started = b"", (0.0, 0.0)
     while True:
@@ -225,12 +225,12 @@ def _heard(pipe: int, child: int) -> Iterator[Found]:
 
 
 def chosen(names: Sequence[str]) -> list[Subject]:
-    """The subjects whose names hold one of these words; all without any."""
+    """Return the subjects whose names contain one of these words; all without any word."""
     return [subject for subject in SUBJECTS if not names or any(name in subject.name for name in names)]
 
 
 def turns(subjects: Sequence[Subject], inputs: int, slices: int) -> Iterator[list[tuple[Subject, int]]]:
-    """`inputs` cases in `slices` rounds over all subjects, so that any number of rounds has been everywhere."""
+    """Yield `inputs` cases in `slices` rounds over all subjects, so that any number of rounds covers all of them."""
     each = max(1, inputs // len(subjects))
     step = max(1, each // slices)
     for first in range(0, each, step):
@@ -238,7 +238,7 @@ def turns(subjects: Sequence[Subject], inputs: int, slices: int) -> Iterator[lis
 
 
 def rows(found: Sequence[Found]) -> list[list[object]]:
-    """A line for each subject."""
+    """Return a table line for each subject."""
     counts: dict[str, Counter[str]] = {}
     for one in found:
         counts.setdefault(one.subject, Counter())[one.what] += 1

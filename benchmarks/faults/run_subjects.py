@@ -1,4 +1,4 @@
-"""Kinds of files that hold runs and what is said of them: settings, checkpoints, weights, features, results."""
+"""Define the kinds of files that hold runs and results: settings, checkpoints, weights, features, results."""
 
 import sys
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def _search(path: Path) -> Any:
 
 
 def _run(names: str) -> Callable[[Path, Path], Path]:
-    """A run folder with the files of a pattern."""
+    """Prepare a run folder with the files of a pattern."""
 
     def prepare(project: Path, folder: Path) -> Path:
         chosen = sorted((project / "smin").glob(names))[-1]

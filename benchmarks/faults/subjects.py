@@ -1,4 +1,4 @@
-"""What is put to the test: a kind of file, how it is read, and what its content may be."""
+"""Define a test subject: a kind of file, how it is read, and what its content may be."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from sptskm.data import Tracklets
 
 @dataclass(frozen=True)
 class Subject:
-    """A kind of file. `prepare` makes a healthy one in an empty folder, `read` gives what the product makes of it."""
+    """A kind of file. `prepare` makes a healthy one in an empty folder, `read` returns what the product reads."""
 
     name: str
     room: str
@@ -34,12 +34,12 @@ class Subject:
 
     @property
     def all_mutations(self) -> list[Mutation]:
-        """Its own count twice, as they reach further than damage does."""
+        """Return all mutations; the subject's own ones twice, as they reach deeper than damage."""
         return [*BYTES, *self.mutations, *self.mutations]
 
 
 def digest(value: object) -> str:
-    """Equal for equal contents; numbers of arrays count, not their type."""
+    """Hash a value: equal contents give equal digests; numbers of arrays count, not their type."""
     found = hashlib.blake2b(digest_size=12)
     _feed(found, value)
     return found.hexdigest()
@@ -71,7 +71,7 @@ def _feed(found: Any, value: object) -> None:
 
 
 def content_of(table: Tracklets) -> dict[str, Any]:
-    """All that a table says."""
+    """Return the whole content of a table."""
     names = ("keys_N", "stems_M", "starts_N", "stops_N", "pids_N", "camids_N", "clothes_N", "query")
     found: dict[str, Any] = {name: getattr(table, name).tolist() for name in names}
     rows = range(len(table))
@@ -81,7 +81,7 @@ def content_of(table: Tracklets) -> dict[str, Any]:
 
 
 def wrong_table(found: Mapping[str, Any]) -> str:
-    """What no table may say, whatever was in its files."""
+    """Return what is impossible in any table, whatever its files held."""
     pids, cameras, num_train = found["pids_N"], found["camids_N"], found["train"]
     queries = [num_train + row for row in found["query"]]
     checks = {
