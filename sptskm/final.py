@@ -69,7 +69,7 @@ class Trained:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Query and gallery among the held-out or the test tracklets; row numbers count within that part."""
+    """Query and gallery rows among the held-out or the test tracklets; row numbers count within that part."""
 
     query_rows: NDArray[np.int64]
     gallery_rows: NDArray[np.int64]
@@ -77,13 +77,16 @@ class Part:
     gallery: Rows
 
     def alone(self, features: Features) -> NDArray[np.float64]:
-        """Squared Euclidean distances (Q, G) of one stream; a tracklet without input is infinitely far."""
+        """Compute the squared Euclidean distances (Q, G) of one stream; a tracklet without input is infinitely far."""
         query, gallery = (features.features_ND[rows] for rows in (self.query_rows, self.gallery_rows))
         valid = (features.valid_N[rows] for rows in (self.query_rows, self.gallery_rows))
         return stream_distances(query, gallery, *valid)
 
     def fusable(self, ssin: Features, smin: Features, kind: Normalisation) -> StreamDistances:
-        """Distances of both streams, of unit features where these are to be concatenated, and who has a skeleton."""
+        """Compute the distances of both streams, with masks of skeletons.
+
+        For "concat" the features are first scaled to length 1.
+        """
         ssin, smin = ssin.compared(kind), smin.compared(kind)
         return StreamDistances(
             self.alone(ssin), self.alone(smin), smin.valid_N[self.query_rows], smin.valid_N[self.gallery_rows]
@@ -101,7 +104,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How two runs are fused, chosen on held-out identities, and what they reach there."""
+    """Fusion of two runs, chosen on held-out identities, and the scores there."""
 
     normalisation: Normalisation
     weight: float
@@ -119,10 +122,10 @@ def final(
 ) -> Results | None:
     """Evaluate one or two trained runs (SSIN, SMIN) together and write everything below `out`.
 
-    Every rank calls it alike; rank 0 gets the results. `overrides` apply to the runs' configurations (where the
-    data lies, how features are extracted); the test part is read whatever these say.
-    Raises FileNotFoundError for a run without weights, ValueError when the runs do not belong together, Stopped when
-    a rank's `stop` was set before all features were there.
+    Every rank makes the same call; rank 0 gets the results. `overrides` apply to the runs' configurations (path of the
+    data, how features are extracted); the test part is always read.
+    Raises FileNotFoundError for a run without weights, ConfigError or DataError when the runs do not belong together,
+    and Stopped when a rank's `stop` was set before all features were extracted.
     """
     _claim(Path(out))
     streams = _trained(runs, [*overrides, "data.test=true"], settings, stop)
@@ -134,7 +137,7 @@ def final(
 
 
 def _claim(out: Path) -> None:
-    """A folder that can be written to, or a ConfigError before anything is extracted."""
+    """Create the output folder; raise ConfigError before the extraction where it cannot be used."""
     if RunDir(out).checkpoints() or exists(RunDir(out).config):
         raise ConfigError(f"{out}: holds a training run, wanted a folder of its own for the results")
     try:
@@ -147,9 +150,9 @@ def _claim(out: Path) -> None:
 
 
 def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | None = None) -> HeldOut | None:
-    """The normalisation and the weight that fuse two runs best on their held-out identities; no file of test is read.
+    """Choose the normalisation and weight that fuse two runs best on held-out identities, without reading test files.
 
-    Every rank calls it alike; rank 0 gets the result. Raises as `final`.
+    Every rank makes the same call; rank 0 gets the result. Raises errors as `final`.
     """
     open_to_choice = replace(settings, weight=None)
     streams = _trained(runs, ["data.test=false"], open_to_choice, stop)
@@ -168,7 +171,7 @@ def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | 
 def _trained(
     runs: Sequence[str | Path], overrides: Sequence[str], settings: Final, stop: StopFlag | None
 ) -> list[Trained] | None:
-    """The runs with their features, SSIN first, on rank 0; every rank calls it alike."""
+    """Extract the features of all runs; every rank makes the same call, and rank 0 gets them with SSIN first."""
     states = [RunDir(run).trained() for run in runs]
     configs = [
         replace(apply_overrides(from_dict(state["config"]), overrides), run=str(run))  # it may have been moved
@@ -182,7 +185,7 @@ def _trained(
 
 
 def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], settings: Final) -> None:
-    """Everything that would make the job useless, before it costs time."""
+    """Raise ConfigError for every setting that would make the job useless, before it takes time."""
     protocol(settings.protocol)
     names = [config.stream for config in configs]
     if len(set(names)) != len(names):
@@ -198,7 +201,10 @@ def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], setti
 def _extract(
     config: Config, state: Mapping[str, Any], world: World, stop: StopFlag | None, settings: Final, choosing: bool
 ) -> Trained:
-    """Features of one stream, and where they come from; `choosing`: the fusion weight is chosen on the held-out."""
+    """Extract the features of one stream and record their provenance.
+
+    `choosing`: the fusion weight will be chosen on the held-out identities.
+    """
     setup = Setup.of(config, world, training=False)
     check_judging(settings, setup.table)
     if choosing:
@@ -239,7 +245,7 @@ def _part(table: Tracklets, rows: NDArray[np.int64], query: NDArray[np.int64], n
 
 
 def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
-    """Scores of each stream alone, with two of their fusion and, if wanted, of the last of these re-ranked."""
+    """Score each stream alone, the fusion of two and, if wanted, the last of these re-ranked."""
     table = streams[0].table
     test = _part(table, table.test, table.query, settings.protocol)
 
@@ -273,7 +279,7 @@ def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
 
 
 def _fuse(streams: Sequence[Trained], test: Part, settings: Final) -> tuple[Fusion, NDArray[np.float64]]:
-    """How both streams are fused, and the fused distances (Q, G)."""
+    """Fuse both streams; return the fusion and the fused distances (Q, G)."""
     ssin, smin = streams
     fusion = _choose(ssin, smin, settings)
     kind = cast(Normalisation, fusion.normalisation)
@@ -285,9 +291,10 @@ def _fuse(streams: Sequence[Trained], test: Part, settings: Final) -> tuple[Fusi
 
 
 def _reranked(streams: Sequence[Trained], test: Part, fusion: Fusion | None, settings: Final) -> NDArray[np.float64]:
-    """Re-ranked distances (Q, G) of one stream, or of both at one weight, by all that are queries or in the gallery.
+    """Re-rank one stream or the fusion among all tracklets that are queries or in the gallery.
 
-    A tracklet without input in the only stream is nobody's neighbour and infinitely far, as it is in the plain ranking.
+    Returns distances (Q, G). With a single stream, a tracklet without input is not re-ranked and is infinitely far, as
+    in the plain ranking.
     """
     rows = np.union1d(test.query_rows, test.gallery_rows)
     if fusion is None or fusion.distance is None:
@@ -310,7 +317,7 @@ def _reranked(streams: Sequence[Trained], test: Part, fusion: Fusion | None, set
 
 
 def _choose(ssin: Trained, smin: Trained, settings: Final) -> Fusion:
-    """The fusion weight: the given one, or the best on the held-out identities."""
+    """Return the fusion with the given weight, or with the best weight on the held-out identities."""
     if settings.weight is not None:
         return Fusion(settings.weight, settings.normalisation, None)
     held_out = _part(ssin.table, ssin.split.held_out, ssin.split.query, settings.protocol)
@@ -319,7 +326,7 @@ def _choose(ssin: Trained, smin: Trained, settings: Final) -> Fusion:
 
 
 def _best(ssin: Trained, smin: Trained, held_out: Part, settings: Final) -> Chosen:
-    """The normalisation, given or the best on the held-out identities, and its best weight."""
+    """Choose the normalisation (given, or the best on the held-out identities) and its best weight."""
     grid, aligned = _grid(settings), align(ssin.held_out, smin.held_out)
     kinds = get_args(Normalisation) if settings.normalisation == "auto" else (settings.normalisation,)
     found = []

@@ -1,7 +1,7 @@
-"""Joining the two streams by tracklet key and fusing their distances.
+"""Fusion of the two streams: features are joined by tracklet key and their distances combined.
 
-Normalisation constants come from the distance matrix at hand. They use the distances and the
-validity flags of that matrix but no identity and no camera, so they may be computed at test time.
+Normalisation constants come from the distance matrix at hand. They use its distances and validity flags but no identity
+and no camera, so they may be computed at test time.
 
 Shape suffixes: N tracklets, Q queries, G gallery rows, D feature length, W weights.
 """
@@ -28,10 +28,12 @@ SAME_MAP: Final = 1e-12
 class Features:
     """The features of one stream, one row per tracklet.
 
-    features_ND: float32 (N, D). keys_N: tracklet keys, strings. valid_N: False where the tracklet
-    had no input in this stream (no skeleton); its feature row means nothing. fingerprint: of the
-    table the rows come from. stream: name used in messages.
-    Raises ValueError when the arrays do not fit together.
+    features_ND: float32 (N, D).
+    keys_N: tracklet keys, strings.
+    valid_N: False where the tracklet had no input in this stream (no skeleton); its feature row has no meaning.
+    fingerprint: of the table that the rows come from.
+    stream: name used in messages.
+    Raises DataError when the arrays do not fit together.
     """
 
     features_ND: NDArray[np.float32]
@@ -56,11 +58,11 @@ class Features:
 
     @property
     def known_ND(self) -> NDArray[np.float32]:
-        """The features, zero where there was no input."""
+        """Return the features (N, D), with zeros where the tracklet had no input."""
         return np.where(self.valid_N[:, None], self.features_ND, np.float32(0))
 
     def compared(self, normalisation: str) -> "Features":
-        """As their distances are fused: where they are concatenated of length 1, but for zeros."""
+        """Return the features as the fusion compares them: for "concat" scaled to length 1, except rows of zeros."""
         if normalisation != "concat":
             return self
         length_N1 = np.linalg.norm(self.features_ND, axis=1, keepdims=True)
@@ -69,10 +71,10 @@ class Features:
 
 
 def align(a: Features, b: Features) -> Features:
-    """The features b in the key order of a.
+    """Reorder the features b to the key order of a.
 
-    Raises ValueError, naming up to three keys, when the fingerprints differ, when a key repeats or
-    is known to one side only, and when a valid row of either side is not finite.
+    Raises DataError, naming up to three keys, when the fingerprints differ, when a key repeats or is missing in a or b,
+    and when a valid row of either is not finite.
     """
     if a.fingerprint != b.fingerprint:
         raise DataError(
@@ -108,10 +110,10 @@ def _refuse(what: str, keys: NDArray[np.str_]) -> None:
 class StreamDistances:
     """Distances of both streams for the same queries and gallery rows.
 
-    ssin_QG, smin_QG: smaller is nearer. valid_query_Q, valid_gallery_G: the tracklet has a
-    skeleton; SMIN distances of other pairs are not looked at.
-    Raises ValueError when the shapes do not fit, when no pair has skeletons on both sides, and
-    for a stream that is constant or not finite over the pairs that count.
+    ssin_QG, smin_QG: smaller is nearer.
+    valid_query_Q, valid_gallery_G: the tracklet has a skeleton; SMIN distances of other pairs are ignored.
+    Raises DataError when the shapes do not fit, when no pair has skeletons on both sides, and for a stream that is
+    constant or not finite over the pairs with skeletons (SSIN: not finite anywhere).
     """
 
     ssin_QG: Floats
@@ -136,7 +138,7 @@ class StreamDistances:
             _check_spread(stream, self.where_valid(distance_QG))
 
     def where_valid(self, matrix_QG: Floats) -> Floats:
-        """The part of a matrix whose queries and gallery rows both have a skeleton."""
+        """Return the part of a matrix whose queries and gallery rows both have a skeleton."""
         if self.valid_query_Q.all() and self.valid_gallery_G.all():
             return matrix_QG
         return matrix_QG[np.ix_(self.valid_query_Q, self.valid_gallery_G)]
@@ -158,15 +160,17 @@ def fuse(
     weight: float,
     normalisation: Normalisation = "zscore",
 ) -> NDArray[np.float64]:
-    """Fused distances (Q, G): (1 - weight) * n(ssin) + weight * n(smin), only good for ranking.
+    """Compute fused distances (Q, G) for ranking: (1 - weight) * n(ssin) + weight * n(smin).
 
-    n is the z-score, or min-max scaling to 0..1, with constants over the pairs whose query and
-    gallery tracklet both have a skeleton; "rank": the place among the query's distances to gallery
-    tracklets with skeletons, 0 to 1; "concat": the distance as it is. If the distances are squared
-    ones of features of length 1, "concat" is the squared distance of their concatenations, with
-    weights whose squares are 1 - weight and weight. Every other pair falls back to SSIN alone, given the
-    mean and standard deviation that the fused distances have over the pairs with skeletons.
-    Raises ValueError for a weight outside 0..1, an unknown normalisation, and as StreamDistances.
+    The normalisation n is one of:
+        "zscore", "minmax": z-score or scaling to 0..1, with constants over the pairs whose query and gallery tracklet
+        both have a skeleton.
+        "rank": the place among the query's distances to gallery tracklets with skeletons, from 0 to 1.
+        "concat": the distance itself. For squared distances of features of length 1, the result is the squared distance
+        of the concatenated features, with weights whose squares are 1 - weight and weight.
+    Pairs without a skeleton on both sides use SSIN alone, scaled to the mean and standard deviation of the fused
+    distances of the pairs with skeletons.
+    Raises DataError for a weight outside 0..1, an unknown normalisation, and as StreamDistances.
     """
     streams = StreamDistances(distance_ssin_QG, distance_smin_QG, valid_query_Q, valid_gallery_G)
     return _Fusion(streams, normalisation).at(weight)
@@ -180,7 +184,10 @@ def precision_table(
     weights: Sequence[float] = WEIGHTS,
     normalisation: Normalisation = "zscore",
 ) -> NDArray[np.float64]:
-    """Average precision (W, Q) of every query at every fusion weight; NaN for skipped queries. Raises as `fuse`."""
+    """Compute the average precision (W, Q) of every query at every fusion weight; NaN for skipped queries.
+
+    Raises errors as `fuse`.
+    """
     fusion = _Fusion(streams, normalisation)
     table = [evaluate(fusion.at(weight), query, gallery, protocol).ap_Q for weight in weights]
     return np.reshape(table, (len(weights), len(query)))
@@ -189,11 +196,11 @@ def precision_table(
 def choose_weight(
     precision_WQ: NDArray[np.float64], weights: Sequence[float] = WEIGHTS
 ) -> tuple[float, NDArray[np.float64]]:
-    """The fusion weight of the highest mAP in such a table, and the curve (W, 2) weight, mAP.
+    """Return the fusion weight with the highest mAP, and the curve (W, 2) of weight and mAP.
 
-    Among equal mAPs the weight nearest to 0.5 wins: where the data cannot tell, both streams are
-    used. If two are equally near, it is the lower one, as SSIN is the stream that never lacks an
-    input. Raises ValueError for an empty grid, and when no query has a positive.
+    precision_WQ is a table of `precision_table`. Among equal mAPs the weight nearest to 0.5 wins: where the data cannot
+    decide, both streams are used. Of two equally near weights the lower one wins, because SSIN never lacks an input.
+    Raises DataError for an empty grid, and when no query has a positive.
     """
     if not len(weights):
         raise DataError("the grid of fusion weights is empty")
@@ -205,13 +212,13 @@ def choose_weight(
 
 
 def best_weight(curve_W2: NDArray[np.float64]) -> float:
-    """Where a curve of weight and score is highest, or, of equal ones, as `choose_weight` says."""
+    """Return the weight with the highest score on a curve (W, 2); ties are broken as in `choose_weight`."""
     tied = curve_W2[curve_W2[:, 1] >= curve_W2[:, 1].max() - SAME_MAP, 0]
     return min(map(float, tied), key=lambda weight: (round(abs(weight - 0.5), 9), weight))
 
 
 class _Fusion:
-    """Both streams normalised once, to be combined at any weight."""
+    """Distances of both streams, normalised once and combined at any weight."""
 
     def __init__(self, streams: StreamDistances, normalisation: Normalisation) -> None:
         if normalisation not in (legal := get_args(Normalisation)):
@@ -257,10 +264,10 @@ class _Fusion:
 
 
 def _places(row_G: NDArray[np.float64], among_G: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where distances (G,) stand among others of the same query, from 0, the nearest, to 1; equal ones share a place.
+    """Return the places of distances (G,) among other distances of the same query, from 0 (nearest) to 1.
 
-    Those between two places are interpolated, and those outside go on with the slope of the whole, so that what is
-    nearer stays nearer also where it is not among them.
+    Equal distances share a place. Distances between two places are interpolated. Distances outside continue with the
+    overall slope, so that a nearer tracklet always gets the lower place.
     """
     values, counts = np.unique(among_G, return_counts=True)
     places = (np.cumsum(counts) - (counts + 1) / 2) / max(len(among_G) - 1, 1)

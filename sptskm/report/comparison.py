@@ -15,7 +15,7 @@ from sptskm.configfile import flat, in_force
 from sptskm.data import DataError
 from sptskm.evaluation.statistics import Difference, paired_difference
 from sptskm.report.console import table as text_table
-from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, queries
+from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, pluralize
 from sptskm.report.saved import read_queries, read_results
 
 Floats = NDArray[np.float64]
@@ -128,9 +128,9 @@ def compare(a: str, b: str) -> str:
             rows.append(_row(f"rank-1, {subset}", one, other, first.pids_Q[keep]))
     header = ["", first.name, second.name, "change", "95 % interval", "p", "better", "worse", "same"]
     people = len(np.unique(first.pids_Q[counted_Q]))
-    whose = f"{people} {'identity' if people == 1 else 'identities'}"
+    whose = pluralize(people, "identity", "identities")
     notes = [
-        f"protocol {first.protocol}, {queries(int(counted_Q.sum()))} of {whose}",
+        f"protocol {first.protocol}, {pluralize(int(counted_Q.sum()), 'query', 'queries')} of {whose}",
         "interval: bootstrap over people, with all their queries; p: paired permutation test over people; at the edge "
         "the two can differ",
         "An interval over people says nothing of what another seed of the training would give.",

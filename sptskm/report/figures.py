@@ -1,6 +1,6 @@
-"""Pictures for TensorBoard and the report: what goes into the networks, and curves of what comes out.
+"""Pictures for TensorBoard and the report: inputs of the networks, and curves of scores.
 
-Every function gives an RGB picture (H, W, 3) in uint8, without a display and without pyplot's global state.
+Every function returns an RGB picture (H, W, 3) in uint8, without a display and without pyplot's global state.
 Shapes: B clips, T frames, V = 14 joints, W weights.
 """
 
@@ -49,7 +49,7 @@ _TITLE_WIDTH = 260
 
 
 def clip_sheet(frames_BT3HW: Floats, masks_BTHW: Floats) -> Image:
-    """The first eight clips as rows, their frames (in 0..1) as columns, with the outline of the mask (in 0..1)."""
+    """Draw the first eight clips as rows and their frames (in 0..1) as columns, with mask outlines (masks in 0..1)."""
     frames, masks = frames_BT3HW[:CLIPS_SHOWN], masks_BTHW[:CLIPS_SHOWN]
     rows, moments, _, tall, wide = frames.shape
     size = (max(24, round(_CLIP_HEIGHT * wide / tall)), _CLIP_HEIGHT)
@@ -65,10 +65,10 @@ def clip_sheet(frames_BT3HW: Floats, masks_BTHW: Floats) -> Image:
 
 
 def skeleton_sheet(skeletons_B4TV: Floats, valid_BT: NDArray[np.bool_] | None) -> Image:
-    """The first six clips as rows, eight moments as columns: each from the front and, fainter, from the side.
+    """Draw the first six clips as rows, eight moments as columns: each from the front and, fainter, from the side.
 
-    Frames that are not valid (or hold a NaN or only zeros) are empty boxes; every skeleton is centred at its
-    hips, every row has its own scale.
+    Frames that are not valid (or hold a NaN or only zeros) are empty boxes. Every skeleton is centred at its hips;
+    every row has its own scale.
     """
     skeletons_BTV4 = np.moveaxis(np.asarray(skeletons_B4TV[:SEQUENCES_SHOWN], np.float64), 1, 3)
     rows, length = skeletons_BTV4.shape[:2]
@@ -109,7 +109,7 @@ def _cell(row: int, column: int, size: tuple[int, int]) -> Box:
 
 
 def legend(canvas: Canvas, entries: Sequence[tuple[str, Colour]], remark: str = "") -> None:
-    """What the colours of a sheet mean, below its title."""
+    """Draw the legend of a sheet's colours below its title."""
     x = 14
     for words, colour in entries:
         canvas.fill(Box(x, 35, 14, 5), colour)
@@ -126,7 +126,7 @@ def _captions(canvas: Canvas, rows: int, moments: Sequence[int], size: tuple[int
 
 
 def cmc_figure(curves: Mapping[str, Floats], title: str) -> Image:
-    """CMC of every stream, rank 1 to 20, in percent; curves are in 0..1 and start with rank-1."""
+    """Draw the CMC of every stream from rank 1 to 20 in percent; curves are in 0..1 and start with rank-1."""
     figure, axes = axes_of(title, "rank k", "queries found within rank k (%)")
     lowest = 100.0
     for name, cmc in curves.items():
@@ -169,7 +169,7 @@ def weight_figure(curve_W2: Floats, chosen: float, title: str) -> Image:
 def _labelled(
     axes: Any, point: tuple[float, float], y: float, words: str, colour: Colour, place: Mapping[str, str]
 ) -> None:
-    """A marked point and its label, at height y at the end of a dotted line."""
+    """Draw a marked point and its label, at height y at the end of a dotted line."""
     x, shade = point[0], hexadecimal(colour)
     axes.plot([x, x], [point[1], y], ":", color=shade, linewidth=1.2)
     axes.plot(*point, "o", color=shade, markersize=8, markeredgecolor="white", markeredgewidth=1.5, zorder=5)
@@ -177,7 +177,7 @@ def _labelled(
 
 
 def axes_of(title: str, xlabel: str, ylabel: str, top: float = 0.86) -> tuple[Figure, Any]:
-    """An empty plot in the style of the house, with room for its title and, below 0.86, for a legend."""
+    """Create an empty plot in the common style, with room for a title and, with `top` at 0.86, for a legend."""
     figure = Figure((7.5, 4.7), dpi=DPI)
     axes = figure.add_axes((0.1, 0.12, 0.87, top - 0.12))
     figure.text(0.02, 0.955, title, fontsize=11, color=hexadecimal(INK), va="center", parse_math=False)
@@ -186,7 +186,7 @@ def axes_of(title: str, xlabel: str, ylabel: str, top: float = 0.86) -> tuple[Fi
 
 
 def plain_axes(axes: Any, xlabel: str, ylabel: str) -> None:
-    """Axes in the style of the house."""
+    """Format axes in the common style."""
     axes.set_xlabel(xlabel, fontsize=9, color=hexadecimal(SOFT))
     axes.set_ylabel(ylabel, fontsize=9, color=hexadecimal(SOFT))
     axes.tick_params(labelsize=9, labelcolor=hexadecimal(SOFT), color=hexadecimal(LINE))
@@ -198,7 +198,7 @@ def plain_axes(axes: Any, xlabel: str, ylabel: str) -> None:
 
 
 def legend_row(figure: Figure) -> None:
-    """The names of what is drawn, below the title."""
+    """Draw the legend in one row below the title."""
     shade = hexadecimal(INK)
     style = {"frameon": False, "fontsize": 9, "labelcolor": shade, "handlelength": 1.5, "columnspacing": 1.4}
     figure.legend(loc="center left", bbox_to_anchor=(0.01, 0.9), ncols=4, **style)

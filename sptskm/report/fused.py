@@ -1,4 +1,4 @@
-"""The fused distance that a final job has kept, for those who compare other tracklets as it did."""
+"""The fused distance that a final job has kept, for comparing other tracklets in the same way."""
 
 import logging
 from collections.abc import Mapping
@@ -15,28 +15,28 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fused:
-    """How a final job joined the streams, and the distance of a pair that it came to."""
+    """How a final job fused the streams, and the resulting distance of a pair."""
 
     weight: float
     """Of SMIN."""
     normalisation: str
     distance: FusedDistance
     networks: Mapping[str, str]
-    """Hash of the weights of ssin and smin, for whose features that distance was fitted."""
+    """Hashes of the weights of ssin and smin, for whose features the distance was fitted."""
     methods: Mapping[Made, Method] = field(default_factory=dict)
-    """By which methods the masks and skeletons were made on which it was chosen, where that is known."""
+    """Methods that made the masks and skeletons on which the fusion was chosen, where known."""
 
     def check(self, stream: str, network: str, whose: str) -> None:
-        """Raises DataError where a stream's weights are others than those that were fused."""
+        """Raise DataError where a stream's weights differ from those that were fused."""
         if network != self.networks[stream]:
             raise DataError(f"{whose} is of network {network} of {stream}, wanted {self.networks[stream]} as fused")
 
 
 def read_fused(results: Path) -> Fused:
-    """What a final job has kept in its results.json; `results` is that file or its folder.
+    """Read the fusion that a final job has kept in its results.json; `results` is that file or its folder.
 
-    Raises FileNotFoundError, and DataError for another file, for an evaluation of one stream, and for one that keeps
-    no distance of a pair.
+    Raises FileNotFoundError, and DataError for another file, for an evaluation of one stream, and for one that keeps no
+    distance of a pair.
     """
     path, found, origins = read_fusion(results)
     networks = {stream: origin["network"] for stream, origin in origins.items() if "network" in origin}

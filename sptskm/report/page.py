@@ -8,7 +8,7 @@ from typing import Any, Final
 from sptskm import config
 from sptskm.configfile import flat, to_dict, to_yaml
 from sptskm.report.pictures import Picture
-from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, Results, queries
+from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, Results, pluralize
 
 REPORT: Final = "report.html"
 
@@ -127,7 +127,7 @@ def _summary(results: Results, saved: Mapping[str, Any]) -> str:
         interval = f" (95 % interval {ends})" if ends else ""
         found = (
             f"mAP {100 * line['mAP']:.1f} %{interval}, rank-1 {100 * line['rank-1']:.1f} %, "
-            f"over {queries(line['used'])} against {line['gallery']} tracklets"
+            f"over {pluralize(line['used'], 'query', 'queries')} against {line['gallery']} tracklets"
         )
     protocol, when = escape(line["protocol"]), escape(str(saved["date"]))
     return (

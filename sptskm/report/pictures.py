@@ -1,4 +1,4 @@
-"""The pictures of a report, each with the sentence that says how to read it.
+"""Pictures of a report, each with a caption that says how to read it.
 
 Legend: Q queries, G gallery rows, N pairs of one kind.
 """
@@ -17,7 +17,7 @@ from sptskm.report import charts
 from sptskm.report.figures import cmc_figure, weight_figure
 from sptskm.report.insight import attention_sheet, joint_figure
 from sptskm.report.ranked import ranked_grid
-from sptskm.report.results import NAMES, Ranking, Results, queries
+from sptskm.report.results import NAMES, Ranking, Results, pluralize
 from sptskm.report.selection import disputed, ranked, typical
 from sptskm.report.strips import Floats, Image
 
@@ -28,12 +28,12 @@ PICTURES: Final = (
     *(f"ranked results {which}" for which in ("best", "median", "worst", "SSIN not SMIN", "SMIN not SSIN")),
     *(f"{what} {name}" for what in ("camera pairs", "distances") for name in NAMES.values()),
 )
-"""The names of all there may be."""
+"""Names of all possible pictures."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture under its name in TensorBoard, the section of the report it belongs to, and how to read it."""
+    """A picture with its name in TensorBoard, its section of the report and its caption."""
 
     name: str
     section: str
@@ -42,18 +42,18 @@ class Picture:
 
     @cached_property
     def png(self) -> bytes:
-        """The picture as a file; it is wanted three times."""
+        """Return the picture as a PNG file; it is cached, as it is needed three times."""
         return cv2.imencode(".png", self.image[..., ::-1])[1].tobytes()
 
 
 def pictures(results: Results) -> list[Picture]:
-    """All that can be drawn of these results."""
+    """Draw all pictures that these results allow."""
     makers = (_curves, _ranked, _disputed, _cameras, _distances, _insight, _training)
     return [picture for maker in makers for picture in maker(results)]
 
 
 def _curves(results: Results) -> Iterator[Picture]:
-    title = f"{results.protocol}, {queries(results.rankings[-1].scores.num_queries)}"
+    title = f"{results.protocol}, {pluralize(results.rankings[-1].scores.num_queries, 'query', 'queries')}"
     image = cmc_figure({NAMES[r.name]: r.scores.cmc for r in results.rankings}, title)
     yield Picture("CMC", "results", image, "How many queries have a right tracklet among their first k results.")
     if results.fusion is not None and results.fusion.curve_W2 is not None:
@@ -80,7 +80,7 @@ def _ranked(results: Results) -> Iterator[Picture]:
 
 
 def _disputed(results: Results) -> Iterator[Picture]:
-    """Where the two streams alone do not agree."""
+    """Draw queries that one stream alone gets right and the other does not."""
     if len(results.features) != 2:
         return
     one, other = results.rankings[:2]
@@ -95,7 +95,7 @@ def _disputed(results: Results) -> Iterator[Picture]:
 
 
 def _plain_first(results: Results) -> list[Ranking]:
-    """The ranking that counts most, and then the others."""
+    """Return the plain ranking first, then the others in reverse order."""
     return [results.plain, *(ranking for ranking in reversed(results.rankings) if ranking is not results.plain)]
 
 
@@ -132,7 +132,10 @@ def _distances(results: Results) -> Iterator[Picture]:
 
 
 def pair_distances(results: Results, ranking: Ranking) -> tuple[Floats, Floats]:
-    """Distances (N,) of ranked pairs of the same identity, and of different ones; of evenly chosen queries."""
+    """Return the distances (N,) of ranked pairs of the same identity and of different ones.
+
+    Only evenly chosen queries are measured, QUERIES_MEASURED at most.
+    """
     same, different = [], []
     total = len(results.query)
     for q in np.unique(np.linspace(0, total - 1, min(total, QUERIES_MEASURED)).round().astype(int)).tolist():

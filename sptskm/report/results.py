@@ -1,6 +1,6 @@
-"""What an evaluation has found, and the table of it.
+"""Results of an evaluation, and their table.
 
-A number never travels without its protocol: every line carries it, with the queries used and skipped.
+Every line of scores carries its protocol and the numbers of used and skipped queries.
 Legend: Q queries, G gallery rows, W weights.
 """
 
@@ -39,7 +39,7 @@ NAMES = {"ssin": "SSIN", "smin": "SMIN", "fused": "fused", "reranked": "reranked
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Distances (Q, G) of one way to compare tracklets, and their scores."""
+    """Distances (Q, G) of one stream or fusion, and their scores."""
 
     name: str
     distance_QG: NDArray[np.float64]
@@ -48,18 +48,18 @@ class Ranking:
 
 @dataclass(frozen=True, eq=False)
 class Fusion:
-    """How the two streams were joined; without a curve (W, 2) the weight was given, not chosen."""
+    """How the two streams were fused; without a curve (W, 2) the weight was given, not chosen."""
 
     weight: float
     normalisation: str
     curve_W2: NDArray[np.float64] | None
     distance: FusedDistance | None = None
-    """Of a pair, as fitted to the test set; ranks have none."""
+    """Fused distance of a pair, fitted to the test set; None for "rank"."""
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """All that a final job knows; row numbers are those of the table."""
+    """All results of a final job; row numbers are those of the table."""
 
     table: Tracklets
     query_rows: NDArray[np.int64]
@@ -76,27 +76,27 @@ class Results:
 
     @property
     def protocol(self) -> str:
-        """Its name, also where the settings name the file that describes it."""
+        """Return the protocol's name, also where the settings give the path of its file."""
         return self.rules.name
 
     @cached_property
     def rules(self) -> Protocol:
-        """The protocol itself."""
+        """Return the protocol."""
         return protocol(self.settings.protocol)
 
     @property
     def plain(self) -> Ranking:
-        """The last ranking that looks at pairs alone: the fused one where there are two streams."""
+        """Return the last ranking without re-ranking: the fused one where there are two streams."""
         return [ranking for ranking in self.rankings if ranking.name != "reranked"][-1]
 
     @property
     def reranked(self) -> bool:
-        """Whether the last plain ranking is there once more, re-ranked."""
+        """Return whether there is a re-ranked version of the last plain ranking."""
         return any(ranking.name == "reranked" for ranking in self.rankings)
 
     @cached_property
     def test_data(self) -> str:
-        """Hash of what is ranked: the tracklets of queries and gallery, and their labels."""
+        """Return a hash of the ranked data: the tracklets of queries and gallery, and their labels."""
         digest = hashlib.sha256()
         for rows, labels in ((self.query_rows, self.query), (self.gallery_rows, self.gallery)):
             digest.update("\n".join(self.table.keys_N[rows].tolist()).encode())
@@ -106,20 +106,20 @@ class Results:
 
     @cached_property
     def camera_names(self) -> dict[int, str]:
-        """By number, of all that queries and gallery are from."""
+        """Return the names of all cameras of queries and gallery, by camera id."""
         rows = np.concatenate([self.query_rows, self.gallery_rows]).tolist()
         return {int(self.table.camids_N[row]): self.table.camera_name(row) for row in rows}
 
     @cached_property
     def subsets(self) -> dict[str, NDArray[np.bool_]]:
-        """Which queries (Q,) each part of the table averages over."""
+        """Return the mask (Q,) of queries for each subset of the table of results."""
         chosen = {"all": np.ones(len(self.query), dtype=bool)}
         if self.table.has_clothes and self.rules.clothes == "any":
             chosen["clothes changed"] = clothes_changed(self.query, self.gallery, self.settings.protocol)
         return chosen
 
     def lines(self) -> list[dict[str, Any]]:
-        """One line per ranking and subset, with everything that makes it a result."""
+        """Return one line per ranking and subset, with all that belongs to a result."""
         return self._lines
 
     @cached_property
@@ -143,7 +143,7 @@ class Results:
         ]
 
     def text(self) -> str:
-        """The table people look at."""
+        """Return the results as a table for people."""
         metrics = ("mAP", *(f"rank-{k}" for k in RANKS))
         header = ["queries", "stream", "mAP", "95 %", *metrics[1:], "used", "skipped"]
         rows = []
@@ -154,7 +154,7 @@ class Results:
         return f"{text_table(header, rows)}\n{self.caption()}"
 
     def caption(self) -> str:
-        """Protocol, gallery, fusion and re-ranking in a sentence each."""
+        """Describe protocol, gallery, fusion and re-ranking in a sentence each."""
         pids, rules = self.gallery.pids, self.rules
         junk, distractors = int((pids == JUNK_PID).sum()), int((pids == DISTRACTOR_PID).sum())
         parts = [
@@ -181,7 +181,7 @@ class Results:
 
 
 def _left_out(rules: Protocol) -> str:
-    """Which tracklets are too short, and which rows of the query's own identity are not ranked."""
+    """Describe which tracklets are too short, and which rows of the query's own identity are not ranked."""
     said = [f"only tracklets of {rules.min_length} frames or more"] if rules.min_length > 1 else []
     said.append("same camera ignored" if rules.ignore_same_camera else "cameras not looked at")
     if rules.clothes != "any":
@@ -190,16 +190,16 @@ def _left_out(rules: Protocol) -> str:
 
 
 def _interval(scores: Scores, pids_Q: Integers) -> list[float] | None:
-    """Of the mAP, over the identities whose queries count; one alone says nothing of others."""
+    """Return the bootstrap interval of the mAP over the identities of counted queries; None for a single identity."""
     pids = pids_Q[scores.counted_Q]
     return list(bootstrap_interval(scores.ap_Q[scores.counted_Q], pids)) if len(np.unique(pids)) > 1 else None
 
 
-def queries(count: int) -> str:
-    """So many, in words."""
-    return f"{count} {'query' if count == 1 else 'queries'}"
+def pluralize(count: int, singular: str, plural: str) -> str:
+    """Return a count with the matching form of its noun: "1 query", "2 queries"."""
+    return f"{count} {singular if count == 1 else plural}"
 
 
 def number(value: float) -> float | None:
-    """NaN, the mean over no query, is not a number in JSON either."""
+    """Return the value, or None for NaN (a mean over no query), which JSON cannot hold."""
     return None if math.isnan(value) else float(value)

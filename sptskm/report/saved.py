@@ -1,4 +1,4 @@
-"""What an evaluation has left behind, read again: results.json and queries.csv, checked for what is read of them."""
+"""Reader of the files that an evaluation has written: results.json and queries.csv, with checks of all values used."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +32,7 @@ Line = TypedDict(
 
 
 class Origin(TypedDict):
-    """Where the features of a stream come from."""
+    """Provenance of a stream's features."""
 
     network: NotRequired[str]
     methods: NotRequired[dict[str, dict[str, str | int | float | bool]]]
@@ -70,10 +70,10 @@ class _Fused(TypedDict):
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """Return what the final job wrote down, as far as it is compared and summed up.
+    """Read the results of a final job that are compared and summarised.
 
-    Raises FileNotFoundError for a folder in which none has ended, and DataError for a file that is damaged or of a
-    version that did not write down rules and test data.
+    Raises FileNotFoundError for a folder without results, and DataError for a damaged file or one of a version that did
+    not write rules and test data.
     """
     path = folder / RESULTS
     if not path.is_file():
@@ -85,7 +85,7 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def read_fusion(results: Path) -> tuple[Path, SavedFusion, Mapping[str, Origin]]:
-    """Return a results.json, the fusion in it and the origins by stream; `results` is that file or its folder.
+    """Read the path, the fusion and the origins by stream of a results.json; `results` is that file or its folder.
 
     Raises FileNotFoundError, and DataError for another file and for an evaluation of one stream.
     """
@@ -106,7 +106,7 @@ def _read(path: Path, kind: Any) -> dict[str, Any]:
 
 
 def read_queries(folder: Path, streams: list[str]) -> list[dict[str, str]]:
-    """Return the lines of queries.csv, of which each has a number or nothing as the AP of each stream.
+    """Read the lines of queries.csv; the AP of each stream is a number or empty.
 
     Raises FileNotFoundError, and DataError with the line for a file that is cut off or damaged.
     """
@@ -128,7 +128,7 @@ def read_queries(folder: Path, streams: list[str]) -> list[dict[str, str]]:
 
 
 def _is_judgement(line: Mapping[str, str], wanted: list[str]) -> bool:
-    """Whether a line has all its values, an AP from 0 to 1 and the rank of a first hit among them."""
+    """Return whether a line has all wanted values, with APs from 0 to 1 and first hits that are not negative."""
     try:
         aps = [float(line[name] or 0) for name in wanted if name.endswith("_ap")]
         hits = [int(line[name]) for name in wanted if name.endswith("_first_hit")]

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: results.json, a line for each query, features, a report and TensorBoard pages."""
+"""Writer of an evaluation's files: results.json, a line per query, features, a report and TensorBoard pages."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def write(results: Results, out: Path) -> None:
-    """results.json, features, the report and TensorBoard pages below `out`; the test set counts one more look."""
+    """Write results.json, features, report and TensorBoard pages below `out`; count one more look at the test set."""
     out.mkdir(parents=True, exist_ok=True)
     _remove_earlier(out)
     looks = _count_look(out / "test_evaluations.json")
@@ -51,7 +51,7 @@ def write(results: Results, out: Path) -> None:
 
 
 def _remove_earlier(out: Path) -> None:
-    """What another evaluation, perhaps of more streams, has written here; nobody else's files are touched."""
+    """Remove the files of an earlier evaluation here, perhaps of more streams; other files are kept."""
     features = (f"features-{stream}.npz" for stream in DEFAULTS)
     for name in (RESULTS, QUERIES, REPORT, *features, *map(_file, PICTURES)):
         (out / name).unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def _json(results: Results, looks: int) -> dict[str, Any]:
 
 
 def _queries(results: Results) -> str:
-    """A line for each query: average precision, and rank of the first correct result (0: there is none to be found)."""
+    """Return CSV with a line per query: average precision, and rank of the first correct result (0 if there is none)."""
     table, changed_Q = results.table, results.subsets.get("clothes changed")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -103,7 +103,7 @@ def _queries(results: Results) -> str:
 
 
 def _count_look(path: Path) -> int:
-    """How often the test set was evaluated into this folder, this time included."""
+    """Count this evaluation of the test set; return the number of evaluations written to this folder so far."""
     try:
         dates = read_json(path, list[str])
     except FileNotFoundError:
@@ -117,7 +117,7 @@ def _count_look(path: Path) -> int:
 
 
 def _write_board(results: Results, drawn: Sequence[Picture], out: Path) -> None:
-    """Text and pictures in `out`, curves in a run per ranking, so that TensorBoard draws them over each other."""
+    """Write text and pictures in `out`, and the curves as one run per ranking, so that TensorBoard overlays them."""
     for folder in (out, *(out / name for name in NAMES.values())):
         clear(folder)
     board = Board(out)
@@ -131,7 +131,7 @@ def _write_board(results: Results, drawn: Sequence[Picture], out: Path) -> None:
 
 
 def _write_curves(board: Board, ranking: Ranking, results: Results) -> None:
-    """Metrics as points, the CMC as a curve over its rank."""
+    """Write the metrics as points, and the CMC as a curve over the rank."""
     for line in results.lines():
         if line["stream"] == ranking.name:
             names = ("mAP", *(f"rank-{k}" for k in RANKS))
