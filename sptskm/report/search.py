@@ -1,4 +1,4 @@
-"""What a search has found, and what it has cost: a table, TensorBoard's HParams and a page of its own."""
+"""Results and cost of a hyper-parameter search: a table, TensorBoard's HParams and pages of its own."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ MINUTES = 60.0
 
 
 def text(trials: Sequence[Trial], found: Mapping[str, Search]) -> str:
-    """The best trials of each stream, what they cost, and what ending the others early has saved."""
+    """Return a table of the best trials of each stream, with their cost and the time saved by ending trials early."""
     parts = []
     for stream, search in found.items():
         own = [trial for trial in trials if trial.stream == stream]
@@ -59,7 +59,7 @@ def _cost(own: Sequence[Trial], epochs: int) -> str:
 
 
 def _gain(own: Sequence[Trial], search: Search) -> list[str]:
-    """What the best is ahead of the configuration as it was, where that has been tried to the end."""
+    """Return a line that compares the best trial with the unchanged configuration, if that was trained to the end."""
     first = next((trial for trial in own if trial.number == 0 and trial.epochs == search.epochs), None)
     best = ranked(own, search.stream)[:1]
     if search.method == "grid" or search.scheduler == "pbt" or first is None or first.best is None:
@@ -75,9 +75,10 @@ def _failures(own: Sequence[Trial]) -> list[str]:
 
 
 def importance(trials: Sequence[Trial], stream: str) -> dict[str, float]:
-    """Share of the variance of the scores that each setting explains by itself, 0 to 1 (squared correlation ratio).
+    """Return the share (0 to 1) of the scores' variance that each setting explains alone (squared correlation ratio).
 
-    Numbers are cut into thirds by rank. It says nothing of interactions, and little below some dozens of trials.
+    Numbers are divided into thirds by rank. It does not measure interactions, and is unreliable below some dozens of
+    trials.
     """
     own = ranked(trials, stream)
     scores_N = np.array([trial.best.mAP for trial in own if trial.best])
@@ -94,7 +95,7 @@ def importance(trials: Sequence[Trial], stream: str) -> dict[str, float]:
 
 
 def _groups(values: Sequence[Any]) -> list[str]:
-    """Equal values together; many different numbers in thirds."""
+    """Group equal values; divide many different numbers into thirds."""
     numbers = [value for value in values if isinstance(value, float | int) and not isinstance(value, bool)]
     if len(set(numbers)) <= PARTS:
         return [str(value) for value in values]
@@ -103,16 +104,17 @@ def _groups(values: Sequence[Any]) -> list[str]:
 
 
 def begin_page(trial: Trial) -> None:
-    """Enter a trial into TensorBoard's HParams before its first score, so that one that is ended early is there."""
+    """Write a trial to TensorBoard's HParams before its first score, so that a trial ended early is listed too."""
     board = Board(Path(trial.folder), first_step=None)  # it may be a trial that goes on
     board.hyperparameters(trial.settings)
     board.close()
 
 
 def write_page(trials: Sequence[Trial], found: Mapping[str, Search], folder: Path) -> None:
-    """The pages of a search in `folder`, and of each stream below: columns of HParams, progress, importance, the table.
+    """Write the pages of a search in `folder`, and of each stream below it.
 
-    They replace earlier ones, in an open TensorBoard as well.
+    A page holds the columns of HParams; that of the search also the table, those of the streams also progress and
+    importance. Earlier pages are replaced, also in an open TensorBoard.
     """
     board = _new(folder)
     board.experiment({name: value for search in found.values() for name, value in _examples(search).items()}, [METRIC])
@@ -135,12 +137,12 @@ def _new(folder: Path) -> Board:
 
 
 def _examples(search: Search) -> dict[str, Any]:
-    """A value of each setting, for its type."""
+    """Return one value of each setting, from which HParams takes its type."""
     return {name: draw.values[0] for name, draw in search.space.items()}
 
 
 def _progress(board: Board, own: Sequence[Trial]) -> None:
-    """Best so far and cost, a point at the end of each trial."""
+    """Write the best score so far and the cost, one point at the end of each trial."""
     best, spent = 0.0, 0.0
     for count, trial in enumerate(sorted((one for one in own if one.end), key=lambda one: one.ended), 1):
         best = max(best, trial.best.mAP if trial.best else 0.0)
@@ -149,7 +151,7 @@ def _progress(board: Board, own: Sequence[Trial]) -> None:
 
 
 def importance_bars(shares: Mapping[str, float], stream: str) -> Image:
-    """One bar for each setting, the most telling on top."""
+    """Draw one bar for each setting, the most important on top."""
     names = sorted(shares, key=lambda name: shares[name])
     title = f"{stream.upper()}: what mattered to the held-out mAP"
     figure, axes = axes_of(title, "share of the variance of the scores that the setting explains alone", "", top=0.9)
@@ -163,7 +165,7 @@ def importance_bars(shares: Mapping[str, float], stream: str) -> Image:
 
 
 def score_curves(trials: Sequence[Trial], stream: str) -> Image:
-    """Held-out mAP of every trial by epoch; those that were ended early end early."""
+    """Draw the held-out mAP of every trial by epoch; curves of trials ended early are shorter."""
     own = ranked(trials, stream)
     figure, axes = axes_of(f"{stream.upper()}: {len(own)} trials, the best in colour", "epoch", "held-out mAP (%)", 0.9)
     for trial in reversed(own):

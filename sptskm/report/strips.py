@@ -1,4 +1,4 @@
-"""What the pictures are put together from: a canvas with crisp text, frames, mask outlines and skeletons.
+"""Building blocks of the pictures: a canvas with crisp text, frames, mask outlines and skeletons.
 
 Positions and sizes are in pixels, from the upper left corner.
 Shapes: H rows, W columns, K skeletons, V = 14 joints with x (right), y (down), z (away) and confidence.
@@ -49,7 +49,7 @@ OTHER_SCRIPTS: Final = (
     *("Arial Unicode MS", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei"),
     *(f"Noto Sans {script}" for script in ("Arabic", "Devanagari", "Hebrew", "Thai")),
 )
-"""Fonts with letters that DejaVu Sans, which matplotlib brings, lacks."""
+"""Fonts with letters that are missing in DejaVu Sans, the font that comes with matplotlib."""
 
 DPI: Final = 128  # a power of two, so that a size in pixels survives the way through inches
 _FINER = 4  # skeletons are drawn so many times larger and shrunk, since cv2's small circles are diamonds
@@ -59,12 +59,12 @@ _FADE = 0.6
 
 
 def hexadecimal(colour: Colour) -> str:
-    """The colour as matplotlib takes it."""
+    """Return the colour in the form that matplotlib reads."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def rendered(figure: Figure) -> Image:
-    """The pixels (H, W, 3) of a matplotlib figure."""
+    """Render a matplotlib figure to pixels (H, W, 3)."""
     if len(_families()) > 1:
         for text in figure.findobj(Text):
             text.set_fontfamily(_families())
@@ -76,14 +76,14 @@ def rendered(figure: Figure) -> Image:
 
 @cache
 def _families() -> list[str]:
-    """Fonts in the order in which each letter is looked for: matplotlib's own, then what there is for other scripts."""
+    """Return the fonts in the order in which a letter is looked up: matplotlib's own, then those for other scripts."""
     known = {font.name for font in font_manager.fontManager.ttflist}
     return ["sans-serif", *(name for name in OTHER_SCRIPTS if name in known)]
 
 
 @contextmanager
 def _boxes_told_once() -> Iterator[None]:
-    """Letters that no font has, for each of which matplotlib warns, are one line in the log."""
+    """Log one line for letters that no font has; matplotlib would warn for each of them."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", message="Glyph ")
         yield
@@ -100,7 +100,7 @@ def _tell_of_boxes() -> None:
 
 
 def text_width(words: str, size: float) -> float:
-    """About how wide `Canvas.text` sets them, in pixels."""
+    """Estimate the width in pixels of words drawn by `Canvas.text`."""
     return sum(_letter_width(letter, size) for letter in words)
 
 
@@ -121,12 +121,12 @@ class Box(NamedTuple):
     height: int
 
     def within(self, margin: int) -> "Box":
-        """The rectangle without a border."""
+        """Return the rectangle without a border."""
         return Box(self.x + margin, self.y + margin, self.width - 2 * margin, self.height - 2 * margin)
 
     @property
     def middle(self) -> tuple[float, float]:
-        """x and y of the centre."""
+        """Return x and y of the centre."""
         return self.x + self.width / 2, self.y + self.height / 2
 
 
@@ -141,33 +141,33 @@ class _Text:
 
 
 class Canvas:
-    """A white picture to draw into; text is set by matplotlib at the end, on top of everything."""
+    """A white picture to draw on; matplotlib draws the text at the end, on top of everything."""
 
     def __init__(self, height: int, width: int) -> None:
         self.pixels: Image = np.full((height, width, 3), 255, np.uint8)
         self._texts: list[_Text] = []
 
     def paste(self, image: Image, x: int, y: int) -> None:
-        """An image (H, W, 3) with its corner at x, y."""
+        """Paste an image (H, W, 3) with its upper left corner at x, y."""
         self.pixels[y : y + image.shape[0], x : x + image.shape[1]] = image
 
     def fill(self, box: Box, colour: Colour) -> None:
-        """A filled rectangle."""
+        """Fill a rectangle."""
         self.pixels[box.y : box.y + box.height, box.x : box.x + box.width] = colour
 
     def frame(self, box: Box, colour: Colour, thickness: int = 1) -> None:
-        """A border on the inner side of the rectangle."""
+        """Draw a border inside the edges of a rectangle."""
         x, y, width, height = box.within(thickness)
         inside = self.pixels[y : y + height, x : x + width].copy()
         self.fill(box, colour)
         self.paste(inside, x, y)
 
     def text(self, x: float, y: float, words: str, size: float = 12, colour: Colour = INK, align: str = "left") -> None:
-        """Words, vertically centred at y; `size` is the font's height."""
+        """Add words, vertically centred at y; `size` is the height of the font."""
         self._texts.append(_Text(x, y, words, size, colour, align))
 
     def picture(self) -> Image:
-        """(H, W, 3) with the text."""
+        """Return the picture (H, W, 3) with its text."""
         height, width = self.pixels.shape[:2]
         figure = Figure((width / DPI, height / DPI), dpi=DPI)
         figure.figimage(self.pixels)
@@ -186,13 +186,13 @@ class Canvas:
 
 
 def fitted(image: Image, height: int, width: int) -> Image:
-    """The image in another size, smooth both ways."""
+    """Resize an image smoothly to a larger or smaller size."""
     how = cv2.INTER_AREA if image.shape[0] > height else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
 
 
 def outlined(image: Image, mask_HW: Floats) -> Image:
-    """The image with the outline of a mask (in 0..1, any size) drawn over it, one pixel thin."""
+    """Draw the outline of a mask (in 0..1, any size) over an image, one pixel wide."""
     height, width = image.shape[:2]
     smooth = np.asarray(cv2.resize(mask_HW.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR))
     contours, _ = cv2.findContours((smooth > 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -202,17 +202,17 @@ def outlined(image: Image, mask_HW: Floats) -> Image:
 
 
 def usable(skeletons: Floats) -> NDArray[np.bool_]:
-    """Which skeletons (..., V, 4) can be drawn: numbers throughout, and not all joints in one place."""
+    """Return which skeletons (..., V, 4) can be drawn: all values finite, and not all joints in one place."""
     finite = np.isfinite(skeletons).all(axis=(-2, -1))
     spread = np.nan_to_num(np.ptp(skeletons[..., :3], axis=-2)).any(axis=-1)
     return np.asarray(finite & spread)
 
 
 class Views:
-    """Draws skeletons into boxes of one size, from the front and, fainter, from the side, at one scale.
+    """Draws skeletons into boxes of one size at one scale, from the front and, fainter, from the side.
 
-    Every skeleton is centred at its hips. The side view looks at the person's right: who faces -z, as
-    normalised skeletons do, walks to the right of the picture.
+    Every skeleton is centred at its hips. The side view shows the person's right side: a person who faces -z, as in
+    normalised skeletons, walks to the right of the picture.
     """
 
     def __init__(self, skeletons_KV4: Floats, width: int, height: int, margin: int = 12) -> None:
@@ -227,7 +227,7 @@ class Views:
         self._middle = height / 2 - (low[1] + high[1]) / 2 * self._scale
 
     def draw(self, canvas: Canvas, box: Box, skeleton_V4: Floats) -> None:
-        """One of the skeletons in a box."""
+        """Draw one of the skeletons in a box."""
         part = canvas.pixels[box.y : box.y + box.height, box.x : box.x + box.width]
         large = np.ascontiguousarray(part.repeat(_FINER, axis=0).repeat(_FINER, axis=1))
         x, y, depth = _flattened(skeleton_V4).T * self._scale
@@ -238,14 +238,14 @@ class Views:
 
 
 def _flattened(skeletons: Floats) -> Floats:
-    """(..., V, 3) across from the front, down, across from the side; the middle of the hips is the origin."""
+    """Return (..., V, 3): x in the front view, y down, x in the side view; the origin is the middle of the hips."""
     points = np.asarray(skeletons[..., :3], np.float64)
     hips = (points[..., [_RIGHT_HIP], :] + points[..., [_LEFT_HIP], :]) / 2
     return np.asarray((points - hips) * (1, 1, -1))
 
 
 def _draw_limbs(pixels: Image, points_V2: Floats, confidence_V: Floats, size: float, fade: float) -> None:
-    """Bones and joints; joints grow with confidence, `fade` (0..1) goes toward white."""
+    """Draw bones and joints; joints grow with confidence, and `fade` (0..1) mixes the colours with white."""
     ends = [(int(x), int(y)) for x, y in np.rint(points_V2)]
     # the person's left first: in the side view the right limbs are the near ones
     for start, end in sorted(EDGES, key=lambda edge: _colour(*edge) == RIGHT_LIMBS):
@@ -266,14 +266,14 @@ def _faded(colour: Colour, fade: float) -> Colour:
 
 
 def shortened(name: str, length: int) -> str:
-    """A name on one line, its middle left out where it is longer than that."""
+    """Return a name on one line; the middle is left out where it is longer than `length`."""
     words = " ".join(name.split())
     kept = length - 1
     return words if len(words) <= length else f"{words[: kept - kept // 2]}…{words[len(words) - kept // 2 :]}"
 
 
 def fitting(words: str, size: float, width: float) -> str:
-    """Words, their middle left out where they are wider than that."""
+    """Return words with the middle left out where they are wider than `width`."""
     length = len(words)
     while text_width(words, size) > width and length > 1:
         length -= 1
@@ -282,28 +282,34 @@ def fitting(words: str, size: float, width: float) -> str:
 
 
 def spread(length: int, count: int) -> list[int]:
-    """Up to `count` different places in 0..length-1, evenly apart and as far from the ends."""
+    """Return up to `count` different places in 0..length-1, evenly spaced.
+
+    The distance to both ends is half of the spacing.
+    """
     places = (np.arange(count) + 0.5) / count * length
     return sorted({int(place) for place in places})
 
 
 @dataclass(frozen=True, eq=False)
 class Footage:
-    """What can be shown of a tracklet: frames with the outlines of their masks, and a skeleton (V, 4)."""
+    """The parts of a tracklet that can be shown: frames with mask outlines, and a skeleton (V, 4)."""
 
     images: list[Image]
     skeleton_V4: Floats | None
 
 
 def read_footage(table: Tracklets, row: int) -> Footage:
-    """Three frames spread over a tracklet, and the skeleton nearest to its middle; without what cannot be read."""
+    """Read three evenly spaced frames and the skeleton nearest to the middle of a tracklet.
+
+    What cannot be read is left out.
+    """
     length = int(table.lengths[row])
     images = [frame_of(table, row, frame) for frame in spread(length, FRAMES_SHOWN)]
     return Footage([image for image in images if image is not None], skeleton_of(table, row, length // 2))
 
 
 def frame_of(table: Tracklets, row: int, frame: int) -> Image | None:
-    """A frame (H, W, 3) as large as strips show it, with its mask's outline; None without a frame."""
+    """Read a frame (H, W, 3) with its mask outline, at the size used in strips; None where it cannot be read."""
     image = read_or_none(read_frame, *table.files(row, [frame], "frames"))
     mask_HW = read_or_none(read_mask, *table.files(row, [frame], "masks"))
     if image is None:
@@ -315,7 +321,7 @@ def frame_of(table: Tracklets, row: int, frame: int) -> Image | None:
 
 
 def skeleton_of(table: Tracklets, row: int, frame: int) -> Floats | None:
-    """The skeleton (V, 4) of a frame, or of that nearest to it; None where the tracklet has none that can be drawn."""
+    """Read the skeleton (V, 4) of a frame, or the one nearest to it; None where no skeleton can be drawn."""
     for frames in ([frame], range(int(table.lengths[row]))):  # all are read only where they must be
         skeletons_KV4 = read_skeletons(table, row, frames, strict=False)
         found_K = np.flatnonzero(usable(skeletons_KV4))
@@ -326,7 +332,7 @@ def skeleton_of(table: Tracklets, row: int, frame: int) -> Floats | None:
 
 
 def draw_footage(canvas: Canvas, box: Box, footage: Footage, skeleton_height: int) -> None:
-    """Frames side by side above the skeleton; without frames the skeleton alone, with neither a grey box."""
+    """Draw the frames side by side above the skeleton; without frames the skeleton alone, with neither a grey box."""
     canvas.fill(box, WHITE if footage.images or footage.skeleton_V4 is not None else LINE)
     floor = box.height - skeleton_height if footage.images else 0
     below = Box(box.x, box.y + floor, box.width, box.height - floor)

@@ -1,6 +1,6 @@
-"""The one writer of a run's TensorBoard files.
+"""The only writer of a run's TensorBoard files.
 
-TensorBoard is imported where something is written: of the ranks of a run, only by the first.
+TensorBoard is imported when something is written, which only the first rank of a run does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ from sptskm.atomic import naming
 
 
 class Board:
-    """Scalars, pictures and text of one run; a board that does not write (ranks other than 0) is silent.
+    """Scalars, pictures and text of one run; with `writes` False (ranks other than 0) nothing is written.
 
-    `first_step` is the step the run continues from: whatever an interrupted run has logged from there on is
-    replaced, so that no step appears twice. None leaves everything as it is.
+    `first_step` is the step from which the run continues: what an interrupted run has logged from this step on is
+    replaced, so that no step appears twice. None keeps everything.
     """
 
     def __init__(self, folder: Path, first_step: int | None = 0, writes: bool = True) -> None:
@@ -28,18 +28,18 @@ class Board:
             self._writer = Writer(str(folder), purge_step=first_step)
 
     def scalars(self, values: Mapping[str, float], step: int, when: float | None = None) -> None:
-        """One point per tag, of now or of a time in seconds since 1970."""
+        """Write one point per tag, with the current time or a time in seconds since 1970."""
         if self._writer is not None:
             for tag, value in values.items():
                 self._writer.add_scalar(tag, value, step, when)
 
     def picture(self, tag: str, image_HW3: NDArray[np.uint8], step: int) -> None:
-        """An RGB picture."""
+        """Write an RGB picture."""
         if self._writer is not None:
             self._writer.add_image(tag, image_HW3, step, dataformats="HWC")
 
     def encoded(self, tag: str, png: bytes, size: tuple[int, ...]) -> None:
-        """An RGB picture of a size (H, W) that is a PNG already."""
+        """Write an RGB picture of size (H, W) that is already a PNG."""
         if self._writer is not None:
             from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -48,7 +48,7 @@ class Board:
             self._writer._get_file_writer().add_summary(summary, 0)
 
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
-        """A page of text."""
+        """Write a page of text."""
         if self._writer is not None:
             self._writer.add_text(tag, markdown, step)
 
@@ -59,7 +59,10 @@ class Board:
         lines: Sequence[Sequence[str]],
         thumbnails_N3EE: NDArray[np.float32] | None,
     ) -> None:
-        """Points for the projector: features, a header and a line of metadata for each, square thumbnails in 0..1."""
+        """Write points for the projector: features, a header, and a line of metadata for each point.
+
+        Thumbnails are square, in 0..1.
+        """
         if self._writer is not None:
             import torch
 
@@ -69,7 +72,7 @@ class Board:
                 self._writer.add_embedding(features_ND, plain[1:], images, tag=tag, metadata_header=plain[0])
 
     def hyperparameters(self, settings: Mapping[str, Any]) -> None:
-        """This run's line in HParams."""
+        """Write this run's row in HParams."""
         if self._writer is not None:
             from torch.utils.tensorboard.summary import hparams
 
@@ -78,7 +81,10 @@ class Board:
             self._writer._get_file_writer().add_summary(session)
 
     def experiment(self, examples: Mapping[str, Any], metrics: Sequence[str]) -> None:
-        """The columns of HParams for this folder and those below: settings, and tags whose last points are results."""
+        """Write the columns of HParams for this folder and its subfolders: settings and metrics.
+
+        Metrics are tags whose last point is a result.
+        """
         if self._writer is not None:
             from torch.utils.tensorboard.summary import hparams
 
@@ -86,19 +92,19 @@ class Board:
             self._writer._get_file_writer().add_summary(experiment)
 
     def close(self) -> None:
-        """Flush to disk."""
+        """Flush to disk and close."""
         if self._writer is not None:
             self._writer.close()
 
 
 def clear(folder: Path) -> None:
-    """Remove what an earlier evaluation has left for TensorBoard in a folder: one page, however often it is done."""
+    """Remove the TensorBoard files of an earlier evaluation from a folder, so that there is always one page."""
     for old in (*folder.glob("events.out.tfevents.*"), *folder.glob("projector_config.pbtxt")):
         old.unlink()
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers and text: HParams would take true and false for numbers, and knows no lists."""
+    """Convert all values to numbers and text: HParams reads booleans as numbers and has no lists."""
     numbers = {
         name for name, value in settings.items() if isinstance(value, int | float) and not isinstance(value, bool)
     }

@@ -88,7 +88,7 @@ def _json(results: Results, looks: int) -> dict[str, Any]:
 
 
 def _queries(results: Results) -> str:
-    """Return CSV with a line per query: average precision, and rank of the first correct result (0 if there is none)."""
+    """Return CSV with a line per query: average precision, and rank of the first correct result (0 without one)."""
     table, changed_Q = results.table, results.subsets.get("clothes changed")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
