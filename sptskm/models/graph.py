@@ -16,23 +16,19 @@ NUM_JOINTS = 14
 CENTRE = 1  # the neck
 
 
-def adjacency(graph: GraphName = "spatial", strategy: str = "spatial") -> NDArray[np.float64]:
+def adjacency(graph: GraphName = "spatial") -> NDArray[np.float64]:
     """Return the (K, V, V) adjacency, columns normalised by degree.
 
     "spatial" is ST-GCN's partition: self loops, neighbours not farther from the neck than the target, and
     the farther ones. "published" is what the released SMIN computes: its hop search returns inside the
     edge loop, so only self loops survive and no joint ever sees another (kept to reproduce its numbers).
-    `strategy` "uniform" and "distance" are ST-GCN's other two partitions.
+    Raises ConfigError for another graph.
     """
     if graph not in ("spatial", "published"):
         raise ConfigError(f"SMIN's graph is 'spatial' or 'published', not {graph!r}")
     hop_VV = _hops() if graph == "spatial" else np.where(np.eye(NUM_JOINTS) > 0, 0.0, np.inf)
     reachable_VV = (hop_VV <= 1).astype(np.float64)
     normal_VV = reachable_VV / reachable_VV.sum(axis=0)
-    if strategy == "uniform":
-        return normal_VV[None]
-    if strategy == "distance":
-        return np.stack([np.where(hop_VV == hop, normal_VV, 0) for hop in (0, 1)])
     return _spatial_partition(hop_VV, normal_VV)
 
 

@@ -204,11 +204,6 @@ def check_confidence(points_FKC: Floats, channels: Channels, what: str) -> None:
         )
 
 
-def skeletons_from(path: Path, layout: PointLayout, channels: Channels, *, zero_is_missing: bool = True) -> Converted:
-    """Read the (F, 14, 4) skeletons of a file of key points. Raises as `points_from` and `joints_of`."""
-    return joints_of(points_from(path, layout, channels), layout, channels, zero_is_missing=zero_is_missing)
-
-
 def shape_of(layout: PointLayout, channels: str) -> tuple[int, int]:
     """Return K and C. Raises ValueError for an unknown layout or channels."""
     points = {name: len(names) for name, names in LAYOUTS.items()} | {"14": SKELETON_SHAPE[0]}

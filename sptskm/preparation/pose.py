@@ -100,22 +100,6 @@ def decode(maps: PoseMaps) -> Decoded:
     return Decoded(torch.cat([column, row], dim=2), hm.gather(2, index_NJ1)[..., 0], points_NJ3)
 
 
-def image_points(
-    peaks_NJ2: Tensor, centre: tuple[float, float], side: float, map_size: int = 64, *, published_row: bool = False
-) -> Tensor:
-    """Convert peaks of heat maps of map_size x map_size to the frame: (N, J, 2) x, y in pixels, float64.
-
-    frame = (peak - map_size / 2) * side / map_size + centre, with the crop's centre (x, y) and side in pixels.
-    `published_row` repeats a fault of the published code, whose rows are y + x / map_size: too low by up to a pixel of
-    the heat map.
-    """
-    peaks = peaks_NJ2.double()
-    if published_row:
-        column, row = peaks.unbind(dim=2)
-        peaks = torch.stack([column, row + column / map_size], dim=2)
-    return (peaks - map_size / 2) * (side / map_size) + peaks.new_tensor(centre)
-
-
 def joints_of(decoded: Decoded) -> NDArray[np.float32]:
     """Convert to skeletons (N, 14, 4): x, y, z in units of the crop's side from the pelvis, confidence in [0, 1].
 

@@ -3,8 +3,8 @@
 The measures depend on what the files contain. Stored skeletons are centred at the hips and usually normalised: scaled
 and turned about the vertical axis, by one factor and one angle per tracklet. Bone lengths and heights, as they change
 within a tracklet, are therefore comparable; the place of a joint in the frame is unknown. Fitting scale and place of
-every skeleton to its mask would hide the errors that matter. So joints are compared with a mask only while they
-are pixels (`joints_outside`); from files only heights are compared.
+every skeleton to its mask would hide the errors that matter. So only the height of a
+skeleton is compared with its mask.
 Legend: F frames, N frames of any kind, H rows, W columns, V = 14 joints, E = 13 bones, K points,
 4 = x, y, z, confidence.
 """
@@ -268,25 +268,6 @@ def heights(skeletons_FV4: Floats, rows_F: Floats) -> Floats:
     measured_F = np.isfinite(ratio_F)
     ratio_F[~measured_F] = np.nan
     return np.abs(ratio_F - np.median(ratio_F[measured_F])) if measured_F.any() else ratio_F
-
-
-def joints_outside(points_NK2: Floats, masks_NHW: Bytes) -> Floats:
-    """Compute the share (N,) of points (x, y in pixels) on the background or outside the frame.
-
-    For key points in pixels (`sptskm.preparation.pose.image_points`, or an estimator's own file). Points with NaN do
-    not count; NaN for a frame without any.
-    """
-    shares = [_outside(points_K2, mask_HW) for points_K2, mask_HW in zip(points_NK2, masks_NHW, strict=True)]
-    return np.array(shares, np.float64)
-
-
-def _outside(points_K2: Floats, mask_HW: Bytes) -> float:
-    known_K2 = points_K2[np.isfinite(points_K2).all(axis=1)]
-    column_K, row_K = np.rint(known_K2).astype(int).T
-    height, width = mask_HW.shape
-    inside_K = (column_K >= 0) & (column_K < width) & (row_K >= 0) & (row_K < height)
-    inside_K[inside_K] = mask_HW[row_K[inside_K], column_K[inside_K]] > 0
-    return float(1 - inside_K.mean()) if len(known_K2) else np.nan
 
 
 def _rooted(skeletons_FV4: Floats) -> Floats:

@@ -34,18 +34,11 @@ def test_only_edges_at_the_neck_and_its_neighbours_are_told_apart_by_direction()
     assert not_farther[4, 3] > 0
 
 
-@pytest.mark.parametrize(("strategy", "partitions"), [("uniform", 1), ("distance", 2), ("spatial", 3)])
-def test_the_published_graph_has_self_loops_only(strategy: str, partitions: int) -> None:
-    A_KVV = adjacency("published", strategy)
-    assert A_KVV.shape == (partitions, NUM_JOINTS, NUM_JOINTS)
+def test_the_published_graph_has_self_loops_only() -> None:
+    A_KVV = adjacency("published")
+    assert A_KVV.shape == (3, NUM_JOINTS, NUM_JOINTS)
     np.testing.assert_array_equal(A_KVV[0], np.eye(NUM_JOINTS))
     assert not A_KVV[1:].any()
-
-
-def test_partitions_of_every_strategy_add_up_to_the_same_graph() -> None:
-    totals = [adjacency("spatial", strategy).sum(axis=0) for strategy in ("uniform", "distance", "spatial")]
-    np.testing.assert_allclose(totals[0], totals[1])
-    np.testing.assert_allclose(totals[0], totals[2])
 
 
 def test_an_unknown_graph_is_refused_by_name() -> None:
@@ -54,11 +47,10 @@ def test_an_unknown_graph_is_refused_by_name() -> None:
 
 
 @needs_shared
-@pytest.mark.parametrize("strategy", ["uniform", "distance", "spatial"])
 @pytest.mark.parametrize(("graph", "original"), [("spatial", "fixed"), ("published", "published")])
-def test_adjacency_equals_the_original(graph: str, original: str, strategy: str) -> None:
-    wanted = oracle("smin_graph.npz")[f"A/{strategy}/{original}"]
-    np.testing.assert_allclose(adjacency(graph, strategy), wanted, rtol=0, atol=1e-12)  # type: ignore[arg-type]
+def test_adjacency_equals_the_original(graph: str, original: str) -> None:
+    wanted = oracle("smin_graph.npz")[f"A/spatial/{original}"]
+    np.testing.assert_allclose(adjacency(graph), wanted, rtol=0, atol=1e-12)  # type: ignore[arg-type]
 
 
 @needs_shared

@@ -25,7 +25,6 @@ from sptskm.preparation.formats import (
     mask_from,
     points_from,
     results_from,
-    skeletons_from,
     write_mask,
     write_skeleton,
 )
@@ -301,7 +300,7 @@ def test_of_openpose_s_people_the_most_certain_is_taken(tmp_path: Path) -> None:
 
 
 def test_where_openpose_found_nobody_the_skeleton_is_nan(tmp_path: Path) -> None:
-    skeletons, flat = skeletons_from(openpose(tmp_path / "a.json"), "openpose-18", "xyc")
+    skeletons, flat = joints_of(points_from(openpose(tmp_path / "a.json"), "openpose-18", "xyc"), "openpose-18", "xyc")
     assert skeletons.shape == (1, 14, 4)
     assert np.isnan(skeletons).all()
     assert flat
@@ -310,7 +309,9 @@ def test_where_openpose_found_nobody_the_skeleton_is_nan(tmp_path: Path) -> None
 def test_points_that_openpose_left_at_zero_are_missing(tmp_path: Path) -> None:
     person = key_points(1, 18, 3)[0]
     person[4] = 0
-    skeletons, _ = skeletons_from(openpose(tmp_path / "a.json", person), "openpose-18", "xyc")
+    skeletons, _ = joints_of(
+        points_from(openpose(tmp_path / "a.json", person), "openpose-18", "xyc"), "openpose-18", "xyc"
+    )
     assert np.isnan(skeletons[0]).any(axis=1).tolist() == [joint == 4 for joint in range(14)]
 
 
@@ -358,14 +359,14 @@ def test_an_empty_list_of_results_has_no_frame(tmp_path: Path) -> None:
     path = coco(tmp_path / "a.json")
     assert points_from(path, "coco-17", "xyc").shape == (0, 17, 3)
     assert results_from(path, "coco-17", "xyc") == {}
-    assert skeletons_from(path, "14", "xyc").skeletons_FV4.shape == (0, 14, 4)
+    assert joints_of(points_from(path, "14", "xyc"), "14", "xyc").skeletons_FV4.shape == (0, 14, 4)
 
 
 def test_our_own_joints_pass_unchanged(tmp_path: Path) -> None:
     assert LAYOUTS["openpose-18"][1:14] == JOINTS[1:]
     wanted = key_points(4)
     np.save(tmp_path / "a.npy", wanted)
-    skeletons, flat = skeletons_from(tmp_path / "a.npy", "14", "xyzc")
+    skeletons, flat = joints_of(points_from(tmp_path / "a.npy", "14", "xyzc"), "14", "xyzc")
     np.testing.assert_array_equal(skeletons, wanted)
     assert not flat
 
@@ -384,7 +385,7 @@ def test_our_own_joints_without_depth_are_flat_and_with_zero_missing_or_not() ->
 def test_what_is_imported_is_what_the_reader_of_training_reads(tmp_path: Path) -> None:
     points = key_points(1, 16)
     scipy.io.savemat(tmp_path / "theirs.mat", {"joints": points[0].T})
-    skeletons, _ = skeletons_from(tmp_path / "theirs.mat", "mpii-16", "xyzc")
+    skeletons, _ = joints_of(points_from(tmp_path / "theirs.mat", "mpii-16", "xyzc"), "mpii-16", "xyzc")
     write_skeleton(tmp_path / "ours.mat", skeletons[0])
     found = read_skeleton(tmp_path / "ours.mat")
     np.testing.assert_array_equal(found[[0, 4, 13]], points[0, [9, 10, 5]].astype(np.float32))
@@ -473,7 +474,9 @@ def test_other_endings_layouts_and_channels_are_refused(tmp_path: Path) -> None:
 def test_the_proposal_s_16_joints_come_out_normalised_as_its_oracle(tmp_path: Path) -> None:
     given = oracle("skeleton_proposal.npz")
     np.save(tmp_path / "a.npy", np.concatenate([given["joints16"], given["conf16"][..., None]], axis=2))
-    skeletons, _ = skeletons_from(tmp_path / "a.npy", "mpii-16", "xyzc", zero_is_missing=False)
+    skeletons, _ = joints_of(
+        points_from(tmp_path / "a.npy", "mpii-16", "xyzc"), "mpii-16", "xyzc", zero_is_missing=False
+    )
     np.testing.assert_allclose(normalise(skeletons).transpose(2, 0, 1), given["out_4xTx14"], atol=1e-12)
 
 

@@ -21,7 +21,6 @@ from sptskm.preparation.pose import (
     decode,
     estimate_skeletons,
     flip_averaged,
-    image_points,
     joints_of,
     network_input,
     whole_frame,
@@ -136,21 +135,6 @@ def test_maps_in_half_precision_are_decoded_in_single() -> None:
     found = decode(PoseMaps(*(part.bfloat16() for part in maps)))
     assert found.points_NJ3.dtype == torch.float32
     torch.testing.assert_close(found.points_NJ3[..., :2], decode(maps).points_NJ3[..., :2], rtol=0, atol=0)
-
-
-def test_points_lie_in_the_frame_where_the_crop_was_cut() -> None:
-    peaks = torch.tensor([[[32, 32], [0, 0], [63, 10]]])
-    found = image_points(peaks, (70.0, 100.0), 128.0)
-    assert found.tolist() == [[[70, 100], [6, 36], [132, 56]]]
-    matrix = crop_affine((70.0, 100.0), 128.0, 64, 64)
-    again = matrix @ np.concatenate([found[0].numpy(), np.ones((3, 1))], axis=1).T
-    np.testing.assert_allclose(again.T, peaks[0], atol=1e-12)
-
-
-def test_the_published_rows_are_lower_by_the_column_over_the_width() -> None:
-    peaks = torch.tensor([[[0, 5], [32, 5], [63, 5]]])
-    rows = image_points(peaks, (32.0, 32.0), 64.0, published_row=True)[0, :, 1]
-    assert rows.tolist() == [5, 5.5, 5 + 63 / 64]
 
 
 def test_mirroring_joints_exchanges_left_and_right() -> None:
@@ -305,8 +289,6 @@ def test_decoding_gives_the_numbers_of_the_original_code() -> None:
     found = decode(PoseMaps(torch.from_numpy(given["hm"]), torch.from_numpy(given["depth"])))
     np.testing.assert_array_equal(found.confidence_NJ[..., None].numpy(), given["conf"])
     np.testing.assert_array_equal(found.points_NJ3.numpy(), given["preds_3d"])
-    rows = image_points(found.peaks_NJ2, (32.0, 32.0), 64.0, published_row=True)
-    np.testing.assert_array_equal(rows.numpy(), given["preds_frac"])
     there = given["conf"][..., 0] > 0  # one map is 0 everywhere, and has no peak to be at
     np.testing.assert_array_equal(found.peaks_NJ2.numpy()[there], given["pos_xy"][there])
 

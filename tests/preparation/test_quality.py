@@ -24,7 +24,6 @@ from sptskm.preparation.quality import (
     Quality,
     flips,
     heights,
-    joints_outside,
     measure,
     skeleton_values,
     summary,
@@ -363,15 +362,6 @@ def test_heights_are_told_against_the_tracklet_s_own_ratio() -> None:
     assert found[2] == pytest.approx(np.log(2))
     assert np.isnan(found[3])
     assert np.isnan(heights(walk(), np.full(9, np.nan))).all()
-
-
-def test_joints_are_held_against_a_mask_where_they_are_pixels() -> None:
-    masks = np.zeros((3, 10, 6), np.uint8)
-    masks[:, 2:8, 1:4] = 255
-    masks[2] = 255
-    points = np.array([[[1, 2], [3, 7], [3.4, 7.4]], [[0, 2], [3, 8], [1, 5]], [[-1, 3], [2, 99], [np.nan, 1]]])
-    np.testing.assert_allclose(joints_outside(points, masks), [0, 2 / 3, 1])
-    assert np.isnan(joints_outside(np.full((1, 3, 2), np.nan), masks[:1])[0])
 
 
 def quality(row: int, **values: list[float]) -> Quality:
