@@ -1,4 +1,4 @@
-"""Training augmentations of frames and masks as published: one draw per clip, the same for all its frames.
+"""Augment frames and masks for training as published: one draw per clip, the same for all its frames.
 
 Legend: B clips, T frames, H rows, W columns, C channels, L places along H or W.
 """
@@ -16,10 +16,10 @@ _WEIGHT_BITS = 11  # of cv2.resize
 
 
 class View(NamedTuple):
-    """What is shown of a clip; numbers, so that a batch of them is a tensor (B, 4)."""
+    """The crop and flip of a clip, as numbers, so that a batch of views is a tensor (B, 4)."""
 
     enlarged: int
-    """Whether it is resized to 9/8 of the size and cut, rather than resized to the size."""
+    """Whether the clip is resized to 9/8 of the size and cropped, rather than resized to the size."""
     top: int
     left: int
     flipped: int
@@ -29,7 +29,7 @@ PLAIN = View(0, 0, 0, 0)
 
 
 def draw_view(height: int, width: int, rng: np.random.Generator) -> View:
-    """With probability 1/2 enlarged and cut at a random place; flipped with probability 1/2."""
+    """Draw a view: enlarged and cropped at a random place with probability 1/2, flipped with probability 1/2."""
     enlarged, top, left = rng.random() >= 0.5, 0, 0
     if enlarged:
         tall, wide = enlarged_size(height, width)
@@ -38,14 +38,14 @@ def draw_view(height: int, width: int, rng: np.random.Generator) -> View:
 
 
 def enlarged_size(height: int, width: int) -> tuple[int, int]:
-    """Size before cropping."""
+    """Return the height and width before cropping."""
     return round(height * ENLARGEMENT), round(width * ENLARGEMENT)
 
 
 def show(image: NDArray[np.uint8], view: View, out: NDArray[np.uint8]) -> None:
-    """A frame (any, any, 3) or mask (any, any) as seen, written to `out` (H, W, 3) or (H, W).
+    """Resize, crop and flip a frame (any, any, 3) or mask (any, any) into `out` (H, W, 3) or (H, W).
 
-    Bilinear, in uint8; masks get soft borders, as published.
+    The resizing is bilinear, in uint8; masks get soft borders, as published.
     """
     height, width = out.shape[:2]
     if view.enlarged:
@@ -63,9 +63,10 @@ def _resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
 
 
 def show_together(pixels_BTHWC: Tensor, views_B4: Tensor) -> Tensor:
-    """What `show` gives for clips that have their size already, for a batch at once, on its device.
+    """Augment a batch of clips, already of their final size, on their device, as `show` would augment each clip.
 
-    Bit for bit that of cv2.resize: weights of 11 bits, columns before rows, and the same bits dropped between.
+    The result equals that of cv2.resize bit for bit: weights of 11 bits, columns before rows, and the same bits dropped
+    between the two steps.
     """
     height, width = pixels_BTHWC.shape[2:4]
     tall, wide = enlarged_size(height, width)
@@ -79,14 +80,14 @@ def show_together(pixels_BTHWC: Tensor, views_B4: Tensor) -> Tensor:
 
 
 class _Between(NamedTuple):
-    """Between which two pixels places lie, and the weight of either."""
+    """The two neighbouring pixels of each place, and their weights."""
 
     pixels: tuple[Tensor, Tensor]
     weights: tuple[Tensor, Tensor]
 
 
 def _between(places_BL: Tensor, enlarged_B1: Tensor, size: int, larger: int) -> _Between:
-    """Where places of the enlarged image are in the image, and of the image itself where it is not enlarged."""
+    """Map places of the enlarged image, or of the image itself if not enlarged, to pixels of the image."""
     inside_BL = ((places_BL.double() + 0.5) * (size / larger) - 0.5).float()
     at_BL = torch.where(enlarged_B1, inside_BL, places_BL.float())
     first_BL = at_BL.floor()
@@ -97,7 +98,7 @@ def _between(places_BL: Tensor, enlarged_B1: Tensor, size: int, larger: int) -> 
 
 
 def _weighed(x_BTHWC: Tensor, dim: int, between: _Between, drop: int) -> Tensor:
-    """The sum of two neighbours along a dimension, by their weights, each without its last `drop` bits."""
+    """Return the weighted sum of two neighbours along a dimension, each term without its last `drop` bits."""
     shape = [len(x_BTHWC), 1, 1, 1, 1]
     shape[dim] = -1
     terms = [

@@ -1,7 +1,7 @@
-"""Clips as tensors, for training (one random clip a draw) and for extraction (all clips of a tracklet).
+"""Cut clips as tensors, for training (one random clip per draw) and for extraction (all clips of a tracklet).
 
-Items carry the row number of their tracklet; labels and cameras stay in the table. What is cut from frames is here,
-what is cut from skeletons in `skeleton_clips`.
+Items hold the row number of their tracklet; labels and cameras stay in the table. Clips of frames are cut here, clips
+of skeletons in `skeleton_clips`.
 Legend: c clips, T frames, H rows, W columns.
 """
 
@@ -37,7 +37,7 @@ class TrainItem(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Room for B clips, all of it in one piece, which is handed from process to process as one."""
+    """Memory for B clips in a single block, which is passed between processes as one."""
 
     frames: Tensor
     """(B, T, H, W, 3) uint8."""
@@ -65,26 +65,26 @@ class PieceItem(NamedTuple):
 
 
 class Clips(Protocol):
-    """The test clips of either stream."""
+    """Source of the test clips of a stream."""
 
     def all_clips(self, row: int) -> IntArray:
-        """Frame numbers (c, T) of a tracklet's test clips."""
+        """Return the frame numbers (c, T) of a tracklet's test clips."""
 
     def read(self, row: int, clips_cT: IntArray) -> Inputs:
-        """These clips of a tracklet, stacked."""
+        """Read these clips of a tracklet, stacked."""
 
 
 @dataclass(frozen=True, eq=False)
 class FrameSource:
-    """SSIN's clips."""
+    """Source of SSIN's clips for training and test."""
 
     table: Tracklets
     clips: SsinClips
     on_device: bool = False
-    """Whether training clips are augmented on the device they go to, which is left to `augment.show_together`."""
+    """Whether training clips are augmented on the device, later, by `augment.show_together`."""
 
     def memory(self, count: int, shared: bool = False) -> Memory:
-        """Room for so many clips, in memory that processes share or in this one's."""
+        """Allocate memory for `count` clips, shared between processes or private to this one."""
         shape = count, self.clips.frames, self.clips.height, self.clips.width
         pixels = math.prod(shape)
         whole = torch.empty(24 * count + 4 * pixels, dtype=torch.uint8)
@@ -96,7 +96,7 @@ class FrameSource:
         )
 
     def draw(self, row: int, rng: np.random.Generator, frames_THW3: Tensor, masks_THW: Tensor) -> augment.View:
-        """A random training clip, written to these places, and what of it is left to be shown by the device."""
+        """Draw a random training clip into these tensors; return the view that the device still has to apply."""
         window = windows.random_window(int(self.table.lengths[row]), self.clips.frames, rng, self.clips.last_window)
         view = augment.draw_view(self.clips.height, self.clips.width, rng)
         images = read_images(self.table, row, window)
@@ -105,11 +105,11 @@ class FrameSource:
         return view if later else augment.PLAIN
 
     def all_clips(self, row: int) -> IntArray:
-        """Frame numbers (c, T) of a tracklet's test clips."""
+        """Return the frame numbers (c, T) of a tracklet's test clips."""
         return windows.dense_clips(int(self.table.lengths[row]), self.clips.frames)
 
     def read(self, row: int, clips_cT: IntArray) -> Inputs:
-        """Test clips: frames (c, T, H, W, 3) and masks (c, T, H, W) uint8."""
+        """Read test clips: frames (c, T, H, W, 3) and masks (c, T, H, W) uint8."""
         images = read_images(self.table, row, clips_cT.ravel())
         frames, masks, *_ = self.memory(len(clips_cT))
         _write(images, augment.PLAIN, frames.flatten(0, 1), masks.flatten(0, 1))
@@ -117,7 +117,10 @@ class FrameSource:
 
 
 def read_images(table: Tracklets, row: int, frames: IntArray) -> list[Images]:
-    """Frame (H, W, 3) and mask (H, W) of each of these frames; each file is read once. DataError for unusable ones."""
+    """Read the frame (H, W, 3) and mask (H, W) of each frame number; each file is read once.
+
+    Raises DataError for an unusable file, and if a mask and its frame differ in size.
+    """
     distinct = sorted(set(frames.tolist()))
     files = zip(table.files(row, distinct, "frames"), table.files(row, distinct, "masks"), strict=True)
     images = {frame: _read(*pair) for frame, pair in zip(distinct, files, strict=True)}
@@ -144,8 +147,8 @@ def _write(images: list[Images], view: augment.View, frames_FHW3: Tensor, masks_
 class TrainClips(Dataset[TrainItem]):
     """Batches of random, augmented clips, one per Draw; the same clip for the same draw on any rank or worker.
 
-    A loader process writes its batches to the same RING places again and again: fresh memory costs as much as what is
-    written there, the more where it is shared. So a batch is what it was only until the next one is asked for.
+    A loader process reuses RING blocks of memory for its batches: new memory, shared memory above all, costs as much as
+    writing to it. So a batch is only valid until the next one is requested.
     """
 
     source: FrameSource
@@ -171,14 +174,14 @@ class TrainClips(Dataset[TrainItem]):
 
 @dataclass(frozen=True, eq=False)
 class AllClips(Dataset[PieceItem]):
-    """All clips of tracklets, in pieces."""
+    """All test clips of tracklets, in pieces."""
 
     source: Clips
     limit: int
-    """Clips per tracklet (0 = all)."""
+    """Largest number of clips per tracklet (0 = all)."""
 
     def pieces(self, row: int) -> list[Piece]:
-        """How a tracklet's clips are split; depends on the tracklet alone."""
+        """Split a tracklet's clips into pieces, which depend on the tracklet alone."""
         count = len(self._clips(row))
         return [Piece(row, first, min(first + PIECE, count)) for first in range(0, count, PIECE)]
 

@@ -1,4 +1,4 @@
-"""Write the lines of a table as CSV, TSV, JSONL or Parquet, and read them back. What they mean is for manifest.py."""
+"""Write the lines of a table as CSV, TSV, JSONL or Parquet, and read them back; manifest.py gives them a meaning."""
 
 import csv
 import glob
@@ -15,14 +15,14 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 def read_lines(path: Path, columns: Columns) -> Iterator[tuple[str, Line]]:
-    """Yield every line with its place in the file. Raises as `read_table`."""
+    """Yield every line with its place in the file, such as its line number. Raises as `read_table`."""
     for place, line in read_table(path, columns):
         lists = {name: _of_list(value) for name, value in line.items() if isinstance(value, list)}
         yield place, {**line, **lists} if form_of(path) == ".parquet" else line
 
 
 def write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """Write all lines (of the same columns) or no file. DataError for lists in CSV and TSV."""
+    """Write all lines (with the same columns) or no file. Raises DataError for lists in CSV and TSV."""
     form = form_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if form in (".csv", ".tsv"):
@@ -48,7 +48,7 @@ def _write_jsonl(path: Path, lines: Sequence[dict[str, Any]]) -> None:
 
 
 def _write_parquet(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """A column that has a list of images anywhere is one of lists."""
+    """Write Parquet; a column in which any line has a list of images becomes a column of lists."""
     import pyarrow
     from pyarrow import parquet
 
@@ -59,14 +59,14 @@ def _write_parquet(path: Path, lines: Sequence[dict[str, Any]]) -> None:
 
 
 def _as_list(value: str | Sequence[str]) -> Sequence[str]:
-    """What `_of_list` can tell from a list of one image."""
+    """Turn a value into a list that `_of_list` can turn back: a text must differ from a list of one image."""
     if isinstance(value, str):
         return [value]
     return [glob.escape(value[0])] if len(value) == 1 else value
 
 
 def _of_list(value: list[Any]) -> Any:
-    """The only item, unless that is the name of an image."""
+    """Return the single text of a list of one, unless it is the name of an image; else return the list."""
     if len(value) != 1 or not isinstance(value[0], str):
         return value
     return value if value[0].lower().endswith(IMAGES) and not glob.has_magic(value[0]) else value[0]

@@ -1,17 +1,17 @@
-"""One's own data: a table with a line for each tracklet, as CSV, TSV, JSONL or Parquet.
+"""Read and write manifests of users' own data: tables with a line for each tracklet, as CSV, TSV, JSONL or Parquet.
 
     tracklet,pid,camera,split,frames,masks,skeleton,clothes,time,fps
     anna-1,anna,door,train,walks/anna-1,walks/anna-1_mask,walks/anna-1.npy,red coat,
 
 `frames` is a folder, a pattern such as `0001/0001C1T0001F*.jpg`, or (JSONL, Parquet) a list of files of one folder.
-What is the name of a folder that exists is that folder, even if it looks like a pattern (`door[1]`); else a last part
-with `*`, `?` or `[`, or with the ending of an image, is a pattern for names of files in the folder before it.
-`masks` a folder with PNGs named like the frames; `skeleton` a folder with .mat files named like the frames, or one .npy
-(frames, 14, 4). Left out, they are `<folder>_mask` and `<folder>_joint3d`; `frames` may be left out where there is a
-`skeleton`, for SMIN alone. Paths count from the manifest's folder.
-Identities, cameras and outfits are any names (see names.py), but no negative numbers: nobody is `junk`. No identity is
-in training and in test. `split` is train, query, gallery, distractor or junk.
-`sptskm import` writes manifests of public data sets and of folders, and splits those that have no `split`.
+The name of an existing folder always means that folder, even if it looks like a pattern (`door[1]`). Otherwise, if the
+last part has `*`, `?` or `[`, or the ending of an image, it is a pattern for file names in the folder before it.
+`masks` is a folder with PNGs named like the frames; `skeleton` is a folder with .mat files named like the frames, or
+one .npy file (frames, 14, 4). If left out, they are `<folder>_mask` and `<folder>_joint3d`. `frames` may be left out
+if there is a `skeleton`; such data are for SMIN alone. Paths are relative to the manifest's folder.
+Identities, cameras and outfits may have any names (see names.py), but an identity is no negative number: boxes without
+a person have the split `junk`. No identity is in both training and test. `split` is train, query, gallery, distractor
+or junk. `sptskm import` writes manifests of public data sets and of folders, and splits data that have no `split`.
 """
 
 import fnmatch
@@ -62,16 +62,16 @@ class Entry:
     skeleton: str = ""
     clothes: str = ""
     time: str = ""
-    """When it was taken; carried along, nothing reads it yet."""
+    """Time of recording; it is kept, but nothing uses it yet."""
     fps: str = ""
-    """Frames per second, as a video has them; SMIN brings skeletons to one rate by it."""
+    """Frames per second of the video; used to resample the skeletons for SMIN to one rate."""
 
 
 FIELDS = tuple(field.name for field in fields(Entry))
 PATHS = ("frames", "masks", "skeleton")
-"""As they are on disk; the others are labels, see names.py."""
+"""Fields with paths, used as they are on disk; the other fields are labels, see names.py."""
 FASTEST = 1000
-"""Frames per second that a line may say."""
+"""Largest number of frames per second that a line may have."""
 REQUIRED = ("tracklet", "camera", "split", "frames")  # and pid, but for distractors and junk
 NO_SPLIT = (
     "wanted train, query, ... in each line; `sptskm import manifest FILE OUT --test-share 0.5` splits by identity"
@@ -79,9 +79,9 @@ NO_SPLIT = (
 
 
 def read_entries(path: Path, split: bool = True) -> list[Entry]:
-    """The lines of a manifest, checked one by one; without `split` they need not say theirs.
+    """Read and check the lines of a manifest; without `split` they need no split.
 
-    DataError names the line at fault.
+    Raises FileNotFoundError, and DataError naming the line at fault.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted a manifest ({', '.join(FORMS)})")
@@ -92,9 +92,9 @@ def read_entries(path: Path, split: bool = True) -> list[Entry]:
 
 
 def write_entries(path: Path, entries: Iterable[Entry]) -> None:
-    """A manifest in the form that the ending of `path` says; the file is there as a whole or not at all.
+    """Write a manifest in the form given by the ending of `path`; the file is written completely or not at all.
 
-    Raises DataError for what `read_entries` would not read.
+    Raises DataError for entries that `read_entries` would refuse.
     """
     entries = list(entries)
     _check_entries(path, [(f"tracklet {entry.tracklet}", entry) for entry in entries])
@@ -115,7 +115,7 @@ def _check_columns(found: Sequence[str], place: str, wanted: Sequence[str]) -> N
 
 
 def _check_entries(path: Path, named: Iterable[tuple[str, Entry]], split: bool = True) -> None:
-    """Everything that can be said of entries without a look at their files; `named` says where each comes from."""
+    """Check entries without looking at their files; `named` gives the place of each for messages. Raises DataError."""
     seen: dict[str, str] = {}
     persons: dict[str, tuple[str, str]] = {}
     for place, entry in named:
@@ -179,7 +179,7 @@ def _entry(line: Mapping[str, Any], place: str) -> Entry:
 
 
 def _value(name: str, value: object, place: str) -> Any:
-    """As text; a list of images stays one, and None or NaN is not given."""
+    """Convert a value to text; a list of images stays a list, None and NaN become empty. Raises DataError."""
     if value is None or value != value:
         return ""
     if name == "frames" and isinstance(value, list):
@@ -195,18 +195,18 @@ def _value(name: str, value: object, place: str) -> Any:
 
 
 def read_manifest(path: Path, test: bool = True) -> Tracklets:
-    """The table of a manifest; folders of frames are listed, nothing else is opened.
+    """Read the table of a manifest; folders of frames are listed, nothing else is opened.
 
-    Without `test` only training lines are looked at, and the table ends with them. Raises DataError or
-    FileNotFoundError naming the file and the line or tracklet at fault.
+    Without `test` only training lines are used, and the table has no other rows. Raises DataError or FileNotFoundError
+    naming the file and the line or tracklet at fault.
     """
     return as_table(path, read_entries(path), test)
 
 
 def read_unlabelled(path: Path) -> Tracklets:
-    """The table of a manifest whose lines need no more than tracklet and frames; raises as `read_manifest`.
+    """Read the table of a manifest whose lines need only tracklet and frames. Raises as `read_manifest`.
 
-    A line without a pid is junk, one without a split in the gallery; all cameras that are not said are one.
+    A line without a pid is junk; a line without a split is gallery; all lines without a camera share one camera.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted a manifest ({', '.join(FORMS)})")
@@ -223,7 +223,10 @@ def _completed(entry: Entry) -> Entry:
 
 
 def as_table(path: Path, entries: Sequence[Entry], test: bool = True) -> Tracklets:
-    """The table of these lines as of a manifest at `path`, which is not opened. Raises as `read_manifest`."""
+    """Build the table of these entries as if read from a manifest at `path`, which is not opened.
+
+    Raises as `read_manifest`.
+    """
     train = [entry for entry in entries if entry.split == "train"]
     tested = [entry for entry in entries if entry.split != "train"] if test else []
     if not train and not tested:
@@ -256,7 +259,7 @@ def as_table(path: Path, entries: Sequence[Entry], test: bool = True) -> Trackle
 
 
 def _in_order(entries: Sequence[Entry], name: str, num_train: int) -> list[str]:
-    """Distinct values in natural order, those of training first: numbers do not depend on whether test is read."""
+    """Return the distinct values in natural order, training first, so that numbers do not depend on reading test."""
     parts = ([e for e in part if e.split not in NAMELESS or name != "pid"] for part in _halves(entries, num_train))
     ordered = (value for part in parts for value in sorted({getattr(e, name) for e in part} - {""}, key=natural))
     return list(dict.fromkeys(ordered))
@@ -268,17 +271,17 @@ def _halves(entries: Sequence[Entry], cut: int) -> tuple[Sequence[Entry], Sequen
 
 @dataclass(frozen=True, eq=False)
 class ManifestFolders:
-    """Where a manifest's tracklets lie, by row."""
+    """The storage of a manifest's tracklets, by row."""
 
     folders: Mapping[Modality, Sequence[Path]]
-    """For skeletons also a .npy file."""
+    """Folder of each tracklet by modality; for skeletons it may be a .npy file."""
     endings: Sequence[str]
-    """Of the frames."""
+    """Ending of each tracklet's frame names."""
     lengths: Sequence[int]
-    """Frames of each tracklet."""
+    """Number of frames of each tracklet."""
 
     def files(self, row: int, frames: Sequence[int], stems: Sequence[str], modality: Modality) -> Sequence[Path]:  # noqa: ARG002
-        """One file a frame, named like it."""
+        """Return one path per frame, named like the frame. Raises DataError if the skeletons lie in a .npy file."""
         folder = self.folder(row, modality)
         if folder.suffix == ".npy":
             raise DataError(f"{folder}: holds the skeletons of a whole tracklet, wanted a folder to write to")
@@ -286,19 +289,19 @@ class ManifestFolders:
         return [folder / (stem + ending) for stem in stems]
 
     def whole(self, row: int) -> NDArray[np.float32] | None:
-        """What is in the tracklet's .npy file, as it is; a missing file is a tracklet without skeletons."""
+        """Read the tracklet's .npy file unchanged, NaN throughout if it is missing; None if each frame has a file."""
         path = self.folder(row, "skeletons")
         if path.suffix != ".npy":
             return None
         return read_array(path, self.lengths[row])
 
     def folder(self, row: int, modality: Modality) -> Path:
-        """What the line says, or what follows from its frames."""
+        """Return the path given in the manifest's line, or the default beside the frames."""
         return self.folders[modality][row]
 
 
 def _listed(path: Path, entries: Sequence[Entry]) -> tuple[list[list[str]], ManifestFolders]:
-    """Frame names without ending of every tracklet, and where its files lie."""
+    """List the frame names without ending of every tracklet, and the folders of its files. Raises DataError."""
     alone = {place for place, entry in enumerate(entries) if not entry.frames}
     entries = [entry if entry.frames else replace(entry, frames=home_of_skeletons(entry.skeleton)) for entry in entries]
     looks = dict.fromkeys(e.frames for e in entries if isinstance(e.frames, str) and looks_like_pattern(e.frames))
@@ -338,7 +341,7 @@ def _listed(path: Path, entries: Sequence[Entry]) -> tuple[list[list[str]], Mani
 
 
 def _check_shared(path: Path, entries: Sequence[Entry], homes: Sequence[str], stems: Sequence[Sequence[str]]) -> None:
-    """Raise DataError for a frame that two tracklets have."""
+    """Raise DataError for a frame that belongs to two tracklets."""
     crowded = {home for home, count in Counter(homes).items() if count > 1}
     owners: dict[tuple[str, str], str] = {}
     for entry, home, own in zip(entries, homes, stems, strict=True):
@@ -351,19 +354,19 @@ def _check_shared(path: Path, entries: Sequence[Entry], homes: Sequence[str], st
 
 
 def _folder(frames: str | tuple[str, ...], is_pattern: bool) -> str:
-    """The folder of a tracklet's frames, relative to the manifest."""
+    """Return the folder of a tracklet's frames, relative to the manifest."""
     named = PurePosixPath(frames if isinstance(frames, str) else frames[0])
     return str(named.parent if isinstance(frames, tuple) or is_pattern else named)
 
 
 def looks_like_pattern(frames: str) -> bool:
-    """Say whether a text names files, unless there is a folder of that very name."""
+    """Return whether a text is a pattern for file names, unless a folder of that name exists."""
     last = PurePosixPath(frames).name
     return glob.has_magic(last) or last.lower().endswith(IMAGES)
 
 
 def images(folder: Path) -> list[str]:
-    """Names of the images in a folder, sorted plainly; none where there is no such folder."""
+    """Return the names of the images in a folder, sorted as texts; empty if there is no such folder."""
     try:
         names = os.listdir(folder)  # noqa: PTH208 - no Path for each of a million files
     except (FileNotFoundError, NotADirectoryError):
@@ -372,9 +375,9 @@ def images(folder: Path) -> list[str]:
 
 
 def matching(names: Sequence[str], pattern: str) -> list[str]:
-    """Those of plainly sorted names that match; only names that begin like the pattern are looked at.
+    """Return the names that match a pattern; `names` are sorted as texts.
 
-    A folder may hold thousands of tracklets.
+    Only names with the prefix of the pattern are compared, because a folder may hold thousands of tracklets.
     """
     start = re.split(r"[*?[]", pattern)[0]
     first, last = bisect_left(names, start), bisect_left(names, start + "\U0010ffff")
@@ -382,7 +385,7 @@ def matching(names: Sequence[str], pattern: str) -> list[str]:
 
 
 def _frames(path: Path, entry: Entry, inside: Sequence[str], pattern: str) -> Sequence[str]:
-    """The names of a tracklet's frames, in order; `inside` are the images in its folder."""
+    """Return the names of a tracklet's frames, in order; `inside` are the images in its folder. Raises DataError."""
     if isinstance(entry.frames, str):
         return sorted(matching(inside, pattern) if pattern else inside, key=natural)
     parts = [frame.rpartition("/") for frame in entry.frames]

@@ -1,4 +1,4 @@
-"""The same work on many things, in several processes."""
+"""Run one task on many items in several processes."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +18,10 @@ _task: list[Callable[[Any], Any]] = []  # what a worker process was started with
 def in_parallel(
     task: Callable[[Item], Found], items: Sequence[Item], workers: int | None, chunk: int = 1
 ) -> Iterator[Found]:
-    """What `task` makes of each item, in their order; `chunk` items at a time go to a process.
+    """Yield the result of `task` for each item, in order; `chunk` items at a time go to a process.
 
-    `workers` processes (None: one for each core), each of one thread, start with the task; a single one is this very
-    process. The first error is raised here, and no further item is begun.
+    There are `workers` processes (None: one per core), each with one thread. With one worker the task runs in this
+    process. The first error is raised here, and no further item is started.
     """
     workers = min(workers or cores(), len(items))
     if workers <= 1:
@@ -32,7 +32,7 @@ def in_parallel(
 
 
 def cores() -> int:
-    """The cores this process may use, which a container or a scheduler can make fewer."""
+    """Return the number of cores that this process may use, which a container or a scheduler may limit."""
     affinity = hasattr(os, "sched_getaffinity")
     return len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
 

@@ -1,8 +1,8 @@
-"""SMIN's clips: a whole batch is cut from skeletons in memory, and moved as published, at once.
+"""Cut SMIN's clips: a whole batch at once from skeletons in memory, with random moves as published.
 
-The host works out which frames are wanted; the device that holds the skeletons gathers and moves them. No
-operation mixes clips, so that a clip has the same bits in every batch. A cut batch is changed in place: on a CPU
-fresh memory costs as much as the arithmetic.
+The host chooses the frames; the device that holds the skeletons gathers and moves them. No operation mixes clips, so
+that a clip has the same bits in every batch. A cut batch is changed in place: on a CPU new memory costs as much as the
+arithmetic.
 Legend: G clips of the global batch, B of them of one rank, c clips, T frames, V joints.
 """
 
@@ -28,20 +28,20 @@ SHIFTS = (-0.2, -0.1, 0.0, 0.1, 0.2)
 
 @dataclass(frozen=True, eq=False)
 class SkeletonSource:
-    """SMIN's clips."""
+    """Source of SMIN's clips for training and test."""
 
     store: SkeletonStore
     clips: SminClips
 
     def batches(self, schedule: Schedule, step: int) -> Generator[TrainItem, None, None]:
-        """This rank's batches from global step `step` to the end of the last epoch."""
+        """Yield this rank's batches from global step `step` to the end of the last epoch."""
         return (self.draw(batch, batch.generator(schedule.seed)) for batch in schedule.batches(step))
 
     def draw(self, batch: Batch, rng: np.random.Generator) -> TrainItem:
-        """One augmented clip of each row of this rank: skeletons (B, 4, T, 14) and valid frames (B, T) bool.
+        """Draw one augmented clip for each row of this rank: skeletons (B, 4, T, 14) and valid frames (B, T) bool.
 
-        Everything is drawn for all G clips, so that a rank's are the same whatever the number of ranks. Skeletons
-        are on the device, and of the type, of the store; frames that are not valid are exactly zero. ValueError
+        Random numbers are drawn for all G clips, so that the clips of a rank do not depend on the number of ranks.
+        Skeletons have the device and type of the store; frames that are not valid are exactly zero. Raises ValueError
         for a tracklet without any valid frame.
         """
         starts_G = self._starts(batch.rows_G, rng)
@@ -53,17 +53,17 @@ class SkeletonSource:
         return TrainItem(_blank_(skeletons, valid), torch.from_numpy(rows_B))
 
     def all_clips(self, row: int) -> IntArray:
-        """Frame numbers (c, T) of a tracklet's test clips; none without a single valid skeleton."""
+        """Return the frame numbers (c, T) of a tracklet's test clips; clips without a valid skeleton are left out."""
         _, lengths = self.store.spans(np.array([row]))
         clips_cT = windows.covering_clips(int(lengths[0]), self.clips.test_frames)
         return clips_cT[self._places(np.full(len(clips_cT), row), clips_cT)[1].any(axis=1)]
 
     def read(self, row: int, clips_cT: IntArray) -> Inputs:
-        """Test clips: skeletons (c, 4, T, 14) and valid frames (c, T) bool."""
+        """Read test clips: skeletons (c, 4, T, 14) and valid frames (c, T) bool."""
         return _blank_(*self._cut(np.full(len(clips_cT), row), clips_cT))
 
     def _starts(self, rows_G: IntArray, rng: np.random.Generator) -> IntArray:
-        """First frames of random windows that hold a valid frame; tracklets shorter than a window start at 0."""
+        """Draw the first frames of windows that hold a valid frame; tracklets shorter than a window start at 0."""
         T, store = self.clips.frames, self.store
         begins_G, lengths_G = store.spans(rows_G)
         highest_G = np.maximum(lengths_G - T, 0)
@@ -73,7 +73,7 @@ class SkeletonSource:
         return np.where(first_G < stop_G, starts_G, np.clip(middles_G - T // 2, 0, highest_G))
 
     def _cut(self, rows_c: IntArray, frames_cT: IntArray) -> tuple[Tensor, NDArray[np.bool_]]:
-        """(c, 4, T, 14) and (c, T); what frames hold that are not valid is left open."""
+        """Cut skeletons (c, 4, T, 14) and valid frames (c, T); the content of invalid frames is undefined."""
         values_MV4 = self.store.values_MV4
         places_cT, valid_cT = self._places(rows_c, frames_cT)
         index = torch.from_numpy(places_cT.ravel()).to(values_MV4.device, non_blocking=True)
@@ -81,7 +81,10 @@ class SkeletonSource:
         return gathered_cTV4.permute(0, 3, 1, 2).contiguous(), valid_cT
 
     def _places(self, rows_c: IntArray, frames_cT: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
-        """Where in the store each frame lies and whether it is valid; one behind the end lies anywhere and is not."""
+        """Return the place of each frame in the store and whether it is valid (c, T).
+
+        A frame behind the end of its tracklet is not valid, and its place has no meaning.
+        """
         begins_c, lengths_c = self.store.spans(rows_c)
         inside_cT = frames_cT < lengths_c[:, None]
         places_cT = begins_c[:, None] + np.where(inside_cT, frames_cT, 0)
@@ -89,7 +92,7 @@ class SkeletonSource:
 
 
 def _blank_(skeletons_c4TV: Tensor, valid_cT: NDArray[np.bool_]) -> Inputs:
-    """Frames that are not valid become exactly zero; which are stays on the host, where it is asked without waiting."""
+    """Set frames that are not valid to exactly zero, in place; the flags stay on the host and can be read at once."""
     valid = torch.from_numpy(valid_cT)
     if not valid_cT.all():
         skeletons_c4TV *= valid.to(skeletons_c4TV.device, non_blocking=True)[:, None, :, None]
@@ -97,16 +100,19 @@ def _blank_(skeletons_c4TV: Tensor, valid_cT: NDArray[np.bool_]) -> Inputs:
 
 
 def draw_moves(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """What `move_` takes for each clip (count, 7, 2): published values, all as likely; first and last frame apart."""
+    """Draw the moves of clips for `move_` (count, 7, 2).
+
+    The values are the published ones with equal probability, drawn separately for the first and the last frame.
+    """
     choices = (ANGLES_DEG,) * 3 + (SCALES,) + (SHIFTS,) * 3
     return np.stack([rng.choice(values, (count, 2)) for values in choices], axis=1)
 
 
 def move_(skeletons_B4TV: Tensor, draws_B72: Tensor) -> Tensor:
-    """xyz := Rx Ry Rz (s xyz) + t per frame; a clip's seven values run linearly from its first to its last frame.
+    """Move the skeletons of each clip in place: xyz := Rx Ry Rz (s xyz) + t per frame (SMIN's random_move).
 
-    `draws_B72` are the angles about x, y, z in degrees, the scale, and the shift along x, y, z, each in the first
-    and the last frame. Confidence is untouched. In place. (SMIN's random_move.)
+    `draws_B72` are the angles about x, y, z in degrees, the scale, and the shift along x, y, z, each for the first and
+    the last frame. The values change linearly between the two. Confidence is unchanged.
     """
     first_B71, last_B71 = draws_B72.split(1, dim=2)
     way_T = torch.linspace(0, 1, skeletons_B4TV.shape[2], dtype=draws_B72.dtype, device=draws_B72.device)
@@ -121,7 +127,7 @@ def move_(skeletons_B4TV: Tensor, draws_B72: Tensor) -> Tensor:
 
 
 def _rotations(angles_B3T: Tensor) -> Tensor:
-    """Rx Ry Rz for every frame: radians to (B, 3, 3, T)."""
+    """Compute the rotations Rx Ry Rz (B, 3, 3, T) of every frame from angles in radians."""
     (cx, cy, cz), (sx, sy, sz) = angles_B3T.cos().unbind(1), angles_B3T.sin().unbind(1)
     rows = (
         (cy * cz, -cy * sz, sy),

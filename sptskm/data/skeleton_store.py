@@ -1,6 +1,6 @@
-"""All skeletons of some tracklets in memory, on any device: all 1.2 M frames of MARS are 267 MB.
+"""Keep all skeletons of some tracklets in memory, on any device; all 1.2 M frames of MARS take 267 MB.
 
-Legend: N rows of the table, n of them, F frames of one tracklet, M frames of all, V joints.
+Legend: N rows of the table, n selected rows, F frames of one tracklet, M frames of all, V joints.
 """
 
 from dataclasses import dataclass, replace
@@ -21,31 +21,34 @@ from sptskm.data.tracklets import IntArray, Tracklets
 class SkeletonStore:
     """Skeletons by row of the table; frames without a skeleton are zeros and not valid.
 
-    Only the values are on a device: which frames are taken is worked out on the host.
+    Only the values are on a device; the frames to take are chosen on the host.
     """
 
     starts_N: IntArray
-    """Where each tracklet begins among all M frames; -1 where it was not loaded."""
+    """First frame of each tracklet among all M frames; -1 if it was not loaded."""
     lengths_N: IntArray
     values_MV4: Tensor
     valid_M: NDArray[np.bool_]
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "SkeletonStore":
-        """The same with the values there, and of that type."""
+        """Return a store with the values on another device and of another type."""
         return replace(self, values_MV4=self.values_MV4.to(device, dtype))
 
     def frames(self, row: int) -> tuple[Tensor, NDArray[np.bool_]]:
-        """(F, 14, 4) and (F,) of a tracklet."""
+        """Return the skeletons (F, 14, 4) and valid frames (F,) of a tracklet."""
         (start,), (length,) = self.spans(np.array([row]))
         return self.values_MV4[start : start + length], self.valid_M[start : start + length]
 
     def has_any(self, rows_n: IntArray) -> NDArray[np.bool_]:
-        """Whether each of these rows has at least one valid frame."""
+        """Return flags (n,) for the rows that have at least one valid frame."""
         first_n, stop_n = self.among_valid(*self.spans(rows_n))
         return first_n < stop_n
 
     def spans(self, rows_n: IntArray) -> tuple[IntArray, IntArray]:
-        """Where these tracklets begin among all M frames, and their lengths; KeyError for one that was not loaded."""
+        """Return the first frames of these tracklets among all M frames, and their lengths.
+
+        Raises KeyError for a tracklet that was not loaded.
+        """
         starts_n = self.starts_N[rows_n]
         if (starts_n < 0).any():
             raise KeyError(f"row {rows_n[starts_n < 0][0]}: its skeletons were not loaded")
@@ -53,26 +56,26 @@ class SkeletonStore:
 
     @cached_property
     def valid_frames(self) -> IntArray:
-        """Places among all M frames of those that are valid, in order."""
+        """Return the places of the valid frames among all M frames, in order."""
         return np.flatnonzero(self.valid_M)
 
     def among_valid(self, starts_n: IntArray, lengths_n: IntArray) -> tuple[IntArray, IntArray]:
-        """First and stop of each of these ranges of frames in `valid_frames`."""
+        """Return the start and stop in `valid_frames` of each of these ranges of frames."""
         first_n, stop_n = (np.searchsorted(self.valid_frames, at_n) for at_n in (starts_n, starts_n + lengths_n))
         return first_n, stop_n
 
 
 def resampled_length(frames: int, rate: float, wanted: float) -> int:
-    """Return how many frames at `wanted` a second lie within `frames` at `rate`; as many where either is unknown."""
+    """Return the number of frames after resampling from `rate` to `wanted` frames per second; unchanged if one is 0."""
     if not frames or not rate or not wanted or rate == wanted:
         return frames
     return int((frames - 1) * wanted / rate + 1e-9) + 1
 
 
 def resampled(skeletons_FV4: NDArray[np.float32], rate: float, wanted: float) -> NDArray[np.float32]:
-    """Bring skeletons (F, 14, 4) from `rate` to `wanted` frames per second, linearly between neighbours.
+    """Resample skeletons (F, 14, 4) from `rate` to `wanted` frames per second, linearly between neighbours.
 
-    A frame beside one without a skeleton is the nearer of the two. Rates of 0 are unknown: nothing is changed.
+    Next to a frame without a skeleton the nearer neighbour is taken. A rate of 0 is unknown: nothing is changed.
     """
     count = resampled_length(len(skeletons_FV4), rate, wanted)
     if not rate or not wanted or rate == wanted or not count:
@@ -89,10 +92,10 @@ def resampled(skeletons_FV4: NDArray[np.float32], rate: float, wanted: float) ->
 def load_skeletons(
     table: Tracklets, rows: IntArray, normalised: bool = True, first_frames: int = 0, fps: float = 0.0
 ) -> SkeletonStore:
-    """Read every skeleton of `rows`; see `training_skeletons`.
+    """Read all skeletons of `rows`, or the `first_frames` of each unless 0; see `training_skeletons`.
 
-    Tracklets whose rate is known are brought to `fps` frames per second, unless it is 0.
-    Raises DataError for a corrupt file, and when no tracklet has any skeleton at all.
+    Tracklets whose rate is known are resampled to `fps` frames per second, unless it is 0. Raises DataError for a
+    corrupt file, and if no tracklet has any skeleton.
     """
     recorded = table.lengths[rows] if first_frames == 0 else np.minimum(table.lengths[rows], first_frames)
     rates = [table.fps(int(row)) if fps else 0.0 for row in rows]
