@@ -21,7 +21,7 @@ from sptskm.data.files import mat_bytes
 
 LIMIT_S = 180.0  # of one command
 Snapshot = dict[tuple[str, str], str]
-"""Hashes of the contents of a folder by name of the file and place in it."""
+"""Hashes of the contents of a folder by file name and place in the file."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Command:
     arguments: Callable[[Path], list[object]]
     prepare: Callable[[Path, Path], None]
     differs: str = r"$^"
-    """Names of files and places in them that may differ when it is typed twice."""
+    """Pattern of files and places in them that may differ between two runs."""
 
 
 def _with(*names: str) -> Callable[[Path, Path], None]:

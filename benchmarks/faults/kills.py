@@ -16,11 +16,11 @@ class Try:
     command: str
     number: int
     disturbed: str
-    """How, in words."""
+    """The disturbance, in words."""
     hit: bool
-    """Whether it was over before it was disturbed."""
+    """Whether the disturbance took effect before the command ended."""
     problem: str
-    """What is wrong then; empty where nothing is."""
+    """The fault found; empty if none."""
     said: str = ""
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 Meaning = Literal["damage", "form", "value", "wrong"]
-"""What was changed: bytes at random, how the same is written, a value that may be another one, or to what cannot be."""
+"""Kind of change: random bytes, another notation of the same content, another possible value, an impossible value."""
 Change = Callable[[bytes, np.random.Generator], bytes]
 
 

@@ -20,17 +20,17 @@ class Subject:
 
     name: str
     room: str
-    """Whose reader it is."""
+    """The part of the package with the reader."""
     prepare: Callable[[Path, Path], Path]
-    """Of the small project and an empty folder to the file that is changed; what else is read lies beside it."""
+    """Maps the small project and an empty folder to the file to change; other files needed are beside it."""
     read: Callable[[Path], Any]
-    """Of that file to its content."""
+    """Maps that file to its content."""
     mutations: Sequence[Mutation]
-    """Besides those of any file."""
+    """Mutations in addition to those of any file."""
     checked: bool = False
     """It carries checksums: damage must not be read as something else."""
     wrong: Callable[[Any], str] = field(default=lambda _: "")
-    """Why a content cannot be; empty where it can."""
+    """Returns why a content is impossible; empty if it is possible."""
 
     @property
     def all_mutations(self) -> list[Mutation]:

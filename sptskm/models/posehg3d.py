@@ -35,7 +35,7 @@ class PoseHG3D(nn.Module):
     def __init__(self, depths: Sequence[int] = (3, 4, 6, 3), width: int = 64) -> None:
         super().__init__()
         trunk = ResNet(depths, width)
-        # the published names have no prefix for the trunk, hence its layers are this module's own
+        # published names have no prefix for the trunk, so its layers are attributes of this module
         self.conv1, self.bn1, self.relu, self.maxpool = trunk.conv1, trunk.bn1, trunk.relu, trunk.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4
         channels = 4 * width

@@ -26,7 +26,7 @@ class Frames(NamedTuple):
 
     valid_BT: Tensor
     places: tuple[Tensor, ...] | None
-    """Clip and time (F,) of each valid frame, in order; None where no batch statistics are wanted."""
+    """Clip and time (F,) of each valid frame, in order; None if no batch statistics are computed."""
 
 
 class GraphConv(nn.Module):
@@ -67,7 +67,7 @@ class Block(nn.Module):
             nn.BatchNorm2d(out_channels),
             nn.Dropout(dropout),
         )
-        self.residual: nn.Sequential | None = None  # None where it is the identity
+        self.residual: nn.Sequential | None = None  # None means the identity
         if residual and (in_channels != out_channels or stride != 1):
             projection = nn.Conv2d(in_channels, out_channels, 1, (stride, 1))
             self.residual = nn.Sequential(projection, nn.BatchNorm2d(out_channels))

@@ -148,7 +148,7 @@ def _named_in(path: Path) -> str:
     found = re.search(r'^model_checkpoint_path:\s*"(.+)"', path.read_text(errors="replace"), re.MULTILINE)
     if not found:
         raise DataError(f'checkpoint {path}: names no checkpoint, wanted a line model_checkpoint_path: "..."')
-    return PureWindowsPath(found.group(1)).name  # takes either slash for a separator
+    return PureWindowsPath(found.group(1)).name  # accepts both kinds of slashes
 
 
 class _Unusable(Exception):
@@ -198,7 +198,7 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
             f"that end with {magic:#x}, wanted {MAGIC:#x}"
         )
     places = _Bytes(footer)
-    for _ in ("offset", "size"):  # of the block of the table's properties, which is empty
+    for _ in ("offset", "size"):  # of the properties block, which is empty
         places.varint()
     for _, place in _pairs(_block(content, places)):
         yield from _pairs(_block(content, _Bytes(place)))
@@ -222,7 +222,7 @@ def _block(content: bytes, place: _Bytes) -> bytes:
 
 def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     restarts = int.from_bytes(block[-4:], "little")
-    length = len(block) - 4 - 4 * restarts  # entries, then the places where keys are whole, then their number
+    length = len(block) - 4 - 4 * restarts  # entries, offsets of the complete keys, their number
     if length < 0:
         raise _Unusable(f"damaged, a block of {len(block)} bytes claims {restarts} restarts")
     entries, key = _Bytes(block[:length]), b""

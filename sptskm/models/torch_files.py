@@ -39,7 +39,7 @@ def read_torch(path: str | Path) -> Any:
         raise _named(error, path) from None
     except MemoryError:
         raise
-    except Exception as error:  # a pickle that is cut off or altered raises whatever its reader meets first
+    except Exception as error:  # reading a truncated or altered pickle may raise anything
         raise DataError(f"{path}: {_reason(str(error))}") from None
 
 

@@ -109,7 +109,7 @@ def load_pretrained(model: SSIN, path: str | Path) -> None:
 def check_pretrained(model: SsinModel) -> None:
     """Check the configured file like `load_pretrained`, but without building the network."""
     content = read_state_dict(model.pretrained)
-    with torch.device("meta"):  # shapes and nothing else
+    with torch.device("meta"):  # shapes only
         trunks = SimpleNamespace(
             img_base=ResNet(model.depths, model.width).as_sequential(),
             mask_base=ResNet(model.mask_depths, model.width).as_sequential(),
@@ -123,7 +123,7 @@ def _trunks(model: Any, entries: Mapping[str, Any]) -> list[dict[str, Tensor]]:
     found = []
     for trunk in (model.img_base, model.mask_base):
         own = {_published(name): value for name, value in trunk.state_dict().items()}
-        # the image trunk takes all there is, so that weights of a deeper network are not taken for its own
+        # the image trunk gets all entries, so that weights of a deeper network are refused
         given = {n: v for n, v in entries.items() if n in own or (trunk is model.img_base and not n.startswith("fc."))}
         fitted = fit("ResNet", own, given)
         found.append({name: fitted[_published(name)] for name in trunk.state_dict() if _published(name) in fitted})
@@ -181,7 +181,7 @@ def open_jppnet(path: str | Path) -> JPPNet:
         units = [_count(shapes, rf"backbone\.stage{stage}\.\d+\.conv_a\.weight$") for stage in (2, 3, 4, 5)]
         sizes = units, shapes.get("backbone.conv1.weight", ())[:1], shapes.get("parsing2.last.bias", ())
     depths, width, context = sizes
-    # what is no JPPNet at all is told by how it differs from the published one
+    # a file of another network is compared with the published JPPNet
     model = JPPNet(depths, width[0], context[0]) if min(depths) and width and context else JPPNet()
     load_jppnet(model, path)
     return model

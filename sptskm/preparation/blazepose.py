@@ -23,16 +23,16 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 SIZE = 256
-MARGIN = 1.25  # side of the square over the longer edge of the person's box
-PRESENT = 0.5  # the network's probability of a person, from which its output is believed
+MARGIN = 1.25  # side of the square divided by the longer edge of the person's box
+PRESENT = 0.5  # lowest probability of a person at which the output is used
 LANDMARKS = 33  # of 39 points; the others are helpers for tracking
 # Limits of a body, set so that of 20,100 frames of real walkers 0.2 % and less are beyond each (there, the means of
 # confidence are 0.55 to 0.94, the longest limb has 0.59 m, the sums of bones are 2.4 to 4.1 m).
-MEAN_CONFIDENCE = 0.5  # of the 14 joints, below which the body is taken for invented
+MEAN_CONFIDENCE = 0.5  # of the 14 joints; a body below is rejected
 LONGEST_LIMB = 0.7  # metres
 SHORTEST_BODY, TALLEST_BODY = 2.0, 5.0  # metres, sum of the 13 bones
 
-# Landmarks whose mean a joint is.
+# Landmarks of each joint, which is their mean.
 _SOURCES: dict[str, tuple[int, ...]] = {
     "head": (7, 8),
     "neck": (11, 12),
@@ -80,9 +80,9 @@ class Person:
     """Mask and skeleton found in a crop."""
 
     mask_HW: Bytes
-    """255 on the person, 0 elsewhere; empty where nobody was found."""
+    """255 on the person, 0 elsewhere; all 0 if nobody was found."""
     skeleton_V4: Floats
-    """Metres from the middle of the hips, confidence in [0, 1]; NaN throughout where nobody was found."""
+    """Metres from the middle of the hips, confidence in [0, 1]; all NaN if nobody was found."""
     presence: float
 
 

@@ -25,7 +25,7 @@ NAMES = ("frame", "track", "left", "top", "width", "height", "consider", "class"
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 PEDESTRIAN = 1
 FARTHEST = 2**31
-"""Frames and pixels; a track may be any number that a float holds exactly."""
+"""Limit of frames and pixels; a track may be any number that a float represents exactly."""
 LARGEST_TRACK = 2**53
 
 
@@ -37,11 +37,11 @@ class Boxes:
     """From 1."""
     tracks_B: NDArray[np.int64]
     corners_B4: NDArray[np.int64]
-    """Left, top, right, bottom in pixels; right and bottom are outside."""
+    """Left, top, right, bottom in pixels; right and bottom are exclusive."""
     left_out: int = 0
-    """Lines that are not to be considered, or of another class than a pedestrian's."""
+    """Number of lines that are not to be considered, or of another class than pedestrian."""
     digest: str = ""
-    """Hash of the files that they were read from."""
+    """Hash of the files they were read from."""
 
 
 def read_boxes(path: Path) -> Boxes:

@@ -41,13 +41,13 @@ class Wanted:
     data: Path
     method: MethodName = "blazepose"
     weights: Path | None = None
-    """Of JPPNet or pose-hg-3d; BlazePose's lie in the cache."""
+    """Weights of JPPNet or pose-hg-3d; BlazePose's are in the cache."""
     fast: bool = False
     flip: bool = False
     engine: Engine = "opencv"
     shards: int = 1
     device: str = ""
-    """Empty: a GPU, each shard the next one, or the CPU where there is none."""
+    """Empty: a GPU (each shard takes the next one), or the CPU if there is none."""
     precision: Precision = "auto"
 
     @property
@@ -261,7 +261,7 @@ def _side_by_side(wanted: Wanted) -> None:
     command += ["--device", wanted.device, "--precision", wanted.precision]
     command += ["--weights", str(wanted.weights)] if wanted.weights else []
     command += [f"--{flag}" for flag in ("fast", "flip") if getattr(wanted, flag)]
-    ended = partial(end_with, os.getpid(), signal.SIGTERM)  # nothing is made unseen where this process is killed
+    ended = partial(end_with, os.getpid(), signal.SIGTERM)  # no shard survives this process
     shards = [subprocess.Popen([*command, "--shard", str(n)], preexec_fn=ended) for n in range(wanted.shards)]
     try:
         ends = [shard.wait() for shard in shards]

@@ -27,13 +27,13 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 MaskKind = Literal["labels", "colours", "binary", "silhouette"]
 PointLayout = Literal["14"] | Layout | OwnLayout
-"""The layouts of `sptskm.preparation.layouts`, one of one's own, and 14: `sptskm.data.skeletons` themselves."""
+"""The layouts of `sptskm.preparation.layouts`, a custom one, or 14: the joints of `sptskm.data.skeletons`."""
 
 LARGEST_CONFIDENCE = 1.1
-LIGHT = 255 - MASK_THRESHOLD  # grey value from which a pixel is white but for compression
+LIGHT = 255 - MASK_THRESHOLD  # lowest grey value of a white pixel after compression
 _JPEG = b"\xff\xd8"
 MAT_VARIABLES = (SKELETON_KEY, "joints")
-"""The published reader takes the first; the second is in an alternative that is switched off there."""
+"""The published reader uses the first; the second is in an alternative that is disabled there."""
 
 
 def mask_from(path: Path, kind: MaskKind, size: tuple[int, int], *, invert: bool = False) -> Bytes:
@@ -177,7 +177,7 @@ def joints_of(
     """Convert key points (F, K, C) to (F, 14, 4) by `to_joints`, also for the layout 14; flat if there is no depth."""
     if layout != "14":
         return to_joints(points_FKC, layout, channels, zero_is_missing=zero_is_missing)
-    # OpenPose's first 14 are ours, with the nose for the head; the four of the face that follow go nowhere.
+    # OpenPose's first 14 are ours, with the nose for the head; the next four, of the face, are unused.
     face_F4C = np.full((len(points_FKC), 4, points_FKC.shape[2]), np.nan)
     points_FKC = np.concatenate([points_FKC, face_F4C], axis=1)
     return to_joints(points_FKC, "openpose-18", channels, zero_is_missing=zero_is_missing)

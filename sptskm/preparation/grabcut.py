@@ -14,9 +14,9 @@ Bytes = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
 
 ITERATIONS = 2  # more do not help: on the generated walkers 5 are slightly worse
-SMALLEST = (16, 8)  # rows and columns below which there are too few pixels for two mixtures of colours
+SMALLEST = (16, 8)  # rows and columns; fewer pixels do not suffice for two colour mixtures
 _NO_BOX = (0, 0, 0, 0)
-# An opinion of the colours with less or more than these shares of the prior's area is not believed.
+# A mask with less or more than these shares of the prior's area is rejected.
 BELIEVED = (0.25, 2.0)
 
 # Ellipses (centre x, y, half axes x, y) in shares of the width and height: what a standing person covers, ...

@@ -48,7 +48,7 @@ class Source:
     invert: bool = False
     layout: PointLayout | None = None
     channels: Channels | None = None
-    """None: xyc, but for layouts in space, of which it must be said."""
+    """None means xyc; layouts in space require a value."""
 
     def check(self, made: Made) -> None:
         """Raise ConfigError when the kind of mask or the layout is not given, or nothing is at the place.
@@ -105,7 +105,7 @@ def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Ou
 
 
 Take = Callable[[int, list[int], Outcome], Iterable[tuple[int, NDArray[Any]]]]
-"""From a tracklet and its frames without a result to these results, as far as there are any."""
+"""Maps a tracklet and its frames without a result to the results found."""
 
 
 def _masks(table: Tracklets, source: Source) -> Take:
@@ -139,7 +139,7 @@ def _skeletons(table: Tracklets, source: Source) -> Take:
                 found.append(frame)
             except DataError as error:
                 if isinstance(error, NoConfidence) and not outcome.made:
-                    raise  # it is not a file that is wrong, but what was said of all of them
+                    raise  # the option for all files is wrong, not this file
                 outcome.failed[str(results[frame])] = str(error)
         outcome.skeletons += usable.counted(found_FV4[found])
         completed_FV4 = usable.completed(found_FV4)

@@ -76,7 +76,7 @@ def _by_image(path: Path, entries: list[Any], shape: tuple[int, int], channels: 
             raise DataError(f"key points {path}: result {i} has the score {score!r}, wanted a number")
         if name in best and best[name][1] != str(image):
             raise DataError(f"key points {path}: has {best[name][1]} and {image}, wanted one image named {name}")
-        score = -math.inf if math.isnan(score) else float(score)  # no number says nothing for a person
+        score = -math.inf if math.isnan(score) else float(score)  # a person without a score ranks last
         if name not in best or score > best[name][0]:
             best[name] = score, str(image), points_KC
     return {name: best[name][2] for name in sorted(best, key=_order)}

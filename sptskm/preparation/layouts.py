@@ -30,7 +30,7 @@ Layout = Literal[
 ]
 Channels = Literal["xy", "xyc", "xyz", "xyzc"]
 IN_SPACE: tuple[Layout, ...] = ("human36m-17", "kinect-20", "kinect-25")
-"""Layouts whose key points usually have a depth: what their numbers are is asked for, not assumed."""
+"""Layouts whose key points usually have a depth: the user must give the channels."""
 
 _KINECT_AXES = (-1.0, -1.0, 1.0)  # its camera space has x to the sensor's left, y up, z away
 
@@ -93,8 +93,8 @@ blazepose-33 MediaPipe's landmarks, coco-wholebody-133 body, feet, face and both
 kinect-25 the second; human36m-17 is the usual selection of Human3.6M's 32 joints (0-3, 6-8, 12-15, 17-19, 25-27).
 """
 
-# What a joint is taken from: in each frame the first choice whose key points are all there; several mean their middle.
-# Joints that are not listed are taken from the key point of their own name.
+# Sources of each joint: in each frame the first choice whose key points all exist; of several the middle is used.
+# Joints not listed are the key point of the same name.
 _CHOICES: dict[str, tuple[tuple[str, ...], ...]] = {
     "head": (
         *(("head top",), ("head",), ("nose",), ("right ear", "left ear"), ("right eye", "left eye")),
@@ -105,7 +105,7 @@ _CHOICES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 _FIRST: dict[tuple[str, str], tuple[str, ...]] = {("blazepose-33", "head"): ("right ear", "left ear")}
-"""What one layout takes a joint from before anything else: the same as `sptskm.preparation.blazepose`."""
+"""First choice of sources for a joint in one layout: the same as in `sptskm.preparation.blazepose`."""
 
 
 class OwnLayout(NamedTuple):
@@ -113,9 +113,9 @@ class OwnLayout(NamedTuple):
 
     name: str
     points: tuple[str, ...]
-    """Names in their order; a joint is taken from the points that LAYOUTS calls alike, others go nowhere."""
+    """Names in their order; a joint is computed from the points with the names of LAYOUTS; other points are unused."""
     signs: tuple[float, ...] = (1.0, 1.0, 1.0)
-    """What x, y and z are multiplied by to be right, down and away."""
+    """Factors that turn x, y and z to right, down and away."""
 
 
 def read_layout(path: Path) -> OwnLayout:

@@ -67,7 +67,7 @@ COLOURS = (
 )
 """Red, green, blue of each label in the published pictures (`*_vis.png`)."""
 
-# In a mirror left arms, legs and shoes become right ones.
+# A mirror image exchanges left and right arms, legs and shoes.
 _MIRRORED = [*range(14), 15, 14, 17, 16, 19, 18]
 
 
@@ -94,7 +94,7 @@ class Views:
 
 PUBLISHED = Views()
 FAST = Views(scales=(1.0,), mirrored=False)
-"""A sixth of the published work, and not quite the published result."""
+"""A sixth of the published cost, with slightly different results."""
 
 
 def place(model: Network, device: torch.device, dtype: torch.dtype = torch.float32) -> Network:

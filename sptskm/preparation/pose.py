@@ -22,12 +22,12 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 CROP_SIZE = 256
-# ImageNet's red, green and blue, which the network was trained to expect on blue, green and red.
+# ImageNet's values for red, green, blue; the network was trained with them on blue, green, red.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 ROOT = 6  # the pelvis
 MIRRORED_JOINTS = (5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10)
-"""Which joint of the person a joint becomes in a mirror."""
+"""Index of each joint in the mirror image."""
 
 
 def whole_frame(height: int, width: int) -> tuple[tuple[float, float], float]:
@@ -83,7 +83,7 @@ class Decoded(NamedTuple):
     peaks_NJ2: Tensor
     """Integer column and row of the heat map's first maximum."""
     confidence_NJ: Tensor
-    """The heat map there: about 1 for a clear joint, but unbounded."""
+    """Value of the heat map there: about 1 for a clear joint, but unbounded."""
     points_NJ3: Tensor
     """x, y, z in units of the crop's side, the pelvis at the origin (float32)."""
 

@@ -46,22 +46,22 @@ key points of pictures have. upside down: 1 where head and neck lie below knees 
 still: 1 where no joint has moved against the hips since the valid frame before, as where a tracker was frozen.
 flipped: 1 where left and right are exchanged, see `flips`; a tracklet flipped throughout is not seen.
 total length: change of the sum of all bones since the valid frame before, relative to the tracklet's median.
-bone length: the same of the single bone that changes most, relative to its own median.
+bone length: the same for the single bone that changes most, relative to its own median.
 no mask: 1 where the file is missing or unreadable. empty mask: 1 where less than 1 % is person, full mask: more
 than 95 %. mask size: 1 where it is not the frame's.
 height: |log| of the rows that the mask covers over the skeleton's height, against the tracklet's median of that: 0.1
-is 10 % too tall or too short. Occlusion and bowing move it as well, so it is for finding frames to look at.
-A measure is NaN in a frame that it cannot be taken of."""
+is 10 % too tall or too short. Occlusion and bowing move it as well, so it only points at frames to look at.
+A measure is NaN in a frame where it cannot be computed."""
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 STILL = 1e-4
-BEFORE = 2  # frames that a frame's sides are held against
+BEFORE = 2  # earlier frames that decide about the sides of a frame
 _HIPS = [JOINTS.index("right hip"), JOINTS.index("left hip")]
 _UPPER = [JOINTS.index(name) for name in ("head", "neck")]
 _LOWER = [JOINTS.index(f"{side} {joint}") for side in ("right", "left") for joint in ("knee", "ankle")]
 _OTHER = {"left": "right", "right": "left"}
 SWAPPED = [JOINTS.index(" ".join(_OTHER.get(word, word) for word in name.split())) for name in JOINTS]
-"""The joint of the other side for each of the 14."""
+"""Index of the opposite joint for each of the 14."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class Quality:
     row: int
     key: str
     values: Mapping[Measure, Floats]
-    """A number (F,) for each frame by each measure that could be taken; 0 is good."""
+    """A value (F,) per frame for each measure taken; 0 is good."""
 
     def mean(self, measure: Measure) -> float:
         """Return the mean over the measured frames (for a measure of 0 and 1 their share), NaN without any."""
@@ -90,9 +90,9 @@ UNUSABLE: tuple[Measure, ...] = (
     *("no skeleton", "flat", "upside down", "still"),
     *("no mask", "empty mask", "full mask", "mask size"),
 )
-"""Measures of 0 and 1 that make a frame useless to one of the streams."""
+"""Measures of 0 and 1 that make a frame unusable for one of the streams."""
 USABLE_SHARE = 0.5
-"""Frames that a tracklet must have left to be kept."""
+"""Share of usable frames that a tracklet needs to be kept."""
 
 
 def bad_frames(quality: Quality) -> int:
@@ -287,7 +287,7 @@ def _jumps(lengths_FE: Floats) -> Floats:
     if len(valid) < 2:
         return jumps_F
     median_E = np.median(lengths_FE[valid], axis=0)
-    median_E[median_E == 0] = np.inf  # a bone that usually has no length tells nothing
+    median_E[median_E == 0] = np.inf  # ignores a bone that usually has no length
     jumps_F[valid[1:]] = (abs(np.diff(lengths_FE[valid], axis=0)) / median_E).max(axis=1)
     return jumps_F
 

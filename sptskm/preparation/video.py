@@ -33,7 +33,7 @@ NO_BOXES = (
     "`yolo track source={video} classes=0 save_txt=True` (pip install ultralytics; --boxes is its folder of labels) or "
     "`boxmot track --detector yolov8n --tracker bytetrack --source {video} --save-txt` (pip install boxmot)"
 )
-SMALLEST = 8  # pixels of the shorter edge of a box that is worth a frame
+SMALLEST = 8  # pixels of the shorter edge of the smallest usable box
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Cut:
     """Options for cutting tracklets from videos."""
 
     min_frames: int = 1
-    """A track with fewer is left out."""
+    """Tracks with fewer frames are left out."""
     every: int = 1
-    """Take each so-manieth frame of the video."""
+    """Use every n-th frame of the video."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class _Done:
 
     source: dict[str, Any]
     frames: dict[str, int]
-    """Of each tracklet, by its name."""
+    """Number of frames of each tracklet, by its name."""
     useless: int
     fps: float = 0.0
-    """Frames per second of the tracklets; 0 where the video does not say."""
+    """Frames per second of the tracklets; 0 if the video does not tell."""
 
 
 def tracklets_of(video: Path, boxes: Path, out: Path, cut: Cut) -> tuple[list[Entry], int, int]:
@@ -73,7 +73,7 @@ def tracklets_of(video: Path, boxes: Path, out: Path, cut: Cut) -> tuple[list[En
     source = {"boxes": found.digest, "bytes": video.stat().st_size, "squares": True, **vars(cut)}
     note = home / f"{video.stem}.json"
     if found.left_out:
-        source["left_out"] = found.left_out  # these were taken for people once
+        source["left_out"] = found.left_out  # older versions took these for people
     done = read_json(note, _Done) if note.is_file() else None
     if done is None or done.source != source:
         done = _Done(source, *_cut(opened, found, home, cut), opened.fps / cut.every)
@@ -120,7 +120,7 @@ class _Video:
         capture.release()
 
     def _opened(self) -> cv2.VideoCapture:
-        # an absolute path, as what stands before a colon would be a protocol
+        # an absolute path, as text before a colon would be read as a protocol
         capture = cv2.VideoCapture(str(self.path.absolute()))
         if not capture.isOpened():
             raise DataError(f"{self.path}: cannot be read as a video")

@@ -42,15 +42,15 @@ class Method:
     """A method that makes masks, skeletons, or both from frames."""
 
     writers: Mapping[Made, Callable[[Path, NDArray[Any]], None]]
-    """What it makes, and how one result of it becomes its file, which is there as a whole or not at all."""
+    """Function for each kind of result that writes one result to its file atomically."""
     compute: Callable[[Bytes, Sequence[Bytes | None]], Iterable[Mapping[Made, NDArray[Any]]]]
-    """Frames (N, H, W, 3) of one size, and of each what lies around it where that is kept, to N results."""
+    """Maps frames (N, H, W, 3) of one size, and the squares around them if kept, to N results."""
     settings: Mapping[str, Any]
-    """What the results depend on; those of one data set are all of one kind."""
+    """Settings that change the results; all results of a data set share them."""
     looks_around: bool = False
-    """Whether it makes use of what lies around a frame, see `square_of`."""
+    """Whether it uses the square around a frame, see `square_of`."""
     block: int = 16
-    """Frames computed together at most."""
+    """Largest number of frames computed together."""
 
     @property
     def kinds(self) -> tuple[Made, ...]:
@@ -77,14 +77,14 @@ class Outcome:
 
     made: int = 0
     kept: int = 0
-    """Files that were there before."""
+    """Number of files that existed before."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Reason by path of the result that is missing."""
+    """Reasons by path of the missing result."""
     stale: int = 0
-    """Files that were removed, as they had been made of other frames."""
+    """Number of files that were removed because they were made from other frames."""
 
     skeletons: Skeletons = Skeletons()  # noqa: RUF009 - a tuple
-    """Of imported skeletons: how many frames are whole, partial or without."""
+    """Counts of imported frames with a whole skeleton, a partial one or none."""
 
     def text(self, what: str) -> str:
         """Return the counts in one line; a cause that many files share counts as one failure."""
@@ -161,7 +161,7 @@ class Ledger:
         if found is None:
             return
         if "precision" in self.method:
-            found = {"precision": "float32", **found}  # of before it was noted, when only CPUs had made any
+            found = {"precision": "float32", **found}  # older records lack it; only CPUs made results then
         changed = [key for key in self.method if found.get(key) != self.method[key]]
         if not changed or not _any_result(self.table, made):
             return
@@ -177,7 +177,7 @@ class Ledger:
             self._check(made)
             write_method(self.root, made, self.method)
         if self.begun.get(made) != row:
-            with suppress(DataError):  # a frame that cannot be read, which is named where it is wanted
+            with suppress(DataError):  # a frame that cannot be read is reported where it is used
                 folder, key = self.table.folder(row, made), str(self.table.keys_N[row])
                 write_frames(self.root, made, folder, key, fingerprint_of(self.table, row))
             self.begun[made] = row
@@ -194,7 +194,7 @@ class Ledger:
     def _is_stale(self, row: int, made: Made) -> bool:
         try:
             return is_stale(self.table, row, made)
-        except (DataError, OSError):  # what the frames hold is not known, and nothing is removed
+        except (DataError, OSError):  # the frames' content is unknown, so nothing is removed
             return False
 
 
@@ -273,7 +273,7 @@ def _read(frames: Iterable[Path], around: bool) -> list[Picture | DataError]:
     return images
 
 
-def _make(  # what is made of which frames, and what is told of it
+def _make(  # inputs, method and records
     table: Tracklets,
     block: Block,
     images: Sequence[Picture | DataError],

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from sptskm.common.errors import ConfigError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-DIGITS = 9  # of a number that means something
+DIGITS = 9  # of the longest number that is accepted
 PER_NODE = re.compile(r"([0-9]{1,5})(?:\(x([0-9]{1,5})\))?")
 SIOCGIFADDR = 0x8915
-FIRST_PORT, PORTS = 20_000, 12_000  # below those that Linux hands out by itself
+FIRST_PORT, PORTS = 20_000, 12_000  # below the ports that Linux assigns itself
 
 
 def port(job: int, restarts: int) -> int:

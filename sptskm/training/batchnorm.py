@@ -27,9 +27,9 @@ class SyncedBatchNorm(_BatchNorm):
     """
 
     gather: Collective
-    """Rows of all ranks: (1, ...) to (W, ...)."""
+    """Concatenates the rows of all ranks: (1, ...) to (W, ...)."""
     total: Collective
-    """The sum over ranks."""
+    """Sums over ranks."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -75,7 +75,7 @@ def moments(x: Tensor, gather: Collective) -> tuple[Tensor, Tensor, Tensor]:
     large sums.
     """
     count = x.new_tensor(x.numel() / x.shape[1])
-    own = count.clamp(min=1)  # a rank may have nothing
+    own = count.clamp(min=1)  # a rank may have no position
     mean_C = x.sum(_axes(x)) / own
     var_C = (x - _wide(mean_C, x)).square().sum(_axes(x)) / own
     everyone = gather(torch.cat([mean_C, var_C, count[None]])[None])
@@ -90,7 +90,7 @@ class _Normalise(torch.autograd.Function):
     """Normalisation (x - mean) / sqrt(var + eps) * weight + bias, where mean and var depend on x of all ranks."""
 
     @staticmethod
-    def forward(  # noqa: PLR0913  # what the formula consists of
+    def forward(  # noqa: PLR0913  # the variables of the formula
         ctx: Any,
         x: Tensor,
         weight_C: Tensor,
@@ -112,7 +112,7 @@ class _Normalise(torch.autograd.Function):
         centred = x - _wide(mean_C, x)
         sums_2C = torch.stack([dy.sum(_axes(x)), (dy * centred).sum(_axes(x))])
         dbias_C, dweight_C = sums_2C[0], sums_2C[1] * inverse_C
-        shift_C, slope_C = ctx.total(sums_2C) / count  # what all ranks' outputs owe to the mean, and to the variance
+        shift_C, slope_C = ctx.total(sums_2C) / count  # gradients of all ranks through the mean and the variance
         dx = dy - _wide(shift_C, x)
         dx.addcmul_(centred, _wide(slope_C * inverse_C.square(), x), value=-1)
         return dx.mul_(_wide(weight_C * inverse_C, x)), dweight_C, dbias_C, None, None, None, None, None

@@ -57,7 +57,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
         _verify_written(unfinished)
         unfinished.replace(path)
         _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # PyTorch's own follows one of the system
+    except (OSError, RuntimeError) as error:  # PyTorch raises RuntimeError after an error of the system
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
         cause = error if isinstance(error, OSError) else error.__context__
@@ -78,7 +78,7 @@ def read(path: Path) -> State:
         name = _not_finite(state)
     except FileNotFoundError:
         raise
-    except Exception as error:  # the readers of cut-off archives raise whatever they meet first
+    except Exception as error:  # reading a truncated archive may raise anything
         if why := _of_the_system(raw.failure if raw else None, error):
             raise Unreadable(path, why) from None
         raise Broken(path, _said(error)) from None
@@ -97,7 +97,7 @@ def verify(file: IO[bytes]) -> None:
         begin = min((entry.header_offset for entry in archive.infolist()), default=0)
         end = archive.start_dir + sum(map(_listed, archive.infolist()))
     size = file.seek(0, os.SEEK_END)
-    # behind the list of entries: 22 bytes, and 76 more with sizes of 64 bits
+    # after the list of entries: 22 bytes, and 76 more with 64-bit sizes
     if begin or size - end not in (22, 98):
         raise zipfile.BadZipFile(f"{size} bytes, wanted {end + 22}")
 
@@ -142,7 +142,7 @@ class _File(io.FileIO):
         try:
             return super().seek(offset, whence)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # a wrong place, read in a broken file
+            if error.errno != errno.EINVAL:  # a wrong offset in a broken file
                 self.failure = error
             raise
 
@@ -159,7 +159,7 @@ def _of_the_system(failure: OSError | None, error: Exception) -> str:
 
 
 def _said(error: Exception) -> str:
-    if type(error).__name__ == "UnpicklingError":  # PyTorch advises to trust it
+    if type(error).__name__ == "UnpicklingError":  # PyTorch's message advises to trust the file
         return "holds something else than tensors and plain values"
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 

@@ -21,7 +21,7 @@ class Place:
     gpu: str
     """The UUID of its GPU; empty on a CPU."""
     granted: str
-    """By which variable GPUs were granted to a rank that finds none; empty where nothing is wrong."""
+    """The variable that grants GPUs to a rank that finds none; empty if nothing is wrong."""
 
 
 def place_of(device: torch.device) -> Place:
@@ -50,7 +50,7 @@ def granted_by(known: Mapping[str, str]) -> str:
     if visible in HIDING:
         return ""
     for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE"):
-        none = ("", "0") if name == "SLURM_GPUS_ON_NODE" else ("",)  # a count; the others hold numbers of GPUs
+        none = ("", "0") if name == "SLURM_GPUS_ON_NODE" else ("",)  # a count; the others list GPU numbers
         if (value := known.get(name, "")) not in none:
             return f"{name}={value}"
     if visible and "SLURM_JOB_ID" not in known and has_gpus():

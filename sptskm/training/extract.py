@@ -40,7 +40,7 @@ class Embeddings:
     valid_N: NDArray[np.bool_]
 
 
-def extract(  # noqa: PLR0913  # what is embedded, and by whom
+def extract(  # noqa: PLR0913  # inputs and ranks
     model: nn.Module,
     stream: Stream,
     source: Source,

@@ -58,7 +58,7 @@ def _interface() -> str:
     """Return name and address of the network interface that leads to rank 0."""
     target = os.environ.get("MASTER_ADDR") or "127.0.0.1", number_of("MASTER_PORT", 1) or 1
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(target)  # sends nothing: only asks for the route
+        probe.connect(target)  # sends nothing: only looks up the route
         address = probe.getsockname()[0]
     return f"{interface_of(address) or ''} {address}".strip()
 

@@ -35,7 +35,7 @@ def loaded(
     try:
         yield from batches
     finally:
-        if workers:  # at once, also where the traceback of an error keeps the iterator
+        if workers:  # now, even if the traceback of an error keeps the iterator alive
             batches._shutdown_workers()  # type: ignore[attr-defined]
 
 

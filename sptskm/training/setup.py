@@ -92,11 +92,11 @@ class Setup:
 
     def batches(self, step: int, pinned: bool) -> Generator[TrainItem, None, None]:
         """Return this rank's batches from global step `step` to the end of all epochs. The caller must close it."""
-        if isinstance(self.source, SkeletonSource):  # cut faster from memory than a process could hand them over
+        if isinstance(self.source, SkeletonSource):  # cutting from memory is faster than a transfer from a process
             return self.source.batches(self.schedule, step)
         coming = [batch.rows_G for batch in islice(self.schedule.batches(step), self.schedule.per_epoch)]
         self.stage(np.concatenate([*coming, self.schedule.rows, self.split.held_out]))
-        clips = TrainClips(self.source, self.config.train.seed)  # which makes batches itself
+        clips = TrainClips(self.source, self.config.train.seed)  # makes batches itself
         return loaded(clips, self.schedule.from_step(step), self.config.data.workers, pinned)
 
     def stage(self, rows: IntArray) -> None:

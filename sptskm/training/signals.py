@@ -58,7 +58,7 @@ def stop_flag(patience: float = 20.0, overdue: Callable[[], None] = give_up) -> 
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
-        tells.shutdown(socket.SHUT_WR)  # a loader process that an error keeps alive holds a copy of it
+        tells.shutdown(socket.SHUT_WR)  # a loader process kept alive by an error holds a copy of the socket
         tells.close()
         listener.join()
         hears.close()

@@ -59,7 +59,7 @@ class SsinStream:
     def __init__(self, clips: SsinClips, model: SsinModel, loss: SsinLoss) -> None:
         self.clips, self.model_config, self.weights = clips, model, loss
 
-    def source(self, table: Tracklets, rows: IntArray, precision: Precision) -> Source:  # noqa: ARG002 - no reading yet
+    def source(self, table: Tracklets, rows: IntArray, precision: Precision) -> Source:  # noqa: ARG002 - reads nothing yet
         return FrameSource(table, self.clips, on_device=precision.device.type == "cuda")
 
     def usable(self, source: Source, rows: IntArray) -> IntArray:  # noqa: ARG002
@@ -88,7 +88,7 @@ class SsinStream:
             frames, masks = show_together(frames, *views), show_together(masks[..., None], *views)[..., 0]
         frames = frames.movedim(-1, 2)
         if device.type != "cuda":
-            frames = frames.contiguous()  # processors are slower with innermost channels, GPUs faster
+            frames = frames.contiguous()  # channels last is slower on CPUs and faster on GPUs
         return frames.to(dtype).div_(255), masks.to(dtype).div_(255)
 
     def picture(self, inputs: Inputs) -> NDArray[np.uint8]:
@@ -120,7 +120,7 @@ class SminStream:
         assert isinstance(source, SkeletonSource)
         return rows[source.store.has_any(rows)]
 
-    def model(self, num_classes: int, pretrained: bool = True) -> SMIN:  # noqa: ARG002 - there are none
+    def model(self, num_classes: int, pretrained: bool = True) -> SMIN:  # noqa: ARG002 - there are no pretrained weights
         config = self.model_config
         return SMIN(
             num_classes,

@@ -37,7 +37,7 @@ def take_over(donor: Path, config: Config) -> None:
     checkpoint, and DataError for a broken one.
     """
     _replace(donor, config, best=False)
-    clear(Path(config.run))  # curves of the settings before
+    clear(Path(config.run))  # curves of the earlier settings
 
 
 def rewind(donor: Path | None, config: Config, epoch: int) -> None:
@@ -69,7 +69,7 @@ def _replace(donor: Path, config: Config, best: bool) -> None:
     mine.write(mine.checkpoint(state["step"]), _own(state, config))
     for old in (*mine.checkpoints(), mine.best, mine.result):
         if old != mine.checkpoint(state["step"]):
-            old.unlink(missing_ok=True)  # of another line
+            old.unlink(missing_ok=True)  # of the replaced run
     if best and exists(theirs.best):
         mine.write(mine.best, read(theirs.best))
     mine.write_text(mine.config, to_yaml(config))

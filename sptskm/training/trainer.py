@@ -35,9 +35,12 @@ log = logging.getLogger(__name__)
 
 LOG_EVERY = 10  # steps between points in TensorBoard
 WANTED = ("model", "config", "provenance", "step", "best_mAP", "epochs_done", "optimizer", "scaler", "world")
-"""What a checkpoint holds at least."""
+"""Keys that every checkpoint has."""
 VALIDATION_PROTOCOL = "mars-official"
-CHEAP_SECONDS, CHEAP_SHARE = 0.5, 1 / 20  # a save may take so long, or that share of the time since the last one
+CHEAP_SECONDS, CHEAP_SHARE = (
+    0.5,
+    1 / 20,
+)  # a save is cheap below this time, or this share of the time since the last one
 
 
 class NonFiniteLoss(RuntimeError):
@@ -132,7 +135,7 @@ class Trainer:
                     return False
             try:
                 self.end_epoch(epoch, meters)
-            except Stopped:  # by the validation, which is done again when the run continues
+            except Stopped:  # in the validation, which is repeated when the run continues
                 return False
         return True
 
@@ -178,7 +181,7 @@ class Trainer:
         """Raise NonFiniteLoss on every rank before a value that is not finite reaches the weights."""
         if not np.isfinite(list(terms.values())).all():
             self.refuse(batch, terms)
-        if not np.isfinite(norm) and not self.scaler.is_enabled():  # which skips such a step and halves its scale
+        if not np.isfinite(norm) and not self.scaler.is_enabled():  # the scaler skips such a step and halves its scale
             self.refuse(batch, {**terms, "gradient norm": norm})
 
     def refuse(self, batch: TrainItem, terms: dict[str, float], hint: str = "") -> None:
@@ -198,10 +201,10 @@ class Trainer:
         last_one = epoch + 1 == self.config.train.epochs
         due = (epoch + 1) % self.config.train.validate_every == 0 or last_one
         if due and len(self.setup.split.held_out):
-            self.save()  # a validation may take longer than a job that was asked to leave has
+            self.save()  # a validation may take longer than a job has left after a stop request
             scores = self.validate()
             line += f"  held-out mAP {scores.mAP:.1%} rank-1 {scores.rank(1):.1%}"
-            # at the last step done: what is logged at the next one is replaced when the run continues from here
+            # logged at the last step done: points of the next step are replaced when the run continues from here
             last = self.step - 1
             best = max(self.best_mAP, scores.mAP)
             found = {"validation/mAP": scores.mAP, "validation/rank-1": scores.rank(1), "validation/best mAP": best}
@@ -220,7 +223,7 @@ class Trainer:
     def validate(self) -> Scores:
         """Compute scores on the held-out identities, across cameras."""
         split, table, source = self.setup.split, self.setup.table, self.setup.source
-        if self.config.train.batch_norm == "local":  # else each rank would validate by its own statistics
+        if self.config.train.batch_norm == "local":  # else each rank would validate with its own statistics
             self.world.share_buffers(self.network)
         found = extract(self.network, self.setup.stream, source, split.held_out, self.config, self.world, self.stop)
         features, valid, query = found.features_ND, found.valid_N, split.query
@@ -295,7 +298,7 @@ class Trainer:
         """Restore the exact state of a checkpoint."""
         self.network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # of a run in float16
+        if state["scaler"]:  # only runs in float16 have one
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.epochs_done, self.best_mAP = state["step"], state["epochs_done"], state["best_mAP"]
 
@@ -325,7 +328,7 @@ class Trainer:
             )
         methods = methods_in(state.get("methods"))
         warn_of_methods(f"{self.folder.path} so far", methods, "its data now", self.setup.methods)
-        before = state.get("precision", str(self.precision))  # older checkpoints do not say
+        before = state.get("precision", str(self.precision))  # older checkpoints lack this key
         if before != str(self.precision):
             log.warning("trained in %s so far, continued in %s: other roundings", before, self.precision)
         if state["world"] != self.world.size:

@@ -44,8 +44,8 @@ INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 FAILURE_KEY = "sptskm/failure"
 PLACE_KEY = "sptskm/place"  # / rank
 WATCH_SECONDS = 1.0
-FAREWELL_SECONDS = 5 * WATCH_SECONDS  # how long a rank stays for the others to read why it ends
-# in what a backend says of itself: no other rank has caused it, and starting again repeats it
+FAREWELL_SECONDS = 5 * WATCH_SECONDS  # a failing rank waits so that the others can read its reason
+# in messages of a backend about its own fault: no other rank caused it, and a restart repeats it
 OWN_FAULTS = ("invalid usage", "invalid argument", "Duplicate GPU", "out of memory")
 
 
@@ -130,7 +130,7 @@ class World:
             return model
         if batch_norm == "sync":
             model = self._synchronised(model)
-        # 1 x 1 convolutions: the strides of dimensions of size one differ, which costs nothing
+        # 1 x 1 convolutions: only strides of dimensions of size one differ, which is harmless
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         # Every forward in training begins with rank 0's buffers. Without device ids inputs stay where they are: SMIN
         # asks on the host which frames are valid.
@@ -150,14 +150,14 @@ def join(threads: int, timeout_minutes: float) -> Iterator[World]:
     ranks print its trace and end within seconds. When a rank vanishes, the collectives notice it after
     `timeout_minutes` at the latest, and the other ranks raise Unreachable.
     """
-    with suppress(OSError):  # a notebook's stderr is no file
+    with suppress(OSError):  # a notebook's stderr is not a file
         faulthandler.enable()
     if not torch.cuda.is_available():
         torch.set_num_threads(threads)
-    if dist.is_initialized():  # somebody else has done it and will end it
+    if dist.is_initialized():  # its creator will also destroy it
         yield World(dist.get_rank(), dist.get_world_size(), _local(dist.get_rank()))
         return
-    present = [name for name in VARIABLES if os.environ.get(name, "").strip()]  # as a shell's RANK= is none
+    present = [name for name in VARIABLES if os.environ.get(name, "").strip()]  # an empty RANK= counts as unset
     if not present:
         world = World()
         if reason := misfit([place_of(world.device)]):
@@ -225,7 +225,7 @@ def _local(rank: int) -> int:
 def _store(world: World, timeout: timedelta) -> Any:
     """Open the store for messages between ranks. Ranks on one machine use one that no other machine can reach."""
     address, port = os.environ["MASTER_ADDR"], number_of("MASTER_PORT") or 0
-    if address not in LOOPBACK or "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has one of its own
+    if address not in LOOPBACK or "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has its own store
         store, _, _ = next(rendezvous("env://", timeout=timeout))
         return store
     listening = socket.create_server((LOOPBACK[0], port)).detach() if world.is_main else None
@@ -274,7 +274,7 @@ def is_loss(error: Exception, store: Any) -> bool:
         return False
     try:
         return not store.check([FAILURE_KEY])
-    except Exception:  # the store has vanished with rank 0
+    except Exception:  # the store vanished with rank 0
         return True
 
 
@@ -290,7 +290,7 @@ def _announce(store: Any, world: World) -> None:
 
     If another rank failed first, this rank's error is a consequence, and `_watch` ends this rank with the cause.
     """
-    with suppress(Exception):  # without a store nobody can be told; the error itself is on its way
+    with suppress(Exception):  # without a store nobody can be told; the error is raised anyway
         if not store.check([FAILURE_KEY]):
             store.set(FAILURE_KEY, f"rank {world.rank} failed:\n{traceback.format_exc()}")
         time.sleep(FAREWELL_SECONDS)
@@ -307,7 +307,7 @@ def _watch(store: Any, world: World) -> Callable[[], None]:
         while not done.wait(WATCH_SECONDS):
             try:
                 failed = store.check([FAILURE_KEY])
-            except Exception:  # the store is gone with rank 0; the collectives will say so
+            except Exception:  # the store vanished with rank 0; the collectives will fail
                 return
             if failed and not done.is_set():
                 reason = store.get(FAILURE_KEY).decode()
