@@ -16,18 +16,18 @@ StreamName = Literal["ssin", "smin"]
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained and validated on."""
+    """Data for training and validation."""
 
     root: str = "data/mars"
     """Folder in the MARS layout, a pack, or a manifest."""
     held_out: float = 0.1
     """Share of the training identities held out for validation and the fusion weight; 0 = none."""
     split_seed: int = 0
-    """Seed of that split; both streams must use the same."""
+    """Seed of that split; both streams must use the same seed."""
     min_length: int = 1
-    """Frames a training tracklet needs (published: 30 for SSIN, 31 for SMIN)."""
+    """Least number of frames of a training tracklet (published: 30 for SSIN, 31 for SMIN)."""
     test: bool = True
-    """Whether the test part is read at all; a search does without, so that nothing of it can leak."""
+    """Whether the test part is read at all; a hyper-parameter search never reads it, so that it cannot leak."""
     workers: int = 2
     """Loader processes per rank; 0 loads in the training process. SMIN, whose skeletons lie in memory, has none."""
     stage: str = "auto"
@@ -42,9 +42,9 @@ class SsinClips:
     frames: int = 4
     """Consecutive frames per clip."""
     height: int = 256
-    """Pixels to which frames and masks are resized."""
+    """Height in pixels to which frames and masks are resized."""
     width: int = 128
-    """As `height`."""
+    """Width in pixels to which frames and masks are resized."""
     last_window: bool = True
     """Whether the last possible window may be drawn; false is the published code, which never draws it."""
 
@@ -54,11 +54,11 @@ class SminClips:
     """How SMIN cuts skeleton sequences from tracklets."""
 
     frames: int = 28
-    """Consecutive frames per training clip, drawn at random."""
+    """Consecutive frames per training clip, at a random position."""
     test_frames: int = 30
     """Frames per test clip; longer tracklets are covered by several."""
     first_frames: int = 0
-    """Use only that many frames from the start of a tracklet (published: 30); 0 = all."""
+    """Number of frames used, from the start of a tracklet (published: 30); 0 = all."""
     fps: float = 25.0
     """Frames per second to which skeletons are brought where a manifest says their rate; 0 = as recorded."""
     normalise: bool = True
@@ -76,15 +76,15 @@ class SsinModel:
     depths: tuple[int, ...] = (3, 4, 6, 3)
     """Bottlenecks in each stage of the image branch (ResNet-50)."""
     mask_depths: tuple[int, ...] = (1, 1, 1, 1)
-    """The same in the mask branch."""
+    """Bottlenecks in each stage of the mask branch."""
     width: int = 64
-    """Channels of the stem, a 32nd of those of the last stage."""
+    """Channels of the stem; the last stage has 32 times as many."""
     embedding_dim: int = 1024
-    """Length of each branch's embedding; they are joined to one."""
+    """Length of each branch's embedding; the branches are concatenated."""
     dropout: float = 0.5
-    """Before the classifiers, in training."""
+    """Dropout rate before the classifiers, in training."""
     pooling: Literal["max", "mean"] = "max"
-    """Of a branch's embeddings over the frames of a clip."""
+    """Pooling of a branch's embeddings over the frames of a clip."""
     pretrained: str = ""
     """Local file with ImageNet weights in torchvision's layout (resnet50-19c8e357.pth), read when a run begins; empty
     = none."""
@@ -101,7 +101,7 @@ class SminModel:
     embedding_dim: int = 1024
     """Length of the embedding."""
     dropout: float = 0.5
-    """In each block but the first, in training."""
+    """Dropout rate in each block but the first, in training."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,17 @@ class SsinLoss:
     identity: float = 0.5
     """Weight of the classifiers' cross entropies."""
     image: float = 0.4
-    """Share of the image branch in them."""
+    """Weight of the image branch's cross entropy."""
     mask: float = 0.1
-    """That of the mask branch."""
+    """Weight of the mask branch's cross entropy."""
     glob: float = 0.5
-    """That of the branch which sees both."""
+    """Weight of the cross entropy of the branch that sees both."""
     triplet: float = 0.5
     """Weight of the triplet loss; 0 leaves it out."""
     margin: float = 0.3
-    """By which the hardest negative should be farther than the hardest positive (Euclidean, of unit embeddings)."""
+    """Margin between the hardest positive and negative (Euclidean distance of unit embeddings)."""
     smoothing: float = 0.1
-    """Share of the target that is spread evenly over all identities."""
+    """Label smoothing: share of the target that is spread evenly over all identities."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,9 @@ class SminLoss:
     triplet: float = 0.2
     """Weight of the triplet loss; 0 leaves it out."""
     margin: float = 0.3
-    """As SSIN's."""
+    """Margin, as for SSIN."""
     smoothing: float = 0.1
-    """As SSIN's."""
+    """Label smoothing, as for SSIN."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,11 @@ class Optim:
     algorithm: Literal["adam", "sgd"] = "adam"
     """"sgd" is with Nesterov momentum 0.9."""
     lr: float = 3e-4
-    """Learning rate of the first epochs, whatever the number of ranks: the batch is global."""
+    """Learning rate before the first milestone, independent of the number of ranks: the batch is global."""
     weight_decay: float = 5e-4
     """Added to the gradient (L2), as both published optimisers do."""
     milestones: tuple[int, ...] = (200, 400, 600, 800)
-    """0-based epochs from which the rate is multiplied by gamma once more."""
+    """0-based epochs at which the rate is multiplied by gamma."""
     gamma: float = 0.1
     """The factor at each milestone."""
 
@@ -161,21 +161,21 @@ class Sampling:
     kind: Literal["identities", "shuffled"] = "identities"
     """P x K identity sampling, or a plain shuffle (published SMIN: most anchors then lack a positive)."""
     identities: int = 8
-    """P."""
+    """Identities per batch (P)."""
     tracklets: int = 4
-    """K."""
+    """Tracklets of each identity (K)."""
     rounds: int = 1
     """Passes over all identities that make up one epoch."""
 
 
 @dataclass(frozen=True)
 class Train:
-    """The loop."""
+    """Training loop."""
 
     epochs: int = 1000
-    """Passes of `sampling.rounds` over the training identities, in all; a finished run can be given more."""
+    """Epochs in all, each of `sampling.rounds` passes over the training identities; may be raised after the end."""
     seed: int = 0
-    """Of weights, batches, clips, augmentation and dropout."""
+    """Seed of weights, batches, clips, augmentation and dropout."""
     batch_norm: Literal["sync", "local", "frozen"] = "sync"
     """Statistics over all ranks, per rank, or fixed at the loaded ones."""
     precision: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
@@ -201,7 +201,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Extract:
-    """How a tracklet's clips become one embedding."""
+    """Settings for turning a tracklet's clips into one embedding."""
 
     clips: int = 0
     """Clips per tracklet, drawn by a seeded generator where there are more (published: 20); 0 = all."""
@@ -225,7 +225,7 @@ class Config:
     train: Train = field(default_factory=Train)
     extract: Extract = field(default_factory=Extract)
     run: str = ""
-    """Folder of this run: configuration, checkpoints, TensorBoard; a run that exists in it is continued."""
+    """Folder of this run: configuration, checkpoints, TensorBoard; an existing run in it is continued."""
 
     def __post_init__(self) -> None:
         for ok, message in _rules(self):
@@ -240,11 +240,11 @@ class Final:
     protocol: str = "mars-official"
     """Name of a protocol, or the path of a .yaml file with rules of one's own."""
     normalisation: Literal["zscore", "minmax", "rank", "concat", "auto"] = "zscore"
-    """How the two streams' distances are made comparable; auto = chosen on the held-out identities, with the weight."""
+    """Normalisation of the two streams' distances; auto = chosen on the held-out identities, with the weight."""
     weight: float | None = None
     """Share of SMIN in the fused distance; empty = chosen on the held-out identities."""
     weight_step: float = 0.05
-    """Grid over which it is chosen."""
+    """Step of the grid over which the weight is chosen."""
     rerank: bool = False
     """Add the k-reciprocal re-ranking of the last ranking; auto then chooses among normalisations other than rank."""
     rerank_gigabytes: float = 1.0
@@ -318,7 +318,7 @@ SMIN_DEFAULTS = Config(
 )
 DEFAULTS: dict[str, Config] = {"ssin": SSIN_DEFAULTS, "smin": SMIN_DEFAULTS}
 
-# What a resumed run may change: nothing that has shaped the weights so far.
+# Settings that a resumed run may change; none of them affects the weights trained so far.
 FREE_ON_RESUME = frozenset(
     {
         "run", "data.root", "data.workers", "data.stage", "model.pretrained", "train.epochs", "train.validate_every",

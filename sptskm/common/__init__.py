@@ -1,1 +1,1 @@
-"""The ground floor: errors, and one reader for each format of file that comes from outside the process."""
+"""Errors, and one reader for each file format that comes from outside the process; for all rooms."""

@@ -31,9 +31,9 @@ _EXPANSION = 1100  # a deflated byte cannot become more bytes than that
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an array must be: kinds of its dtype, and the length of each axis.
+    """Expected type and shape of an array: kinds of its dtype, and the length of each axis.
 
-    A length is a number, or a name: axes of one name are equally long in all arrays of a file.
+    A length is a number, or a name: axes with the same name are equally long in all arrays of a file.
     """
 
     kinds: str
@@ -50,9 +50,9 @@ def read_npz(
 ) -> dict[str, NDArray[Any]]:
     """Return the arrays of an uncompressed or compressed .npz file.
 
-    Raises OSError, and DataError for another file, an array that is missing, unknown, there twice or of another type
-    or shape, axes of one name that differ, content whose checksum is wrong, and a header that promises more than the
-    file holds.
+    Raises OSError. Raises DataError for a file of another format, an array that is missing, unknown, duplicated or of
+    another type or shape, axes of one name with different lengths, a wrong checksum, and a header that promises more
+    than the file holds.
     """
     known = {**wanted, **(optional or {})}
     with path.open("rb") as file:
@@ -115,7 +115,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, name: s
 
 
 def _array(file: IO[bytes], size: int, place: str) -> NDArray[Any]:
-    """Read an array in `size` bytes, to the last of them, so that an archive looks at its checksum."""
+    """Read an array of `size` bytes to its end, so that the archive verifies its checksum."""
     start = file.tell()
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):

@@ -55,11 +55,11 @@ def read_mat(path: Path, *names: str) -> NDArray[np.generic]:
 
 
 def parsed_mat(content: bytes, source: str, *names: str, most: int = MOST_BYTES) -> NDArray[np.generic]:
-    """Return the first of the variables `names` in the bytes of a .mat file, an array of numbers.
+    """Return the first of the variables `names` in the bytes of a .mat file, as an array of numbers.
 
-    Raises DataError, whose sentence begins with `source`, for another file, for one without such a variable or with
-    two of a name, for cells, structures, text and other classes, for an array that is not as large as the file says,
-    and for a compressed variable of more than `most` bytes.
+    Raises DataError, with `source` at its beginning, for a file of another format, a file without such a variable or
+    with two of one name, cells, structures, text and other classes, an array that is not as large as the file says, and
+    a compressed variable of more than `most` bytes.
     """
     try:
         found = list(_old_variables(content) if _is_old(content) else _variables(content, most))
@@ -87,7 +87,7 @@ def _is_old(content: bytes) -> bool:
 
 
 def _variables(content: bytes, most: int) -> Iterator[_Variable]:
-    """Yield the variables of version 5 to 7; of classes without numbers no more than the name."""
+    """Yield the variables of version 5 to 7; for classes without numbers only the name."""
     if content[:10] == b"MATLAB 7.3" or content[:8] == b"\x89HDF\r\n\x1a\n":
         raise ValueError("of version 7.3, which is HDF5, wanted one that MATLAB saved with -v7")
     orders = {b"\0\1IM": "<", b"\1\0MI": ">"}
@@ -106,7 +106,7 @@ def _variables(content: bytes, most: int) -> Iterator[_Variable]:
 
 
 def _element(content: bytes, at: int, order: str) -> tuple[int, bytes, int]:
-    """Return type and bytes of the element at a place, and where the next one begins."""
+    """Return the type and bytes of the element at a position, and the position of the next one."""
     if len(content) < at + 8:
         raise ValueError(f"ends at byte {len(content)}, within the tag of an element")
     kind, size = np.frombuffer(content, f"{order}u4", 2, at).tolist()
@@ -124,7 +124,7 @@ def _element(content: bytes, at: int, order: str) -> tuple[int, bytes, int]:
 
 
 def _unpacked(packed: bytes, order: str, most: int) -> tuple[int, bytes]:
-    """Return type and bytes of a compressed element, whose checksum is verified."""
+    """Return the type and bytes of a compressed element, after verifying its checksum."""
     stream = zlib.decompressobj()
     try:
         content = stream.decompress(packed, most)
@@ -162,7 +162,7 @@ def _variable(content: bytes, order: str) -> _Variable:
 
 
 def _old_variables(content: bytes) -> Iterator[_Variable]:
-    """Yield the variables of version 4: five numbers, name and values of each, one behind the other."""
+    """Yield the variables of version 4: each is a header of five numbers, a name and values."""
     at = 0
     while at < len(content):
         if len(content) < at + 20:

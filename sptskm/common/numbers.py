@@ -16,8 +16,8 @@ def whole_numbers(
 ) -> NDArray[np.int64]:
     """Return an array of whole numbers from `low` to `high` as int64.
 
-    Floats are taken where every one is whole. Raises DataError, which `source` begins, for an array of something else
-    and for the first value that is no such number, told by its place from 1.
+    Floats are accepted if every one is whole. Raises DataError, with `source` at its beginning, for an array of another
+    type and for the first wrong value, with its place counted from 1.
     """
     wanted = f"wanted whole numbers from {low} to {high}" if (low, high) != INT64 else "wanted whole numbers of 64 bits"
     if array.dtype.kind not in "iuf":

@@ -14,18 +14,18 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def exists(path: Path) -> bool:
-    """Return whether something of that name is there. Raises OSError where that cannot be said."""
+    """Return whether a path exists. Raises OSError if that is unknown."""
     return _mode(path) is not None
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a file of that name is there. Raises OSError where that cannot be said."""
+    """Return whether a path is a file. Raises OSError if that is unknown."""
     mode = _mode(path)
     return mode is not None and stat.S_ISREG(mode)
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a folder of that name is there. Raises OSError where that cannot be said."""
+    """Return whether a path is a folder. Raises OSError if that is unknown."""
     mode = _mode(path)
     return mode is not None and stat.S_ISDIR(mode)
 
@@ -38,12 +38,12 @@ def _mode(path: Path) -> int | None:
 
 
 def has_control(name: str) -> bool:
-    """Return whether a name holds a line break or another character that only controls."""
+    """Return whether a name has a line break or another control character."""
     return _CONTROL.search(name) is not None
 
 
 def check_inside(folder: Path, path: Path, source: Path) -> None:
-    """Raise DataError unless a path that `source` names lies in `folder`, whatever links and .. are on the way.
+    """Raise DataError unless a path named by `source` lies in `folder`, with all links and .. resolved.
 
     The last part of the path is not followed: files are written under another name and renamed.
     """

@@ -1,8 +1,8 @@
-"""Processes that work for another one, such as data loaders and pools: they live as long as it wants them, no longer.
+"""Helper processes, such as data loaders and pools, that end with the process that uses them.
 
-A scheduler signals every process of a job. Only the one that was started decides what follows: its helpers never see
-a request to stop, not even in their first moments. They end when it ends them (by SIGKILL: they keep nothing that
-could be lost), and when it has ended in whatever way (Linux).
+A scheduler signals every process of a job, but only the process that was started decides what follows: its helpers
+never receive a stop request, not even while they start. They end when it kills them (by SIGKILL: they hold nothing that
+could be lost), and when it has ended for any reason (Linux).
 """
 
 import ctypes
@@ -59,7 +59,7 @@ class _SpawnedPopen(SpawnPopen):
 
 
 class _Forked(ForkProcess):
-    """Forked, ends with the process that has started it; waiting for it never takes long."""
+    """Forked process that ends with its parent; joining it never takes long."""
 
     deadline: "_Deadline"
 
@@ -72,13 +72,13 @@ class _Forked(ForkProcess):
         super().run()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait, but not for one that a file system holds; a data loader waits for each of its helpers in turn."""
+        """Wait until the shared deadline at most: a helper may hang in a file system, and each is joined in turn."""
         left = self.deadline.left()
         super().join(left if timeout is None else min(timeout, left))
 
 
 class _Deadline:
-    """Until when the helpers of a context may take to end, counted from when it is first asked for."""
+    """Time by which all helpers of a context must have ended, counted from the first request."""
 
     def __init__(self) -> None:
         self.when: float | None = None
@@ -90,7 +90,7 @@ class _Deadline:
 
 
 class Loaders(ForkContext):
-    """How PyTorch's data loader is to start its processes; one for each loader."""
+    """Multiprocessing context for the processes of one PyTorch data loader."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class _Spawned(SpawnProcess):
 
 
 class Pool(SpawnContext):
-    """How a pool starts its processes: afresh, as forking one in which torch has started threads can hang."""
+    """Multiprocessing context for pools: it spawns, as forking a process with torch's threads can hang."""
 
     Process = _Spawned
 

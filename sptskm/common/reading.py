@@ -36,7 +36,7 @@ SHOWN = 60
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return all bytes of a file. Raises OSError with the path, also where the system names none."""
+    """Return all bytes of a file. Raises OSError with the path, even if the system names none."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -56,7 +56,7 @@ def read_text(path: Path) -> str:
 
 
 def decoded(content: bytes, source: str) -> str:
-    """Decode what `read_text` reads; `source` begins the sentence of a DataError."""
+    """Decode bytes as `read_text` does; a DataError begins with `source`."""
     mark, encoding = next((found for found in _MARKS.items() if content.startswith(found[0])), (b"", "utf-8"))
     if encoding == "utf-32":
         raise DataError(f"{source}: is UTF-32 text, {_TEXT}")
@@ -77,16 +77,16 @@ def decoded(content: bytes, source: str) -> str:
 def read_json(path: Path, kind: type[T]) -> T:
     """Return the value of a JSON file, checked against `kind` (a dataclass, `dict[str, int]`, ...) without casts.
 
-    What `kind` does not name is left out. Raises OSError, and DataError with the place of what is wrong: no JSON, a
-    key that stands twice, nesting too deep, a number that is not finite or too long, a missing or wrong value.
+    Keys that `kind` does not have are dropped. Raises OSError. Raises DataError with the place of the fault: invalid
+    JSON, a duplicate key, too deep nesting, a number that is too long or not finite, a missing or wrong value.
     """
     return parsed_json(read_text(path), str(path), kind)
 
 
 def parsed_json(text: str, source: str, kind: type[T], finite: bool = True) -> T:
-    """Return the value of a JSON text as `read_json` does; `source` begins the sentence of a DataError.
+    """Return the value of a JSON text as `read_json` does; a DataError begins with `source`.
 
-    Unless numbers must be `finite`, NaN and infinity stay what they are, and what 64 bits cannot hold is infinite.
+    With `finite` false, NaN and infinity are kept, and a number beyond 64 bits becomes infinite.
     """
     value = _parsed(text, source)
     if finite and _SUSPICIOUS.search(text):
@@ -121,12 +121,12 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int | float:
-    """Read a number without fraction; one far beyond 64 bits becomes infinite, which is refused where it stands."""
+    """Read a whole number; one far beyond 64 bits becomes infinite, which is refused where it stands."""
     return int(digits) if len(digits) <= 20 else math.copysign(math.inf, -1 if digits[0] == "-" else 1)
 
 
 def _check_values(value: Any, source: str, place: str) -> None:
-    """Raise DataError for a number that 64 bits cannot hold and for characters that no file name may have."""
+    """Raise DataError for a number beyond 64 bits and for characters that no file name may have."""
     if isinstance(value, float | int) and not (math.isfinite(value) and (isinstance(value, float) or value in _INT64)):
         raise DataError(f"{source}: {place or 'the value'} is {value}, wanted a finite number of 64 bits")
     if isinstance(value, str):
@@ -165,7 +165,7 @@ def _told(error: ValidationError) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only; a key that stands twice is an error, where PyYAML forgets the first one."""
+    """YAML loader for plain values; a duplicate key is an error, where PyYAML keeps only the last value."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)

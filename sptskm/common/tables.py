@@ -1,7 +1,7 @@
-"""Read tables that were written outside this process: CSV, TSV, JSONL and Parquet, and lines of words or of values.
+"""Read tables that were written outside this process: CSV, TSV, JSONL and Parquet, and lines of words or values.
 
-One reader for manifests, outfits, boxes and lists of names. What the lines mean is for who reads them; every line comes
-with its place, as an editor counts it.
+One reader for manifests, outfits, boxes and lists of names. The caller decides what the lines mean; every line comes
+with its place, numbered as in an editor.
 """
 
 import csv
@@ -22,17 +22,17 @@ FORMS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 def form_of(path: Path) -> str:
-    """Return which of FORMS a table has by its ending. Raises DataError for another ending."""
+    """Return the format in FORMS that a table's file ending stands for. Raises DataError for another ending."""
     if path.suffix.lower() not in FORMS:
         raise DataError(f"{path}: ends in {path.suffix or 'nothing'}, wanted {', '.join(FORMS)}")
     return path.suffix.lower()
 
 
 def read_table(path: Path, columns: Columns) -> Iterator[tuple[str, Line]]:
-    """Yield every line with its place, such as "line 3". Values are texts, in JSONL and Parquet as they are.
+    """Yield every line with its place, such as "line 3"; values are text, in JSONL and Parquet typed.
 
-    A value that is not given is None or not there. Raises OSError, and DataError with file and line for what is no
-    such table, and what `columns` raises.
+    A value that is not given is None or absent. Raises OSError, DataError with file and line for a malformed table, and
+    whatever `columns` raises.
     """
     form = form_of(path)
     if form == ".jsonl":
@@ -44,7 +44,7 @@ def read_table(path: Path, columns: Columns) -> Iterator[tuple[str, Line]]:
 
 
 def read_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[str, list[str]]]:
-    """Yield the values of each line that is not blank, with its place; there is no line of columns.
+    """Yield the values of each line that is not blank, with its place, from a table without a header.
 
     Raises OSError, and DataError with file and line.
     """
@@ -61,7 +61,7 @@ def read_rows(path: Path, delimiter: str = ",") -> Iterator[tuple[str, list[str]
 
 
 def read_words(path: Path, wanted: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the words of each line that has any, with its place; `wanted` names the words of a line.
+    """Yield the words of each line that is not blank, with its place; `wanted` names the words of a line.
 
     Raises OSError, and DataError for a line with another number of words.
     """

@@ -55,39 +55,39 @@ class Cluster:
     """Resources of one job and where it may run: the keys of a cluster file."""
 
     executor: Literal["slurm", "local"] = "slurm"
-    """Who runs the jobs: the scheduler, or submitit on this machine (one node, no queue, no dependencies)."""
+    """What runs the jobs: SLURM, or submitit on this machine (one node, no queue, no dependencies)."""
     nodes: int = 1
-    """Of a job."""
+    """Nodes of a job."""
     gpus_per_node: int = 1
     """Ranks per node; 0 runs `cpu_ranks` of them on CPUs."""
     cpu_ranks: int = 1
-    """Ranks per node where no GPUs are asked for."""
+    """Ranks per node when `gpus_per_node` is 0."""
     cpus_per_task: int = 4
-    """Of each rank: its own process, and `data.workers` that load."""
+    """CPUs of each rank, for its own process and `data.workers` loader processes."""
     mem_gb: int = 32
-    """Per node."""
+    """Memory per node in GB."""
     minutes: int = 24 * 60
-    """Time limit of a job; one that needs longer is queued again and goes on."""
+    """Time limit of a job; a job that needs longer is requeued and continues."""
     partition: str = ""
-    """As for sbatch; empty = the cluster's own choice."""
+    """Partition, as for sbatch; empty = the cluster's default."""
     account: str = ""
-    """As for sbatch."""
+    """Account, as for sbatch; empty = the cluster's default."""
     constraint: str = ""
-    """Features of nodes, as for sbatch."""
+    """Required features of nodes, as for sbatch."""
     setup: tuple[str, ...] = ()
-    """Shell lines before the job, such as `module load cuda`; their folder is the job's copy of the code."""
+    """Shell lines before the job, such as `module load cuda`; they run in the job's copy of the code."""
     warn_seconds: int = 120
-    """How long before the time limit a job is asked to save and leave."""
+    """Seconds before the time limit at which a job is asked to save and leave."""
     requeues: int = 100
-    """How often a job is queued again after preemption or at its time limit."""
+    """How often a job is requeued after preemption or at its time limit."""
     at_once: int = 16
     """How many shards of `--prepare` may run at a time."""
     retries: int = 2
-    """How often a job that has lost a rank or a node is queued again."""
+    """How often a job that has lost a rank or a node is requeued."""
     sbatch: dict[str, Any] = field(default_factory=dict)
-    """Any other options of sbatch by their long names, such as `qos: long`, `exclude: "n[3-5]"`, `exclusive: true`."""
+    """Further options of sbatch by their long names, such as `qos: long`, `exclude: "n[3-5]"`, `exclusive: true`."""
     final: dict[str, Any] = field(default_factory=dict)
-    """What the final job is given otherwise, by the keys above; by default one rank on one node, with its share of the
+    """Different values of these keys for the final job; by default it has one rank on one node, with a share of the
     node's memory."""
 
     def __post_init__(self) -> None:

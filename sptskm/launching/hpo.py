@@ -45,7 +45,7 @@ FAILURE = "failure.json"
 ENDS = {"TERMINATED": "ended early", "ERROR": "failed"}
 
 FOLLOWERS: dict[str, "SearchFollower"] = {}
-"""Of the searches of this process, by stream."""
+"""Callbacks of the searches in this process, by stream."""
 
 
 def search(plan: Plan, searched: Searches, teams: Teams, stop: StopFlag) -> list[Trial]:

@@ -37,7 +37,7 @@ class TrainJob(Checkpointable):
 
     config: Config
     requeues: int
-    """How often it may be queued again."""
+    """How often it may be requeued."""
 
     def __call__(self) -> dict[str, Any]:
         return attend(self._train, self.config.train.leave_seconds, self.requeues)

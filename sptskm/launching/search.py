@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sptskm.final import HeldOut
 
 Searches = Mapping[str, Search]
-"""By stream."""
+"""Hyper-parameter searches by stream."""
 
 FOLDER, WINNER, RETRAINED = "search", "winner", "retrained"
 RUN = "run"  # in the folder of a trial, whose other files are Tune's

@@ -22,10 +22,10 @@ from sptskm.launching.workers import Crew, Failed, Report, Team, ask_to_stop
 from sptskm.training.signals import StopFlag
 
 Teams = Mapping[str, Team]
-"""By stream."""
+"""Teams by stream."""
 
 CREWS: dict[Team, Crew] = {}
-"""In the process of a trial: workers without work."""
+"""Idle workers, kept in the process of a trial for the next one."""
 
 FOLDER = "ray"  # in the folder of the runs: what Tune writes
 LEAVE_SECONDS = "30"  # in which the ranks of a trial that Tune has ended are ready for the next one

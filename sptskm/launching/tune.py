@@ -341,12 +341,12 @@ class Request:
 
     plan: Plan
     searched: Searches
-    """Empty where nothing is searched for."""
+    """Empty without a search."""
     retrain: bool
     teams: "Mapping[str, Team]"
-    """By stream."""
+    """Teams by stream."""
     everyone: "Team"
-    """For what is done once for all streams."""
+    """Team for the work that all streams share."""
     retries: int
 
 

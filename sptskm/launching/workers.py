@@ -74,7 +74,7 @@ class Place:
     """Location of a worker, with a port that was free there a moment ago."""
 
     node: str
-    """Ray's name of the node: several may share an address."""
+    """Ray's id of the node; several nodes may share an address."""
     address: str
     port: int
 

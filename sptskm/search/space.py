@@ -1,4 +1,4 @@
-"""Search files: which settings of a stream vary, how they are drawn, and what a search may cost.
+"""Search files: which settings of a stream vary, how they are drawn, and how long trials may run.
 
     trials: 32
     epochs: 60
@@ -8,8 +8,8 @@
       optim.algorithm: {choice: [adam, sgd]}
       optim.weight_decay: {loguniform: [1.0e-6, 1.0e-3], when: {optim.algorithm: [sgd]}}
 
-Names with a dot are settings that vary; those without are rules, in a section for that stream alone. Ray Tune draws
-the trials; trial 0 is the configuration as it is.
+Names with a dot are settings that vary; names without a dot are rules, which in a section hold for that stream only.
+Ray Tune draws the trials; trial 0 is the unchanged configuration.
 """
 
 import itertools
@@ -46,7 +46,7 @@ class Draw:
 
     kind: str
     values: tuple[Any, ...]
-    """Of a choice its members; otherwise both ends, included, and the step of a quantised one."""
+    """Members of a choice; otherwise both ends (included), and the step of a quantised range."""
     when: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def nearest(self, number: float) -> float:
@@ -84,22 +84,22 @@ class Draw:
 
 @dataclass(frozen=True)
 class Rules:
-    """How trials are drawn, run and ended: the keys of search files. Those of `OF_ALL` are for both streams."""
+    """Rules for drawing, running and stopping trials: keys of search files. Keys in `OF_ALL` hold for both streams."""
 
     trials: int = 32
-    """How many; a grid has as many as its choices make."""
+    """Number of trials; a grid has one for each combination of its choices."""
     seed: int = 0
-    """Of the searcher."""
+    """Seed of the searcher."""
     method: Literal["random", "grid", "optuna"] = "random"
     """Tune's searcher: random, every combination of the choices, or Optuna's TPE."""
     scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
     """Tune's scheduler: asynchronous halving, the same in several brackets, the median rule, PBT, or none."""
     epochs: int = 40
-    """Of a trial that nobody ends."""
+    """Epochs of a trial that is not stopped early."""
     validate_every: int = 1
     """Epochs between the scores of a trial."""
     grace_epochs: int = 4
-    """Epochs before a trial may be ended; with pbt the perturbation interval."""
+    """Epochs before a trial may be stopped early; with pbt the perturbation interval."""
     reduction: int = 3
     """Reduction factor of the rungs; with pbt the best and worst 1/reduction of the trials are the quantiles."""
     workers: int = 1
@@ -107,9 +107,9 @@ class Rules:
     cpus_per_worker: int = 1
     """CPUs of each rank."""
     gpus_per_worker: float = 1.0
-    """Less than one lets trials share a GPU; where there are no GPUs it counts for nothing."""
+    """GPUs of each rank; less than one lets trials share a GPU. Ignored on nodes without GPUs."""
     retries: int = 2
-    """How often a trial that has lost a worker or a node is started again."""
+    """How often a trial that has lost a worker or a node is restarted."""
 
     def __post_init__(self) -> None:
         for name, least in _AT_LEAST.items():
@@ -135,7 +135,7 @@ class Search(Rules):
 
     stream: str = ""
     space: Mapping[str, Draw] = field(default_factory=dict)
-    """How each setting is drawn, by its dotted name."""
+    """Distribution of each setting, by its dotted name."""
 
 
 def load_search(path: str | Path) -> dict[str, Search]:

@@ -18,7 +18,7 @@ class Score:
     mAP: float
     rank1: float
     best: float
-    """The highest mAP so far: that of the weights which were kept."""
+    """Highest mAP so far, which is the mAP of the kept weights."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,18 @@ class Trial:
     number: int
     settings: Settings
     workers: int
-    """Ranks that it was trained on."""
+    """Number of ranks."""
     folder: str
-    """The folder of its training run."""
+    """Folder of its training run."""
     scores: Sequence[Score] = ()
     end: End = ""
-    """Empty while it runs, or when it was interrupted."""
+    """How it ended; empty while it runs or after an interruption."""
     reason: str = ""
-    """Why it failed."""
+    """Reason of a failure."""
     seconds: float = 0.0
-    """That it has trained, validation included."""
+    """Seconds of training, with validation."""
     ended: float = 0.0
-    """When, in seconds since 1970."""
+    """Time of its last score, in seconds since 1970."""
 
     @property
     def name(self) -> str:
