@@ -19,6 +19,7 @@ setup(
         "pyyaml>=6.0",
         "pydantic>=2.7",
         "pyarrow>=15.0",
+        "google-crc32c>=1.5",
         "tensorboard>=2.15",
         "matplotlib>=3.8",
         "tqdm>=4.66",

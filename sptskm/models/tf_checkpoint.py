@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.data.errors import DataError
-from sptskm.models.crc32c import crc32c, masked
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER_BYTES = 48
@@ -36,6 +36,12 @@ _DTYPES = {
     19: "float16",
 }
 _SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
+
+
+def masked_checksum(data: bytes) -> int:
+    """Return the CRC-32C of `data` as TensorFlow stores it beside them: rotated by 15 bits, plus a constant."""
+    checksum = google_crc32c.value(data)
+    return (((checksum >> 15) | (checksum << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class TFCheckpoint:
         dtype = np.dtype(variable.dtype).newbyteorder("<")
         values = np.fromfile(path, dtype, variable.size // dtype.itemsize, offset=variable.offset)
         if verify:
-            found = masked(crc32c(values))
+            found = masked_checksum(values.tobytes())
             if found != variable.checksum:
                 raise DataError(
                     f"checkpoint {path}: damaged, variable {name} has checksum {found:08x}, "
@@ -211,7 +217,7 @@ def _block(content: bytes, place: _Bytes) -> bytes:
         raise _Unusable(f"damaged, a block ends at byte {offset + size + _TRAILER_BYTES} of {len(content)}")
     block, trailer = content[offset : offset + size + 1], _Bytes(content[offset + size : offset + size + 5])
     compression, wanted = trailer.number(1), trailer.number(4)
-    found = masked(crc32c(block))
+    found = masked_checksum(block)
     if found != wanted:
         raise _Unusable(f"damaged, the block at byte {offset} has checksum {found:08x}, wanted {wanted:08x}")
     if compression:

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.models.crc32c import crc32c, masked
-from sptskm.models.tf_checkpoint import FOOTER_BYTES, MAGIC
+from sptskm.models.tf_checkpoint import FOOTER_BYTES, MAGIC, masked_checksum
 
 # numbers of the types in tensorflow's types.proto
 CODES = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9, "bool": 10, "float16": 19}
@@ -47,7 +46,7 @@ def header(shards: int, endianness: int = 0) -> bytes:
 def entry(values: NDArray, shard: int = 0, offset: int = 0, code: int | None = None) -> bytes:
     """What the index says of a variable; `code` instead of the type's own number."""
     shape = b"".join(message(2, number(1, size)) for size in values.shape)
-    checksum = masked(crc32c(values)).to_bytes(4, "little")
+    checksum = masked_checksum(values.tobytes()).to_bytes(4, "little")
     return b"".join(
         [
             number(1, code or CODES[values.dtype.name]),
@@ -67,7 +66,7 @@ def write_index(prefix: Path, pairs: Mapping[bytes, bytes], block_bytes: int = 4
     def append(block: bytes) -> bytes:
         place = varint(len(content)) + varint(len(block))
         stored = block + bytes([compression])
-        content.extend(stored + masked(crc32c(stored)).to_bytes(4, "little"))
+        content.extend(stored + masked_checksum(stored).to_bytes(4, "little"))
         return place
 
     places = {max(group): append(block(group)) for group in _groups(pairs, block_bytes)}
