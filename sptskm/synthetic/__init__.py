@@ -1,4 +1,4 @@
-"""A generated data set in the layout of MARS: walkers whose identity is in how they move."""
+"""Generate a data set in the layout of MARS: walkers whose identity is in how they move."""
 
 from sptskm.synthetic.casting import Sizes
 from sptskm.synthetic.writer import DEMO, TINY, write_dataset

@@ -1,4 +1,4 @@
-"""Decides who passes which camera in which clothes: the plan of a synthetic data set."""
+"""Plan a synthetic data set: decide which person passes which camera in which clothes."""
 
 from collections import Counter
 from dataclasses import dataclass, fields, replace
@@ -29,9 +29,9 @@ _POOL, _PEOPLE, _EXTRAS = 1_000_000, 2_000_000, 3_000_000
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much to generate; pairs are the least and the most of a range, both included.
+    """The size of a synthetic data set; pairs are the smallest and largest value of a range, both included.
 
-    `tracklets_per_camera` is per identity and camera that sees it; `distractors` and `junk` are
+    `tracklets_per_camera` is the number for each identity and each camera that sees it; `distractors` and `junk` are
     numbers of test tracklets.
     """
 
@@ -62,7 +62,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Role:
-    """One tracklet to film; `index` is its row in its split's table, from 0."""
+    """A tracklet to film; `index` is its row in its split's table, from 0."""
 
     split: str
     index: int
@@ -78,20 +78,20 @@ class Role:
 
     @property
     def label(self) -> str:
-        """The folder of the identity: four digits, or 00-1 for junk."""
+        """Return the name of the identity's folder: four digits, or 00-1 for junk."""
         return "00-1" if self.pid == -1 else f"{self.pid:04d}"
 
     def stems(self) -> list[str]:
-        """The names of the frames without a suffix."""
+        """Return the names of the frames without a suffix."""
         start = f"{self.label}C{self.camid}T{self.number:04d}"
         return [f"{start}F{frame:03d}" for frame in range(1, self.frames + 1)]
 
 
 def cast(sizes: Sizes, split: str, seed: int) -> list[Role]:
-    """The tracklets of the split "train" or "test" in the order of its table, sorted by id.
+    """Plan the tracklets of the split "train" or "test" in the order of its table, sorted by id.
 
-    One tracklet per identity and camera of the test split is a query. Test ids are even, train ids
-    odd; junk and distractors are in test only.
+    One tracklet per identity and camera of the test split is a query. Test ids are even, train ids odd; junk and
+    distractors are in test only.
     """
     identities = sizes.test_ids if split == "test" else sizes.train_ids
     stream = [seed, int(split == "test")]
@@ -106,12 +106,15 @@ def cast(sizes: Sizes, split: str, seed: int) -> list[Role]:
 
 
 def _outfit_pool(identities: int, rng: np.random.Generator) -> list[Outfit]:
-    """So few outfits that each is worn, in slightly other shades, by about three identities."""
+    """Draw one outfit per identity, at least three; an outfit is worn, in different shades, by about three identities.
+
+    An identity has three outfits.
+    """
     return [draw_outfit(rng) for _ in range(max(3, identities))]
 
 
 def _wardrobe(sizes: Sizes, turn: int) -> tuple[int, ...]:
-    """How many cameras see each outfit of the identity whose turn it is."""
+    """Return the number of cameras that see each outfit of an identity; `turn` is the number of the identity."""
     least, most = max(2, sizes.cameras // 2), max(2, sizes.cameras - 1)
     seen = least + turn % (most - least + 1)
     choices = _WARDROBES[seen]
@@ -149,7 +152,7 @@ def _appearances(sizes: Sizes, split: str, pid: int, pool: list[Outfit], rng: np
 
 
 def _extras(sizes: Sizes, pool: list[Outfit], rng: np.random.Generator) -> list[Role]:
-    """Distractors (pid 0, other people) and junk (pid -1, bad boxes of other people)."""
+    """Plan the distractors (pid 0, other people) and junk (pid -1, bad boxes of other people)."""
     roles: list[Role] = []
     numbers: Counter[tuple[int, int]] = Counter()
     for pid in [-1] * sizes.junk + [0] * sizes.distractors:

@@ -1,4 +1,4 @@
-"""Draws a dressed walker as shaded convex shapes, one per body part, far parts first.
+"""Draw a dressed walker as shaded convex shapes, one per body part, far parts first.
 
 Shapes: F frames, V = 16 points of walkers.pose, C circles; a part is the hull of some circles.
 Colours are (blue, green, red); a drawn figure is (height, width, 4) with premultiplied alpha.
@@ -32,7 +32,7 @@ _LIGHT = np.array([-0.22, -0.25])
 
 @dataclass(frozen=True)
 class Outfit:
-    """What somebody wears for a day."""
+    """The clothes that a person wears for a day."""
 
     upper: Colour
     lower: Colour
@@ -56,7 +56,7 @@ class Part:
 
 
 def draw_outfit(rng: np.random.Generator) -> Outfit:
-    """An outfit drawn from the common cloth colours and cuts."""
+    """Draw an outfit from the common cloth colours and cuts."""
     upper, lower, accent = (CLOTHS[i] for i in rng.choice(len(CLOTHS), 3, replace=False))
     return Outfit(
         upper=upper,
@@ -72,7 +72,7 @@ def draw_outfit(rng: np.random.Generator) -> Outfit:
 
 
 def dyed(outfit: Outfit, amount: float, rng: np.random.Generator) -> Outfit:
-    """The same cuts in slightly other shades: what a different owner of a like outfit wears."""
+    """Return the outfit in slightly different shades, as another owner of a similar outfit would wear it."""
 
     def shade(colour: Colour) -> Colour:
         blue, green, red = np.clip(np.array(colour) + rng.normal(0, amount, 3), 15, 240)
@@ -90,7 +90,7 @@ def dyed(outfit: Outfit, amount: float, rng: np.random.Generator) -> Outfit:
 def figures(
     points_FV3: Floats, walker: Walker, outfit: Outfit, project: Projection, size: tuple[int, int]
 ) -> list[Image]:
-    """One (height, width, 4) picture per frame of the walker whose points are in camera axes.
+    """Draw one picture (height, width, 4) per frame of the walker with the points (F, V, 3) in camera axes.
 
     `project` maps (F, C, 3) points in metres to (F, C, 2) pixels and (F, C) pixels per metre.
     """
@@ -116,7 +116,7 @@ def figures(
 
 
 def _rings(centres_FC2: Floats, radii_FC: Floats, share: float, lit: float) -> Floats:
-    """Twelve points on every circle, shrunk to a share and moved toward the light."""
+    """Return twelve points on every circle, shrunk to a share and moved toward the light."""
     radii = radii_FC[..., None, None]
     return centres_FC2[:, :, None] + radii * (share * _RING + lit * _LIGHT)
 
@@ -149,7 +149,7 @@ def _fill(picture: Image, outline: NDArray[np.float32], colour: Colour, light: f
 
 
 def _bands(outline: NDArray[np.float32], pattern: str) -> list[NDArray[np.float32]]:
-    """Rectangles across the picture where the torso's pattern shows its second colour."""
+    """Return rectangles across the picture in which the torso's pattern shows its second colour."""
     shares = {"stripes": ((0.2, 0.3), (0.42, 0.52), (0.64, 0.74), (0.86, 0.96)), "band": ((0.3, 0.6),)}
     top, bottom = outline[:, 1].min(), outline[:, 1].max()
     left, right = outline[:, 0].min() - 1, outline[:, 0].max() + 1
@@ -162,7 +162,7 @@ def _bands(outline: NDArray[np.float32], pattern: str) -> list[NDArray[np.float3
 
 
 def _circles(points_FV3: Floats, walker: Walker) -> dict[str, tuple[Floats, float]]:
-    """Centres (F, 3) and radii in metres of all circles that the parts are made of."""
+    """Return the centres (F, 3) and radii, in metres, of all circles that form the parts."""
     tall, build = walker.body.stature / 1.7, walker.body.build
     hips = (points_FV3[:, 8] + points_FV3[:, 11]) / 2
     chest = (points_FV3[:, 2] + points_FV3[:, 5]) / 2

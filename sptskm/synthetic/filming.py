@@ -1,4 +1,4 @@
-"""Films one walker with one camera: JPEG frames, PNG masks and what a pose estimator would say.
+"""Film one walker with one camera: JPEG frames, PNG masks and the skeletons that a pose estimator would give.
 
 Shapes: F frames, V = 16 points of walkers.pose, of which the first 14 are the joints.
 Camera axes: x right, y down, z away from the camera, metres, the pelvis at the origin.
@@ -44,18 +44,18 @@ _DIFFICULTY = np.array([1.0, 0.7, 0.8, 1.2, 1.7, 0.8, 1.2, 1.7, 0.8, 1.0, 1.4, 0
 
 @dataclass(frozen=True)
 class Footage:
-    """The encoded JPEG frames and PNG masks of a tracklet and its (F, 14, 4) skeletons, as an estimator would say."""
+    """A tracklet's encoded JPEG frames and PNG masks, and skeletons (F, 14, 4) as a pose estimator would give them."""
 
     frames: list[bytes]
     masks: list[bytes]
     skeletons: Floats
     joints: Floats
-    """(F, 14, 3): where the joints really are, metres in camera axes; no file holds them."""
+    """True positions (F, 14, 3) of the joints, metres in camera axes; they are not written to any file."""
 
 
 @dataclass(frozen=True)
 class _Crop:
-    """Where the detector's box puts the pelvis (pixels), and how large the walker is in it."""
+    """The detector's box, given by the pelvis (pixels) and the size of the walker (pixels per metre) in it."""
 
     centre_F2: Floats
     per_metre_F: Floats
@@ -74,7 +74,7 @@ def film(
     flaw: str,
     rng: np.random.Generator,
 ) -> Footage:
-    """The footage of a walker passing a camera; a flaw other than "none" spoils the box."""
+    """Film a walker who passes a camera; a flaw other than "none" spoils the detector's box."""
     heading_F = _heading(camera, frames, rng)
     points = _walk(walker, camera, heading_F, rng)
     crop = _crop(points, camera, flaw, rng)
@@ -89,14 +89,14 @@ def film(
 
 
 def _heading(camera: Camera, frames: int, rng: np.random.Generator) -> Floats:
-    """The direction of walking in radians: 0 toward the camera, slowly turning."""
+    """Draw the direction of walking (F,) in radians, slowly turning; 0 is toward the camera."""
     away = np.pi * rng.integers(2)
     turning = np.linspace(-0.5, 0.5, frames) * rng.normal(0, 0.2)
     return np.asarray(camera.yaw + away + rng.uniform(-1, 1) * camera.yaw_spread + turning)
 
 
 def _walk(walker: Walker, camera: Camera, heading_F: Floats, rng: np.random.Generator) -> Floats:
-    """The (F, 16, 3) points in camera axes."""
+    """Return the walker's points (F, 16, 3) in camera axes."""
     gait = on_another_day(walker.gait, GAIT_DRIFT, rng)
     speed = rng.uniform(0.92, 1.08)
     gait = replace(gait, cycle=gait.cycle / speed, stride=gait.stride * np.sqrt(speed))
@@ -129,7 +129,7 @@ def _crop(points_FV3: Floats, camera: Camera, flaw: str, rng: np.random.Generato
 
 
 def _spoiling(flaw: str, rng: np.random.Generator) -> tuple[float, float, float]:
-    """How a bad box changes the size (factor) and moves the walker (pixels right and down)."""
+    """Draw the errors of a bad box: a factor of the size, and a shift of the walker in pixels right and down."""
     sign = 1 if rng.random() < 0.5 else -1
     if flaw == "background":
         return 1.0, 10.0 * WIDTH, 0.0
@@ -143,7 +143,7 @@ def _spoiling(flaw: str, rng: np.random.Generator) -> tuple[float, float, float]
 
 
 def _drift(frames: int, size: float, memory: float, rng: np.random.Generator) -> Floats:
-    """A stationary random walk (F,) of standard deviation `size`."""
+    """Draw a stationary random walk (F,) of standard deviation `size`."""
     return _drifts((frames, 1), size, memory, rng)[:, 0]
 
 
@@ -155,7 +155,7 @@ def _drifts(shape: tuple[int, ...], size: float, memory: float, rng: np.random.G
 
 
 def _backgrounds(camera: Camera, heading_F: Floats, per_metre_F: Floats, rng: np.random.Generator) -> list[Image]:
-    """The part of the camera's panorama behind each box, scrolling as the walker moves."""
+    """Cut the background of each box from the camera's panorama, which scrolls as the walker moves."""
     metres_F = -0.1 * np.sin(heading_F)
     start = rng.uniform(0, PANORAMA)
     offsets = np.round(start + np.cumsum(metres_F * per_metre_F)).astype(int) % PANORAMA
@@ -169,7 +169,7 @@ def _develop(
     camera: Camera,
     rng: np.random.Generator,
 ) -> tuple[list[bytes], list[bytes]]:
-    """JPEG frames in the camera's colours, sharpness and grain, and PNG masks."""
+    """Encode JPEG frames with the camera's colours, sharpness and grain, and PNG masks."""
     light = lighting(camera, rng)
     grain = rng.normal(0, camera.grain, (HEIGHT + 32, WIDTH + 32, 1)).astype(np.float32)
     blur = camera.blur * rng.uniform(0.8, 1.3)
@@ -191,10 +191,10 @@ def _jpeg(picture: NDArray[np.generic], quality: int) -> bytes:
 
 
 def _estimated(joints_FV3: Floats, unseen_FV: NDArray[np.bool_], camera: Camera, rng: np.random.Generator) -> Floats:
-    """The (F, 14, 4) skeletons with errors that grow with what cannot be seen; NaN on failure.
+    """Simulate estimated skeletons (F, 14, 4), with larger errors for joints that are far or hidden; NaN on failure.
 
-    An error has a part that stays for the tracklet (the estimator's view-dependent bias) and one
-    that drifts; confidence falls with their expected size.
+    An error has a part that is constant over the tracklet (the estimator's view-dependent bias) and a part that drifts;
+    the confidence falls with their expected size.
     """
     frames, joints, _ = joints_FV3.shape
     depth_FV = joints_FV3[..., 2]

@@ -1,4 +1,4 @@
-"""The cameras of the synthetic data set: where they look from, what stands behind and in front.
+"""Build the cameras of the synthetic data set: their viewpoints, backgrounds and occluders.
 
 Shapes: F frames; pictures are (height, width, 3) in blue, green, red.
 """
@@ -23,7 +23,7 @@ _CAMERAS = 4_000_000
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera; yaw is the heading (radians) of those who walk toward it, pitch looks down."""
+    """A camera; yaw is the heading (radians) of people who walk toward it, a positive pitch looks down."""
 
     yaw: float
     yaw_spread: float
@@ -39,7 +39,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Occluder:
-    """A box in front of the walker: corners x0, y0, x1, y1 in pixels per frame, and its look."""
+    """A box in front of the walker: its corners x0, y0, x1, y1 in pixels for each frame, and its appearance."""
 
     corners_F4: NDArray[np.int64]
     look: Image
@@ -47,7 +47,7 @@ class Occluder:
 
 @lru_cache(maxsize=6)
 def build_camera(camid: int, seed: int) -> Camera:
-    """Camera `camid` (1, 2, ...) of the data set made from `seed`."""
+    """Build camera `camid` (1, 2, ...) of the data set made from `seed`."""
     rng = np.random.default_rng([seed, camid, _CAMERAS])
     yaw = (0.0, 1.1, -0.75, 0.4, -1.3, 0.8)[camid - 1] + rng.normal(0, 0.08)
     pitch = rng.uniform(0.05, 0.32)
@@ -67,7 +67,7 @@ def build_camera(camid: int, seed: int) -> Camera:
 
 
 def _panorama(pitch: float, rng: np.random.Generator) -> Image:
-    """A wall with things on it above a floor, (HEIGHT, PANORAMA + WIDTH, 3), wrapping around."""
+    """Draw a wall with objects above a floor (HEIGHT, PANORAMA + WIDTH, 3); its right edge continues at its left."""
     edge = int(HEIGHT * (0.62 - 1.2 * pitch))
     wall = rng.uniform(80, 180) + rng.normal(0, 16, 3)
     floor = rng.uniform(90, 180) + rng.normal(0, 8, 3)
@@ -89,7 +89,7 @@ def _panorama(pitch: float, rng: np.random.Generator) -> Image:
 
 
 def build_occluder(frames: int, rng: np.random.Generator) -> Occluder:
-    """A passing pole or a box that covers the legs for part of the tracklet."""
+    """Draw a moving pole, or a box over the legs, that covers the walker for part of the tracklet."""
     start = rng.integers(0, max(1, frames // 2))
     here = np.arange(frames) - start
     stay = rng.integers(frames // 3 + 1, frames + 1)
@@ -109,12 +109,15 @@ def build_occluder(frames: int, rng: np.random.Generator) -> Occluder:
 
 
 def no_occluder(frames: int) -> Occluder:
-    """An occluder that is never there."""
+    """Return an occluder that covers nothing in any frame."""
     return Occluder(np.zeros((frames, 4), dtype=np.int64), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
 
 
 def lighting(camera: Camera, rng: np.random.Generator) -> NDArray[np.float32]:
-    """(HEIGHT, WIDTH, 3) factors: the camera's colours times this moment's light from one side."""
+    """Draw the lighting (HEIGHT, WIDTH, 3) as factors: the camera's colours times the light of this tracklet.
+
+    The light falls from one side.
+    """
     level = rng.uniform(0.86, 1.1)
     side = np.linspace(-1, 1, WIDTH)[None, :, None] * rng.uniform(-0.18, 0.18)
     height = np.linspace(-1, 1, HEIGHT)[:, None, None] * rng.uniform(-0.12, 0.05)
@@ -124,9 +127,9 @@ def lighting(camera: Camera, rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def compose(figure: Image, background: Image, occluder: Occluder, frame: int) -> tuple[Image, Image]:
-    """The figure (premultiplied alpha) over its background and behind its occluder, and its mask.
+    """Compose the figure (premultiplied alpha), its background and its occluder; return the picture and the mask.
 
-    The mask is 255 where the figure is seen and 0 elsewhere, (height, width).
+    The mask (height, width) is 255 where the figure is visible and 0 elsewhere.
     """
     alpha = figure[..., 3]
     through = cv2.cvtColor(255 - alpha, cv2.COLOR_GRAY2BGR)
@@ -140,7 +143,7 @@ def compose(figure: Image, background: Image, occluder: Occluder, frame: int) ->
 
 
 def hidden(pixels_FV2: Floats, occluder: Occluder) -> NDArray[np.bool_]:
-    """Which points (F, V) lie behind the occluder or outside of the frame."""
+    """Return flags (F, V) for the points behind the occluder or outside the frame."""
     x, y = pixels_FV2[..., 0], pixels_FV2[..., 1]
     x0, y0, x1, y1 = (occluder.corners_F4[:, i, None] for i in range(4))
     behind = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)

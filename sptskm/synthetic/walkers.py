@@ -1,7 +1,7 @@
-"""A parametric walker: who somebody is (body and gait) and where the joints are at a phase.
+"""Model a walker by parameters of body and gait, and compute the joints at any phase of the gait.
 
-Shapes: F frames, V = 16 points (the 14 joints, then the right and the left toe), 3 = metres in the
-walker's own frame: x toward the walker's left, y down, z backward. The walker faces -z.
+Shapes: F frames, V = 16 points (the 14 joints, then the right and the left toe), 3 = metres in the walker's own
+coordinates: x toward the walker's left, y down, z backward. The walker faces -z.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ HAIRS: tuple[Colour, ...] = ((30, 32, 36), (40, 60, 90), (70, 130, 175), (140, 1
 
 @dataclass(frozen=True)
 class Body:
-    """Proportions of a walker; lengths are shares of the stature (metres), build a factor."""
+    """Proportions of a walker; stature is in metres, lengths are shares of it, build is a factor of the girth."""
 
     stature: float
     legs: float
@@ -35,7 +35,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Gait:
-    """How a walker moves; angles in radians, cycle in frames, the asymmetries as left over right."""
+    """The movement of a walker; angles in radians, cycle in frames, asymmetries as left over right."""
 
     cycle: float
     stride: float
@@ -104,7 +104,7 @@ GAIT_RANGES = {
 
 @dataclass(frozen=True)
 class Walker:
-    """A person apart from clothes: body, gait, and what a camera sees of skin and hair."""
+    """A person without clothes: body, gait, and the visible colours of skin and hair."""
 
     body: Body
     gait: Gait
@@ -114,7 +114,7 @@ class Walker:
 
 
 def draw_walker(rng: np.random.Generator) -> Walker:
-    """A walker drawn from the ranges above."""
+    """Draw a walker from BODY_RANGES and GAIT_RANGES."""
     body = Body(**{name: rng.uniform(*span) for name, span in BODY_RANGES.items()})
     gait = Gait(**{name: rng.uniform(*span) for name, span in GAIT_RANGES.items()})
     skin = SKINS[rng.integers(len(SKINS))]
@@ -123,7 +123,7 @@ def draw_walker(rng: np.random.Generator) -> Walker:
 
 
 def on_another_day(gait: Gait, drift: float, rng: np.random.Generator) -> Gait:
-    """The gait with every parameter moved by a normal step of `drift` times its range's width."""
+    """Return the gait with every parameter changed by a normal step of `drift` times the width of its range."""
     moved = {
         name: getattr(gait, name) + rng.normal(0, drift) * (high - low) for name, (low, high) in GAIT_RANGES.items()
     }
@@ -131,7 +131,7 @@ def on_another_day(gait: Gait, drift: float, rng: np.random.Generator) -> Gait:
 
 
 def pose(body: Body, gait: Gait, phase_F: Floats) -> Floats:
-    """The (F, 16, 3) points of a walker at phases in radians; 0 is the left heel's strike.
+    """Compute the points (F, 16, 3) of a walker at phases in radians; phase 0 is the strike of the left heel.
 
     The middle of the pelvis stays at the origin.
     """
@@ -149,14 +149,14 @@ def pose(body: Body, gait: Gait, phase_F: Floats) -> Floats:
 
 
 def _direction(forward_F: Floats, outward: Floats | float) -> Floats:
-    """Unit vectors pointing down, swung forward by one angle and toward the left by another."""
+    """Return unit vectors that point down, swung forward by one angle and toward the left by another."""
     forward_F, outward = np.broadcast_arrays(forward_F, outward)
     down = np.cos(forward_F) * np.cos(outward)
     return np.stack([np.sin(outward), down, -np.sin(forward_F) * np.cos(outward)], axis=-1)
 
 
 def _lateral(turn_F: Floats, roll_F: Floats) -> Floats:
-    """Unit vectors toward the left, turned about the vertical axis and rolled (left side down)."""
+    """Return unit vectors toward the left, turned about the vertical axis and rolled (left side down)."""
     return np.stack([np.cos(turn_F) * np.cos(roll_F), np.sin(roll_F), -np.sin(turn_F) * np.cos(roll_F)], axis=-1)
 
 
@@ -181,7 +181,7 @@ def _trunk(body: Body, gait: Gait, phase_F: Floats) -> tuple[dict[int, Floats], 
 
 
 def _arm(body: Body, gait: Gait, phase_F: Floats, side: int, shoulder_F3: Floats) -> tuple[Floats, Floats]:
-    """Elbow and wrist; an arm swings against the leg of its side."""
+    """Return elbow and wrist (F, 3) of one side; an arm swings against the leg of its side."""
     own = phase_F if side == LEFT else phase_F + np.pi
     beat = -np.cos(own + gait.arm_phase)
     swing = gait.arm_offset + gait.arm_swing * (1 + side * gait.arm_asymmetry) * beat
@@ -193,7 +193,7 @@ def _arm(body: Body, gait: Gait, phase_F: Floats, side: int, shoulder_F3: Floats
 
 
 def _leg(body: Body, gait: Gait, phase_F: Floats, side: int, hip_F3: Floats) -> tuple[Floats, Floats, Floats]:
-    """Knee, ankle and toe; the leg swings forward in the second half of its cycle."""
+    """Return knee, ankle and toe (F, 3) of one side; the leg swings forward in the second half of its cycle."""
     own = phase_F if side == LEFT else phase_F + np.pi
     swing = gait.hip_offset + gait.stride * (1 + side * gait.leg_asymmetry) * np.cos(own)
     lift = np.exp(2.5 * (np.cos(own - gait.knee_phase) - 1))

@@ -1,4 +1,4 @@
-"""A generated data set in the layout of MARS: walkers whose identity is in how they move.
+"""Write a generated data set in the layout of MARS: walkers whose identity is in how they move.
 
 Shapes: N tracklets, Q queries. Ids of train and test are disjoint; -1 is junk, 0 a distractor.
 """
@@ -47,12 +47,12 @@ TINY = Sizes(
 
 
 def write_dataset(root: Path, sizes: Sizes, seed: int, workers: int | None = None) -> None:
-    """Writes frames, masks, skeletons, tables and clothes.csv of a data set like MARS to `root`.
+    """Write the frames, masks, skeletons, tables and clothes.csv of a data set like MARS to `root`.
 
     The bytes depend on sizes and seed alone. `workers` processes share the tracklets (all cores when None). The folder
-    appears under its name only when it is complete; what a killed process left of it is removed. Raises FileExistsError
-    when `root` is something else than an empty folder, BlockingIOError while another process makes it, ValueError for
-    less than one worker.
+    gets its name only when it is complete; the remains of a killed process are removed. Raises FileExistsError if
+    `root` is anything but an empty folder, BlockingIOError while another process writes it, and ConfigError, a
+    ValueError, for less than one worker.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers}, wanted at least 1")
@@ -81,7 +81,7 @@ def _film_all(jobs: list[_Job], workers: int | None) -> None:
 
 
 def _report(frame_counts: Iterable[int], total: int) -> None:
-    """Shows progress on a terminal, and logs every fifth of the way elsewhere."""
+    """Show progress on a terminal, or log it after every fifth of the frames elsewhere."""
     done, told = 0, 0
     with tqdm(total=total, unit="frame", desc="synthetic data set", disable=None) as bar:
         for count in frame_counts:
@@ -93,7 +93,7 @@ def _report(frame_counts: Iterable[int], total: int) -> None:
 
 
 def _film_one(job: _Job) -> int:
-    """Writes one tracklet's files and returns its number of frames."""
+    """Write one tracklet's files and return its number of frames."""
     role = job.role
     rng = np.random.default_rng([job.seed, role.split == "test", role.index])
     camera = build_camera(role.camid, job.seed)
@@ -136,7 +136,7 @@ def _write_tables(folder: Path, train: list[Role], test: list[Role]) -> None:
 
 
 def _table(roles: list[Role]) -> NDArray[np.int32]:
-    """(N, 4): first and last line of the name list, from 1 and inclusive, pid, camera."""
+    """Return the table (N, 4): first and last line of the name list (from 1, inclusive), pid, camera."""
     ends = np.cumsum([role.frames for role in roles])
     rows = [(end - role.frames + 1, end, role.pid, role.camid) for role, end in zip(roles, ends, strict=True)]
     return np.array(rows, dtype=np.int32)
