@@ -3,8 +3,8 @@
 The measures depend on what the files contain. Stored skeletons are centred at the hips and usually normalised: scaled
 and turned about the vertical axis, by one factor and one angle per tracklet. Bone lengths and heights, as they change
 within a tracklet, are therefore comparable; the place of a joint in the frame is unknown. Fitting scale and place of
-every skeleton to its mask would hide the errors that matter. So only the height of a
-skeleton is compared with its mask.
+every skeleton to its mask would hide the errors that matter. So only the height of a skeleton is compared with its
+mask.
 Legend: F frames, N frames of any kind, H rows, W columns, V = 14 joints, E = 13 bones, K points,
 4 = x, y, z, confidence.
 """
