@@ -17,7 +17,7 @@ from sptskm.common.reading import read_yaml
 from sptskm.config import ConfigError
 from sptskm.configfile import apply_overrides, merge
 
-# until the job listens to them, these signals would end it; a shell's `trap ''` is inherited
+# these signals would kill the job before it has installed its handlers; a shell's `trap ''` is inherited
 PYTHON = f"""sh -c 'trap "" USR1 USR2; exec "$0" "$@"' {quote(sys.executable)}"""
 
 RETRY = "sptskm.launching.requeue"
@@ -38,7 +38,7 @@ RESERVED = frozenset(
         "wrap", "wait", "parsable", "quiet", "verbose", "test-only", "help", "usage", "version", "export-file",
     }
 )  # fmt: skip
-# those of srun's variables that sbatch hands on from the submitting shell instead of setting them for the job
+# variables of srun that sbatch passes on from the submitting shell instead of setting them for the job
 SRUN_READS = frozenset(
     f"SLURM_{name}"
     for name in (
@@ -224,16 +224,16 @@ def parameters(
         )
     additional: dict[str, Any] = {**cluster.sbatch, "chdir": str(code), "requeue": True}
     if after:
-        # without the second a job whose predecessor failed waits for ever
+        # without kill-on-invalid-dep a job waits for ever when the job before it has failed
         additional |= {"dependency": after, "kill-on-invalid-dep": "yes"}
     logs: list[str] = []
-    if "%" in str(folder):  # which is itself where SLURM makes names of logs
+    if "%" in str(folder):  # SLURM reads % in the names of logs as a placeholder
         log = f"{str(folder).replace('%', '%%')}/{'%A_%a' if array else '%j'}"
         additional |= {"output": f"{log}_0_log.out", "error": f"{log}_0_log.err"}
         logs = ["--output", f"{log}_%t_log.out", "--error", f"{log}_%t_log.err"]
     slurm: dict[str, Any] = {
         "signal_delay_s": cluster.warn_seconds,
-        # since SLURM 22.05 srun does not take over the CPUs that sbatch has asked for
+        # since SLURM 22.05 srun no longer inherits --cpus-per-task from sbatch
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cluster.cpus_per_task}", *logs],
         "setup": list(cluster.setup),
         "teardown": [

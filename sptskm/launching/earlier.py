@@ -175,7 +175,7 @@ def training_in(folder: Path) -> int | None:
         with (folder / "lock").open("rb") as file:
             asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
             kind, *_, pid = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))
-    except OSError:  # there is none, or there are no locks
+    except OSError:  # no lock file, or a file system without locks
         return None
     return None if kind == fcntl.F_UNLCK else int(pid)
 

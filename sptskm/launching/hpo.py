@@ -32,14 +32,14 @@ from sptskm.launching import search as searches
 from sptskm.launching.plan import Plan
 from sptskm.launching.search import Searches
 from sptskm.launching.storage import whole_files
-from sptskm.launching.trials import CREWS, Follower, Teams, lead, loss, room_for
+from sptskm.launching.trials import CREWS, Follower, Teams, failure_reason, lead, room_for
 from sptskm.launching.workers import Failed, Report, Team, ask_to_stop
 from sptskm.search import Draw, Score, Search, Trial, encoded, grid, name_of, present, settings_of
 from sptskm.training.signals import StopFlag
 
 METRIC, BEST, EPOCH, SECONDS = "validation/mAP", "validation/best mAP", "epoch", "seconds"
 EXCHANGE = "exchange"  # the epoch as PBT counts it
-SNAPSHOT_SECONDS = "1"  # between what a killed search remembers
+SNAPSHOT_SECONDS = "1"  # between snapshots of the experiment
 TABLE_SECONDS, PAGE_SECONDS = 30, 30.0
 FAILURE = "failure.json"
 ENDS = {"TERMINATED": "ended early", "ERROR": "failed"}
@@ -55,17 +55,17 @@ def search(plan: Plan, searched: Searches, teams: Teams, stop: StopFlag) -> list
     for stream, one in searched.items():
         FOLLOWERS[stream] = SearchFollower(plan, searched, one, teams, stop)
     tuners = [_tuner(plan, one, teams[stream], command) for stream, one in searched.items()]
-    with ThreadPoolExecutor(len(tuners)) as beside:  # in the main thread Tune would take USR1 for its own
+    with ThreadPoolExecutor(len(tuners)) as beside:  # in the main thread Tune would install its own USR1 handler
         runs = []
         for stream, tuner in zip(searched, tuners, strict=True):
             runs.append(beside.submit(tuner.fit))
             while not (FOLLOWERS[stream].begun.wait(0.1) or runs[-1].done()):
-                pass  # Tune's registry of trainables knows no threads
+                pass  # Tune's registry of trainables is not thread-safe
     errors = [error for run in runs if (error := run.exception())]
     if stop.requested:
         raise Stopped
     for error in errors:
-        traceback.print_exception(error, file=sys.stdout)  # into ray.log, where the rest of what Ray says is
+        traceback.print_exception(error, file=sys.stdout)  # into ray.log, beside Ray's other output
     if errors:
         raise Failed(str(errors[0].__cause__ or errors[0])) from errors[0]
     return trials_of(plan, searched)
@@ -81,7 +81,7 @@ def _tuner(plan: Plan, search: Search, team: Team, command: str) -> tune.Tuner:
             return tune.Tuner.restore(
                 str(home), trainable=trainable, resume_errored=True, storage_filesystem=whole_files()
             )
-        except Exception as error:  # whatever Tune's pickles meet first
+        except Exception as error:  # damaged pickles can raise almost anything
             raise ConfigError(f"{home}: the search cannot be continued ({error}), wanted another --run") from None
     searches.note(plan, search)
     first = present(plan.config(search.stream), search.space)
@@ -168,7 +168,7 @@ def scheduler(search: Search) -> Any:
             hyperparam_mutations={name: getattr(one, "categories", one) for name, one in lists.items()},
             quantile_fraction=1 / search.reduction,
             custom_explore_fn=partial(within, search.space),
-            synch=False,  # a population that waits for each other waits for a failed member for ever
+            synch=False,  # a synchronous population would wait for a failed member for ever
         )
     return schedulers.FIFOScheduler()
 
@@ -188,7 +188,9 @@ def _trial_name(trial: TuneTrial, search: Search) -> str:
 
 
 def _trial_dirname(trial: TuneTrial, search: Search) -> str:
-    first = 1 if search.method == "optuna" else 0  # so differently Tune's searchers begin to count
+    first = (
+        1 if search.method == "optuna" else 0
+    )  # Optuna's trials are numbered from 1, those of other searchers from 0
     return f"{int(str(trial.experiment_tag).partition('_')[0]) - first:04d}"
 
 
@@ -208,12 +210,12 @@ def attempt(settings: Mapping[str, Any], plan: Plan, search: Search, team: Team,
     Raises Failed for a fault of the trial's own, at once if it already failed under the same `command`, and Unreachable
     when a worker is lost.
     """
-    own = Path(tune.get_context().get_trial_dir())  # of this process, and those that follow it here
+    own = Path(tune.get_context().get_trial_dir())  # of this attempt and of later ones
     number = int(own.name)
     trial, config = searches.trial(plan, search, number, settings_of(settings, search.space))
     failure = own / FAILURE
     known = json.loads(failure.read_text()) if failure.exists() else {}
-    if known.get("command") == command:  # Tune tries again whatever has failed
+    if known.get("command") == command:  # Tune restarts a trial after any failure
         raise Failed(known["reason"])
     failure.unlink(missing_ok=True)
     checkpoint = tune.get_checkpoint()
@@ -235,7 +237,7 @@ def _report(search: Search, trial: Trial, values: Report) -> None:
     aside = str(result.pop("checkpoint"))
     checkpoint = tune.Checkpoint.from_directory(aside)
     checkpoint.set_metadata({"number": trial.number, "settings": trial.settings, EPOCH: int(result[EPOCH])})
-    if search.scheduler == "pbt":  # after the last epoch nobody takes over anything
+    if search.scheduler == "pbt":  # no exchange after the last epoch
         result[EXCHANGE] = 0 if result[EPOCH] >= search.epochs else result[EPOCH]
     tune.report(result, checkpoint=checkpoint)
     shutil.rmtree(aside, ignore_errors=True)
@@ -265,7 +267,7 @@ class Table(tune.CLIReporter):
         spent = time.time() - (self._start_time or time.time())
         told = f"about {spent * left / here / 60:.0f} min left" if here and left else f"{left} to go"
         table = self._progress_str(trials, done, *sys_info).splitlines()
-        # where Ray has the files until it copies them to the run folder is nobody's business
+        # the line about Ray's temporary folder is of no use: Ray copies the files to the run folder
         print("\n".join(line for line in table if not line.startswith("Result logdir")), file=sys.stderr)
         print(f"{self.stream}: {ended} of {ended + left} trials ended, {told}", file=sys.stderr, flush=True)
 
@@ -287,7 +289,7 @@ class SearchFollower(Follower):
         self.begun.set()
 
     def __reduce__(self) -> Any:
-        """Unpickle to the follower of the process that reads it: a restored Tuner brings its callbacks along."""
+        """Return the reader's own follower on unpickling, since a restored Tuner brings its callbacks along."""
         return _follower, (self.search.stream,)
 
     def name(self, trial: TuneTrial) -> str:
@@ -320,7 +322,7 @@ class SearchFollower(Follower):
 
     def on_trial_error(self, *_: Any, **known: Any) -> None:
         """Print why a trial has failed."""
-        print(f"{self.name(known['trial'])} failed: {loss(known['trial'])}", file=sys.stderr)
+        print(f"{self.name(known['trial'])} failed: {failure_reason(known['trial'])}", file=sys.stderr)
 
 
 def _follower(stream: str) -> SearchFollower:
@@ -357,7 +359,7 @@ def _trial(plan: Plan, search: Search, trial: TuneTrial, results: Sequence[Mappi
         int(result[EPOCH]): Score(int(result[EPOCH]), result[METRIC], result["validation/rank-1"], result[BEST])
         for result in results
         if METRIC in result
-    }  # of an epoch that was done again the last
+    }  # a repeated epoch counts with its last result
     number, settings = _number(trial), settings_of(trial.config, search.space)
     end: Any = ENDS.get(trial.status, "")
     if end == "ended early" and max(scores, default=0) >= search.epochs:
@@ -370,7 +372,7 @@ def _trial(plan: Plan, search: Search, trial: TuneTrial, results: Sequence[Mappi
         str(searches.trial_folder(plan, search.stream, number) / searches.RUN),
         [scores[epoch] for epoch in sorted(scores)],
         end,
-        loss(trial) if end == "failed" else "",
+        failure_reason(trial) if end == "failed" else "",
         sum(result[SECONDS] for result in results),
         max((result["timestamp"] for result in results), default=0.0),
     )

@@ -26,7 +26,7 @@ from sptskm.training.signals import StopFlag, ignore_stopping, stop_flag
 
 log = logging.getLogger(__name__)
 
-RANK_0_FIRST = 3.0  # seconds that a stuck rank leaves to rank 0 to queue the job again
+RANK_0_FIRST = 3.0  # seconds that a stuck rank gives rank 0 to requeue the job
 
 _T = TypeVar("_T")
 
@@ -108,7 +108,7 @@ def attend(work: Callable[[StopFlag], _T], leave_seconds: float, requeues: int) 
         except Unreachable as error:
             log.error("%s", error)
             sys.stderr.flush()
-        # no exception for submitit to keep: the batch script takes the job for one that may be tried again
+        # without an exception for submitit to store, the batch script treats the job as one to retry
         os._exit(EXIT_UNREACHABLE)
 
 
@@ -121,7 +121,7 @@ def _enter_world() -> int:
         here.num_tasks,
         here.local_rank,
         here.num_tasks // here.num_nodes,
-        "127.0.0.1" if here.num_nodes == 1 else here.hostnames[0],  # a machine's own name need not resolve
+        "127.0.0.1" if here.num_nodes == 1 else here.hostnames[0],  # a machine's own name may not resolve
         port(int(here.raw_job_id), number_of("SLURM_RESTART_COUNT") or 0),
     )
     set_up_logging(here.global_rank)
@@ -141,7 +141,7 @@ def _forget_earlier_start(environment: Any) -> None:
 
 def _leave(rank: int, limit: int, resubmit: Callable[..., Any]) -> None:
     """Exit from a saved but unfinished job: rank 0 requeues it, and no rank writes a result."""
-    ignore_stopping()  # whatever else is sent has been answered already
+    ignore_stopping()  # further signals would ask for the same
     if rank == 0:
         if os.environ.get("SLURM_JOB_ID"):
             requeue(limit)

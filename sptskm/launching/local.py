@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         earlier.refuse_other_runs(plan)
         make_folder(plan.folder)
         for config in plan.configs:
-            request(config, config.run)  # a folder that cannot be written is known now
+            request(config, config.run)  # fails now if a folder cannot be written
         request(plan.final, plan.out)
     except (ValueError, OSError) as error:
         if not is_ours(error):
@@ -150,10 +150,10 @@ class Children:
                 text=True,
                 errors="replace",
                 start_new_session=True,
-                preexec_fn=partial(end_with, os.getpid(), signal.SIGTERM),  # nobody trains on unseen
-                env={"OMP_NUM_THREADS": "1", **os.environ},  # torchrun sets it too, with a page of warnings
+                preexec_fn=partial(end_with, os.getpid(), signal.SIGTERM),  # no training continues unseen
+                env={"OMP_NUM_THREADS": "1", **os.environ},  # torchrun would set it as well, with a long warning
             )
-        if self.asked:  # while they were being started
+        if self.asked:  # a stop request came while the children were starting
             self._ask_to_stop()
         relays = [] if alone else [_relay(name, child) for name, child in self.running.items()]
         codes = {name: child.wait() for name, child in self.running.items()}
@@ -184,10 +184,10 @@ def _relay(name: str, child: subprocess.Popen[str]) -> threading.Thread:
 def _explain(codes: Mapping[str, int], plan: Plan, asked: bool) -> int:
     """Print which jobs did not finish and return the exit code; their work is kept."""
     failed = {name: code for name, code in codes.items() if code} or codes
-    # a process that is asked before it can listen, and torchrun always, ends in its own way
+    # torchrun, and a process that is asked before its handlers are installed, end with other codes
     stopped = asked or all(code == EXIT_STOPPED for code in failed.values())
     what = "stopped as asked" if stopped else f"failed ({', '.join(f'{n}: exit {c}' for n, c in failed.items())})"
-    refused = not stopped and EXIT_BAD_INPUT in failed.values()  # the job has said what to change
+    refused = not stopped and EXIT_BAD_INPUT in failed.values()  # the job has printed what to change
     after = "" if refused else f"; the same command continues in {plan.folder}"
     print(f"{' and '.join(failed)} {what}{after}", file=sys.stderr)
     return EXIT_STOPPED if stopped else 1

@@ -180,7 +180,7 @@ def _check_weights(config: Config) -> None:
             raise FileNotFoundError(
                 f"model.pretrained is {path}: no such file; compute nodes have no internet, copy it there first"
             )
-        from sptskm.models.weights import check_pretrained  # and with it torch, which nothing else here needs
+        from sptskm.models.weights import check_pretrained  # imports torch, which nothing else here needs
 
         check_pretrained(config.model)
 

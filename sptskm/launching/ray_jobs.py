@@ -31,8 +31,8 @@ from sptskm.launching.submission import Queued, queue
 from sptskm.training.signals import StopFlag
 
 NAME = "search"
-START_SECONDS = 120.0  # for a node of Ray
-# Ray would die of the signals that ask the job to leave; its workers are asked by the launcher
+START_SECONDS = 120.0  # for the start of a node of Ray
+# the stop signals of the job would kill Ray; the launcher asks its workers to stop
 SHELL = ("sh", "-c", 'trap "" USR1 USR2; exec "$0" "$@"')
 
 
@@ -59,7 +59,7 @@ class SearchJob(Checkpointable):
         meeting = self.plan.logs / f"ray-{here.job_id}-{os.environ.get('SLURM_RESTART_COUNT', 0)}.json"
         if here.global_rank:
             serve(meeting, self.cluster)
-            os._exit(0)  # submitit would wait for a result of each
+            os._exit(0)  # submitit would wait for a result of every rank
         patience = max(config.train.leave_seconds for config in self.plan.configs)
         return attend(lambda _stop: self._search(meeting, patience), patience, self.cluster.requeues)
 
@@ -98,7 +98,7 @@ def head(meeting: Path, cluster: PerNode) -> Iterator[str]:
 
     Joining needs the token, which is written to `meeting`.
     """
-    # sockets want a short path; Ray opens its folder to everybody, so it gets one inside
+    # sockets need a short path; Ray makes its folder readable to everybody, so it gets one inside
     with tempfile.TemporaryDirectory(prefix="sptskm-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         options = ["--head", "--port=0", f"--temp-dir={folder}/ray", "--include-dashboard=false"]
@@ -119,7 +119,9 @@ def serve(meeting: Path, cluster: PerNode) -> None:
     Raises RuntimeError if the first one does not start within START_SECONDS.
     """
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the search is told, and ends when its trials have saved
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # only the search handles a stop request, and ends when its trials have saved
     deadline = time.monotonic() + START_SECONDS
     while not meeting.exists() or not (text := meeting.read_text()):
         if time.monotonic() > deadline:
@@ -133,7 +135,7 @@ def serve(meeting: Path, cluster: PerNode) -> None:
     ):
         while meeting.exists():
             time.sleep(0.5)
-    shutil.rmtree(known["folder"], ignore_errors=True)  # Ray has its sockets where those of the first node are
+    shutil.rmtree(known["folder"], ignore_errors=True)  # Ray puts its sockets at the path of the first node's
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def make(wanted: Wanted, stop: StopFlag) -> tuple[bool, str]:
         done, _ = ray.wait(list(left), timeout=POLL_SECONDS)
         for call in done:
             print(f"shard {left.pop(call)}: {_said(call)}", file=sys.stderr)
-    for call in left:  # nothing is lost by it
+    for call in left:  # finished files are kept
         ray.cancel(call, force=True)
     return verified(wanted)
 

@@ -28,8 +28,8 @@ CREWS: dict[Team, Crew] = {}
 """Idle workers, kept in the process of a trial for the next one."""
 
 FOLDER = "ray"  # in the folder of the runs: what Tune writes
-LEAVE_SECONDS = "30"  # in which the ranks of a trial that Tune has ended are ready for the next one
-IDLE_SECONDS = 30.0  # before somebody is told that no trial runs
+LEAVE_SECONDS = "30"  # time limit for the ranks of a trial that Tune has ended to be ready for the next one
+IDLE_SECONDS = 30.0  # before the user is told that no trial runs
 
 
 def train(plan: Plan, teams: Teams, retries: int, stop: StopFlag) -> dict[str, str]:
@@ -54,14 +54,14 @@ def train(plan: Plan, teams: Teams, retries: int, stop: StopFlag) -> dict[str, s
             verbose=0,
         ),
     )
-    with ThreadPoolExecutor(1) as beside:  # in the main thread Tune would take USR1 for its own
+    with ThreadPoolExecutor(1) as beside:  # in the main thread Tune would install its own USR1 handler
         beside.submit(tuner.fit).result()
     return {trial.config["stream"]: _end(trial) for trial in follower.trials}
 
 
 def room_for(team: Team) -> tune.PlacementGroupFactory:
     """Return the resources of a trial that runs on this team."""
-    # the driver itself takes nothing: Ray drops its empty bundle, and the next one is rank 0's
+    # the driver needs no resources: Ray drops its empty bundle, and the next bundle is rank 0's
     return tune.PlacementGroupFactory([{}] + [team.bundle] * team.workers, strategy="PACK")
 
 
@@ -79,14 +79,14 @@ def lead(team: Team, file: Path, method: str, arguments: Sequence[Any], heard: C
     worker is lost. The workers are kept for the next trial in this process that needs the same resources; without such
     a trial they end with the process.
     """
-    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = LEAVE_SECONDS  # for the trial that Tune ends before the next one
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = LEAVE_SECONDS  # Tune's limit for ending a trial before the next one
 
     def report(news: list[Report]) -> None:
         for values in news:
             heard(values)
 
     crew = CREWS.pop(team, None) or _hire(team)
-    try:  # what is raised lets Tune start the trial again, if it may
+    try:  # Tune may restart the trial after an exception
         crew.work(file, method, arguments, report)
     except (Stopped, SystemExit) as asked:
         CREWS[team] = crew
@@ -185,7 +185,7 @@ class Follower(tune.Callback, tune.Stopper):
         values, stream = known["result"], self.name(known["trial"])
         if "epoch" in values:
             line = f"{stream} epoch {values['epoch']:.0f}/{self.plan.config(stream).train.epochs}"
-            if "total" in values:  # not where a run continues behind the last step of an epoch
+            if "total" in values:  # missing when a run continues after the last step of an epoch
                 line += f"  total {values['total']:.3f}"
             if "validation/mAP" in values:
                 line += f"  held-out mAP {values['validation/mAP']:.1%} rank-1 {values['validation/rank-1']:.1%}"
@@ -194,10 +194,10 @@ class Follower(tune.Callback, tune.Stopper):
     def on_trial_recover(self, *_: Any, **known: Any) -> None:
         """Print why a trial starts again."""
         trial: Trial = known["trial"]
-        if self.stop.requested:  # it will not
+        if self.stop.requested:  # it will not start again
             return
         again = f"starts again ({trial.num_failures} of {self.retries})"
-        print(f"{self.name(trial)}: {loss(trial)}; {again}", file=sys.stderr)
+        print(f"{self.name(trial)}: {failure_reason(trial)}; {again}", file=sys.stderr)
 
     def __call__(self, *_: Any) -> bool:
         """Return False: Tune never ends a trial, as its ranks leave by themselves."""
@@ -210,11 +210,11 @@ class Follower(tune.Callback, tune.Stopper):
 
 def _end(trial: Trial) -> str:
     if trial.status == Trial.ERROR:
-        return f"{loss(trial)}; the same command continues"
+        return f"{failure_reason(trial)}; the same command continues"
     return str(trial.last_result.get("end", "stopped"))  # one that never ran has no result
 
 
-def loss(trial: Trial) -> str:
+def failure_reason(trial: Trial) -> str:
     """Return the reason why a trial was lost, without Ray's traceback: the last line of Tune's error file."""
     text = Path(trial.error_file).read_text() if trial.error_file else ""
     last = (text.strip().splitlines() or ["unknown reason"])[-1].strip()

@@ -40,13 +40,13 @@ from sptskm.training.signals import StopFlag, stop_flag
 if TYPE_CHECKING:
     from sptskm.launching.workers import Team
 
-OBJECT_STORE_BYTES = 100_000_000  # only settings and results of epochs pass through it
-LEAVE_SECONDS = 20.0  # in which shards that are not saved anywhere are given up
-NODES_SECONDS = 60.0  # for the nodes of a cluster that has just been started
+OBJECT_STORE_BYTES = 100_000_000  # holds only settings and results of epochs
+LEAVE_SECONDS = 20.0  # before unsaved shards are given up
+NODES_SECONDS = 60.0  # for all nodes of a new cluster to join
 KNOCK_SECONDS, JOIN_SECONDS = 5.0, 30.0
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # which prints a table whatever the verbosity
+    "RAY_AIR_NEW_OUTPUT": "0",  # it would print a table at any verbosity
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard shows what the trainer writes
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last report of a trial says how it ended, nothing else
@@ -69,9 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not searched:
             earlier.refuse_other_runs(plan)
         for config in plan.configs:
-            request(config, config.run)  # a folder that cannot be written is known now
+            request(config, config.run)  # fails now if a folder cannot be written
         request(plan.final, plan.out)
-        os.chdir(snapshot.take(plan.logs))  # where Ray's workers look first for what they import
+        os.chdir(snapshot.take(plan.logs))  # Ray's workers import from this folder first
     except (ValueError, OSError) as error:
         if not is_ours(error):
             raise
@@ -207,7 +207,7 @@ def joined(logs: Path, address: str | None, patience: float) -> Iterator[StopFla
         nullcontext("") if address else _short_folder() as folder,
         stop_flag(patience, lambda: _give_up(folder)) as stop,
         (logs / "ray.log").open("a") as rest,
-        redirect_stdout(rest),  # what Ray has to say of nodes that die
+        redirect_stdout(rest),  # Ray's messages about dead nodes
         _ray(address, f"{folder}/ray", stop),
     ):
         yield stop
@@ -228,8 +228,8 @@ def _give_up(folder: str) -> NoReturn:
 @contextmanager
 def _ray(address: str | None, folder: str, stop: StopFlag) -> Iterator[None]:
     """Connect to a running Ray, which is left running, or start a private one inside the block."""
-    hanging_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # as below nohup
-    # a terminal and SLURM send signals to all processes; those of Ray inherit what is ignored, and serve to the end
+    hanging_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # false under nohup
+    # a terminal and SLURM signal all processes; Ray's processes inherit the ignored signals and keep running
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     os.environ.update(ENVIRONMENT)
@@ -239,11 +239,11 @@ def _ray(address: str | None, folder: str, stop: StopFlag) -> Iterator[None]:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
-    # what fails is told here, in fewer words
+    # failures are reported here, in fewer words
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address:
         _join(address, options)
-    else:  # that nobody else can join, and that joins nobody, whatever the environment says
+    else:  # a private Ray, whatever the environment says
         ray.init(
             address="local",
             num_cpus=_cpus(),
@@ -253,7 +253,7 @@ def _ray(address: str | None, folder: str, stop: StopFlag) -> Iterator[None]:
             _temp_dir=folder,
             **options,
         )
-    for number in (*STOPPING, *[signal.SIGHUP] * hanging_up):  # TERM has been taken by Ray
+    for number in (*STOPPING, *[signal.SIGHUP] * hanging_up):  # Ray has replaced the handler of TERM
         signal.signal(number, stop)
     try:
         yield
@@ -275,7 +275,7 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
     def end() -> None:
         os._exit(_refuse(refusal))
 
-    overdue = threading.Timer(JOIN_SECONDS, end)  # Ray knows no end with some servers
+    overdue = threading.Timer(JOIN_SECONDS, end)  # with some servers Ray would wait for ever
     overdue.start()
     try:
         ray.init(address=address, **options)
@@ -370,7 +370,7 @@ def run(asked: Request, stop: StopFlag) -> tuple[int, str]:
         return 0, "\n\n".join(texts)
     except Stopped:
         return _explain({"": "stopped"}, plan, stop), "\n\n".join(texts)
-    except (Failed, Unreachable, OSError) as error:  # as of a full disk, which is nobody's fault
+    except (Failed, Unreachable, OSError) as error:  # such as an OSError of a full disk
         name = "final" if texts or not asked.searched else "search"
         return _explain({name: str(error)}, plan, stop), "\n\n".join(texts)
 

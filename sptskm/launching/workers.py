@@ -32,9 +32,9 @@ from sptskm.training.signals import StopFlag
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-FAREWELL_SECONDS = 20.0  # in which the other ranks of a failed one end by themselves, each with its reason
-FOLDER_SECONDS = 120.0  # in which a file server notices that a lost node holds its locks no more
-NAME = "sptskm-rank-"  # which no other actor of this program's namespace begins with
+FAREWELL_SECONDS = 20.0  # for the other ranks to end by themselves after a failure, each with its reason
+FOLDER_SECONDS = 120.0  # for a file server to release the locks of a lost node
+NAME = "sptskm-rank-"  # prefix of the ranks' actor names, unique in this program's namespace
 
 Report = Mapping[str, Any]
 
@@ -94,8 +94,8 @@ class Worker:
         return Place(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), port)
 
     def enter(self, rank: int, places: Sequence[Place], file: Path) -> None:
-        """Become a rank of a run: set torchrun's variables and redirect all output to `file`."""
-        self.stopping.requested = False  # by whom this worker was told to leave the run before
+        """Set torchrun's variables for a rank of a run, and redirect all output to `file`."""
+        self.stopping.requested = False  # a request that stopped the previous run
         self.reports.clear()
         here = places[rank]
         if not file.parent.is_dir():
@@ -107,10 +107,10 @@ class Worker:
         neighbours = [other for other, place in enumerate(places) if place.node == here.node]
         meeting = places[0]
         set_variables(rank, len(places), neighbours.index(rank), len(neighbours), meeting.address, meeting.port)
-        if not ray.get_gpu_ids():  # Ray hides none from those who asked for none
+        if not ray.get_gpu_ids():  # Ray hides no GPUs from actors that asked for none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         if len(neighbours) < len(places) and (interface := interface_of(here.address)):
-            # gloo asks for the address of the host's own name, which may be none, or the loopback
+            # gloo resolves the host's own name, which may fail or give the loopback address
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
 
     def train(self, config: Config) -> None:
@@ -157,7 +157,9 @@ class Worker:
                 begin_page(trial)
             if not train(config, self.stopping, tell).finished:
                 raise Stopped
-            if last and last["epoch"] == config.train.epochs:  # Tune may end a trial with any score
+            if (
+                last and last["epoch"] == config.train.epochs
+            ):  # the last report comes after training, since Tune may end a trial at any score
                 self.reports.append(last)
 
     def conclude(self, plan: Plan, searched: Mapping[str, Search], trials: Sequence[Trial]) -> str:
@@ -242,7 +244,7 @@ class Crew:
         runs = [getattr(worker, method).remote(*arguments) for worker in self.workers]
         try:
             return _together(runs, lambda: heard(_news(self.workers[0])))[0]
-        except SystemExit:  # by Tune, which has other work for us
+        except SystemExit:  # raised by Tune, which has another trial for this process
             for worker in self.workers:
                 worker.stop.remote()
             with suppress(Stopped):
@@ -259,7 +261,7 @@ def ask_to_stop() -> int:
     """Ask all workers of this program and its trials to leave at the end of the step; return their number."""
     names = [name for name in ray.util.list_named_actors() if name.startswith(NAME)]
     for name in names:
-        with suppress(ValueError, RayError):  # it has just ended
+        with suppress(ValueError, RayError):  # the actor has just ended
             ray.get_actor(name).stop.remote()
     return len(names)
 
@@ -307,5 +309,5 @@ def _brief(error: RayError) -> str:
 def _news(worker: Any) -> list[Report]:
     try:
         return ray.get(worker.news.remote())
-    except RayError:  # it is gone, as its work will say
+    except RayError:  # the worker is gone; its method's result will say so
         return []
