@@ -30,7 +30,7 @@ from sptskm.data.stale import is_stale
 from sptskm.data.tracklets import JUNK_PID, Modality, Readable, Tracklets
 
 JUNK_LABEL = "00-1"  # identity -1 in frame names
-KEPT = 20  # problems told in full; all are counted
+KEPT = 20  # problems reported in full; all are counted
 SPLITS = ("train", "test")
 READERS: dict[Modality, Callable[[Readable], NDArray[Any]]] = {
     "frames": read_frame,
@@ -126,13 +126,13 @@ def check(root: Path, decode: bool = True, workers: int | None = None) -> Report
         total.update(tally.counts)
         problems += tally.problems[: KEPT - len(problems)]
         lost = lost or tally.lost
-    general = _of_all(table, Path(root), present, total, lost)
+    general = _problems_of_whole(table, Path(root), present, total, lost)
     total["problem"] += len(general)
     problems = [*general, *problems][:KEPT]
     return _report(table, present, total, tuple(problems))
 
 
-def _of_all(
+def _problems_of_whole(
     table: Tracklets, root: Path, present: Mapping[Modality, bool], total: Counter[str], lost: str
 ) -> list[Problem]:
     """Return the problems of the data set as a whole, which show even if each file can be read."""
@@ -207,7 +207,7 @@ class _Look:
         counts: Counter[str] = Counter()
         problems: list[Problem] = []
         lost = ""
-        sizes: dict[int, tuple[int, ...]] = {}  # of its frames
+        sizes: dict[int, tuple[int, ...]] = {}  # (height, width) by frame
         length = int(self.table.lengths[row])
         raw = _Raw.of(length)
         for modality in self._separate(row, counts, problems):

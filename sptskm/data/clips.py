@@ -25,7 +25,7 @@ from sptskm.data.tracklets import IntArray, Readable, Tracklets
 
 Inputs = tuple[Tensor, ...]
 Images = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-RING = 4  # batches: PyTorch lets a loader process be two ahead, the one before is in use, and one is to spare
+RING = 4  # batches: a loader process may be two ahead, the one before is in use, and one is spare
 PIECE = 16  # clips embedded in one forward pass on a CPU; fixed, so that no setting can change a result
 
 

@@ -92,7 +92,7 @@ def write_frames(root: Path, made: Made, folder: Path, key: str, fingerprint: st
     """
     path = record_of(home_of(root), made, folder, key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    named = key.encode(errors="backslashreplace").decode()  # for people; a folder's name may be no text
+    named = key.encode(errors="backslashreplace").decode()  # for readers; a folder's name may be no valid text
     write_text(path, json.dumps({"tracklet": named, "frames": fingerprint}))
 
 

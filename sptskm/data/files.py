@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 try:
     import simplejpeg
-except ImportError:  # an extra; OpenCV decodes to the same pixels
+except ImportError:  # an optional extra; OpenCV decodes to the same pixels
     simplejpeg = None
 
 from sptskm.common.matlab import parsed_mat
@@ -30,8 +30,8 @@ PAUSE_S = 0.2
 MASK_THRESHOLD = 30  # grey value above which a mask pixel belongs to the person, as published
 SKELETON_KEY = "new_joint"
 SKELETON_SHAPE = (14, 4)
-MOST_OF_A_SKELETON = 1 << 24  # bytes of memory that a .mat file may take: other variables may lie beside the skeleton
-BYTES_OF_A_PIXEL = 8  # of a file at most, which is 4 channels of 16 bits
+MOST_OF_A_SKELETON = 1 << 24  # largest memory in bytes of a .mat file, which may hold other variables too
+BYTES_OF_A_PIXEL = 8  # largest size in a file: 4 channels of 16 bits
 # MATLAB files begin with free text; scipy puts the date there, which would change every run.
 _MAT_TEXT = b"MATLAB 5.0 MAT-file, written by sptskm".ljust(116)
 
@@ -48,7 +48,7 @@ def read_frame(file: Readable) -> NDArray[np.uint8]:
         try:
             return np.asarray(simplejpeg.decode_jpeg(content, "RGB"), np.uint8)
         except ValueError:
-            pass  # damaged, or a kind that simplejpeg does not know: OpenCV tells which
+            pass  # damaged, or a kind that simplejpeg does not support: OpenCV decides
     return _decoded(file, "frame", content, cv2.IMREAD_COLOR_RGB)
 
 
@@ -63,7 +63,7 @@ def read_mask(file: Readable) -> NDArray[np.uint8]:
         return mask_HW
     is_grey = _header(file, "mask", content).grey
     image = _decoded(file, "mask", content, cv2.IMREAD_GRAYSCALE if is_grey else cv2.IMREAD_COLOR)
-    # as published; the grey that decoders make of colours is another
+    # as published; decoders convert colours to other grey values
     grey_HW = image if is_grey else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     return np.asarray(cv2.threshold(grey_HW, MASK_THRESHOLD, 255, cv2.THRESH_BINARY)[1], np.uint8)
 
@@ -118,7 +118,7 @@ def read_skeleton(file: Readable) -> NDArray[np.float32]:
     skeleton = parsed_mat(_bytes(file, "skeleton"), f"skeleton {file}", SKELETON_KEY, most=MOST_OF_A_SKELETON)
     if skeleton.shape != SKELETON_SHAPE or skeleton.dtype.kind not in "fiu":
         raise DataError(f"skeleton {file}: {SKELETON_KEY} is {skeleton.dtype} {skeleton.shape}, wanted 14x4 numbers")
-    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, and is missing
+    with np.errstate(over="ignore"):  # numbers too large for float32 become infinite and count as missing
         return skeleton.astype(np.float32)
 
 
@@ -218,7 +218,7 @@ def retried(read: Callable[[], bytes]) -> bytes:
 
 def _content(path: Path) -> bytes:
     """Read all bytes of a regular file, without the extra buffers of `read_bytes`. Raises OSError and DataError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # which does not wait for a pipe's writer
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # do not wait for a pipe's writer
     try:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):

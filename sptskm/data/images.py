@@ -27,7 +27,7 @@ VARIABLE = "SPTSKM_MAX_PIXELS"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of JPEG that begin with the picture's size
 _SCAN, _END, _APP1 = 0xDA, 0xD9, 0xE1
-_COMPLAINTS = (  # what libjpeg warns of, and goes on
+_WARNINGS = (  # warnings of libjpeg, which then continues
     "Corrupt JPEG data",
     "Premature end of JPEG",
     "Invalid SOS parameters",
@@ -88,7 +88,7 @@ def _jpeg(content: bytes) -> Header:
     while True:
         if content[at] != 0xFF:
             raise ValueError(f"has no marker at byte {at}")
-        while content[at] == 0xFF:  # any number of these may precede one
+        while content[at] == 0xFF:  # any number of fill bytes may precede a marker
             at += 1
         marker = content[at]
         if marker == _SCAN and size:
@@ -97,7 +97,7 @@ def _jpeg(content: bytes) -> Header:
             raise ValueError(f"has the marker {marker:02x} at byte {at}, where another is wanted")
         app1 |= marker == _APP1
         if marker in _SIZES:
-            size = struct.unpack_from(">HH", content, at + 4)  # behind the length and a byte of precision
+            size = struct.unpack_from(">HH", content, at + 4)  # after the length and one byte of precision
         at += 1 + int.from_bytes(content[at + 1 : at + 3], "big")
 
 
@@ -146,48 +146,50 @@ def decode(content: bytes, flags: int) -> NDArray[Any]:
 
     Raises ValueError if OpenCV refuses the picture or its JPEG decoder prints a warning.
     """
-    with _heard() if content[:2] == b"\xff\xd8" else _nothing_heard() as heard:
+    with _decoder_warnings() if content[:2] == b"\xff\xd8" else _no_warnings() as warnings:
         try:
             image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
         except cv2.error as error:
             raise ValueError(str(error.err or error).strip()) from None
-    if heard:
-        raise ValueError(heard[0])
+    if warnings:
+        raise ValueError(warnings[0])
     if image is None:
         raise ValueError
     return np.asarray(image)
 
 
 @contextmanager
-def _nothing_heard() -> Iterator[list[str]]:
+def _no_warnings() -> Iterator[list[str]]:
     yield []
 
 
-_listening = threading.Lock()
-# no process is forked while standard error is elsewhere
-os.register_at_fork(before=_listening.acquire, after_in_parent=_listening.release, after_in_child=_listening.release)
+_stderr_lock = threading.Lock()
+# No process may be forked while standard error is redirected.
+os.register_at_fork(
+    before=_stderr_lock.acquire, after_in_parent=_stderr_lock.release, after_in_child=_stderr_lock.release
+)
 
 
 @contextmanager
-def _heard() -> Iterator[list[str]]:
+def _decoder_warnings() -> Iterator[list[str]]:
     """Collect libjpeg's warnings: OpenCV accepts such a picture and only prints them to standard error.
 
     Anything else written to standard error meanwhile is passed on.
     """
-    heard: list[str] = []
-    with _listening, tempfile.TemporaryFile() as file:
+    warnings: list[str] = []
+    with _stderr_lock, tempfile.TemporaryFile() as file:
         sys.stderr.flush()
         before = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
-            yield heard
+            yield warnings
         finally:
             os.dup2(before, 2)
             os.close(before)
             file.seek(0)
             for line in file.read().splitlines(keepends=True):
                 text = line.decode(errors="replace").strip()
-                if text.startswith(_COMPLAINTS):
-                    heard.append(text)
+                if text.startswith(_WARNINGS):
+                    warnings.append(text)
                 else:
                     os.write(2, line)

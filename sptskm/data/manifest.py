@@ -45,8 +45,8 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("train", "query", "gallery", "distractor", "junk")
 NAMELESS = {"distractor": DISTRACTOR_PID, "junk": JUNK_PID}
-UNSAID = "-"  # what a camera is called of which nothing is known
-READERS = 16  # threads that list folders: a network file system answers many at once
+UNSAID = "-"  # name of an unknown camera
+READERS = 16  # threads that list folders: a network file system serves many at once
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ PATHS = ("frames", "masks", "skeleton")
 """Fields with paths, used as they are on disk; the other fields are labels, see names.py."""
 FASTEST = 1000
 """Largest number of frames per second that a line may have."""
-REQUIRED = ("tracklet", "camera", "split", "frames")  # and pid, but for distractors and junk
+REQUIRED = ("tracklet", "camera", "split", "frames")  # and pid, except for distractors and junk
 NO_SPLIT = (
     "wanted train, query, ... in each line; `sptskm import manifest FILE OUT --test-share 0.5` splits by identity"
 )
@@ -137,7 +137,7 @@ def _check_entries(path: Path, named: Iterable[tuple[str, Entry]], split: bool =
 def _check_entry(entry: Entry, place: str, split: bool) -> None:
     for name in REQUIRED:
         if name == "frames" and entry.skeleton:
-            continue  # SMIN needs no more
+            continue  # SMIN needs only the skeleton
         if not getattr(entry, name) and (name != "split" or split):
             raise DataError(f"{place} has no {name}" + (f", {NO_SPLIT}" if name == "split" else ""))
     if entry.split and entry.split not in SPLITS:
@@ -187,7 +187,7 @@ def _value(name: str, value: object, place: str) -> Any:
             raise DataError(f"{place}: frames lists {others[0]!r}, wanted names of files")
         return tuple(value)
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a column of integers with gaps comes as floats
+        value = int(value)  # a column of integers with gaps is read as floats
     if isinstance(value, str | int | float | date) and not isinstance(value, bool):
         text = str(value).strip()
         return text if name in PATHS else unicodedata.normalize("NFC", text)

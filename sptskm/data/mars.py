@@ -47,7 +47,7 @@ def read_mars(root: str | Path, test: bool = True) -> Tracklets:
     if test:
         test_stems, test_rows = _read_part(root, "test")
         query = _read_query(root / "info" / "query_IDX.mat", test_rows)
-        test_rows[:, :2] += len(stems_M)  # their frames follow those of the training part
+        test_rows[:, :2] += len(stems_M)  # test frames follow the training frames
         stems_M, rows = np.concatenate([stems_M, test_stems]), np.concatenate([rows, test_rows])
     starts_N = rows[:, 0] - 1
     keys_N = decode_names(stems_M[starts_N])

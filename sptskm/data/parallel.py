@@ -12,7 +12,7 @@ from sptskm.common.processes import Pool
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
-_task: list[Callable[[Any], Any]] = []  # what a worker process was started with
+_task: list[Callable[[Any], Any]] = []  # the task that a worker process was started with
 
 
 def in_parallel(

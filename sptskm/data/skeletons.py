@@ -52,7 +52,7 @@ _NO_DIRECTION = 1e-6
 
 
 def normalise(skeletons_FVC: ArrayLike) -> Floats:
-    """Centre, scale and rotate the (F, 14, 4) skeletons of one tracklet so that the person faces -z.
+    """Normalise the skeletons (F, 14, 4) of one tracklet: centre, scale and rotate them so that the person faces -z.
 
     Every frame is moved so that the middle of the hips is the origin. One scale (from the median total bone length)
     and one rotation about the vertical axis (from the confidence-weighted lateral direction of shoulders and hips)

@@ -131,12 +131,12 @@ class Tracklets:
     def _digest(self, rows: int) -> str:
         frames = int(self.stops_N[:rows].max()) if rows else 0
         query = self.query if rows > self.num_train else self.query[:0]
-        digest = hashlib.sha256(b"\n".join(self.stems_M[:frames].tolist()))  # whatever the width of the array
+        digest = hashlib.sha256(b"\n".join(self.stems_M[:frames].tolist()))  # independent of the width of the array
         for array in (self.starts_N[:rows], self.stops_N[:rows], self.pids_N[:rows], self.camids_N[:rows], query):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         digest.update(str(self.num_train).encode())
-        if self.fps_N[:rows].any():  # data without are what they were before rates were recorded
+        if self.fps_N[:rows].any():  # without rates the fingerprint stays that of older versions
             digest.update(self.fps_N[:rows].tobytes())
         if (self.keys_N[:rows] != decode_names(self.stems_M[self.starts_N[:rows]])).any():
             digest.update("\n".join(self.keys_N[:rows].tolist()).encode())

@@ -27,7 +27,7 @@ MOST_LOST, MOST_EMPTY = 0.2, 0.5
 """Highest usable shares of a data set's masks: masks whose encoding hides the person, and empty masks."""
 
 _ENDS = np.array(EDGES)
-# Of an upright person, in any unit: each bone's length, and how far its second end lies below its first one.
+# For an upright person, in any unit: the length of each bone, and how far its second end lies below its first end.
 _LENGTHS = np.array([0.16, 0.19, 0.16, 0.19, 0.25, 0.25, 0.25, 0.25, 0.3, 0.3, 0.13, 0.13, 0.15])
 _DROPS = np.array([-0.16, -0.19, -0.16, -0.19, -0.25, -0.25, -0.25, -0.25, -0.3, -0.3, 0.0, 0.0, 0.15])
 

@@ -11,9 +11,9 @@ from sptskm.synthetic.drawing import Outfit, draw_outfit, dyed
 from sptskm.synthetic.filming import FLAWS
 from sptskm.synthetic.walkers import Walker, draw_walker
 
-# How the cameras that see somebody share that person's three outfits, by how many cameras see
-# the person. A share of 1 makes queries from that camera clothes-changed: no other camera shows the
-# outfit. Identities take turns, so that about half of all queries are clothes-changed.
+# How many cameras see each of a person's three outfits, by the number of cameras that see the person. With a share of 1
+# the queries from that camera are clothes-changed: no other camera shows the outfit. Identities take turns, so that
+# about half of all queries are clothes-changed.
 _WARDROBES = {
     2: ((2,), (1, 1)),
     3: ((2, 1), (1, 1, 1), (2, 1)),
@@ -23,7 +23,7 @@ _WARDROBES = {
 }
 _SHADE = 10.0
 
-# Streams of random numbers beside those of the tracklets, which are numbered from 0.
+# Seeds of random streams other than those of the tracklets, which are numbered from 0.
 _POOL, _PEOPLE, _EXTRAS = 1_000_000, 2_000_000, 3_000_000
 
 

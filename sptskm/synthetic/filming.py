@@ -38,7 +38,7 @@ CONFIDENCE_SCALE = 0.15
 FAILURE_RATE = 0.02
 OCCLUDED_SHARE = 0.35
 
-# Pose estimators find trunks more easily than hands and feet; the order is that of the 14 joints.
+# Pose estimators find trunks more easily than hands and feet; in the order of the 14 joints.
 _DIFFICULTY = np.array([1.0, 0.7, 0.8, 1.2, 1.7, 0.8, 1.2, 1.7, 0.8, 1.0, 1.4, 0.8, 1.0, 1.4])
 
 

@@ -17,7 +17,7 @@ Image = NDArray[np.uint8]
 HEIGHT, WIDTH = 256, 128
 PANORAMA = 768
 
-# A stream of random numbers apart from those of tracklets and people.
+# Seed of a random stream other than those of tracklets and people.
 _CAMERAS = 4_000_000
 
 

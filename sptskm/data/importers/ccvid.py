@@ -8,7 +8,7 @@ from sptskm.data.importers.reading import lines_of_words
 from sptskm.data.manifest import Entry
 
 SPLITS = ("train", "query", "gallery")
-OTHER_CAMERAS = 12  # of session 3; sessions 1 and 2 were taken by the same
+OTHER_CAMERAS = 12  # added in session 3; sessions 1 and 2 share their cameras
 
 
 def ccvid(root: Path) -> list[Entry]:

@@ -58,7 +58,7 @@ def run(chosen: argparse.Namespace) -> str:
         raise FileExistsError(f"{out}: exists already; name another file behind {root}, or move it away")
     entries = _entries(chosen)
     if out.parent.resolve() != home.resolve():
-        entries = [_from_anywhere(entry, home.resolve()) for entry in entries]
+        entries = [_with_absolute_paths(entry, home.resolve()) for entry in entries]
     table = as_table(out, entries)
     write_entries(out, entries)
     return f"{_summary(entries, table)}\n{out} written; next: sptskm check {out}"
@@ -81,7 +81,7 @@ def _entries(chosen: argparse.Namespace) -> Sequence[Entry]:
     return {"mars": mars, "ccvid": ccvid, "lsvid": lsvid, "cvid": cvid}[layout](root)
 
 
-def _from_anywhere(entry: Entry, home: Path) -> Entry:
+def _with_absolute_paths(entry: Entry, home: Path) -> Entry:
     """Return the entry with absolute paths, for a manifest that does not lie in `home`."""
     frames = entry.frames
     if frames:
@@ -96,7 +96,7 @@ def _from_anywhere(entry: Entry, home: Path) -> Entry:
 
 def _summary(entries: Sequence[Entry], table: Tracklets) -> str:
     """Return a table with the numbers of tracklets, identities, cameras and frames of each split."""
-    # rows of the table are training entries, then the others
+    # the table has the training entries first, then the others
     ordered = [e for e in entries if e.split == "train"] + [e for e in entries if e.split != "train"]
     layout = "{:<10} {:>10} {:>10} {:>8} {:>10}"
     lines = [layout.format("split", "tracklets", "identities", "cameras", "frames")]

@@ -22,7 +22,7 @@ from sptskm.data.names import label
 
 log = logging.getLogger(__name__)
 
-GALLERY_RECORDS = 4  # of each test identity, the first by name; published for SSIN
+GALLERY_RECORDS = 4  # first records, by name, of each test identity; as published for SSIN
 MIN_FRAMES = 8
 
 

@@ -45,8 +45,8 @@ from sptskm.data.packs.contents import (
 )
 from sptskm.data.tracklets import IntArray, Modality, Tracklets
 
-GAP = 1 << 16  # bytes between members that are rather read along than asked for separately
-_HEAD = struct.Struct("<4s5H3I2H")  # before a member in a zip file: its name follows, then its content
+GAP = 1 << 16  # largest gap in bytes between members that are read in one request
+_HEAD = struct.Struct("<4s5H3I2H")  # header of a member in a zip file; its name follows, then its content
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Shards:
         return opened
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "copier": None, "_open": {}, "_last": ("", 0, b"")}  # these belong to one process
+        return {**vars(self), "copier": None, "_open": {}, "_last": ("", 0, b"")}  # open files belong to one process
 
     def __del__(self) -> None:
         for opened, _ in self._open.values():
@@ -153,7 +153,7 @@ def _own_copy(path: Path, size: int) -> int | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return None  # what has no copy is read in place
+        return None  # without a copy the file is read in place
     state = os.fstat(descriptor)
     if stat.S_ISREG(state.st_mode) and state.st_uid == os.getuid() and state.st_size == size:
         return descriptor
@@ -259,7 +259,7 @@ def read_pack(folder: Path, test: bool = True) -> Tracklets:
     parts = [read_part(folder, part, summary) for part in (PARTS if test else PARTS[:1])]
     if test:
         for name in ("starts_N", "stops_N"):
-            parts[1][name] = parts[1][name] + len(parts[0]["stems_M"])  # they follow those of the training part
+            parts[1][name] = parts[1][name] + len(parts[0]["stems_M"])  # test frames follow the training frames
     joined = {name: np.concatenate([part[name] for part in parts]) for name in (*TABLE, *PLACES)}
     sums = [part[SUMS] for part in parts if SUMS in part]
     num_train = len(parts[0]["keys_N"])
@@ -295,5 +295,5 @@ def _check_summary(folder: Path, summary: Summary, table: Tracklets, test: bool)
     if found != wanted:
         raise DataError(f"{folder}: its table has the fingerprint {found}, wanted {wanted} as {SUMMARY} says")
     content = read_json(folder / SUMMARY, dict[str, Any])
-    if content != sealed(content) and "checksum" in content:  # packs of before have none
+    if content != sealed(content) and "checksum" in content:  # older packs have none
         raise DataError(f"{folder / SUMMARY}: is damaged: has not the checksum that it says")

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 AUTO, NONE = "auto", "none"
 BLOCK = 4 << 20
-SPARE = 1 << 30  # bytes that are left free for others
+SPARE = 1 << 30  # bytes to leave free for other programs
 UNVERIFIED = ".unverified"  # ending of a copy that an earlier run made
 
 
@@ -98,7 +98,7 @@ def _set_aside(copies: Path) -> None:
 
 def _start(source: Path, target: Path, names: list[str], lock: int) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "sptskm.data.packs.staging", str(source), str(target), str(os.getpid())]
-    # the lock goes with the open file, and so to the process that copies
+    # the lock belongs to the open file, so the copying process inherits it
     with unasked():
         copier = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[lock], text=True)
     assert copier.stdin is not None
@@ -199,7 +199,7 @@ def _write_all(file: IO[bytes], block: bytes) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"sptskm: {text}\n")  # this is a process of its own, its words belong to those of the job
+    sys.stderr.write(f"sptskm: {text}\n")  # a separate process; its messages go to the job's output
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ from sptskm.data.packs.reading import member
 from sptskm.data.parallel import cores, in_parallel
 from sptskm.data.tracklets import IntArray, Modality, Readable, Tracklets
 
-WORK = "unfinished"  # folder in a pack in which finished zip files are noted until all are there
+WORK = "unfinished"  # folder in a pack with a note for each finished zip file, until all are there
 
 
 NOTE = {
@@ -106,7 +106,7 @@ def pack(table: Tracklets, out: Path, frames: int = 20_000, workers: int | None 
     _claim(out, {"fingerprint": table.fingerprint, "holds": holds, "frames": frames})
     if is_file(out / SUMMARY):
         _clean(out)
-        return _told(out)
+        return _summary_line(out)
     missing = [shard for shard in shards if not _is_done(out, shard)]
     lengths = {shard: int(table.lengths[shard.first : shard.last].sum()) for shard in shards}
     with tqdm(total=sum(lengths.values()), desc="pack", unit=" frames", unit_scale=True, disable=None) as bar:
@@ -114,10 +114,10 @@ def pack(table: Tracklets, out: Path, frames: int = 20_000, workers: int | None 
         for shard in in_parallel(_Writer(table, out, "masks" in holds), missing, workers):
             bar.update(lengths[shard])
     _complete(table, out, shards, holds)
-    return _told(out)
+    return _summary_line(out)
 
 
-def _told(out: Path) -> str:
+def _summary_line(out: Path) -> str:
     files = list(out.iterdir())
     summary, size = read_summary(out), sum(file.stat().st_size for file in files)
     return (
@@ -199,7 +199,7 @@ class _Writer:
 
 def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> tuple[int, int]:
     """Write a member; return the offset of its content in the zip file, and its size in bytes."""
-    info = zipfile.ZipInfo(name)  # of 1980, so that equal data are equal files
+    info = zipfile.ZipInfo(name)  # dated 1980, so that equal data give equal files
     archive.writestr(info, content)
     return info.header_offset + len(info.FileHeader(zip64=False)), len(content)
 
@@ -253,7 +253,7 @@ def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Seque
         heads={part: heads.get(part, 0) for part in PARTS},
         files=files,
     )
-    content = json.loads(json.dumps(asdict(summary)))  # as it is read again
+    content = json.loads(json.dumps(asdict(summary)))  # as JSON gives it back
     write_text(out / SUMMARY, json.dumps(sealed(content), indent=1))
     _clean(out)
 
@@ -322,7 +322,7 @@ def verify_pack(folder: Path, workers: int | None = None) -> list[str]:
     """Verify the checksums of a pack; return one sentence for each wrong file, none if all are right."""
     wanted = {name: digest for name, (_, digest) in read_summary(folder).files.items()}
     said: list[str] = []
-    with ThreadPoolExecutor(workers or cores()) as pool:  # reading and hashing do not hold the interpreter
+    with ThreadPoolExecutor(workers or cores()) as pool:  # reading and hashing release the GIL
         sums = pool.map(lambda name: checksum(folder / name), wanted)
         for name, found in tqdm(zip(wanted, sums, strict=True), "verify", len(wanted), unit=" files", disable=None):
             if found != wanted[name]:
