@@ -9,6 +9,7 @@ from sptskm import config
 from sptskm.configfile import flat, to_dict, to_yaml
 from sptskm.report.pictures import Picture
 from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, Results, pluralize
+from sptskm.report.tabular import LATEX, TABLE
 
 REPORT: Final = "report.html"
 
@@ -234,8 +235,9 @@ def _provenance(results: Results, saved: Mapping[str, Any]) -> str:
         text = f"<pre>{escape(to_yaml(one))}</pre>"
         parts.append(f"<details>\n<summary>All settings of {NAMES[one.stream]}</summary>\n{text}\n</details>")
     parts.append(
-        f"<p>Beside this file: {RESULTS} with all numbers, {QUERIES} with a line for each query, the features, the "
-        "pictures as PNG, and TensorBoard's files, among them a projector of the features.</p>"
+        f"<p>Beside this file: {RESULTS} with all numbers, {TABLE} and {LATEX} with the table, {QUERIES} with a "
+        "line for each query, the features, the pictures as PNG, and TensorBoard's files, among them a projector of "
+        "the features.</p>"
     )
     return "\n".join(parts)
 

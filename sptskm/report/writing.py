@@ -24,6 +24,7 @@ from sptskm.report.pictures import PICTURES, Picture, pictures
 from sptskm.report.projector import write_projector
 from sptskm.report.provenance import code_state, versions
 from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, Ranking, Results, number
+from sptskm.report.tabular import LATEX, TABLE, csv_table, latex_table
 from sptskm.report.tensorboard import Board, clear
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ def write(results: Results, out: Path) -> None:
         write_features(path, features, labels, origin["network"], methods_in(origin.get("methods")))
     saved = _json(results, looks)
     write_text(out / RESULTS, json.dumps(saved, indent=1))
+    write_text(out / TABLE, csv_table(results.lines()))
+    write_text(out / LATEX, latex_table(results.lines()))
     write_text(out / QUERIES, _queries(results))
     drawn = pictures(results)
     for picture in drawn:
@@ -53,7 +56,7 @@ def write(results: Results, out: Path) -> None:
 def _remove_earlier(out: Path) -> None:
     """Remove the files of an earlier evaluation here, perhaps of more streams; other files are kept."""
     features = (f"features-{stream}.npz" for stream in DEFAULTS)
-    for name in (RESULTS, QUERIES, REPORT, *features, *map(_file, PICTURES)):
+    for name in (RESULTS, TABLE, LATEX, QUERIES, REPORT, *features, *map(_file, PICTURES)):
         (out / name).unlink(missing_ok=True)
 
 
