@@ -5,7 +5,7 @@ one has a name of its own. YAML files in configs/ hold only what differs from th
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from math import remainder
 from typing import Literal
 
@@ -281,6 +281,14 @@ _AT_LEAST = {
     "train.threads": 1,
     "extract.clips": 0, "extract.batch": 1,
 }  # fmt: skip
+# largest legal value: of those that take memory or threads, and else what fits the numbers of NumPy and PyTorch
+_AT_MOST = {
+    "data.workers": 4096, "train.threads": 4096,
+    "clips.frames": 100_000, "clips.test_frames": 100_000, "clips.height": 16_384, "clips.width": 16_384,
+    "model.width": 16_384, "model.embedding_dim": 1_000_000,
+    "sampling.identities": 1_000_000, "sampling.tracklets": 1_000_000, "sampling.rounds": 1_000_000,
+}  # fmt: skip
+LARGEST, LARGEST_REAL = 2**63 - 1, 1e30
 _MORE_THAN = {"optim.lr": 0, "optim.gamma": 0, "train.timeout_minutes": 0, "train.leave_seconds": 0}
 _SHARES = ("data.held_out", "model.dropout", "loss.smoothing")
 
@@ -298,11 +306,23 @@ def _rules(config: Config) -> Iterator[tuple[bool, str]]:
         yield (found := value(name)) is None or found > bound, f"{name} is {found}, wanted more than {bound}"
     for name in _SHARES:
         yield (found := value(name)) is None or 0 <= found < 1, f"{name} is {found}, wanted a share: 0 <= {name} < 1"
+    for name, number in _numbers(config):
+        most = _AT_MOST.get(name, LARGEST if isinstance(number, int) else LARGEST_REAL)
+        yield abs(number) <= most, f"{name} is {number}, wanted at most {most}"
     identities = config.sampling.identities
     yield (
         identities >= 2 or config.loss.triplet == 0,
         f"sampling.identities is {identities}; a triplet needs at least 2 identities",
     )
+
+
+def _numbers(config: Config) -> Iterator[tuple[str, int | float]]:
+    """Yield every number of the configuration with its dotted name; those of a list one by one."""
+    for section, settings in vars(config).items():
+        for key, value in vars(settings).items() if is_dataclass(settings) else ():
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int | float):
+                    yield f"{section}.{key}", number
 
 
 SSIN_DEFAULTS = Config("ssin", SsinClips(), SsinModel(), SsinLoss())

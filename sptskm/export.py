@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sptskm.atomic import partial_of
+from sptskm.atomic import partial_of, write_error
 from sptskm.config import ConfigError
 from sptskm.extraction import Network, load_network
 from sptskm.report.fused import Fused, read_fused
@@ -119,6 +119,8 @@ def _check(out: Path, smin: Path | None, fusion: Path | None) -> None:
         raise ConfigError(f"{out}: wanted a file that ends in .onnx")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"{out.parent}: no such folder, wanted one for {out.name}")
+    if why := write_error(out):
+        raise ConfigError(f"{out}: {why}, wanted a file that can be written")
     if fusion is not None and smin is None:
         raise ConfigError("--fusion was given but one run, wanted the run of SMIN as --smin")
 

@@ -51,10 +51,15 @@ def score(
 def _of_test(features: Features, table: Tracklets) -> Features:
     """Select and reorder features to match the test split."""
     wanted_N = table.keys_N[table.test]
-    if features.fingerprint != table.fingerprint or not np.isin(wanted_N, features.keys_N).all():
+    if features.fingerprint != table.fingerprint:
         raise DataError(
             f"the {features.stream} features are not of these data (fingerprints {features.fingerprint} and "
             f"{table.fingerprint}), wanted those of `sptskm extract` on them"
+        )
+    if len(missing := np.setdiff1d(wanted_N, features.keys_N)):
+        raise DataError(
+            f"the {features.stream} features lack {len(missing)} of {len(wanted_N)} test tracklets, such as "
+            f"{missing[0]}, wanted those of `sptskm extract` on all of the data"
         )
     order = np.argsort(features.keys_N)
     rows_N = order[np.searchsorted(features.keys_N, wanted_N, sorter=order)]

@@ -234,6 +234,26 @@ def test_a_bad_override_is_one_sentence(override: str, message: str) -> None:
         apply_overrides(SSIN_DEFAULTS, [override])
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"train.seed={10**20}",
+        f"optim.milestones=[1,{10**20}]",
+        f"model.depths=[{10**20}]",
+        "train.threads=100000",
+        "clips.height=1000000000",
+        "model.width=10000000",
+        "sampling.rounds=1000000000000000",
+        "optim.lr=1e300",
+        "loss.identity=-1e300",
+    ],
+)
+def test_a_number_beyond_what_memory_or_numpy_holds_is_refused_with_its_bound(override: str) -> None:
+    key = override.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"{key} is .*, wanted at most [0-9]"):
+        apply_overrides(SSIN_DEFAULTS, [override])
+
+
 def changed(config: Config) -> Config:
     return apply_overrides(
         config, ["optim.lr=1e-7", "optim.milestones=[]", "data.root='a b: c'", "model.width=16", "train.compile=true"]

@@ -242,6 +242,8 @@ def test_settings_that_cannot_be_are_refused_before_a_run_is_read(onnxruntime, t
         export(tmp_path, tmp_path / "m.bin")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         export(tmp_path, tmp_path / "none" / "m.onnx")
+    with pytest.raises(ConfigError, match=r"/proc/m\.onnx: .*, wanted a file that can be written"):
+        export(tmp_path, Path("/proc/m.onnx"))
     with pytest.raises(ConfigError, match="as --smin"):
         export(tmp_path, tmp_path / "m.onnx", fusion=tmp_path)
     with pytest.raises(FileNotFoundError, match="no readable checkpoint"):

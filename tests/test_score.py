@@ -119,5 +119,8 @@ def test_what_does_not_belong_together_is_refused(walkers: Path) -> None:
     ssin, smin = made_up(table, "ssin"), made_up(table, "smin")
     with pytest.raises(DataError, match="the ssin features are not of these data"):
         score(table, Final(NAME), replace(ssin, fingerprint="f" * 16), None, None, World())
+    some = Features(ssin.features_ND[:3], ssin.keys_N[:3], ssin.valid_N[:3], ssin.fingerprint, "ssin")
+    with pytest.raises(DataError, match=r"the ssin features lack \d+ of \d+ test tracklets, such as \S+, wanted"):
+        score(table, Final(NAME), some, None, None, World())
     with pytest.raises(ConfigError, match="SMIN and a fusion are wanted together"):
         score(table, Final(NAME), ssin, smin, None, World())

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sptskm import __version__
+from sptskm.common.errors import DataError
 from sptskm.common.paths import exists
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import changed_keys, to_dict, to_yaml
@@ -43,7 +44,7 @@ CHEAP_SECONDS, CHEAP_SHARE = (
 )  # a save is cheap below this time, or this share of the time since the last one
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLoss(DataError):
     """Raised when the loss or its gradient is not finite.
 
     The message names the step, the tracklets of the batch and the last good checkpoint.

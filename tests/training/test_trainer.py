@@ -11,6 +11,7 @@ import torch
 from helpers.small import small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sptskm.common.errors import DataError
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import load
 from sptskm.data.mars import read_mars
@@ -288,3 +289,8 @@ def test_recipe_files_resolve_to_the_published_recipe(stream):
     batch = config.sampling.identities * config.sampling.tracklets
     expected = {"ssin": (32, 1000, 0.5, 0.5), "smin": (256, 200, 0.8, 0.2)}[stream]
     assert (batch, config.train.epochs, config.loss.identity, config.loss.triplet) == expected
+
+
+def test_a_learning_rate_that_ends_in_no_number_is_a_sentence_and_no_traceback(walkers, tmp_path):
+    with pytest.raises(DataError, match=r"is not finite; tracklets of the batch: .*; last good checkpoint: none yet"):
+        train(small_config("smin", walkers, tmp_path / "run", "loss.margin=1e30", "loss.triplet=1e30"))
