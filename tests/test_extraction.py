@@ -184,7 +184,7 @@ def good_arrays() -> dict[str, np.ndarray]:
         "camids": np.arange(4),
         "clothes": np.arange(4),
         "fingerprint": np.array("x"),
-        "stream": np.array("s"),
+        "stream": np.array("ssin"),
         "network": np.array("n"),
     }
 
@@ -203,6 +203,7 @@ def test_wrong_files_of_features_are_told_in_a_sentence(tmp_path):
         "pids is float64 .*wanted whole numbers": arrays | {"pids": np.arange(4.0)},
         "valid is int64 .*wanted booleans": arrays | {"valid": np.ones(4, int)},
         "features holds complex128": arrays | {"features": np.ones((4, 3)) * 1j},
+        "stream is 'sminn', wanted ssin or smin": arrays | {"stream": np.array("sminn")},
         "hold the identity -3": arrays | {"pids": np.arange(4) - 3},
         "holds the array 'more'": arrays | {"more": np.arange(4)},
         "methods: column 1 is not JSON": arrays | {"methods": np.array("by hand")},

@@ -37,7 +37,7 @@ from tqdm import tqdm
 from sptskm.common.errors import DataError
 from sptskm.common.tables import FORMS
 from sptskm.data.forms import IMAGES, read_lines, write_lines
-from sptskm.data.names import LONGEST, alike, check_label, check_names, natural
+from sptskm.data.names import LONGEST, alike, check_known, check_label, check_listed, check_names, natural
 from sptskm.data.skeleton_arrays import home_of_skeletons, moments, read_array
 from sptskm.data.tracklets import DISTRACTOR_PID, ENDINGS, JUNK_PID, Modality, Tracklets, encode_names
 
@@ -148,8 +148,7 @@ def _check_entry(entry: Entry, place: str, split: bool) -> None:
     if entry.tracklet.startswith("/"):
         raise DataError(f"{place} has the tracklet {entry.tracklet}, wanted a name that does not begin with /")
     listed = entry.frames if isinstance(entry.frames, tuple) else ()
-    if others := [frame for frame in listed if not frame.lower().endswith(IMAGES)]:
-        raise DataError(f"{place} lists the frame {others[0]!r}, wanted {', '.join(IMAGES)}")
+    check_listed(listed, place)
     paths = (entry.tracklet, *(listed or (str(entry.frames),)), entry.masks, entry.skeleton)
     check_names(paths, place)
     for text in paths:
@@ -162,6 +161,8 @@ def _check_labels(entry: Entry, place: str) -> None:
         raise DataError(f"{place} has the pid {entry.pid}, wanted a name, or split junk for what is nobody")
     for name in ("pid", "camera", "clothes", "time"):
         check_label(getattr(entry, name), f"{place}: {name}", LONGEST)
+        if name != "time" and (name != "pid" or entry.split not in NAMELESS):
+            check_known(getattr(entry, name), f"{place}: {name}")
     if entry.fps and not _is_rate(entry.fps):
         raise DataError(f"{place} has fps {entry.fps}, wanted frames per second, more than 0 and at most {FASTEST}")
 

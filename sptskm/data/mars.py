@@ -16,11 +16,12 @@ from sptskm.common.numbers import INT32, whole_numbers
 from sptskm.common.reading import read_text
 from sptskm.common.tables import read_table
 from sptskm.data.files import mat_bytes
-from sptskm.data.names import bare_name, check_names, label
+from sptskm.data.names import bare_name, check_known, check_names, label
 from sptskm.data.tracklets import (
     ENDINGS,
     IntArray,
     Modality,
+    Sources,
     Tracklets,
     check_ranges,
     check_table,
@@ -66,7 +67,8 @@ def read_mars(root: str | Path, test: bool = True) -> Tracklets:
             num_train,
         ),
     )
-    check_table(table, str(root / "info"))
+    tables = (str(root / "info" / f"{name}.mat") for name in ("tracks_train_info", "tracks_test_info", "query_IDX"))
+    check_table(table, Sources(*tables))
     return table
 
 
@@ -203,6 +205,7 @@ def read_clothes(path: Path, keys: Sequence[str], whole: bool = True) -> dict[st
     worn: dict[str, str] = {}
     for place, line in read_table(path, _check_columns):
         name, clothes = (label(line.get(column) or "", f"{path}: {place}") for column in ("tracklet", "clothes"))
+        check_known(clothes, f"{path}: {place}: clothes")
         key = name if name in known else bare_name(name)
         if key in lines:
             raise DataError(f"{path}: {place} names {name} again, which {lines[key]} does, wanted each tracklet once")

@@ -7,7 +7,8 @@ Control characters and labels of more than 200 characters are refused. File name
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from sptskm.common.errors import DataError
 from sptskm.data.forms import IMAGES
@@ -42,6 +43,23 @@ def bare_name(name: str) -> str:
     """Return the name of an image without folders and ending, which is the name of its frame."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return last.rpartition(".")[0] if last.lower().endswith(IMAGES) else last
+
+
+def check_known(text: str, place: str) -> None:
+    """Raise DataError, which `place` begins, for what programs write where nothing is known: nan, and numbers below 0.
+
+    Taken for a name, it would make one person, camera or outfit of all that are unknown.
+    """
+    if text in ("nan", "NaN") or re.fullmatch(r"-[0-9]+(\.[0-9]*)?", text):
+        raise DataError(f"{place} is {text}, wanted a name, or nothing where it is not known")
+
+
+def check_listed(frames: Sequence[str], place: str) -> None:
+    """Raise DataError, which `place` begins, for a frame in a list that is no image or is listed twice."""
+    if others := [frame for frame in frames if not frame.lower().endswith(IMAGES)]:
+        raise DataError(f"{place} lists the frame {others[0]!r}, wanted {', '.join(IMAGES)}")
+    if len(set(frames)) < len(frames):
+        raise DataError(f"{place} lists the frame {Counter(frames).most_common(1)[0][0]!r} twice, wanted each once")
 
 
 def alike(labels: Iterable[str]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,36 +205,49 @@ def decode_names(stems_M: NDArray[np.bytes_]) -> NDArray[np.str_]:
     return np.char.decode(stems_M, "utf-8") if len(stems_M) else stems_M.astype(np.str_)
 
 
-def check_table(table: Tracklets, source: str) -> None:
-    """Raise DataError, starting with `source`, if a table breaks a rule of data sets.
+class Sources(NamedTuple):
+    """The files that the rows of a table come from, to be named in messages."""
+
+    train: str
+    test: str
+    query: str
+
+
+def check_table(table: Tracklets, sources: Sources) -> None:
+    """Raise DataError, starting with one of `sources`, if a table breaks a rule of data sets.
 
     The rules: every tracklet has a unique name and shares no frame with another one. Identities are -1 (junk), 0
     (distractor) or more, in training 1 or more, and no identity is in both training and test. Cameras are 0 or more.
     Queries are persons.
     """
     pids_N, train, test = table.pids_N, table.train, table.test
-    _check_low(pids_N[test], JUNK_PID, f"{source}: the identity of test row", f"{JUNK_PID} or more")
-    _check_low(pids_N[train], 1, f"{source}: the identity of training row", "1 or more: nobody else can be trained on")
-    _check_low(table.camids_N, 0, f"{source}: the camera of row", "0 or more")
+    _check_low(pids_N[test], JUNK_PID, f"{sources.test}: the identity of row", f"{JUNK_PID} or more")
+    _check_low(pids_N[train], 1, f"{sources.train}: the identity of row", "1 or more: nobody else can be trained on")
+    for rows, source in ((train, sources.train), (test, sources.test)):
+        _check_low(table.camids_N[rows], 0, f"{source}: the camera of row", "0 or more")
     names, counts = np.unique(table.keys_N, return_counts=True)
     if (counts > 1).any():
-        raise DataError(f"{source}: {counts.max()} tracklets are called {names[counts.argmax()]}, wanted other names")
+        name = names[counts.argmax()]
+        source = sources.train if name in table.keys_N[train] else sources.test
+        raise DataError(f"{source}: {counts.max()} tracklets are called {name}, wanted other names")
     order_N = np.argsort(table.starts_N, kind="stable")
     overlaps = np.flatnonzero(table.starts_N[order_N][1:] < table.stops_N[order_N][:-1])
     if len(overlaps):
-        first, second = table.keys_N[order_N[overlaps[0] : overlaps[0] + 2]].tolist()
+        pair = order_N[overlaps[0] : overlaps[0] + 2]
+        first, second = table.keys_N[pair].tolist()
+        source = sources.train if pair[0] < table.num_train else sources.test
         raise DataError(f"{source}: the tracklets {first} and {second} share frames, wanted each frame in one")
     both = np.intersect1d(pids_N[train], pids_N[test])
     if len(both):
         row = int(np.flatnonzero(pids_N == both[0])[0])
         raise DataError(
-            f"{source}: the identity {table.pid_name(row)} is in training and in test ({len(both)} such), wanted each "
-            "in one of them"
+            f"{sources.test}: the identity {table.pid_name(row)} is in training and in test ({len(both)} such), wanted "
+            "each in one of them"
         )
     nobody = table.query[pids_N[test[table.query]] <= DISTRACTOR_PID]
     if len(nobody):
         what = "junk" if pids_N[test[nobody[0]]] == JUNK_PID else "a distractor"
-        raise DataError(f"{source}: the query of test row {nobody[0] + 1} is {what}, wanted a person")
+        raise DataError(f"{sources.query}: the query of test row {nobody[0] + 1} is {what}, wanted a person")
 
 
 def _check_low(values: IntArray, low: int, what: str, wanted: str) -> None:

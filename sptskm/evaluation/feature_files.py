@@ -33,6 +33,7 @@ ARRAYS = {
     "stream": Wanted("U"),
     "network": Wanted("U"),
 }
+STREAMS = ("ssin", "smin")
 METHODS = "methods"  # as JSON; files of before, and of masks and skeletons that somebody brought, have none
 
 
@@ -100,6 +101,8 @@ def _labelled(path: Path, found: dict[str, NDArray[Any]]) -> Labelled:
         labels = Rows(found["pids"], found["camids"], found["clothes"] if known else None)
     except (ValueError, TypeError) as error:
         raise DataError(f"features {path}: {error}") from None
+    if features.stream not in STREAMS:
+        raise DataError(f"features {path}: stream is {features.stream!r}, wanted {' or '.join(STREAMS)}")
     if len(labels) and labels.pids.min() < JUNK_PID:
         raise DataError(f"features {path}: hold the identity {labels.pids.min()}, wanted {JUNK_PID} or more")
     if not features.features_ND.shape[1]:

@@ -69,10 +69,10 @@ def _by_image(path: Path, entries: list[Any], shape: tuple[int, int], channels: 
     for i, entry in enumerate(entries):
         points_KC = _person(path, f"result {i}", entry, "keypoints", shape)
         image = entry.get("file_name", entry.get("image_id"))
-        if not isinstance(image, str | int):
+        if not isinstance(image, str | int) or isinstance(image, bool):
             raise DataError(f"key points {path}: result {i} names no image, wanted a file_name or an image_id")
         name, score = bare_name(str(image)), entry.get("score", _mean_confidence(points_KC, channels))
-        if not isinstance(score, int | float):
+        if not isinstance(score, int | float) or isinstance(score, bool):
             raise DataError(f"key points {path}: result {i} has the score {score!r}, wanted a number")
         if name in best and best[name][1] != str(image):
             raise DataError(f"key points {path}: has {best[name][1]} and {image}, wanted one image named {name}")
@@ -95,9 +95,19 @@ def _person(path: Path, who: str, person: Any, key: str, shape: tuple[int, int])
 def _numbers(path: Path, value: Any, who: str) -> Floats:
     """Convert nested lists to an array; null becomes NaN."""
     try:
+        _check_kinds(value)
         return np.asarray(value, np.float64)
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"key points {path}: {who} holds something else than even lists of numbers") from None
+
+
+def _check_kinds(value: Any) -> None:
+    """Raise TypeError for texts and booleans within lists, which numpy would take for numbers."""
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, list):
+            _check_kinds(item)
+        elif item is not None and (isinstance(item, bool) or not isinstance(item, int | float)):
+            raise TypeError
 
 
 def _mean_confidence(points_KC: Floats, channels: str) -> float:

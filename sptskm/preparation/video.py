@@ -77,6 +77,7 @@ def tracklets_of(video: Path, boxes: Path, out: Path, cut: Cut) -> tuple[list[En
     done = read_json(note, _Done) if note.is_file() else None
     if done is None or done.source != source:
         done = _Done(source, *_cut(opened, found, home, cut), opened.fps / cut.every)
+        home.mkdir(parents=True, exist_ok=True)  # where no box was of use
         write_text(note, json.dumps(vars(done), indent=1))
     fps = f"{done.fps:g}" if 0 < done.fps <= FASTEST else ""
     entries = [Entry(name, name, video.stem, "gallery", f"frames/{name}", fps=fps) for name in done.frames]
@@ -175,10 +176,12 @@ def prepare_videos(videos: Sequence[Path], out: Path, boxes: Path | None, cut: C
         tracked = boxes or video.with_suffix(".txt")
         if not tracked.exists():
             raise FileNotFoundError(f"{tracked}: no such file, {NO_BOXES.format(video=video.name)}")
-        own, outside, others = tracklets_of(video, tracked, out, cut)
-        entries, useless, left_out = entries + own, useless + outside, left_out + others
+        own, small, others = tracklets_of(video, tracked, out, cut)
+        entries, useless, left_out = entries + own, useless + small, left_out + others
     if not entries:
-        raise DataError(f"no track has {cut.min_frames} frames; lower --min-frames")
+        names = ", ".join(str(video) for video in videos)
+        outside = f"; {useless} boxes have less than {SMALLEST} pixels inside the picture" if useless else ""
+        raise DataError(f"{names}: no track has {cut.min_frames} frames, wanted some; lower --min-frames{outside}")
     write_entries(out / MANIFEST, entries)
     said = f"{out / MANIFEST}: {len(entries)} tracklets of {len(videos)} videos, {useless} boxes outside the picture"
     if left_out:

@@ -384,6 +384,17 @@ def test_a_negative_number_is_no_person(tmp_path: Path, pid: str, split: str) ->
     assert len(read_entries(path)) == 3
 
 
+@pytest.mark.parametrize("name", ["pid", "camera", "clothes"])
+@pytest.mark.parametrize("unknown", ["nan", "NaN", "-1", "-3.0"])
+def test_what_programs_write_for_the_unknown_is_no_name(tmp_path: Path, name: str, unknown: str) -> None:
+    line = {"tracklet": "a", "pid": "anna", "camera": "door", "split": "gallery", "frames": "x", "clothes": "red"}
+    path = csv(tmp_path / "m.csv", ",".join((line | {name: unknown}).values()), header=",".join(line))
+    with pytest.raises(DataError, match=f"line 2.* {name} .*{unknown}, wanted a name"):
+        read_entries(path)
+    csv(path, ",".join((line | {name: "Nan"}).values()), header=",".join(line))
+    assert getattr(read_entries(path)[0], name) == "Nan"
+
+
 @pytest.mark.parametrize(("first", "second"), [("train", "query"), ("gallery", "train"), ("train", "gallery")])
 def test_an_identity_in_training_and_in_test_is_refused_with_both_lines(
     tmp_path: Path, first: str, second: str
@@ -454,15 +465,17 @@ def test_a_file_that_is_no_manifest_is_not_taken_for_a_folder(tmp_path: Path) ->
 
 
 def test_a_list_is_taken_as_it_is_and_no_folder_is_looked_at(tmp_path: Path) -> None:
-    path = one(tmp_path, frames=["x/10.jpg", "x/9.jpg", "x/9.jpg"])
+    path = one(tmp_path, frames=["x/10.jpg", "x/9.jpg"])
     table = read_manifest(path)
-    assert table.stems(0) == ["10", "9", "9"]
+    assert table.stems(0) == ["10", "9"]
     assert table.path(0, 0, "frames") == tmp_path / "x" / "10.jpg"
     assert read_manifest(one(tmp_path, frames=["only.jpg"])).path(0, 0, "frames") == tmp_path / "only.jpg"
     with pytest.raises(
         DataError, match=r"m\.jsonl: tracklet a lists y/2\.jpg, which is not in x, wanted frames of one"
     ):
         read_manifest(one(tmp_path, frames=["x/1.jpg", "y/2.jpg"]))
+    with pytest.raises(DataError, match=r"m\.jsonl: line 1 lists the frame 'x/1\.jpg' twice, wanted each once"):
+        read_manifest(one(tmp_path, frames=["x/1.jpg", "x/2.jpg", "x/1.jpg"]))
 
 
 @pytest.mark.parametrize(

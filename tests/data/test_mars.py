@@ -315,9 +315,9 @@ def cells(table: Any) -> Any:
         ("tracks_test_info", lambda table: table > 1, "is of MATLAB's class logical, wanted"),
         ("tracks_test_info", lambda table: table[None], r"has shape \(1, 4, 4\), wanted \(tracklets, 4\)"),
         ("tracks_test_info", lambda table: table[:0], r"has shape \(0, 4\), wanted \(tracklets, 4\)"),
-        ("tracks_test_info", put(0, 2, -3), "identity of test row 1 is -3, wanted -1 or more"),
-        ("tracks_train_info", put(1, 2, 0), "identity of training row 2 is 0, wanted 1 or more"),
-        ("tracks_train_info", put(1, 2, -1), "identity of training row 2 is -1, wanted 1 or more"),
+        ("tracks_test_info", put(0, 2, -3), "identity of row 1 is -3, wanted -1 or more"),
+        ("tracks_train_info", put(1, 2, 0), "identity of row 2 is 0, wanted 1 or more"),
+        ("tracks_train_info", put(1, 2, -1), "identity of row 2 is -1, wanted 1 or more"),
         ("tracks_train_info", put(1, 3, -1), "camera of row 2 is -1, wanted 0 or more"),
         ("tracks_train_info", put(1, 0, 2), "0003C1T0001F001 and 0003C1T0001F002 share frames"),
         ("tracks_train_info", lambda table: table[[0, 1, 2, 2]], "2 tracklets are called 0005C1T0001F001"),
@@ -335,7 +335,7 @@ def test_numbers_of_tables_are_looked_at_and_never_cast(
     changed(root, name, change)
     with pytest.raises(DataError, match=sentence) as caught:
         read_mars(root)
-    assert str(caught.value).startswith(str(root / "info"))
+    assert str(caught.value).startswith(str(root / "info" / f"{name}.mat"))
 
 
 def test_a_second_query_of_one_person_at_one_camera_is_refused_as_mars_has_none(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from sptskm.data.files import read_skeletons
 from sptskm.data.packs.contents import SUMMARY, checksum
 from sptskm.data.packs.unpacking import unpack
 from sptskm.data.packs.writing import WORK, pack, plan_shards, verify_pack
+from sptskm.data.tracklets import Modality
 
 KINDS = ("frames", "masks")
 
@@ -167,6 +168,18 @@ def test_packing_a_complete_pack_again_changes_nothing(root: Path) -> None:
     stamps = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     assert packed(root) == out
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == stamps
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_complete_pack_of_files_that_have_changed_is_not_taken_for_theirs(root: Path, kind: Modality) -> None:
+    out, changed = packed(root), read_mars(root).path(1, 0, kind)
+    size = changed.stat().st_size
+    changed.write_bytes(changed.read_bytes() + b"more")
+    told = rf"pack: was packed when {changed} had {size} bytes, now it has {size + 4}, wanted a new folder"
+    with pytest.raises(DataError, match=told):
+        packed(root)
+    changed.unlink()  # a data set that has been tidied up is no other one
+    assert packed(root) == out
 
 
 def test_a_changed_byte_is_found_and_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -403,6 +403,8 @@ RESULT = {"image_id": 1, "keypoints": [1.0] * 42}
         ("null", r"hold float64 \(\), wanted"),
         ([[1.0, 2.0], [3.0]], "the file holds something else than even lists of numbers"),
         ([["x", "y", "z"]] * 14, "the file holds something else than even lists of numbers"),
+        ([["1", "2", "0.5"]] * 14, "the file holds something else than even lists of numbers"),
+        ([[1.0, 2.0, True]] * 14, "the file holds something else than even lists of numbers"),
         ([[1.0, 2.0, 3.0]] * 13, r"hold float64 \(13, 3\), wanted \(14, 3\)"),
         ({"annotations": [], "images": []}, "holds annotations, images, wanted OpenPose's people"),
         ({"people": [{"pose_keypoints_2d": [1.0] * 54}]}, r"person 0 has 54 numbers, wanted 42 \(14 points of 3\)"),
@@ -411,6 +413,8 @@ RESULT = {"image_id": 1, "keypoints": [1.0] * 42}
         ([{**RESULT, "keypoints": [1.0] * 51}], r"result 0 has 51 numbers, wanted 42 \(14 points of 3\)"),
         ([{"keypoints": [1.0] * 42}], "result 0 names no image, wanted a file_name or an image_id"),
         ([{**RESULT, "score": "high"}], "result 0 has the score 'high', wanted a number"),
+        ([{**RESULT, "score": True}], "result 0 has the score True, wanted a number"),
+        ([{**RESULT, "image_id": True}], "result 0 names no image, wanted a file_name or an image_id"),
         ([{**RESULT, "image_id": "a/1.jpg"}, {**RESULT, "image_id": "b/1.jpg"}], "has a/1.jpg and b/1.jpg, wanted one"),
     ],
 )

@@ -119,6 +119,10 @@ def test_a_precision_that_the_device_does_not_have_is_refused(
         ("0,1,10,30,32,64\n", "line 1 has the frame 0, wanted frames from 1"),
         ("1,1,10,30,0,64\n", "line 1 has a box of 0 x 64 pixels"),
         ("", "is empty, wanted lines such as"),
+        (
+            "1,0,-90,30,32,64\n",
+            "door.avi: no track has 8 frames, wanted some; lower --min-frames; 1 boxes have",
+        ),
         ("40,0,10,30,32,64\n", "ends after frame 12, but its boxes go to frame 40"),
     ],
 )
@@ -145,7 +149,7 @@ def test_what_is_no_video_or_has_no_boxes_is_one_sentence(
     assert prepare(video, video, "--out", tmp_path / "out") == 2
     assert "two videos are called door" in capsys.readouterr().err
     assert prepare(video, "--min-frames", 13, "--out", tmp_path / "out") == 2
-    assert "no track has 13 frames; lower --min-frames" in capsys.readouterr().err
+    assert "door.avi: no track has 13 frames, wanted some; lower --min-frames" in capsys.readouterr().err
 
 
 def test_boxes_left_out_are_said_and_their_lines_are_no_tracklets(

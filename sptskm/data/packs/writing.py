@@ -41,6 +41,7 @@ from sptskm.data.packs.contents import (
     Part,
     Summary,
     checksum,
+    read_part,
     read_summary,
     sealed,
 )
@@ -50,6 +51,8 @@ from sptskm.data.tracklets import IntArray, Modality, Readable, Tracklets
 
 WORK = "unfinished"  # folder in a pack with a note for each finished zip file, until all are there
 
+
+READERS = 16  # threads that ask for sizes: a network file system answers many at once
 
 NOTE = {
     "endings_N": Wanted("U", ("N",)),
@@ -105,6 +108,7 @@ def pack(table: Tracklets, out: Path, frames: int = 20_000, workers: int | None 
     holds: list[Modality] = [kind for kind in get_args(Modality) if table.has(kind)]
     _claim(out, {"fingerprint": table.fingerprint, "holds": holds, "frames": frames})
     if is_file(out / SUMMARY):
+        _check_unchanged(table, out, holds)
         _clean(out)
         return _summary_line(out)
     missing = [shard for shard in shards if not _is_done(out, shard)]
@@ -143,6 +147,35 @@ def _claim(out: Path, wanted: Mapping[str, Any]) -> None:
         pairs = [(key, found.get(key), value) for key, value in wanted.items()]
         told = "; ".join(f"{key} {before} -> {value}" for key, before, value in pairs if before != value)
         raise DataError(f"{out}: holds another pack ({told}), wanted a new folder")
+
+
+def _check_unchanged(table: Tracklets, out: Path, holds: Sequence[Modality]) -> None:
+    """Raise DataError where a frame or mask is there with another size than in a complete pack of this table.
+
+    Sizes alone are looked at: reading everything takes as long as packing.
+    """
+    summary = read_summary(out)
+    parts = [read_part(out, part, summary) for part in PARTS]
+    places: dict[Modality, str] = {"frames": "frames_M2", "masks": "masks_M2"}
+    for kind, name in ((kind, name) for kind, name in places.items() if kind in holds):
+        sizes_M = np.concatenate([part[name][:, 1] for part in parts])
+        ends_N = np.cumsum(table.lengths)
+        with ThreadPoolExecutor(READERS) as pool:
+            found = pool.map(partial(_sizes, table, kind), range(len(table)))
+            for row, sizes in enumerate(found):
+                packed = sizes_M[ends_N[row] - len(sizes) : ends_N[row]].tolist()
+                for file, now, before in zip(table.files(row, range(len(sizes)), kind), sizes, packed, strict=True):
+                    if now not in (None, before):
+                        raise DataError(
+                            f"{out}: was packed when {file} had {before:,} bytes, now it has {now:,}, wanted a new "
+                            "folder for changed files"
+                        )
+
+
+def _sizes(table: Tracklets, kind: Modality, row: int) -> list[int | None]:
+    """Return the bytes of a tracklet's files; None of one that is not there or lies in a pack."""
+    files = table.files(row, range(int(table.lengths[row])), kind)
+    return [file.stat().st_size if isinstance(file, Path) and is_file(file) else None for file in files]
 
 
 def _is_done(out: Path, shard: Shard) -> bool:
