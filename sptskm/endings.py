@@ -69,6 +69,11 @@ def sentence(error: Exception) -> str:
     text = str(error)
     if text.startswith("Caught "):
         text = text.strip().splitlines()[-1].partition(": ")[2]
-    text = " ".join(line.strip() for line in text.splitlines())
-    text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)  # a terminal obeys others
+    text = one_line(text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - TAIL - 5]} ... {text[-TAIL:]}"
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks, and with its control characters, which a terminal obeys, written out."""
+    text = " ".join(line.strip() for line in text.splitlines())
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

@@ -173,15 +173,23 @@ def _trained(
 ) -> list[Trained] | None:
     """Extract the features of all runs; every rank makes the same call, and rank 0 gets them with SSIN first."""
     states = [RunDir(run).trained() for run in runs]
-    configs = [
-        replace(apply_overrides(from_dict(state["config"]), overrides), run=str(run))  # it may have been moved
-        for state, run in zip(states, runs, strict=True)
-    ]
+    configs = [_config(state, overrides, str(run)) for state, run in zip(states, runs, strict=True)]
     _check(configs, states, settings)
     with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
         pairs, choosing = zip(configs, states, strict=True), len(configs) == 2 and settings.weight is None
         streams = [_extract(config, state, world, stop, settings, choosing) for config, state in pairs]
     return sorted(streams, key=lambda stream: stream.config.stream == "smin") if world.is_main else None
+
+
+def _config(state: Mapping[str, Any], overrides: Sequence[str], run: str) -> Config:
+    """Return the configuration of a run, which may have been moved since. Raise ConfigError with its folder."""
+    try:
+        config = from_dict(state["config"])
+        if "provenance" not in state:
+            raise ConfigError("its checkpoint does not say which data it was trained on, wanted one of `sptskm train`")
+    except ConfigError as error:
+        raise ConfigError(f"{run}: {error}") from None
+    return replace(apply_overrides(config, overrides), run=run)
 
 
 def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], settings: Final) -> None:
@@ -191,7 +199,7 @@ def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], setti
     if len(set(names)) != len(names):
         raise ConfigError(f"the runs are {' and '.join(names)}, wanted one of each stream")
     for what in ("fingerprint", "split"):
-        found = {state["provenance"][what] for state in states}
+        found = {str(state["provenance"].get(what)) for state in states}
         if len(found) > 1:
             raise ConfigError(f"the runs differ in {what} ({' and '.join(sorted(found))}) and cannot be fused")
     if len(configs) == 2 and settings.weight is None and configs[0].data.held_out == 0:

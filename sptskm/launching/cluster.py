@@ -16,6 +16,7 @@ from typing import Any, Literal
 from sptskm.common.reading import read_yaml
 from sptskm.config import ConfigError
 from sptskm.configfile import apply_overrides, merge
+from sptskm.endings import one_line
 
 # these signals would kill the job before it has installed its handlers; a shell's `trap ''` is inherited
 PYTHON = f"""sh -c 'trap "" USR1 USR2; exec "$0" "$@"' {quote(sys.executable)}"""
@@ -47,6 +48,11 @@ SRUN_READS = frozenset(
         "TIMELIMIT", "UNBUFFEREDIO", "WAIT",
     )
 )  # fmt: skip
+AT_LEAST = {
+    "gpus_per_node": 0, "cpu_ranks": 0, "cpus_per_task": 1, "mem_gb": 0, "minutes": 1, "requeues": 0, "at_once": 1,
+    "retries": 0,
+}  # fmt: skip
+MOST = 10_000_000  # of every number: minutes of 19 years
 FOR_TRAINING_ALONE = ("executor", "final", "at_once")
 
 
@@ -100,6 +106,15 @@ class Cluster:
             (self.nodes >= 1, f"nodes is {self.nodes}, wanted at least 1"),
             (self.tasks_per_node >= 1, f"gpus_per_node or else cpu_ranks is {self.tasks_per_node}, wanted at least 1"),
             (self.nodes == 1 or self.executor == "slurm", f"nodes is {self.nodes}, wanted 1 for the local executor"),
+            *(
+                (abs(number) <= MOST, f"{key} is {number}, wanted at most {MOST}")
+                for key, number in vars(self).items()
+                if isinstance(number, int)
+            ),
+            *(
+                (getattr(self, key) >= least, f"{key} is {getattr(self, key)}, wanted at least {least}")
+                for key, least in AT_LEAST.items()
+            ),
             (
                 # a job that is asked to leave before it has started ends as failed
                 0 <= self.warn_seconds < 60 * self.minutes,
@@ -179,7 +194,8 @@ def _check_option(option: str, value: Any) -> None:
 def overriding(environment: Mapping[str, str] = os.environ) -> str:
     """Return one line that names the environment variables which override the cluster file; empty if none does."""
     found = [f"{name}={value}" for name, value in sorted(environment.items()) if value and _overrides(name)]
-    return f"note: the environment overrides the cluster file with {', '.join(found)}" if found else ""
+    text = f"note: the environment overrides the cluster file with {', '.join(found)}" if found else ""
+    return one_line(text)  # a variable may hold anything
 
 
 def _overrides(name: str) -> bool:

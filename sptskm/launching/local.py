@@ -17,7 +17,7 @@ from sptskm.atomic import write_text
 from sptskm.common.processes import end_with
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import to_yaml
-from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, is_ours
+from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, is_ours, sentence
 from sptskm.launching import earlier
 from sptskm.launching.plan import STREAMS, Plan, check, make_folder, make_plan, parser
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if not is_ours(error):
             raise
-        print(f"launch/local.py: {error}", file=sys.stderr)
+        print(f"launch/local.py: {sentence(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     # the streams ran side by side, their processes are free for the final job; two ranks cannot share a GPU
     everything = chosen.nproc * len(plan.configs)

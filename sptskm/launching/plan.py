@@ -83,6 +83,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
     names = STREAMS if options.stream == "both" else (options.stream,)
     if more := [word for word in options.overrides if word in (*STREAMS, "both")]:
         raise ConfigError(f"--stream is {options.stream} {' '.join(more)}, wanted one of {', '.join(STREAMS)} or both")
+    if options.run == Path():  # as of --run "$UNSET"
+        raise ConfigError("--run is empty, or the folder in which the command is given, wanted one for the runs alone")
     home = find_folder(options.config)
     folder = (options.run or Path("runs") / home.resolve().name).resolve()
     _refuse_strays(names, options.overrides)

@@ -15,7 +15,7 @@ from typing import Any
 
 from sptskm.config import ConfigError
 from sptskm.configfile import CHECKOUT, find_file
-from sptskm.endings import EXIT_BAD_INPUT, is_ours
+from sptskm.endings import EXIT_BAD_INPUT, is_ours, sentence
 from sptskm.launching import earlier, prepare_jobs, preparing, snapshot
 from sptskm.launching import search as searches
 from sptskm.launching.cluster import Cluster, check_folder, construction, load_cluster, overriding, parameters
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if not is_ours(error):
             raise
-        print(f"launch/slurm.py: {error}", file=sys.stderr)
+        print(f"launch/slurm.py: {sentence(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     print(plan.tensorboard_command(), flush=True)
     return watch(queued.followed()) if chosen.watch and queued.ids() else 0
@@ -80,7 +80,7 @@ def prepare(arguments: Sequence[str] | None) -> int:
     except (ValueError, OSError) as error:
         if not is_ours(error):
             raise
-        print(f"launch/slurm.py: {error}", file=sys.stderr)
+        print(f"launch/slurm.py: {sentence(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     return watch(queued.followed()) if chosen.watch else 0
 

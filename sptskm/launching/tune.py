@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sptskm.common.processes import STOPPING
 from sptskm.config import ConfigError
 from sptskm.configfile import CHECKOUT
-from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable, is_ours
+from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable, is_ours, sentence
 from sptskm.launching import earlier, preparing, snapshot
 from sptskm.launching import search as searches
 from sptskm.launching.local import request, visible_gpus
@@ -133,8 +133,8 @@ def _shipped(config: Path) -> Path:
     return file
 
 
-def _refuse(why: object) -> int:
-    print(f"launch/tune.py: {why}", file=sys.stderr, flush=True)
+def _refuse(why: Exception | str) -> int:
+    print(f"launch/tune.py: {sentence(why) if isinstance(why, Exception) else why}", file=sys.stderr, flush=True)
     return EXIT_BAD_INPUT
 
 

@@ -103,10 +103,7 @@ class RunDir:
         found = (self.best, read(self.best)) if exists(self.best) else self.newest()
         if found is None:
             raise FileNotFoundError(f"{self.path}: no readable checkpoint, wanted a folder in which training has run")
-        path, state = found
-        if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in ("config", "model")):
-            raise ConfigError(f"{path}: is not of a run, wanted a checkpoint with its configuration and weights")
-        return state
+        return of_a_run(*found)
 
     def newest(self, set_aside: bool = False) -> tuple[Path, State] | None:
         """Read the newest whole checkpoint; return its path and state, or None if there is no checkpoint.
@@ -147,3 +144,26 @@ def fingerprint(weights: Mapping[str, torch.Tensor]) -> str:
         digest.update(name.encode() + b"\0")
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+NUMBERS = {"step": 0, "epochs_done": 0, "world": 1}
+"""Least values of the whole numbers that a checkpoint holds."""
+
+
+def of_a_run(path: Path, state: Any) -> State:
+    """Return the content of a checkpoint file.
+
+    Raises ConfigError where it lacks the configuration or the weights, or where a value is of another type.
+    """
+    parts = ("config", "model")
+    if not isinstance(state, dict) or not all(isinstance(state.get(key), dict) for key in parts):
+        raise ConfigError(f"{path}: is not of a run, wanted a checkpoint with its configuration and weights")
+    if not isinstance(state.get("provenance", {}), dict):
+        raise ConfigError(f"{path}: provenance is {state['provenance']!r}, wanted where its data came from")
+    for key, least in NUMBERS.items():
+        number = state.get(key, least)
+        if not isinstance(number, int) or number < least:
+            raise ConfigError(f"{path}: {key} is {number!r}, wanted a whole number from {least} on")
+    if not isinstance(state.get("best_mAP", 0.0), int | float):
+        raise ConfigError(f"{path}: best_mAP is {state['best_mAP']!r}, wanted a number")
+    return state

@@ -26,7 +26,7 @@ from sptskm.training.checkpoints import State, read
 from sptskm.training.extract import channels_last, extract
 from sptskm.training.meters import Meters
 from sptskm.training.precision import Precision
-from sptskm.training.rundir import RunDir
+from sptskm.training.rundir import RunDir, of_a_run
 from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag, stop_flag
 from sptskm.training.streams import compiled
@@ -281,7 +281,7 @@ class Trainer:
             if self.world.is_main:
                 self.begin()
             return None
-        state = found[1] if found else read(path)
+        state = of_a_run(path, found[1] if found else read(path))
         self.check_same_run(state)
         log.info("%s continues from %s (step %d)", self.config.stream, path, state["step"])
         return state
@@ -296,11 +296,14 @@ class Trainer:
         self.folder.write_text(self.folder.config, to_yaml(self.config))
 
     def restore(self, state: State) -> None:
-        """Restore the exact state of a checkpoint."""
-        self.network.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # only runs in float16 have one
-            self.scaler.load_state_dict(state["scaler"])
+        """Restore the exact state of a checkpoint. Raise DataError if it does not fit the network or the optimiser."""
+        try:
+            self.network.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if state["scaler"]:  # only runs in float16 have one
+                self.scaler.load_state_dict(state["scaler"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise DataError(f"{self.folder.path}: its newest checkpoint does not fit the run: {error}") from None
         self.step, self.epochs_done, self.best_mAP = state["step"], state["epochs_done"], state["best_mAP"]
 
     def first_logged(self) -> int:
@@ -318,9 +321,9 @@ class Trainer:
             raise ConfigError(f"{self.folder.path}: its newest checkpoint has no {missing[0]}, wanted one of a run")
         changed = changed_keys(state["config"], to_dict(self.config))
         changed += [
-            f"{name}: {state['provenance'][name]} -> {value}"
+            f"{name}: {state['provenance'].get(name)} -> {value}"
             for name, value in self.setup.provenance.items()
-            if state["provenance"][name] != value
+            if state["provenance"].get(name) != value
         ]
         if changed:
             raise ConfigError(

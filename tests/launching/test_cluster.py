@@ -43,6 +43,11 @@ def test_a_wrong_key_is_refused_with_the_legal_ones_named(tmp_path):
         ("gpus_per_node: 0\ncpu_ranks: 0", "gpus_per_node or else cpu_ranks is 0, wanted at least 1"),
         ("nodes: 2\nexecutor: local", "nodes is 2, wanted 1 for the local executor"),
         ("minutes: 2", "warn_seconds is 120, wanted less than the 2 minutes of a job"),
+        ("minutes: -5", "minutes is -5, wanted at least 1"),
+        ("minutes: 1e20", "minutes is 100000000000000000000, wanted at most 10000000"),
+        ("requeues: -3", "requeues is -3, wanted at least 0"),
+        ("mem_gb: -1", "mem_gb is -1, wanted at least 0"),
+        ("cpus_per_task: 0", "cpus_per_task is 0, wanted at least 1"),
         ("- nodes", "wanted `key: value` lines"),
         ("nodes: [", "not valid YAML"),
         ("nodes: 2\nminutes: 9\nnodes: 3", "nodes stands twice, line 3"),
@@ -151,3 +156,4 @@ def test_variables_that_override_the_file_are_said_in_one_line():
     given = {**inside, "SBATCH_PARTITION": "debug", "SBATCH_QOS": "", "SLURM_HINT": "nomultithread"}
     note = "note: the environment overrides the cluster file with SBATCH_PARTITION=debug, SLURM_HINT=nomultithread"
     assert overriding(given) == note
+    assert "SBATCH_ACCOUNT=a #SBATCH \\x1b[2J" in overriding({"SBATCH_ACCOUNT": "a\n#SBATCH \x1b[2J"})

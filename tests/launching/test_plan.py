@@ -142,6 +142,10 @@ def test_launchers_answer_from_every_folder_and_take_one_stream_or_both(launcher
     assert f"{tmp_path / 'data'}" in capsys.readouterr().err, "only the data is not there"
     assert launcher.main(["--stream", "ssin", "smin", "--config", "demo"]) == 2
     assert "--stream is ssin smin, wanted one of ssin, smin or both" in capsys.readouterr().err
+    assert launcher.main(["--stream", "ssin", "--config", "demo", "--run", ""]) == 2
+    assert "--run is empty" in capsys.readouterr().err
+    assert launcher.main(["--stream", "ssin", "--config", "a\x1b[2J"]) == 2
+    assert "a\\x1b[2J: no such folder" in capsys.readouterr().err
     (tmp_path / "mine.yaml").touch()
     assert launcher.main(["--stream", "ssin", "--config", "mine.yaml"]) == 2
     assert "mine.yaml is a file, wanted a folder that holds ssin.yaml or smin.yaml" in capsys.readouterr().err

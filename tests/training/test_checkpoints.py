@@ -14,7 +14,7 @@ from helpers.small import small_config
 from sptskm.common.errors import ConfigError, DataError
 from sptskm.training import checkpoints
 from sptskm.training.checkpoints import Broken, Unreadable, read, write
-from sptskm.training.rundir import RunDir
+from sptskm.training.rundir import RunDir, of_a_run
 from sptskm.training.trainer import train
 
 STATE = {"model": {"weight": torch.linspace(-1, 1, 3000)}, "optimizer": {"state": {0: {"exp_avg": torch.ones(500)}}}}
@@ -245,3 +245,22 @@ def test_what_is_read_back_otherwise_than_written_is_no_checkpoint(run, monkeypa
     with pytest.raises(OSError, match="read back otherwise than written"):
         run.save({**STATE, "step": 4}, 4)
     assert content(run.path) == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"config": [1]}, "is not of a run"),
+        ({"provenance": None}, "provenance is None, wanted where its data came from"),
+        ({"step": "two"}, "step is 'two', wanted a whole number from 0 on"),
+        ({"step": -4}, "step is -4, wanted a whole number from 0 on"),
+        ({"epochs_done": 1.5}, "epochs_done is 1.5, wanted a whole number from 0 on"),
+        ({"world": 0}, "world is 0, wanted a whole number from 1 on"),
+        ({"best_mAP": "x"}, "best_mAP is 'x', wanted a number"),
+    ],
+)
+def test_a_checkpoint_whose_parts_are_of_another_type_is_one_sentence(wrong, told, tmp_path):
+    whole = {"config": {}, "model": {}, "provenance": {}, "step": 2, "epochs_done": 1, "world": 1, "best_mAP": -1.0}
+    assert of_a_run(tmp_path, whole) == whole
+    with pytest.raises(ConfigError, match=told):
+        of_a_run(tmp_path, whole | wrong)

@@ -294,3 +294,13 @@ def test_recipe_files_resolve_to_the_published_recipe(stream):
 def test_a_learning_rate_that_ends_in_no_number_is_a_sentence_and_no_traceback(walkers, tmp_path):
     with pytest.raises(DataError, match=r"is not finite; tracklets of the batch: .*; last good checkpoint: none yet"):
         train(small_config("smin", walkers, tmp_path / "run", "loss.margin=1e30", "loss.triplet=1e30"))
+
+
+@pytest.mark.parametrize("wrong", [{"optimizer": {}}, {"provenance": {}}, {"step": "two"}])
+def test_a_checkpoint_that_does_not_fit_its_run_is_a_sentence(wrong, walkers, tmp_path):
+    config = small_config("smin", walkers, tmp_path / "run", "train.epochs=1")
+    train(config)
+    newest = RunDir(tmp_path / "run").checkpoints()[0]
+    torch.save({**torch.load(newest, weights_only=True), **wrong}, newest)
+    with pytest.raises((ConfigError, DataError), match=f"^{tmp_path / 'run'}.*(does not fit|another run|wanted)"):
+        train(small_config("smin", walkers, tmp_path / "run", "train.epochs=2"))
