@@ -1,8 +1,9 @@
 """Decide which parts of a mask or a skeleton are usable: one rule for import, check, training, extraction and packs.
 
-A joint is missing if one of its four numbers is not finite, if its confidence is 0, or if its coordinates are all 0,
-as estimators write a missing joint. There are two exceptions: a joint with coordinates 0 in every frame of a tracklet
-is the origin, and confidences of 0 throughout a tracklet mean that the confidences are unknown.
+A joint is missing if one of its four numbers is not finite or beyond LARGEST, if its confidence is 0, or if its
+coordinates are all 0, as estimators write a missing joint. There are two exceptions: a joint with coordinates 0 in
+every frame of a tracklet is the origin, and confidences of 0 throughout a tracklet mean that the confidences are
+unknown.
 A frame has a skeleton if at least LEAST_JOINTS joints are there, not all at one place. It is partial if joints are
 missing: these get confidence 0 and a plausible position, see `completed`.
 Legend: F frames of a tracklet, V = 14 joints, 4 = x right, y down, z away, confidence, E = 13 bones, H rows, W columns.
@@ -20,6 +21,8 @@ Flags = NDArray[np.bool_]
 
 LEAST_JOINTS = 7
 """Of 14: a person cut off at the waist (8) can be used, one seen from the waist down (6) cannot."""
+LARGEST = 1e9
+"""Of the numbers of a joint, in any unit: the squares of larger ones are beyond float32, and training ends."""
 EMPTY, FULL = 0.01, 0.95
 """Share of person pixels below which a mask counts as empty, and above which it counts as full."""
 
@@ -53,7 +56,7 @@ def mask_state(mask_HW: NDArray[np.uint8]) -> Literal["", "empty", "full"]:
 def missing_joints(skeletons_FV4: Floats) -> Flags:
     """Return flags (F, V) for the missing joints of one tracklet, by the rule above."""
     with np.errstate(invalid="ignore"):
-        missing_FV: Flags = np.asarray(~np.isfinite(skeletons_FV4).all(axis=2))
+        missing_FV: Flags = np.asarray(~(np.abs(skeletons_FV4) <= LARGEST).all(axis=2))
         zero_FV: Flags = np.asarray(~missing_FV & ~skeletons_FV4[..., :3].any(axis=2))
         unsure_FV = ~missing_FV & (skeletons_FV4[..., 3] == 0)
     somebody_F = ~(missing_FV | zero_FV).all(axis=1)
@@ -100,7 +103,7 @@ def is_doubtful(skeletons_FV4: Floats) -> bool:
     Such skeletons can only be completed with the other frames of the tracklet.
     """
     with np.errstate(invalid="ignore"):
-        there_FV: Flags = np.asarray(np.isfinite(skeletons_FV4).all(axis=2) & (skeletons_FV4[..., 3] != 0))
+        there_FV: Flags = np.asarray((np.abs(skeletons_FV4) <= LARGEST).all(axis=2) & (skeletons_FV4[..., 3] != 0))
     there_FV &= skeletons_FV4[..., :3].any(axis=2)
     return bool((there_FV.any(axis=1) & ~there_FV.all(axis=1)).any())
 

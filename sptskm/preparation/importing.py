@@ -5,6 +5,7 @@ in the given folder or in a subfolder named like the frame's own. Key points may
 named like its first frame, or in one of COCO's lists of results for all.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from sptskm.config import ConfigError
 from sptskm.data import DataError, Tracklets, usable
 from sptskm.data.derived import Made
 from sptskm.data.files import SKELETON_SHAPE, read_frame
+from sptskm.data.tracklets import decode_names
 from sptskm.preparation.formats import (
     MaskKind,
     NoConfidence,
@@ -33,6 +35,8 @@ from sptskm.preparation.formats import (
 from sptskm.preparation.layouts import IN_SPACE, Channels, OwnLayout
 from sptskm.preparation.work import Ledger, Outcome, note
 from sptskm.report.console import progress
+
+log = logging.getLogger(__name__)
 
 MASK_NAMES = (".png", "_vis.png", ".bmp", ".jpg", "_mask.png")
 POINT_NAMES = (".mat", ".npy", ".json", "_keypoints.json")
@@ -129,6 +133,8 @@ def _masks(table: Tracklets, source: Source) -> Take:
 
 def _skeletons(table: Tracklets, source: Source) -> Take:
     points = _KeyPoints(source)
+    if points.listed is not None:
+        _tell_others(points.place, points.listed, set(decode_names(table.stems_M).tolist()))
 
     def take(row: int, missing: list[int], outcome: Outcome) -> Iterable[tuple[int, NDArray[Any]]]:
         results = [table.path(row, frame, "skeletons") for frame in range(table.lengths[row])]
@@ -146,6 +152,13 @@ def _skeletons(table: Tracklets, source: Source) -> Take:
         yield from ((frame, completed_FV4[frame]) for frame in found)
 
     return take
+
+
+def _tell_others(place: Path, listed: Iterable[str], stems: set[str]) -> None:
+    """Log how many images of a list of results are no frame of the data set."""
+    names = list(listed)
+    if others := [name for name in names if name not in stems]:
+        log.warning("%s: %d of %d images are no frame of the data set (%s)", place, len(others), len(names), others[0])
 
 
 class _KeyPoints:

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sptskm.data.skeletons import EDGES, JOINTS, normalise
-from sptskm.data.usable import LEAST_JOINTS, Skeletons, completed, counted, mask_state, missing_joints
+from sptskm.data.usable import LEAST_JOINTS, Skeletons, completed, counted, is_doubtful, mask_state, missing_joints
 
 Floats = NDArray[np.float64]
 WRIST, ELBOW, HEAD = JOINTS.index("right wrist"), JOINTS.index("right elbow"), 0
@@ -115,6 +115,16 @@ def test_confidences_that_nobody_knows_make_no_joint_missing() -> None:
     given[..., 3] = 0
     assert counted(given) == Skeletons(whole=7)
     assert completed(given).tobytes() == given.tobytes()
+
+
+@pytest.mark.parametrize("channel", range(4))
+@pytest.mark.parametrize("value", [1e10, -1e37])
+def test_a_number_that_would_overflow_in_training_makes_a_joint_missing(channel: int, value: float) -> None:
+    skeletons = walk()
+    skeletons[3, 5, channel] = value
+    assert np.argwhere(missing_joints(skeletons)).tolist() == [[3, 5]]
+    assert is_doubtful(skeletons)
+    assert np.abs(completed(skeletons)).max() < 1e6
 
 
 def test_no_frames_are_no_skeletons() -> None:
