@@ -22,7 +22,7 @@ LEVEL: Final = 0.95
 
 
 def bootstrap_interval(values_Q: Floats, pids_Q: Labels, seed: int = 0, samples: int = SAMPLES) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean over queries, their identities drawn with replacement.
+    """Return the 95 % percentile interval of the mean over queries, their identities drawn with replacement.
 
     (Efron and Tibshirani, 1993; by clusters: Cameron and Miller, 2015.) It says how much the mean depends on which
     people there happen to be; not how much on the seed of a training. Raises ValueError without queries and for NaN.
@@ -39,23 +39,23 @@ def bootstrap_interval(values_Q: Floats, pids_Q: Labels, seed: int = 0, samples:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better b is than a over the same queries."""
+    """The advantage of b over a on the same queries."""
 
     mean: float
-    """Of b minus a."""
+    """The mean of b minus a."""
     low: float
-    """Ends of its 95 % interval over identities."""
+    """The ends of its 95 % interval over identities."""
     high: float
     p: float
-    """Two-sided, by the paired permutation test: how often a difference as large comes from chance alone."""
+    """The two-sided p-value of the paired permutation test: how often chance alone gives a difference as large."""
     better: int
-    """Queries for which b is better."""
+    """The number of queries for which b is better."""
     worse: int
     same: int
 
 
 def paired_difference(a_Q: Floats, b_Q: Floats, pids_Q: Labels, seed: int = 0, samples: int = SAMPLES) -> Difference:
-    """Compares two results of the same queries (average precisions, or 1 and 0 for a hit at some rank).
+    """Compare two results of the same queries (average precisions, or 1 and 0 for a hit at some rank).
 
     The test exchanges a and b of random identities, as it may be done when neither is better (Smucker et al., CIKM
     2007). Raises ValueError for different lengths, without queries and for NaN.
@@ -78,7 +78,7 @@ def paired_difference(a_Q: Floats, b_Q: Floats, pids_Q: Labels, seed: int = 0, s
 
 
 def _by_identity(values_Q: Floats, pids_Q: Labels) -> tuple[Floats, Floats]:
-    """Sum and number of each identity's values (I,)."""
+    """Return the sum and the number of each identity's values (I,)."""
     if len(pids_Q) != len(values_Q):
         raise DataError(f"there are {len(pids_Q)} identities for {len(values_Q)} queries, wanted one for each")
     identity_Q = np.unique(pids_Q, return_inverse=True)[1]

@@ -99,7 +99,7 @@ GLOSSARY: Final[Mapping[str, str]] = {
 
 
 def page(results: Results, saved: Mapping[str, Any], drawn: Sequence[Picture]) -> str:
-    """The report as HTML, pictures included. `saved` is what results.json holds."""
+    """Return the report as HTML, pictures included. `saved` is what results.json holds."""
     sections = {key: _section(key, [one for one in drawn if one.section == key], results) for key in SECTIONS}
     sections |= {"provenance": _provenance(results, saved), "glossary": _glossary()}
     titles = {key: title for key, (title, _) in SECTIONS.items()} | {"provenance": "Provenance", "glossary": "Glossary"}
@@ -118,7 +118,7 @@ def page(results: Results, saved: Mapping[str, Any], drawn: Sequence[Picture]) -
 
 
 def _summary(results: Results, saved: Mapping[str, Any]) -> str:
-    """The number that counts most, in a sentence with its protocol."""
+    """Say the number that counts most in a sentence with its protocol."""
     name = results.plain.name
     line = next(line for line in results.lines() if line["stream"] == name)
     if line["mAP"] is None:
@@ -138,7 +138,7 @@ def _summary(results: Results, saved: Mapping[str, Any]) -> str:
 
 
 def _section(key: str, drawn: Sequence[Picture], results: Results) -> str:
-    """Text and pictures of a section; of several of one kind the first is seen at once. Empty without anything."""
+    """Return text and pictures of a section, of several of one kind the first open; empty where there is nothing."""
     _, words = SECTIONS[key]
     parts = [f"<p>{words}</p>"] if words else []
     if key == "results":
@@ -166,7 +166,7 @@ def _figure(picture: Picture) -> str:
 
 
 def _table(results: Results) -> str:
-    """The table of results.text(), in percent, and below it the protocol in a sentence."""
+    """Return the table of results.text(), in percent, and below it the protocol in a sentence."""
     metrics = ("mAP", *(f"rank-{k}" for k in RANKS))
     header = ["queries", "stream", "mAP (%)", "95 % interval", *(f"{name} (%)" for name in metrics[1:])]
     rows = []
@@ -186,7 +186,7 @@ def _table(results: Results) -> str:
 def _rows(
     header: Sequence[str], rows: Sequence[Sequence[object]], names: int, marked: Sequence[bool] | None = None
 ) -> str:
-    """A table whose first columns are text."""
+    """Return a table whose first columns are text."""
 
     def line(tag: str, cells: Sequence[object]) -> str:
         classes = [' class="name"' if column < names else "" for column in range(len(cells))]
@@ -202,7 +202,7 @@ def _rows(
 
 
 def _provenance(results: Results, saved: Mapping[str, Any]) -> str:
-    """Everything that is needed to get the same numbers again."""
+    """Return all that is needed to get the same numbers again."""
     facts: dict[str, object] = {
         "evaluated": saved["date"],
         "looks at the test set": f"{saved['test_evaluations']} (evaluations into this folder, this one included)",
@@ -243,7 +243,7 @@ def _provenance(results: Results, saved: Mapping[str, Any]) -> str:
 
 
 def _streams(results: Results) -> str:
-    """A column for each trained stream."""
+    """Return a table with a column for each trained stream."""
     rows: list[list[object]] = []
     names = {
         "fingerprint": "fingerprint of the training data",

@@ -115,7 +115,7 @@ def test_every_shard_is_told_the_device_and_the_precision(
     started: list[list[str]] = []
 
     class Process:
-        def __init__(self, command: list[str]) -> None:
+        def __init__(self, command: list[str], **_settings: object) -> None:
             started.append(command[3:])
 
         def wait(self) -> int:
