@@ -204,6 +204,8 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
     if hint is bool and isinstance(value, bool):
         return value
     if hint is str and isinstance(value, str):
+        if "\0" in value:  # most of these are paths, where the system takes none
+            raise ConfigError(f"{name} is {value!r}, wanted it without zero bytes")
         return value
     if hint in (int, float) and not isinstance(value, bool):
         number = _number(value, hint)

@@ -227,6 +227,8 @@ def test_a_single_value_is_a_list_of_one() -> None:
         ("data.root='a", "the value is not valid YAML"),
         ("stream=smin", r"unknown key stream \(legal here: clips"),
         ("=1", "unknown key "),
+        ('data.root="a\\0b"', r"data\.root is 'a.x00b', wanted it without zero bytes"),
+        ('run="\\0"', r"run is '.x00', wanted it without zero bytes"),
     ],
 )
 def test_a_bad_override_is_one_sentence(override: str, message: str) -> None:

@@ -83,11 +83,13 @@ def split_by_identity(entries: Sequence[Entry], test_share: float, seed: int) ->
 
     In the test part one tracklet per identity and camera is a query and the others are gallery. Identities seen by one
     camera are for training; distractors and junk keep their split. The draw does not depend on the order of the
-    entries. Raises DataError for a share outside 0 to 1, and for a share above 0 that gives fewer than two test
-    identities.
+    entries. Raises DataError for a share outside 0 to 1 or a seed below 0, and for a share above 0 that gives fewer
+    than two test identities.
     """
     if not 0 <= test_share <= 1:
         raise DataError(f"the test share is {test_share}, wanted 0 to 1")
+    if seed < 0:
+        raise DataError(f"the seed is {seed}, wanted 0 or more")
     rng = np.random.default_rng([seed, 0x1D])
     named = sorted((e for e in entries if e.split not in NAMELESS), key=lambda entry: natural(entry.tracklet))
     cameras: dict[str, set[str]] = {}

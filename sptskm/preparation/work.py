@@ -107,6 +107,8 @@ def precision_of(method: str, asked: Precision, gpu: bool) -> Precision:
 
 def shard_rows(table: Tracklets, shard: int, shards: int) -> NDArray[np.int64]:
     """Return the tracklets of one of `shards` disjoint parts with about equally many frames. Raises ConfigError."""
+    if shards < 1:
+        raise ConfigError(f"shards is {shards}, wanted at least 1")
     if not 0 <= shard < shards:
         raise ConfigError(f"shard is {shard} of {shards}, wanted 0 to {shards - 1}")
     middles_N = np.cumsum(table.lengths) - table.lengths / 2

@@ -52,10 +52,12 @@ def write_dataset(root: Path, sizes: Sizes, seed: int, workers: int | None = Non
     The bytes depend on sizes and seed alone. `workers` processes share the tracklets (all cores when None). The folder
     gets its name only when it is complete; the remains of a killed process are removed. Raises FileExistsError if
     `root` is anything but an empty folder, BlockingIOError while another process writes it, and ConfigError, a
-    ValueError, for less than one worker.
+    ValueError, for less than one worker or a seed below 0.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers}, wanted at least 1")
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}, wanted at least 0")
     train, test = cast(sizes, "train", seed), cast(sizes, "test", seed)
     root = Path(root)
     if exists(root) and (not is_folder(root) or any(root.iterdir())):

@@ -479,6 +479,9 @@ def test_a_folder_that_does_not_match_is_named(tmp_path: Path, pattern: str, sen
 @pytest.mark.parametrize(
     ("pattern", "sentence"),
     [
+        ("", "lacks {pid}, wanted {pid} and {camera} at least"),
+        ("walks/[", "lacks {pid}, wanted {pid} and {camera} at least"),
+        ("{pid}_{pid}_{camera}", "has {pid} twice, wanted it once"),
         ("{pid}/{tracklet}", "lacks {camera}, wanted {pid} and {camera} at least"),
         ("{pid}{camera}", "{pid}{camera} has nothing behind {pid}, wanted a sign that ends it"),
         ("{pid}/{camera}/{who}", "knows no {who}, wanted some of pid, camera, tracklet, clothes, time"),

@@ -168,6 +168,8 @@ def test_a_share_that_cannot_be_tested_on_is_one_sentence() -> None:
     for share in (-0.1, 50, float("nan")):
         with pytest.raises(DataError, match=r"the test share is .*, wanted 0 to 1"):
             split_by_identity(ENTRIES, share, 0)
+    with pytest.raises(DataError, match="the seed is -1, wanted 0 or more"):
+        split_by_identity(ENTRIES, 0.5, -1)
 
 
 def test_data_without_training_tracklets_say_how_they_get_some(table: Tracklets) -> None:

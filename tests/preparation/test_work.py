@@ -68,6 +68,8 @@ def test_shards_side_by_side_are_verified_together(
 def test_a_shard_that_does_not_exist_is_refused(walkers: Path) -> None:
     with pytest.raises(ConfigError, match="shard is 3 of 3, wanted 0 to 2"):
         shard_rows(read_mars(walkers), 3, 3)
+    with pytest.raises(ConfigError, match="shards is 0, wanted at least 1"):
+        shard_rows(read_mars(walkers), 0, 0)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import pytest
 import scipy.io
 from numpy.typing import NDArray
 
+from sptskm.common.errors import ConfigError
 from sptskm.data.skeletons import normalise
 from sptskm.synthetic import DEMO, TINY, Sizes, write_dataset, writer
 from sptskm.synthetic.casting import Role, cast
@@ -220,9 +221,11 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
 
-def test_less_than_one_worker_is_refused(tmp_path: Path) -> None:
+def test_less_than_one_worker_or_a_seed_below_0_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="workers is 0, wanted at least 1"):
         write_dataset(tmp_path / "none", SMALL, seed=0, workers=0)
+    with pytest.raises(ConfigError, match="seed is -1, wanted at least 0"):
+        write_dataset(tmp_path / "none", SMALL, seed=-1, workers=1)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,11 +21,11 @@ def folder(root: Path, pattern: str = PATTERN) -> list[Entry]:
     their paths. Raises ConfigError for an invalid pattern, DataError for a folder that does not match or has no images,
     and FileNotFoundError.
     """
-    levels = [_expression(level) for level in pattern.split("/")]
     if missing := [part for part in ("pid", "camera") if f"{{{part}}}" not in pattern]:
         raise ConfigError(f"--pattern {pattern}: lacks {{{missing[0]}}}, wanted {{pid}} and {{camera}} at least")
     if repeated := [part for part in PARTS if pattern.count(f"{{{part}}}") > 1]:
         raise ConfigError(f"--pattern {pattern}: has {{{repeated[0]}}} twice, wanted it once")
+    levels = [_expression(level) for level in pattern.split("/")]
     entries = []
     for path, parts in _walk(root, "", pattern, levels):
         if not images(root / path):
@@ -55,7 +55,9 @@ def _expression(level: str) -> re.Pattern[str]:
     """Build the regular expression for the folder names of one level of the pattern."""
     pieces = re.split(r"\{(\w*)\}", level)  # signs, part, signs, part, ..., signs
     expression = re.escape(pieces[0])
-    for part, signs, is_last in zip(pieces[1::2], pieces[2::2], [*[False] * (len(pieces) // 2 - 1), True], strict=True):
+    names = pieces[1::2]
+    for number, (part, signs) in enumerate(zip(names, pieces[2::2], strict=True), start=1):
+        is_last = number == len(names)
         if part not in PARTS:
             raise ConfigError(f"--pattern: knows no {{{part}}}, wanted some of {', '.join(PARTS)}")
         if not signs and not is_last:
