@@ -74,14 +74,14 @@ def test_a_mask_that_is_missing_and_one_of_another_size_are_named(
 
 
 def test_images_of_a_list_of_results_that_are_no_frame_are_told(
-    frames: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    frames: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     names = [*read_mars(frames).stems(0), "door-1", "door-2"]
     points = np.random.default_rng(0).uniform(0.1, 0.9, 51).tolist()
     path = tmp_path / "coco.json"
     path.write_text(json.dumps([{"file_name": f"{name}.jpg", "keypoints": points} for name in names]))
     bring("skeletons", frames, path, "--layout", "coco-17")
-    assert f"{path}: 2 of {len(names)} images are no frame of the data set (door-1)" in caplog.text
+    assert f"{path}: 2 of {len(names)} images are no frame of the data set (door-1)" in "".join(capfd.readouterr())
 
 
 def test_openpose_files_coco_results_and_one_file_per_tracklet_become_skeletons(frames: Path, tmp_path: Path) -> None:
