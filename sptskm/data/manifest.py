@@ -343,11 +343,12 @@ def _listed(path: Path, entries: Sequence[Entry]) -> tuple[list[list[str]], Mani
 
 def _check_shared(path: Path, entries: Sequence[Entry], homes: Sequence[str], stems: Sequence[Sequence[str]]) -> None:
     """Raise DataError for a frame that belongs to two tracklets."""
-    crowded = {home for home, count in Counter(homes).items() if count > 1}
-    owners: dict[tuple[str, str], str] = {}
-    for entry, home, own in zip(entries, homes, stems, strict=True):
-        for stem in own if home in crowded else ():
-            if (first := owners.setdefault((home, stem), entry.tracklet)) != entry.tracklet:
+    folders = [(path.parent / home).absolute() for home in homes]  # written in one way or another
+    crowded = {folder for folder, count in Counter(folders).items() if count > 1}
+    owners: dict[tuple[Path, str], str] = {}
+    for entry, home, folder, own in zip(entries, homes, folders, stems, strict=True):
+        for stem in own if folder in crowded else ():
+            if (first := owners.setdefault((folder, stem), entry.tracklet)) != entry.tracklet:
                 raise DataError(
                     f"{path}: the tracklets {first} and {entry.tracklet} share the frame {stem} in {home}, wanted each "
                     "frame in one"
