@@ -132,6 +132,7 @@ class Index:
 
         The queries are random gallery rows; a query itself does not count as found.
         """
+        count = min(count, len(self._gallery))
         chosen = _drawn(self._inside, RECALL_SAMPLE)
         sample = self._gallery.rows(chosen)
         true_QK = exact(sample, self._gallery, count + 1, self._distance).rows_QK

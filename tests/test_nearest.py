@@ -166,7 +166,9 @@ def test_an_index_finds_nearly_all_that_exact_search_finds_and_says_how_many(tmp
     assert path.is_file()
     again = search(gallery, "t1234", 9, index=index_beside(tmp_path / "f.npz"))
     np.testing.assert_array_equal(again.rows_QK, first.rows_QK)
-    assert Index.read(path, Compared.alone(features.features_ND)).recall(10) > 0.9
+    read_again = Index.read(path, Compared.alone(features.features_ND))
+    assert read_again.recall(10) > 0.9
+    assert read_again.recall(10**20) > 0.9, "more than there are"
     with pytest.raises(DataError, match="holds"):
         Index.read(path, Compared.alone(features.features_ND[:-1]))
     whole = path.read_bytes()
@@ -381,6 +383,7 @@ def test_what_cannot_be_drawn_is_said_before_the_search(footage, tmp_path, capsy
     for more, told in (
         ([*data, "--out", str(tmp_path / "none" / "found.png")], "wanted a .png in a folder that exists"),
         ([*data, "--out", str(tmp_path / "found.txt")], "wanted a .png in a folder that exists"),
+        ([*data, "--out", "/proc/found.png"], "wanted a .png in a folder that exists and can be written to"),
         (["--data", str(footage / "query.csv"), "--out", str(tmp_path / "f.png")], "no tracklet t3 of the gallery"),
         ([*data, "--query-data", str(footage / "query.csv")], "wanted a picture by --out"),
     ):

@@ -3,7 +3,6 @@
 Legend: N tracklets, Q queries, K nearest.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -13,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import write_bytes
+from sptskm.atomic import write_bytes, write_error
 from sptskm.data import DataError, Tracklets
 from sptskm.data.tracklets import JUNK_PID, Modality, Readable
 from sptskm.evaluation import Features
@@ -156,8 +155,10 @@ def _outcome(names: Tracklets, query: int, found: int) -> Outcome:
 
 def check_picture(path: Path, gallery: tuple[Tracklets, Labelled], queries: tuple[Tracklets, Labelled]) -> None:
     """Raise DataError where the picture cannot be written, or a data set lacks a tracklet with input."""
-    if path.is_dir() or not os.access(path.parent, os.W_OK) or not cv2.haveImageWriter(str(path)):
+    if not path.parent.is_dir() or not cv2.haveImageWriter(str(path)):
         raise DataError(f"{path}: {NO_PICTURE}")
+    if why := write_error(path):
+        raise DataError(f"{path}: {NO_PICTURE} and can be written to ({why})")
     for (names, labelled), whose in ((gallery, "gallery"), (queries, "queries")):
         rows_in(names, labelled.keys, whose)
 

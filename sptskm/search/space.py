@@ -17,6 +17,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,8 +37,9 @@ ADAPTABLE = ("loss.", "optim.lr", "optim.weight_decay", "model.dropout", "clips.
 OF_ALL = ("seed", "method", "scheduler", "retries")
 _AT_LEAST = {
     "trials": 1, "epochs": 1, "validate_every": 1, "grace_epochs": 1, "reduction": 2, "workers": 1,
-    "cpus_per_worker": 1, "gpus_per_worker": 0, "retries": 0,
+    "cpus_per_worker": 1, "gpus_per_worker": 0, "retries": 0, "seed": 0,
 }  # fmt: skip
+MOST = 1_000_000_000  # of each of them
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class Rules:
         for name, least in _AT_LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}, wanted at least {least}")
+            if getattr(self, name) > MOST:
+                raise ConfigError(f"{name} is {getattr(self, name)}, wanted at most {MOST}")
         if self.validate_every > self.grace_epochs or self.grace_epochs > self.epochs:
             raise ConfigError(
                 f"validate_every is {self.validate_every}, grace_epochs {self.grace_epochs} and epochs {self.epochs}, "
@@ -231,6 +235,8 @@ def _draw(name: str, text: Any) -> Draw:
     kind, values = kinds[0], text[kinds[0]]
     if kind not in KINDS or not isinstance(values, list):
         raise ConfigError(f"{name} is {text!r}, {wanted}")
+    if not values:
+        raise ConfigError(f"{name}: {kind} is empty, wanted some values")
     when = text.get("when", {})
     if not isinstance(when, Mapping):
         raise ConfigError(f"{name}: when is {when!r}, wanted `other.key: value` lines")
@@ -245,7 +251,7 @@ def _ends(name: str, kind: str, values: Sequence[Any]) -> tuple[float, ...]:
         numbers = tuple(float(value) for value in values)
     except (TypeError, ValueError, OverflowError):
         numbers = ()
-    if len(numbers) != count or not numbers[0] <= numbers[1]:
+    if len(numbers) != count or not all(map(isfinite, numbers)) or not numbers[0] <= numbers[1]:
         ends = "low, high, step" if count == 3 else "low, high"
         raise ConfigError(f"{name}: {kind} is {list(values)}, wanted [{ends}]")
     if kind == "loguniform" and numbers[0] <= 0:
