@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from sptskm.atomic import write_error
@@ -77,6 +78,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], run: Path) -> 
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if strange := [name for name, value in weights.items() if not isinstance(value, Tensor)]:
         raise ConfigError(f"{run}: {strange[0]} is a {type(weights[strange[0]]).__name__}, wanted a tensor of weights")
+    for name, value in weights.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_complex():
+            raise ConfigError(f"{run}: {name} is a sparse, quantised, complex or empty tensor, wanted real numbers")
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in [*own, *found]:
         if own.get(name) != found.get(name):

@@ -229,6 +229,10 @@ def test_wrong_files_of_features_are_told_in_a_sentence(tmp_path):
     [
         (lambda state: state["model"].update({"fc.weight": "text"}), "fc.weight is a str, wanted a tensor of weights"),
         (lambda state: state["model"].update({"cls.weight": 7}), "cls.weight is a int, wanted a tensor of weights"),
+        (
+            lambda state: state["model"].update({"bn.weight": torch.ones(4).to_sparse()}),
+            "bn.weight is a sparse, quantised, complex or empty tensor, wanted real numbers",
+        ),
         (lambda state: state["config"]["data"].update({"min_length": "x"}), "data.min_length is 'x', wanted int"),
         (lambda state: state.pop("step"), "the step of its weights is None, wanted a whole number"),
     ],
