@@ -233,13 +233,15 @@ def test_a_port_that_is_taken_is_one_sentence(endless):
 
 def test_a_block_that_ends_in_time_is_left_in_peace():
     overdue: list[bool] = []
+    before = signal.getsignal(signal.SIGUSR1)
     with stop_flag(0.2, lambda: overdue.append(True)) as stop:
+        assert signal.getsignal(signal.SIGUSR1) != before
         os.kill(os.getpid(), signal.SIGUSR1)
         while not stop.requested:
             time.sleep(0.001)
     time.sleep(0.3)
     assert not overdue
-    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGUSR1) == before
 
 
 def test_a_block_ends_while_a_loader_process_that_was_started_in_it_lives():
@@ -267,9 +269,10 @@ def test_a_block_that_does_not_end_is_overdue_once():
 def test_training_in_another_thread_hears_no_signals_and_goes_to_its_end(walkers, tmp_path):
     """As a function that Ray Tune calls."""
     config = small_config("ssin", walkers, tmp_path / "run", SHIPPED, "train.epochs=1")
+    before = signal.getsignal(signal.SIGTERM)  # Ray's, where its tests ran in this process
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(train, config).result().finished
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.fixture(scope="module")
