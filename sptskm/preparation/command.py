@@ -64,15 +64,15 @@ def made(wanted: Wanted, shard: int) -> str:
     return outcome.text(f"{wanted.name} made")
 
 
-def method_named(kinds: tuple[Made, ...], chosen: argparse.Namespace) -> MethodName:
+def method_named(kinds: tuple[Made, ...], method: MethodName | None, grabcut: bool, weights: Path | None) -> MethodName:
     """Return the method of a command line: the named one, else the one whose weights are given, else BlazePose.
 
     Raises ConfigError if the method does not make these kinds, or weights are missing or given without need.
     """
-    name: MethodName | None = "grabcut" if chosen.grabcut else chosen.method
-    if chosen.grabcut and chosen.method not in (None, "grabcut"):
-        raise ConfigError(f"--grabcut and --method {chosen.method} were given, wanted one of them")
-    if name is None and chosen.weights is not None:
+    name: MethodName | None = "grabcut" if grabcut else method
+    if grabcut and method not in (None, "grabcut"):
+        raise ConfigError(f"--grabcut and --method {method} were given, wanted one of them")
+    if name is None and weights is not None:
         if len(kinds) > 1:
             raise ConfigError("--weights are of one network, wanted `prepare masks` or `prepare skeletons` with them")
         name = "jppnet" if kinds == ("masks",) else "posehg3d"
@@ -80,10 +80,10 @@ def method_named(kinds: tuple[Made, ...], chosen: argparse.Namespace) -> MethodN
     if not set(kinds) <= set(MAKES[name]):
         makers = " or ".join(method for method, makes in MAKES.items() if set(kinds) <= set(makes))
         raise ConfigError(f"{name} makes {MAKES[name][0]} alone, wanted {makers} for {' and '.join(kinds)}")
-    if chosen.weights is not None and name in ("blazepose", "grabcut"):
+    if weights is not None and name in ("blazepose", "grabcut"):
         more = "; `sptskm weights blazepose --from FILE` puts its file into the cache" if name == "blazepose" else ""
         raise ConfigError(f"--weights was given with {name}, which takes none{more}")
-    if chosen.weights is None and name in PUBLISHED:
+    if weights is None and name in PUBLISHED:
         raise ConfigError(f"{name} is a network whose --weights are missing; {PUBLISHED[name]}")
     return name
 
@@ -93,7 +93,7 @@ def wanted_of(kinds: tuple[Made, ...], chosen: argparse.Namespace) -> Wanted:
     return Wanted(
         kinds,
         chosen.data,
-        method_named(kinds, chosen),
+        method_named(kinds, chosen.method, chosen.grabcut, chosen.weights),
         chosen.weights,
         fast=chosen.fast,
         flip=chosen.flip,
@@ -225,22 +225,20 @@ def _from_videos(chosen: argparse.Namespace) -> tuple[bool, str]:
 
 def _of_video(chosen: argparse.Namespace) -> list[Wanted]:
     """Return what to make for a video's tracklets right away: the kinds of a named method or of given weights."""
-    common = {"device": chosen.device, "precision": chosen.precision, "shards": chosen.shards}
     weights: dict[str, Path | None] = {"masks": chosen.mask_weights, "skeletons": chosen.skeleton_weights}
+    named: dict[tuple[Made, ...], MethodName] = {}
     if chosen.grabcut or any(weights.values()):
-        flags = {"fast": False, "flip": False, "engine": chosen.engine, "data": chosen.out, **common}
-        found = []
         for kind, file in weights.items():
             grabcut = chosen.grabcut and kind == "masks" and file is None
             if file is not None or grabcut:
-                named = argparse.Namespace(method=None, grabcut=grabcut, weights=file, **flags)
-                found.append(replace(wanted_of(KINDS[kind], named), device=chosen.device))
-        return found
-    if chosen.method is None:
-        return []
-    kinds = MAKES[chosen.method]
-    named = argparse.Namespace(method=chosen.method, grabcut=False, weights=None)
-    return [Wanted(kinds, chosen.out, method_named(kinds, named), engine=chosen.engine, **common)]
+                named[KINDS[kind]] = method_named(KINDS[kind], None, grabcut, file)
+    elif chosen.method is not None:
+        named[MAKES[chosen.method]] = method_named(MAKES[chosen.method], chosen.method, False, None)
+    common = {"engine": chosen.engine, "shards": chosen.shards, "device": chosen.device, "precision": chosen.precision}
+    return [
+        Wanted(kinds, chosen.out, method, weights[kinds[0]] if len(kinds) == 1 else None, **common)
+        for kinds, method in named.items()
+    ]
 
 
 def _import(chosen: argparse.Namespace, table: Tracklets) -> str:
