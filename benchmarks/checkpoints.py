@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from sptskm.config import DEFAULTS
+from sptskm.config import STREAMS
 from sptskm.report.console import table
 from sptskm.training import checkpoints
 from sptskm.training.streams import stream_of
@@ -27,7 +27,7 @@ REPEATS = 3
 def main() -> None:
     """Print one table."""
     torch.set_num_threads(1)
-    config = DEFAULTS["ssin"]
+    config = STREAMS["ssin"].defaults
     network = stream_of(config).model(625, pretrained=False)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from sptskm.common.errors import ConfigError as ConfigError
 
-StreamName = Literal["ssin", "smin"]
+Modality = Literal["frames", "masks", "skeletons"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,22 @@ class Data:
     $TMPDIR in a job of SLURM, else nowhere."""
 
 
+class StreamClips:
+    """How a stream cuts clips from tracklets: base of each stream's section `clips`."""
+
+
+class StreamModel:
+    """A stream's network: base of each stream's section `model`."""
+
+
+class StreamLoss:
+    """A stream's loss: base of each stream's section `loss`."""
+
+    triplet: float
+
+
 @dataclass(frozen=True)
-class SsinClips:
+class SsinClips(StreamClips):
     """How SSIN cuts clips from tracklets."""
 
     frames: int = 4
@@ -50,7 +64,7 @@ class SsinClips:
 
 
 @dataclass(frozen=True)
-class SminClips:
+class SminClips(StreamClips):
     """How SMIN cuts skeleton sequences from tracklets."""
 
     frames: int = 28
@@ -68,7 +82,7 @@ class SminClips:
 
 
 @dataclass(frozen=True)
-class SsinModel:
+class SsinModel(StreamModel):
     """SSIN; the paper's network by default."""
 
     variant: Literal["2d", "3d"] = "2d"
@@ -91,7 +105,7 @@ class SsinModel:
 
 
 @dataclass(frozen=True)
-class SminModel:
+class SminModel(StreamModel):
     """SMIN; ST-GCN as published, on the correct skeleton graph."""
 
     graph: Literal["spatial", "published"] = "spatial"
@@ -105,7 +119,7 @@ class SminModel:
 
 
 @dataclass(frozen=True)
-class SsinLoss:
+class SsinLoss(StreamLoss):
     """total = identity * (image*CE + mask*CE + glob*CE) + triplet * batch-hard triplet."""
 
     identity: float = 0.5
@@ -125,7 +139,7 @@ class SsinLoss:
 
 
 @dataclass(frozen=True)
-class SminLoss:
+class SminLoss(StreamLoss):
     """total = identity * CE + triplet * batch-hard triplet."""
 
     identity: float = 0.8
@@ -215,10 +229,10 @@ class Extract:
 class Config:
     """One training run of one stream."""
 
-    stream: StreamName
-    clips: SsinClips | SminClips
-    model: SsinModel | SminModel
-    loss: SsinLoss | SminLoss
+    stream: str
+    clips: StreamClips
+    model: StreamModel
+    loss: StreamLoss
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)
     sampling: Sampling = field(default_factory=Sampling)
@@ -336,7 +350,45 @@ SMIN_DEFAULTS = Config(
     sampling=Sampling(identities=64, tracklets=4, rounds=2),
     train=Train(epochs=200, validate_every=5),
 )
-DEFAULTS: dict[str, Config] = {"ssin": SSIN_DEFAULTS, "smin": SMIN_DEFAULTS}
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """What the toolkit knows of a stream without its code; docs/streams.md says how to add one."""
+
+    defaults: Config
+    """Its settings, whose `stream` is its name."""
+    title: str
+    """Its name in tables, pictures and reports."""
+    about: str
+    """What it compares, in a sentence for readers of a report."""
+    needs: tuple[Modality, ...]
+    code: str
+    """Its `training.streams.Stream`, as `module:class`; imported only for training, as launchers use no torch."""
+
+
+STREAMS: dict[str, StreamSpec] = {
+    spec.defaults.stream: spec
+    for spec in (
+        StreamSpec(
+            SSIN_DEFAULTS,
+            "SSIN",
+            "The stream that compares frames and the masks (silhouettes) of the person in them.",
+            ("frames", "masks"),
+            "sptskm.streams.ssin:SsinStream",
+        ),
+        StreamSpec(
+            SMIN_DEFAULTS,
+            "SMIN",
+            "The stream that compares sequences of 3D skeletons, that is, how somebody moves.",
+            ("skeletons",),
+            "sptskm.streams.smin:SminStream",
+        ),
+    )
+}
+"""Every stream by its name, in the order of tables and of fusion."""
+PAIR = ("ssin", "smin")
+"""The streams of the paper, which `--stream both` trains and fuses."""
 
 # Settings that a resumed run may change; none of them affects the weights trained so far.
 FREE_ON_RESUME = frozenset(

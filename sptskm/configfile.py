@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from sptskm.common.reading import parsed_yaml, read_yaml
-from sptskm.config import DEFAULTS, FREE_ON_RESUME, WITHDRAWN, Config, ConfigError, Final
+from sptskm.config import FREE_ON_RESUME, STREAMS, WITHDRAWN, Config, ConfigError, Final
 
 _PACKAGE = Path(__file__).parent
 CHECKOUT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
@@ -241,9 +241,9 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     """Build a training configuration from the output of `to_dict`. Raises ConfigError naming the key."""
     rest = {key: value for key, value in values.items() if key != "stream"}
     stream = values.get("stream")
-    if not isinstance(stream, str) or stream not in DEFAULTS:
-        raise ConfigError(f"stream is {stream!r}, wanted one of {sorted(DEFAULTS)}")
-    return merge(DEFAULTS[stream], rest)
+    if not isinstance(stream, str) or stream not in STREAMS:
+        raise ConfigError(f"stream is {stream!r}, wanted one of {sorted(STREAMS)}")
+    return merge(STREAMS[stream].defaults, rest)
 
 
 def to_yaml(config: Config | Final) -> str:
@@ -257,7 +257,7 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     Each is `name: before -> after`. A setting that did not exist before had its default value.
     """
     stream = str(after.get("stream"))
-    defaults = flat(to_dict(DEFAULTS[stream])) if stream in DEFAULTS else {}
+    defaults = flat(to_dict(STREAMS[stream].defaults)) if stream in STREAMS else {}
     old, new = defaults | flat(before), flat(after)
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if n not in FREE_ON_RESUME]

@@ -22,13 +22,12 @@ from sptskm.atomic import partial_of, write_error
 from sptskm.config import ConfigError
 from sptskm.extraction import Network, load_network
 from sptskm.report.fused import Fused, read_fused
+from sptskm.training.streams import stream_of
 
 OPSET = 18
 Names = Mapping[str, Mapping[int, str]]
 """Inputs in order, with the names of their free axes."""
 
-SSIN_INPUTS: Names = {"frames": {0: "batch", 1: "length"}, "masks": {0: "batch", 1: "length"}}
-SMIN_INPUTS: Names = {"skeletons": {0: "batch", 2: "length"}, "valid": {0: "batch", 1: "length"}}
 DISTANCE_INPUTS: Names = {
     "ssin_query": {0: "queries"},
     "smin_query": {0: "queries"},
@@ -46,8 +45,8 @@ class Embedding(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        return self.network.embed(first, second)  # type: ignore[operator]
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.network.embed(*inputs)  # type: ignore[operator]
 
 
 class PairDistance(nn.Module):
@@ -130,20 +129,15 @@ def _beside(out: Path, name: str) -> Path:
 
 
 def export_network(network: Network, path: Path) -> None:
-    """Write one stream's network, which computes L2-normalised embeddings (B, D).
+    """Write one stream's network, which computes L2-normalised embeddings (B, D) of its stream's `inputs`.
 
     Inputs of SSIN: frames (B, T, 3, H, W) and masks (B, T, H, W) in [0, 1]. Inputs of SMIN: skeletons (B, 4, T, V) and
     a mask of valid frames (B, T).
     """
-    clips, ssin = network.config.clips, network.config.stream == "ssin"
-    # two clips of at least two frames: the exporter takes a 1 for a fixed length
-    if ssin:
-        size = (clips.height, clips.width)  # type: ignore[union-attr]
-        inputs = (torch.rand(2, 3, 3, *size), torch.rand(2, 3, *size))
-    else:
-        inputs = (torch.rand(2, 4, 16, 14), torch.rand(2, 16) > 0.2)
+    inputs = stream_of(network.config).inputs()
+    names = {one.name: one.free for one in inputs}
     about = {"stream": network.config.stream, "step": str(network.step), "run": Path(network.config.run).name}
-    _write(Embedding(network.model.float().eval()), inputs, SSIN_INPUTS if ssin else SMIN_INPUTS, path, about)
+    _write(Embedding(network.model.float().eval()), [one.example for one in inputs], names, path, about)
 
 
 def export_distance(fused: Fused, lengths: tuple[int, int], path: Path) -> None:
@@ -157,7 +151,9 @@ def _write(
     graph: nn.Module, inputs: Sequence[Tensor], names: Names, path: Path, about: Mapping[str, str], output: str = ""
 ) -> None:
     free = {name: torch.export.Dim(name, min=1) for axes in names.values() for name in axes.values()}
-    shapes = tuple({axis: free[name] for axis, name in axes.items()} for axes in names.values())
+    shapes: tuple[Any, ...] = tuple({axis: free[name] for axis, name in axes.items()} for axes in names.values())
+    if isinstance(graph, Embedding):  # whose inputs are one argument, *inputs
+        shapes = (shapes,)
     options: dict[str, Any] = {"input_names": list(names), "output_names": [output or "embedding"]}
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(

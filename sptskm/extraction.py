@@ -16,7 +16,7 @@ from sptskm.atomic import write_error
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import apply_overrides, flat, from_dict, to_dict
 from sptskm.data import Tracklets, read_dataset
-from sptskm.data.clips import FrameSource
+from sptskm.data.clips import FileSource
 from sptskm.data.derived import Made, Method, methods_in, warn_of_methods
 from sptskm.data.manifest import UNSAID
 from sptskm.data.packs.staging import stage
@@ -30,8 +30,6 @@ from sptskm.training.setup import methods_of
 from sptskm.training.signals import StopFlag
 from sptskm.training.streams import stream_of
 from sptskm.training.world import World, join
-
-CLASSIFIERS = {"ssin": "conv_cls.weight", "smin": "cls.weight"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +58,10 @@ def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
         raise ConfigError(f"{run}: {error}") from None
     config = apply_overrides(trained, overrides)
     # the pretrained weights that training began with may be long gone
-    classifier = state["model"].get(CLASSIFIERS[config.stream])
+    stream = stream_of(config)
+    classifier = state["model"].get(stream.classifier)
     is_one = isinstance(classifier, Tensor) and classifier.ndim > 0
-    network = stream_of(config).model(max(1, len(classifier)) if is_one else 1, pretrained=False)
+    network = stream.model(max(1, len(classifier)) if is_one else 1, pretrained=False)
     load_weights(network, state["model"], run)
     methods = methods_in(state.get("methods"))
     if not isinstance(step := state.get("step"), int):
@@ -134,7 +133,7 @@ def _embed(network: Network, data: Path, world: World, stop: StopFlag | None) ->
     rows = np.arange(len(table))
     stream, precision = stream_of(config), Precision.of(config.train.precision, world.device)
     source = stream.source(table, rows, precision)
-    if isinstance(source, FrameSource):
+    if isinstance(source, FileSource):
         stage(table, config.data.stage, rows)
     model = network.model.to(world.device, precision.dtype)
     found = extract(model, stream, source, rows, config, world, stop)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sptskm.config import DEFAULTS, SMIN_DEFAULTS, SSIN_DEFAULTS, Config, ConfigError, Final, Sampling
+from sptskm.config import SMIN_DEFAULTS, SSIN_DEFAULTS, STREAMS, Config, ConfigError, Final, Sampling
 from sptskm.configfile import (
     CHECKOUT,
     apply_overrides,
@@ -54,7 +54,7 @@ def test_smin_defaults_are_the_published_recipe_on_the_correct_graph() -> None:
 
 @pytest.mark.parametrize("stream", ["ssin", "smin"])
 def test_a_file_that_names_only_the_stream_gives_its_defaults(tmp_path: Path, stream: str) -> None:
-    assert load(written(tmp_path, f"stream: {stream}\n")) == DEFAULTS[stream]
+    assert load(written(tmp_path, f"stream: {stream}\n")) == STREAMS[stream].defaults
 
 
 def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from helpers.launching import ROOT
 
-from sptskm.config import DEFAULTS, Final
+from sptskm.config import STREAMS, Final
 from sptskm.configfile import flat, load, load_final, to_dict
 from sptskm.launching.cluster import Cluster, load_cluster
 from sptskm.search import Draw, load_search
@@ -27,6 +27,7 @@ ROOMS = [
     "nearest",
     "score",
     "extraction",
+    "streams",
     "training",
     "preparation",
     "report",
@@ -179,9 +180,17 @@ def test_functions_and_modules_are_short():
             assert isinstance(node, ast.ClassDef) or length <= 60, f"{name}: {node.name} has {length} lines"
 
 
+def documented(tree: ast.AST) -> set[str]:
+    return {node.name for node in definitions(tree) if ast.get_docstring(node)}
+
+
+CLASSES = {node.name: node for tree in HOUSE.values() for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
 def undocumented(tree: ast.Module) -> Iterator[str]:
-    """Public names without docstring; `forward` is told by its class, a protocol's method by the protocol."""
-    told = {"forward"} | {node.name for node in definitions(tree) if ast.get_docstring(node)}
+    """Public names without docstring; `forward` is told by its class, a method also by a protocol or a base class."""
+    bases = [CLASSES.get(dotted(base)) for node in tree.body if isinstance(node, ast.ClassDef) for base in node.bases]
+    told = {"forward"} | documented(tree).union(*(documented(base) for base in bases if base))
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             if not ast.get_docstring(node):
@@ -222,7 +231,7 @@ def test_a_configuration_loads_and_holds_only_what_differs_from_the_defaults(pat
     elif path.stem == "final":
         found, default = vars(load_final(path)), vars(Final())
     else:
-        found, default = flat(to_dict(load(path))), flat(to_dict(DEFAULTS[path.stem]))
+        found, default = flat(to_dict(load(path))), flat(to_dict(STREAMS[path.stem].defaults))
     assert sum(found[key] != default[key] for key in found) == written(path)
 
 

@@ -8,11 +8,11 @@ import pytest
 from helpers.launching import ROOT
 
 from sptskm import cli
-from sptskm.config import DEFAULTS, Final
+from sptskm.config import STREAMS, Final
 from sptskm.configfile import apply_overrides, load
 from sptskm.launching import local, slurm, tune
 from sptskm.launching.cluster import load_cluster
-from sptskm.launching.plan import STREAMS, make_plan
+from sptskm.launching.plan import make_plan
 from sptskm.search import check, load_search
 
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -92,7 +92,7 @@ def test_the_search_file_that_the_readme_shows_is_one(tmp_path):
     (example,) = re.findall(r"^```yaml\n(.*?)^```", text_of(ROOT / "README.md"), re.DOTALL | re.MULTILINE)
     (tmp_path / "search.yaml").write_text(example)
     for stream, search in load_search(tmp_path / "search.yaml").items():
-        check(search, DEFAULTS[stream])
+        check(search, STREAMS[stream].defaults)
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
@@ -114,6 +114,6 @@ def test_every_override_that_the_readme_quotes_is_a_setting():
             apply_overrides(Final(), [rest])
         for stream in STREAMS:
             if target not in (*STREAMS, "final"):
-                apply_overrides(DEFAULTS[stream], [override])
+                apply_overrides(STREAMS[stream].defaults, [override])
             elif target == stream:
-                apply_overrides(DEFAULTS[stream], [rest])
+                apply_overrides(STREAMS[stream].defaults, [rest])

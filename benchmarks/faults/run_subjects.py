@@ -13,7 +13,7 @@ from faults import binary_mutations as b
 from faults import mutations as m
 from faults.project import copy
 from faults.subjects import Subject
-from sptskm.config import DEFAULTS
+from sptskm.config import STREAMS
 from sptskm.configfile import load, load_final, to_dict
 from sptskm.data import DataError
 from sptskm.evaluation.feature_files import read_features
@@ -53,7 +53,7 @@ def _configuration(path: Path) -> Any:
 def _search(path: Path) -> Any:
     searches = space.load_search(path)
     for stream, search in searches.items():
-        space.check(search, DEFAULTS[stream])
+        space.check(search, STREAMS[stream].defaults)
     return {stream: vars(search) for stream, search in searches.items()}
 
 

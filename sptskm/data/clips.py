@@ -6,9 +6,11 @@ Legend: c clips, T frames, H rows, W columns.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from sptskm.config import SsinClips
 from sptskm.data import augment, windows
 from sptskm.data.errors import DataError
 from sptskm.data.files import read_frame, read_mask
-from sptskm.data.sampler import Draw
+from sptskm.data.sampler import Draw, Schedule
 from sptskm.data.tracklets import IntArray, Readable, Tracklets
 
 Inputs = tuple[Tensor, ...]
@@ -64,24 +66,46 @@ class PieceItem(NamedTuple):
     piece: Piece
 
 
-class Clips(Protocol):
-    """Source of the test clips of a stream."""
+class Source(ABC):
+    """Source of a stream's clips; it is either a FileSource or a MemorySource, which differ in training."""
 
+    @abstractmethod
     def all_clips(self, row: int) -> IntArray:
-        """Return the frame numbers (c, T) of a tracklet's test clips."""
+        """Return the frame numbers (c, T) of a tracklet's test clips; none for a tracklet that cannot be used."""
 
+    @abstractmethod
     def read(self, row: int, clips_cT: IntArray) -> Inputs:
         """Read these clips of a tracklet, stacked."""
 
 
+class FileSource(Source):
+    """Source that reads files whenever a clip is cut, in loader processes; a node may keep copies of packs for it."""
+
+    @abstractmethod
+    def training(self, seed: int) -> Dataset[TrainItem]:
+        """Return the random clips for training: a data set that takes the list of `Draw` of a batch as an index."""
+
+
+class MemorySource(Source):
+    """Source with everything in memory, where cutting a clip is faster than its transfer from another process."""
+
+    @abstractmethod
+    def batches(self, schedule: Schedule, step: int) -> Generator[TrainItem, None, None]:
+        """Yield this rank's batches of random clips from global step `step` to the end of the last epoch."""
+
+
 @dataclass(frozen=True, eq=False)
-class FrameSource:
+class FrameSource(FileSource):
     """Source of SSIN's clips for training and test."""
 
     table: Tracklets
     clips: SsinClips
     on_device: bool = False
     """Whether training clips are augmented on the device, later, by `augment.show_together`."""
+
+    def training(self, seed: int) -> "TrainClips":
+        """Return the random clips for training."""
+        return TrainClips(self, seed)
 
     def memory(self, count: int, shared: bool = False) -> Memory:
         """Allocate memory for `count` clips, shared between processes or private to this one."""
@@ -176,7 +200,7 @@ class TrainClips(Dataset[TrainItem]):
 class AllClips(Dataset[PieceItem]):
     """All test clips of tracklets, in pieces."""
 
-    source: Clips
+    source: Source
     limit: int
     """Largest number of clips per tracklet (0 = all)."""
 

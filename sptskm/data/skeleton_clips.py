@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sptskm.config import SminClips
 from sptskm.data import windows
-from sptskm.data.clips import Inputs, TrainItem
+from sptskm.data.clips import Inputs, MemorySource, TrainItem
 from sptskm.data.sampler import Batch, Schedule
 from sptskm.data.skeleton_store import SkeletonStore
 from sptskm.data.tracklets import IntArray
@@ -27,7 +27,7 @@ SHIFTS = (-0.2, -0.1, 0.0, 0.1, 0.2)
 
 
 @dataclass(frozen=True, eq=False)
-class SkeletonSource:
+class SkeletonSource(MemorySource):
     """Source of SMIN's clips for training and test."""
 
     store: SkeletonStore

@@ -8,16 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.common.errors import DataError
 from sptskm.common.paths import exists
+from sptskm.config import Modality as Modality
 from sptskm.data.derived import Derived
 
-Modality = Literal["frames", "masks", "skeletons"]
 ENDINGS: dict[Modality, str] = {"frames": ".jpg", "masks": ".png", "skeletons": ".mat"}
 JUNK_PID = -1
 DISTRACTOR_PID = 0

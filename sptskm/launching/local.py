@@ -15,11 +15,11 @@ from pathlib import Path
 
 from sptskm.atomic import write_text
 from sptskm.common.processes import end_with
-from sptskm.config import Config, ConfigError, Final
+from sptskm.config import STREAMS, Config, ConfigError, Final
 from sptskm.configfile import to_yaml
 from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, is_ours, sentence
 from sptskm.launching import earlier
-from sptskm.launching.plan import STREAMS, Plan, check, make_folder, make_plan, parser
+from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -13,17 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from sptskm.atomic import write_error
-from sptskm.config import Config, ConfigError, Final, SsinModel
+from sptskm.config import PAIR, STREAMS, Config, ConfigError, Final, SsinModel
 from sptskm.configfile import find_folder, load, load_final
 from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset
 from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
-from sptskm.data.tracklets import Modality
 from sptskm.evaluation import check_choosing, check_judging
 from sptskm.evaluation.protocols import ENDINGS
 
-STREAMS = ("ssin", "smin")
-NEEDS: dict[str, tuple[Modality, ...]] = {"ssin": ("frames", "masks"), "smin": ("skeletons",)}
 PROBES = 8  # files looked for per modality before a job is started; `sptskm check` looks for all
 
 
@@ -80,7 +77,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
 
     Raises ConfigError or FileNotFoundError naming the file or the override at fault.
     """
-    names = STREAMS if options.stream == "both" else (options.stream,)
+    names = PAIR if options.stream == "both" else (options.stream,)
     if more := [word for word in options.overrides if word in (*STREAMS, "both")]:
         raise ConfigError(f"--stream is {options.stream} {' '.join(more)}, wanted one of {', '.join(STREAMS)} or both")
     if options.run == Path():  # as of --run "$UNSET"
@@ -194,7 +191,7 @@ def _check_files(config: Config, table: Tracklets, split: Split) -> None:
     """
     for rows in (split.train, table.test) if config.data.test else (split.train,):
         probes = rows[np.linspace(0, len(rows) - 1, min(PROBES, len(rows))).astype(int)]
-        for modality in NEEDS[config.stream]:
+        for modality in STREAMS[config.stream].needs:
             if not any(is_there(table, int(row), modality) for row in probes):
                 where = table.folder(int(probes[0]), modality)
                 raise DataError(f"needs {modality}, but none of {len(probes)} tracklets has any, as in {where}")

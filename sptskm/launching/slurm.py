@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sptskm.config import ConfigError
+from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import CHECKOUT, find_file
 from sptskm.endings import EXIT_BAD_INPUT, is_ours, sentence
 from sptskm.launching import earlier, prepare_jobs, preparing, snapshot
 from sptskm.launching import search as searches
 from sptskm.launching.cluster import Cluster, check_folder, construction, load_cluster, overriding, parameters
-from sptskm.launching.plan import STREAMS, Plan, check, make_folder, make_plan, parser
+from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser
 from sptskm.launching.submission import Queued, queue
 from sptskm.launching.watch import Followed, watch
 

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sptskm.common.processes import STOPPING
-from sptskm.config import ConfigError
+from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import CHECKOUT
 from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable, is_ours, sentence
 from sptskm.launching import earlier, preparing, snapshot
 from sptskm.launching import search as searches
 from sptskm.launching.local import request, visible_gpus
-from sptskm.launching.plan import STREAMS, Plan, check, make_folder, make_plan, parser
+from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser
 from sptskm.launching.search import Searches
 from sptskm.training.allocation import number_of
 from sptskm.training.signals import StopFlag, stop_flag

@@ -217,7 +217,7 @@ def _provenance(results: Results, saved: Mapping[str, Any]) -> str:
         (f"{stream}.{key}", value, default)
         for stream, found in saved["configs"].items()
         for (key, value), default in zip(
-            flat(found).items(), flat(to_dict(config.DEFAULTS[stream])).values(), strict=True
+            flat(found).items(), flat(to_dict(config.STREAMS[stream].defaults)).values(), strict=True
         )
         if value != default and key != "run"
     ]

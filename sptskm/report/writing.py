@@ -14,7 +14,7 @@ from typing import Any
 from sptskm.atomic import write_bytes, write_text
 from sptskm.common.errors import DataError
 from sptskm.common.reading import read_json
-from sptskm.config import DEFAULTS
+from sptskm.config import STREAMS
 from sptskm.configfile import to_dict
 from sptskm.data.derived import methods_in
 from sptskm.evaluation import Reranking, Rows
@@ -55,7 +55,7 @@ def write(results: Results, out: Path) -> None:
 
 def _remove_earlier(out: Path) -> None:
     """Remove the files of an earlier evaluation here, perhaps of more streams; other files are kept."""
-    features = (f"features-{stream}.npz" for stream in DEFAULTS)
+    features = (f"features-{stream}.npz" for stream in STREAMS)
     for name in (RESULTS, TABLE, LATEX, QUERIES, REPORT, *features, *map(_file, PICTURES)):
         (out / name).unlink(missing_ok=True)
 

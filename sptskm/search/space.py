@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sptskm.common.reading import read_yaml
-from sptskm.config import DEFAULTS, Config, ConfigError
+from sptskm.config import STREAMS, Config, ConfigError
 from sptskm.configfile import flat, merge, named, nest, to_dict
 
 Settings = dict[str, Any]
@@ -149,7 +149,7 @@ def load_search(path: str | Path) -> dict[str, Search]:
     """
     path = Path(path)
     content = read_yaml(path)
-    sections = {stream: content.pop(stream) for stream in DEFAULTS if content.get(stream)}
+    sections = {stream: content.pop(stream) for stream in STREAMS if content.get(stream)}
     if not sections:
         raise ConfigError(f"{path}: nothing varies, wanted a section ssin or smin")
     shared = named(path, Rules(), content)

@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sptskm.config import Config
-from sptskm.data.clips import AllClips, Inputs, Piece, PieceItem
-from sptskm.data.skeleton_clips import SkeletonSource
+from sptskm.data.clips import AllClips, Inputs, MemorySource, Piece, PieceItem, Source
 from sptskm.data.tracklets import IntArray
 from sptskm.endings import Stopped
 from sptskm.report.console import progress
 from sptskm.training.loading import loaded
 from sptskm.training.precision import Precision
 from sptskm.training.signals import StopFlag
-from sptskm.training.streams import Source, Stream
+from sptskm.training.streams import Stream
 from sptskm.training.world import World
 
 _T = TypeVar("_T")
@@ -106,7 +105,7 @@ def _in_step(batches: Iterable[_T], rounds: int, world: World, stop: StopFlag) -
 def _loaded(
     clips: AllClips, pieces: list[Piece], config: Config, world: World
 ) -> Generator[list[PieceItem], None, None]:
-    in_memory = isinstance(clips.source, SkeletonSource)  # and on the device
+    in_memory = isinstance(clips.source, MemorySource)  # and on the device
     pinned = world.device.type == "cuda" and not in_memory
     return loaded(clips, pieces, 0 if in_memory else config.data.workers, pinned, config.extract.batch, list)
 

@@ -1,4 +1,4 @@
-"""Compute the two losses of both streams. Legend: B clips of this rank, G clips of the global batch, D embedding."""
+"""Compute the losses that streams share. Legend: B clips of this rank, G clips of the global batch, D embedding."""
 
 from collections.abc import Callable
 

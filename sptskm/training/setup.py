@@ -11,22 +11,19 @@ import torch
 from torch import nn
 
 from sptskm.common.errors import ConfigError
-from sptskm.config import Config
+from sptskm.config import STREAMS, Config
 from sptskm.configfile import flat, to_dict
 from sptskm.data import Split, Tracklets, hold_out, read_dataset
-from sptskm.data.clips import FrameSource, TrainClips, TrainItem
+from sptskm.data.clips import FileSource, MemorySource, Source, TrainItem
 from sptskm.data.derived import Made, Method
 from sptskm.data.packs.staging import stage
 from sptskm.data.sampler import Schedule, epoch_batches
-from sptskm.data.skeleton_clips import SkeletonSource
 from sptskm.data.tracklets import IntArray
 from sptskm.report.provenance import packages
 from sptskm.training.loading import loaded
 from sptskm.training.precision import Precision
-from sptskm.training.streams import Source, Stream, stream_of
+from sptskm.training.streams import Stream, stream_of
 from sptskm.training.world import World
-
-USED: dict[str, tuple[Made, ...]] = {"ssin": ("masks",), "smin": ("skeletons",)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,22 +89,24 @@ class Setup:
 
     def batches(self, step: int, pinned: bool) -> Generator[TrainItem, None, None]:
         """Return this rank's batches from global step `step` to the end of all epochs. The caller must close it."""
-        if isinstance(self.source, SkeletonSource):  # cutting from memory is faster than a transfer from a process
+        if isinstance(self.source, MemorySource):
             return self.source.batches(self.schedule, step)
         coming = [batch.rows_G for batch in islice(self.schedule.batches(step), self.schedule.per_epoch)]
         self.stage(np.concatenate([*coming, self.schedule.rows, self.split.held_out]))
-        clips = TrainClips(self.source, self.config.train.seed)  # makes batches itself
+        assert isinstance(self.source, FileSource)
+        clips = self.source.training(self.config.train.seed)  # makes batches itself
         return loaded(clips, self.schedule.from_step(step), self.config.data.workers, pinned)
 
     def stage(self, rows: IntArray) -> None:
         """Copy the files of `rows` to this node in this order, if they are read repeatedly."""
-        if isinstance(self.source, FrameSource):
+        if isinstance(self.source, FileSource):
             stage(self.table, self.config.data.stage, rows)
 
 
 def methods_of(stream: str, table: Tracklets) -> dict[Made, Method]:
-    """Return the methods that made the derived data of a stream (masks for SSIN, skeletons for SMIN), if known."""
-    return {made: dict(table.derived.methods[made]) for made in USED[stream] if made in table.derived.methods}
+    """Return the methods that made the masks or skeletons that a stream reads, if known."""
+    needs, methods = STREAMS[stream].needs, table.derived.methods
+    return {need: dict(methods[need]) for need in needs if need != "frames" and need in methods}
 
 
 def digest(array: IntArray) -> str:

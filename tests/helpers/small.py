@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sptskm.config import DEFAULTS, Config
+from sptskm.config import STREAMS, Config
 from sptskm.configfile import apply_overrides
 
 COMMON = [
@@ -39,7 +39,9 @@ OWN = {
 
 def small_config(stream: str, root: Path, run: Path, *overrides: str) -> Config:
     """A stream on the tiny walkers: two epochs of a few steps of 2 x 2 clips."""
-    return apply_overrides(DEFAULTS[stream], [f"data.root={root}", f"run={run}", *COMMON, *OWN[stream], *overrides])
+    return apply_overrides(
+        STREAMS[stream].defaults, [f"data.root={root}", f"run={run}", *COMMON, *OWN[stream], *overrides]
+    )
 
 
 def training_part(walkers: Path, root: Path) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from helpers.launching import ROOT
 
-from sptskm.config import DEFAULTS, ConfigError
+from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import nest
 from sptskm.search import Draw, check, configured, encoded, grid, load_search, present, settings_of
 
@@ -49,7 +49,7 @@ def test_a_list_among_the_values_of_a_choice_is_one_value():
 
 def test_the_settings_of_a_configuration_are_told_even_where_they_could_not_be_drawn(write):
     search = load_search(write(SPACE))["smin"]
-    config = configured(DEFAULTS["smin"], {"optim.lr": 3.0, "loss.margin": 0.25})
+    config = configured(STREAMS["smin"].defaults, {"optim.lr": 3.0, "loss.margin": 0.25})
     first = present(config, search.space)
     assert first["optim.lr"] == 3.0
     assert configured(config, first) == config
@@ -76,7 +76,7 @@ ssin:
   sampling.tracklets: {choice: [2, 4]}
 """
     search = load_search(write(text))["ssin"]
-    check(search, DEFAULTS["ssin"])
+    check(search, STREAMS["ssin"].defaults)
     drawn = list(grid(search.space))
     assert len(drawn) == 2 + 4
     assert {"optim.algorithm": "adam", "sampling.tracklets": 2} in drawn
@@ -144,17 +144,17 @@ def test_what_a_file_gets_wrong_is_one_sentence_with_the_file(write, text, sente
 def test_a_space_is_checked_against_the_configuration(write, space, sentence):
     search = load_search(write(f"smin: {space}"))["smin"]
     with pytest.raises(ConfigError) as refused:
-        check(search, DEFAULTS["smin"])
+        check(search, STREAMS["smin"].defaults)
     assert sentence in str(refused.value)
 
 
 def test_a_grid_of_ranges_and_a_population_with_other_networks_are_refused(write):
     grid = load_search(write("method: grid\nsmin: {optim.lr: {uniform: [1, 2]}}"))["smin"]
     with pytest.raises(ConfigError, match=r"smin\.optim\.lr is no choice"):
-        check(grid, DEFAULTS["smin"])
+        check(grid, STREAMS["smin"].defaults)
     population = load_search(write("scheduler: pbt\nsmin: {model.width: {choice: [16, 32]}}"))["smin"]
     with pytest.raises(ConfigError, match=r"smin\.model\.width cannot change while a run goes on.*wanted loss\."):
-        check(population, DEFAULTS["smin"])
+        check(population, STREAMS["smin"].defaults)
 
 
 def test_names_with_dots_become_sections():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sptskm.config import DEFAULTS, Config
+from sptskm.config import STREAMS, Config
 from sptskm.configfile import to_dict
 from sptskm.training.rundir import RunDir
 from sptskm.training.takeover import put_aside, rewind, take_over
@@ -15,7 +15,7 @@ PER_EPOCH = 10
 
 def config_of(folder: Path, decay: float = 0.1) -> Config:
     """A run of 6 epochs that is validated every second one."""
-    config = DEFAULTS["smin"]
+    config = STREAMS["smin"].defaults
     config = replace(config, run=str(folder), optim=replace(config.optim, weight_decay=decay))
     return replace(config, train=replace(config.train, epochs=6, validate_every=2))
 

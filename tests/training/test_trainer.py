@@ -17,6 +17,7 @@ from sptskm.configfile import load
 from sptskm.data.mars import read_mars
 from sptskm.models import SSIN
 from sptskm.report.tensorboard import Board
+from sptskm.streams.smin import SminStream
 from sptskm.training.extract import channels_last
 from sptskm.training.losses import batch_hard_triplet, euclidean, identity_loss
 from sptskm.training.meters import Meters
@@ -24,7 +25,6 @@ from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir
 from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag
-from sptskm.training.streams import SminStream
 from sptskm.training.trainer import (
     NonFiniteLoss,
     Trainer,
