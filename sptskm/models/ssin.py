@@ -68,7 +68,7 @@ class SSIN(nn.Module):
         self.variant: Variant = variant
         self.pooling: Pooling = pooling
         self.img_base = ResNet(depths, width).as_sequential()
-        self.mask_base = ResNet(mask_depths, width).as_sequential()
+        self.mask_base = ResNet(mask_depths, width, grey=True).as_sequential()
         top = 32 * width  # 2048 in the paper; the levels below have half and a quarter of it
         self.attenblock0 = _attention(variant, top, top // 8)
         self.attenblock1 = _attention(variant, top // 2, top // 8)
@@ -131,7 +131,7 @@ class SSIN(nn.Module):
         _check_shapes(frames, masks)
         T = frames.shape[1]
         x = self.img_base(frames.flatten(0, 1))  # (N, C, h, w)
-        k = self.mask_base(masks.flatten(0, 1).unsqueeze(1).expand(-1, 3, -1, -1))
+        k = self.mask_base(masks.flatten(0, 1).unsqueeze(1))  # published: three equal channels
         g = self._attend(self.attenblock0, x, k, T)  # (B, C, h, w)
         x, k = self.conv_layer1(x), self.mask_layer1(k)
         g = self.glob_layer1(g) + self._attend(self.attenblock1, x, k, T)

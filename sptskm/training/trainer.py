@@ -299,6 +299,8 @@ class Trainer:
         """Restore the exact state of a checkpoint. Raise DataError if it does not fit the network or the optimiser."""
         try:
             self.network.load_state_dict(state["model"])
+            for own, saved in zip(self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=True):
+                saved["fused"] = own["fused"]  # earlier versions saved an Adam that was not
             self.optimizer.load_state_dict(state["optimizer"])
             if state["scaler"]:  # only runs in float16 have one
                 self.scaler.load_state_dict(state["scaler"])
@@ -362,10 +364,14 @@ def device_name(device: torch.device) -> str:
 
 
 def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """Create Adam with coupled weight decay, or SGD with Nesterov momentum; skip parameters without gradient."""
+    """Create Adam with coupled weight decay, or SGD with Nesterov momentum; skip parameters without gradient.
+
+    Adam is fused: its step reads and writes each number once. SGD is not, as PyTorch's fused one leaves the momentum
+    of a first step unset that the loss scaler of float16 skips.
+    """
     optim, parameters = config.optim, [p for p in model.parameters() if p.requires_grad]
     if optim.algorithm == "adam":
-        return torch.optim.Adam(parameters, lr=optim.lr, weight_decay=optim.weight_decay)
+        return torch.optim.Adam(parameters, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
     return torch.optim.SGD(parameters, optim.lr, momentum=0.9, nesterov=True, weight_decay=optim.weight_decay)
 
 

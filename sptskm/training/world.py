@@ -33,6 +33,7 @@ from sptskm.endings import Stopped, Unreachable
 from sptskm.training.allocation import number_of
 from sptskm.training.batchnorm import SyncedBatchNorm
 from sptskm.training.devices import Place, misfit, place_of
+from sptskm.training.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,8 @@ class World:
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` is true on any rank."""
+        if self.size == 1:  # without waiting for a GPU
+            return flag
         return bool(self.sum(torch.tensor(int(flag), device=self.device)))
 
     def gather(self, tensor: Tensor) -> Tensor:
@@ -154,6 +157,7 @@ def join(threads: int, timeout_minutes: float) -> Iterator[World]:
         faulthandler.enable()
     if not torch.cuda.is_available():
         torch.set_num_threads(threads)
+        keep_freed_memory()
     if dist.is_initialized():  # its creator will also destroy it
         yield World(dist.get_rank(), dist.get_world_size(), _local(dist.get_rank()))
         return

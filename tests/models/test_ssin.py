@@ -326,3 +326,19 @@ def test_the_weight_rule_gives_the_check_values_of_the_original(variant: Variant
     for entry in entries:
         value = values[entry["name"]].double()
         assert value.sum().item() == pytest.approx(entry["sum_f64"], rel=1e-9, abs=1e-9), entry["name"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_silhouette_as_one_channel_is_three_equal_ones_in_value_and_gradient(variant: Variant) -> None:
+    frames, masks = (x.double() for x in clips())
+    found = []
+    for channels in (1, 3):
+        torch.manual_seed(0)
+        model = small(variant).double().train()
+        model.mask_base[0].register_forward_pre_hook(lambda _, given, c=channels: given[0].expand(-1, c, -1, -1))
+        output = model(frames, masks)
+        (output.logits.mask.square().sum() + output.embedding.sum()).backward()
+        found.append((output.embedding, output.logits.mask, *(p.grad for p in model.parameters() if p.requires_grad)))
+        assert model.mask_base[0].weight.shape == (8, 3, 7, 7), "the published shape, which checkpoints have"
+    for one, three in zip(*found, strict=True):
+        torch.testing.assert_close(one, three, rtol=1e-9, atol=1e-12)

@@ -285,3 +285,15 @@ def test_more_epochs_continue_a_finished_run(walkers, tmp_path):
     assert second.step == 2 * first.step
     events = EventAccumulator(str(run)).Reload()
     assert [event.step for event in events.Scalars("validation/mAP")] == [first.step - 1, second.step - 1]
+
+
+def test_a_run_of_before_the_fused_optimizer_continues_with_it(walkers, tmp_path):
+    run = tmp_path / "run"
+    train(config_of("ssin", walkers, run, "train.epochs=1"))
+    path = RunDir(run).checkpoints()[0]
+    state = torch.load(path, weights_only=True)
+    assert state["optimizer"]["param_groups"][0]["fused"] is True
+    state["optimizer"]["param_groups"][0]["fused"] = None  # as PyTorch names it where nothing was asked for
+    torch.save(state, path)
+    assert train(config_of("ssin", walkers, run)).finished
+    assert newest(run)["optimizer"]["param_groups"][0]["fused"] is True

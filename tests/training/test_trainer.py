@@ -109,6 +109,21 @@ def test_optimizers_are_the_published_ones():
     assert (sgd["lr"], sgd["momentum"], sgd["nesterov"], sgd["weight_decay"]) == (0.1, 0.9, True, 1e-4)
 
 
+def test_the_fused_optimizer_takes_the_steps_of_the_plain_one():
+    layers = [torch.nn.Linear(20, 10), torch.nn.Linear(20, 10)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    fused = make_optimizer(load("configs/mars/ssin.yaml"), layers[0])
+    plain = torch.optim.Adam(layers[1].parameters(), lr=3e-4, weight_decay=5e-4)
+    for seed in range(20):
+        x = torch.randn(8, 20, generator=torch.Generator().manual_seed(seed))
+        for layer, optimizer in zip(layers, (fused, plain), strict=True):
+            optimizer.zero_grad()
+            layer(x).square().sum().backward()
+            optimizer.step()
+    assert fused.param_groups[0]["fused"]
+    torch.testing.assert_close(layers[0].weight, layers[1].weight, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("variant", ["2d", "3d"])
 def test_the_layout_for_gpus_changes_no_output(variant):
     model = SSIN(3, variant, depths=(1, 1, 1, 1), width=4, embedding_dim=8).eval()
