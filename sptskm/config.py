@@ -23,7 +23,7 @@ class Data:
     held_out: float = 0.1
     """Share of the training identities held out for validation and the fusion weight; 0 = none."""
     split_seed: int = 0
-    """Seed of that split; both streams must use the same seed."""
+    """Seed of that split; streams to be fused must use the same seed."""
     min_length: int = 1
     """Least number of frames of a training tracklet (published: 30 for SSIN, 31 for SMIN)."""
     test: bool = True

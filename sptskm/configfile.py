@@ -39,10 +39,11 @@ def find_folder(given: Path, home: str = "configs") -> Path:
 
     Raises FileNotFoundError naming all places that were tried, ConfigError for a file.
     """
-    found = _find(given, home, lambda place: any(place.glob("s[sm]in.yaml")), "folder")
+    files = [f"{stream}.yaml" for stream in STREAMS]
+    found = _find(given, home, lambda place: any((place / name).exists() for name in files), "folder")
     if not found.is_dir():
         raise ConfigError(
-            f"{given} is a file, wanted a folder that holds ssin.yaml or smin.yaml, such as {found.absolute().parent}"
+            f"{given} is a file, wanted a folder that holds {' or '.join(files)}, such as {found.absolute().parent}"
         )
     return found
 

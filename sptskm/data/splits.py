@@ -24,7 +24,7 @@ class Split:
 
     @property
     def hash(self) -> str:
-        """Return a hash of the held-out rows and queries; it is equal for both streams, whatever they train on."""
+        """Return a hash of the held-out rows and queries; it is equal for all streams, whatever they train on."""
         digest = hashlib.sha256()
         for array in (self.held_out, self.query):
             digest.update(np.ascontiguousarray(array, dtype=np.int64).data)

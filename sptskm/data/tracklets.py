@@ -1,4 +1,4 @@
-"""Define the table of tracklets, one row each; both streams read it, so that a row number means the same everywhere.
+"""Define the table of tracklets, one row each; all streams read it, so that a row number means the same everywhere.
 
 Legend: N tracklets, M frames of all tracklets together.
 """

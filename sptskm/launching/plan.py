@@ -21,6 +21,7 @@ from sptskm.data.sampler import num_batches, shard
 from sptskm.evaluation import check_choosing, check_judging
 from sptskm.evaluation.protocols import ENDINGS
 
+GROUPS = ("both", "all")  # of streams, that `--stream` takes beside the name of one
 PROBES = 8  # files looked for per modality before a job is started; `sptskm check` looks for all
 
 
@@ -58,9 +59,17 @@ def parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
     Parse with `parse_intermixed_args`: overrides may come before, between and after the options.
     """
     options = argparse.ArgumentParser(description=description, epilog=epilog, allow_abbrev=False)
-    options.add_argument("--stream", choices=(*STREAMS, "both"), required=True)
     options.add_argument(
-        "--config", type=Path, default=Path("configs/mars"), help="folder with ssin.yaml, smin.yaml, final.yaml"
+        "--stream",
+        choices=(*STREAMS, *GROUPS),
+        required=True,
+        help=f"both: {' and '.join(PAIR)}; all: every stream that the folder of --config has a file of",
+    )
+    options.add_argument(
+        "--config",
+        type=Path,
+        default=Path("configs/mars"),
+        help="folder with a file for each stream (ssin.yaml, smin.yaml) and final.yaml",
     )
     options.add_argument("--run", type=Path, help="folder of the runs (default: runs/NAME OF THE CONFIG FOLDER)")
     options.add_argument(
@@ -77,12 +86,13 @@ def make_plan(options: argparse.Namespace) -> Plan:
 
     Raises ConfigError or FileNotFoundError naming the file or the override at fault.
     """
-    names = PAIR if options.stream == "both" else (options.stream,)
-    if more := [word for word in options.overrides if word in (*STREAMS, "both")]:
-        raise ConfigError(f"--stream is {options.stream} {' '.join(more)}, wanted one of {', '.join(STREAMS)} or both")
+    if more := [word for word in options.overrides if word in (*STREAMS, *GROUPS)]:
+        legal = f"{', '.join((*STREAMS, *GROUPS[:-1]))} or {GROUPS[-1]}"
+        raise ConfigError(f"--stream is {options.stream} {' '.join(more)}, wanted one of {legal}")
     if options.run == Path():  # as of --run "$UNSET"
         raise ConfigError("--run is empty, or the folder in which the command is given, wanted one for the runs alone")
     home = find_folder(options.config)
+    names = _asked_for(options.stream, home)
     folder = (options.run or Path("runs") / home.resolve().name).resolve()
     _refuse_strays(names, options.overrides)
     overrides = {name: _for(name, options.overrides) for name in (*names, "final")}
@@ -97,6 +107,21 @@ def make_plan(options: argparse.Namespace) -> Plan:
     if final.protocol.endswith(ENDINGS):
         final = replace(final, protocol=str(Path(final.protocol).absolute()))
     return Plan(configs, final, folder)
+
+
+def _asked_for(stream: str, home: Path) -> Sequence[str]:
+    """Return the streams that `--stream` means with a folder of configurations.
+
+    Raises FileNotFoundError for a stream that has no file there, ConfigError for a folder without any.
+    """
+    there = [name for name in STREAMS if (home / f"{name}.yaml").exists()]
+    names = there if stream == "all" else PAIR if stream == "both" else (stream,)
+    if not names:
+        raise ConfigError(f"{home}: has no file of a stream, wanted {' or '.join(f'{name}.yaml' for name in STREAMS)}")
+    if lacking := [name for name in names if name not in there]:
+        others = f"; its folder has {', '.join(there)}" if there else ""
+        raise FileNotFoundError(f"{home / lacking[0]}.yaml: no such file, and --stream is {stream}{others}")
+    return names
 
 
 def _absolute(config: Config, folder: Path) -> Config:
@@ -144,10 +169,10 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
     held_out = {config.data.held_out for config in plan.configs}
     seeds = {config.data.split_seed for config in plan.configs}
     if len(held_out) > 1 or len(seeds) > 1:
-        raise ConfigError("data.held_out and data.split_seed must be the same for both streams to be fused")
-    if held_out == {0.0} and len(plan.configs) == 2 and plan.final.weight is None:
+        raise ConfigError("data.held_out and data.split_seed must be the same for all streams that are fused")
+    if held_out == {0.0} and len(plan.configs) > 1 and plan.final.weight is None:
         raise ConfigError("data.held_out is 0, so that nothing can choose the fusion weight: set final.weight")
-    if len(plan.configs) == 2 and plan.final.weight is None:
+    if len(plan.configs) > 1 and plan.final.weight is None:
         data = plan.configs[0].data
         table = tables[data.root, data.test]
         check_choosing(plan.final, table, hold_out(table, data.held_out, data.split_seed))

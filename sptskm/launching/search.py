@@ -133,7 +133,7 @@ def conclude(plan: Plan, searched: Searches, trials: Sequence[Trial], stop: Stop
 
     best = best_trials(plan, trials)
     runs = [best[config.stream].folder for config in plan.configs]
-    open_to_choice = len(runs) == 2 and plan.final.weight is None
+    open_to_choice = len(runs) > 1 and plan.final.weight is None
     chosen = fuse_held_out(runs, plan.final, stop) if open_to_choice else None
     if not is_main():
         return ""

@@ -2,8 +2,8 @@
 
     sptskm slurm --stream both data.root=/data/mars
 
-`both` submits SSIN and SMIN side by side and a final job that starts when both have succeeded. `--cluster local` runs
-the same jobs through submitit on this machine.
+`both` submits SSIN and SMIN side by side and a final job that starts when both have succeeded, `all` does so with all
+streams. `--cluster local` runs the same jobs through submitit on this machine.
 """
 
 import argparse

@@ -86,7 +86,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Rules:
-    """Rules for drawing, running and stopping trials: keys of search files. Keys in `OF_ALL` hold for both streams."""
+    """Rules for drawing, running and stopping trials: keys of search files. Keys in `OF_ALL` hold for all streams."""
 
     trials: int = 32
     """Number of trials; a grid has one for each combination of its choices."""
@@ -151,7 +151,7 @@ def load_search(path: str | Path) -> dict[str, Search]:
     content = read_yaml(path)
     sections = {stream: content.pop(stream) for stream in STREAMS if content.get(stream)}
     if not sections:
-        raise ConfigError(f"{path}: nothing varies, wanted a section ssin or smin")
+        raise ConfigError(f"{path}: nothing varies, wanted a section {' or '.join(STREAMS)}")
     shared = named(path, Rules(), content)
     try:
         return {stream: _search(stream, section, shared) for stream, section in sections.items()}
@@ -165,7 +165,7 @@ def _search(stream: str, section: Any, shared: Rules) -> Search:
         raise ConfigError(f"{stream} is {section!r}, wanted lines of `section.key: {{choice: [...]}}`")
     own = {name: value for name, value in section.items() if "." not in str(name)}
     if common := [name for name in OF_ALL if name in own]:
-        raise ConfigError(f"{stream}.{common[0]} is for both streams, wanted {common[0]} outside of the sections")
+        raise ConfigError(f"{stream}.{common[0]} is for all streams, wanted {common[0]} outside of the sections")
     rules = merge(shared, own, f"{stream}.")
     space = {str(name): _draw(f"{stream}.{name}", text) for name, text in section.items() if name not in own}
     if not space:

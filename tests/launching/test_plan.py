@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from helpers.launching import ROOT
 
-from sptskm.config import Config, ConfigError
+from sptskm.config import STREAMS, Config, ConfigError
 from sptskm.configfile import to_yaml
 from sptskm.evaluation import PROTOCOLS
 from sptskm.launching import local, slurm
 from sptskm.launching.jobs import FinalJob, TrainJob, final_job
-from sptskm.launching.plan import STREAMS, Plan, check, make_plan, parser
+from sptskm.launching.plan import Plan, check, make_plan, parser
 
 
 def plan(configs: Path, *words: str, ranks: int = 1, stream: str = "both") -> Plan:
@@ -50,6 +50,22 @@ def test_overrides_may_stand_on_both_sides_of_options(configs, tmp_path):
 def test_an_override_of_a_stream_that_is_not_asked_for_is_refused(configs):
     with pytest.raises(ConfigError, match=r"override 'smin.train.epochs=7': smin is not trained, --stream is ssin"):
         plan(configs, "smin.train.epochs=7", stream="ssin")
+
+
+def test_all_are_the_streams_that_the_folder_has_a_file_of(configs):
+    assert list(by_stream(plan(configs, stream="all"))) == ["ssin", "smin"]
+    (configs / "ssin.yaml").unlink()
+    assert list(by_stream(plan(configs, stream="all"))) == ["smin"]
+
+
+@pytest.mark.parametrize("asked", ["ssin", "both"])
+def test_a_stream_without_a_file_is_refused_by_name(configs, asked):
+    (configs / "ssin.yaml").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"ssin\.yaml: no such file, and --stream is {asked}; .* has smin$"):
+        plan(configs, stream=asked)
+    (configs / "smin.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"has no file of a stream, wanted ssin\.yaml or smin\.yaml"):
+        plan(configs, stream="all")
 
 
 @pytest.mark.parametrize("stream", ["ssin", "smin"])
@@ -141,7 +157,7 @@ def test_launchers_answer_from_every_folder_and_take_one_stream_or_both(launcher
     assert launcher.main(["--stream", "both", "--config", "demo"]) == 2
     assert f"{tmp_path / 'data'}" in capsys.readouterr().err, "only the data is not there"
     assert launcher.main(["--stream", "ssin", "smin", "--config", "demo"]) == 2
-    assert "--stream is ssin smin, wanted one of ssin, smin or both" in capsys.readouterr().err
+    assert f"--stream is ssin smin, wanted one of {', '.join(STREAMS)}, both or all" in capsys.readouterr().err
     assert launcher.main(["--stream", "ssin", "--config", "demo", "--run", ""]) == 2
     assert "--run is empty" in capsys.readouterr().err
     assert launcher.main(["--stream", "ssin", "--config", "a\x1b[2J"]) == 2
@@ -170,12 +186,6 @@ def test_a_missing_split_of_a_modality_is_seen(configs, walkers, tmp_path):
             (root / path.name).symlink_to(path)
     with pytest.raises(ValueError, match=r"^ssin: needs masks, .*bbox_test_mask"):
         plan(configs, f"data.root={root}")
-
-
-def test_a_missing_configuration_is_named(configs):
-    shutil.move(configs / "smin.yaml", configs / "smin.yml")
-    with pytest.raises(FileNotFoundError, match=r"smin\.yaml: no such file"):
-        plan(configs)
 
 
 def test_a_configuration_of_the_other_stream_is_refused(configs):

@@ -107,7 +107,7 @@ def test_the_members_of_a_quantised_range_are_steps_from_its_lower_end():
         ("smin: {optim.lr: {quantised: [0, 1]}}", "wanted [low, high, step]"),
         ("smin: {sampling.tracklets: {integer: [1, 2.5]}}", "wanted whole numbers"),
         ("smin: {epochs: 50}", "nothing of smin varies"),
-        ("smin: {method: grid, optim.lr: {uniform: [0, 1]}}", "smin.method is for both streams, wanted method outside"),
+        ("smin: {method: grid, optim.lr: {uniform: [0, 1]}}", "smin.method is for all streams, wanted method outside"),
         ("smin: {gpus_per_worker: 2, optim.lr: {uniform: [0, 1]}}", "gpus_per_worker is 2 and workers 1, wanted a GPU"),
         (
             "workers: 2\ngpus_per_worker: 0.5\nsmin: {optim.lr: {uniform: [0, 1]}}",
