@@ -19,5 +19,6 @@ def faults_of_a_large_tensor() -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc: nothing can be set")
 def test_a_large_tensor_takes_the_pages_of_the_one_before():
     keep_freed_memory()
-    faults_of_a_large_tensor()
+    for _ in range(10):  # glibc keeps up to seven scraps beside large blocks, each of which splits the free memory
+        faults_of_a_large_tensor()
     assert faults_of_a_large_tensor() < 2**24 * 4 / resource.getpagesize() / 10
