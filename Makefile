@@ -1,11 +1,12 @@
 # Two commands do everything on a bare machine with Python 3.10+ and make:
 #   make demo   environment, generated data set, both streams, fused evaluation, TensorBoard files
 #   make test   environment, the quick tests (make test-all: all of them)
+# and make docs builds the documentation in build/docs.
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint docs clean
 
 # Rebuilt only when the package metadata or the pinned versions change.
 .venv/ready: setup.py constraints.txt pyproject.toml
@@ -30,6 +31,9 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/ready
+	$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
 
 clean:
 	rm -rf .venv runs/demo data/walkers build *.egg-info

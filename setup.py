@@ -1,10 +1,16 @@
 """Package metadata. Version ranges live here, the tested versions in constraints.txt, tool settings in pyproject.toml."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+VERSION = re.search(r'__version__ = "([^"]+)"', Path(__file__).with_name("sptskm").joinpath("__init__.py").read_text())
+assert VERSION is not None
 
 setup(
     name="sptskm",
-    version="0.1.0",
+    version=VERSION[1],
     description="Long-term person re-identification from walking tracklets: SSIN and SMIN on MARS, on clusters",
     python_requires=">=3.10",
     # configurations and batch templates are read in the root of a checkout, and inside of the package once installed
@@ -31,8 +37,9 @@ setup(
         "fast": ["simplejpeg>=1.8", "ai-edge-litert>=2.0"],
         "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"],
         "index": ["faiss-cpu>=1.9"],
+        "docs": ["sphinx>=8.0", "myst-parser>=4.0", "furo>=2024.8"],
         "dev": [
-            "sptskm[onnx,index]",
+            "sptskm[onnx,index,docs]",
             "optuna>=4.0",
             "simplejpeg>=1.8",
             "ai-edge-litert>=2.0",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sptskm import __version__
 from sptskm import feature_commands as features
 from sptskm.config import ConfigError, Final
 from sptskm.configfile import apply_overrides, find_file, load, load_final, to_yaml
@@ -73,6 +74,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sptskm", description="Long-term person re-ID from walking tracklets.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
     _synth_options(commands.add_parser("synth", help="write a generated data set in the MARS layout"))
@@ -87,18 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _prepare_options(commands)
 
-    pack = commands.add_parser("pack", help="put a data set's files into a few hundred large ones, or check these")
-    pack.add_argument("data", type=Path, help="folder in the MARS layout, or a manifest; with --verify a pack")
-    pack.add_argument("out", type=Path, nargs="?", help="folder of the pack; the same command continues one")
-    pack.add_argument("--frames", type=int, default=20_000, help="frames in a zip file (default: 20000)")
-    pack.add_argument("--workers", type=int, help="processes (default: all cores)")
-    pack.add_argument("--verify", action="store_true", help="compare the checksums of all files of a pack")
-    pack.set_defaults(command=_pack)
-
-    unpack = commands.add_parser("unpack", help="write the files of a pack again")
-    unpack.add_argument("pack", type=Path)
-    unpack.add_argument("out", type=Path)
-    unpack.set_defaults(command=_unpack)
+    _pack_options(commands)
 
     train = commands.add_parser("train", help="train one stream, or continue it (also under torchrun)")
     train.add_argument("file", type=Path)
@@ -131,6 +122,20 @@ def _parser() -> argparse.ArgumentParser:
     summary.add_argument("folders", nargs="+", type=Path, metavar="folder")
     summary.set_defaults(command=_summary)
     return parser
+
+
+def _pack_options(commands: Any) -> None:
+    pack = commands.add_parser("pack", help="put a data set's files into a few hundred large ones, or check these")
+    pack.add_argument("data", type=Path, help="folder in the MARS layout, or a manifest; with --verify a pack")
+    pack.add_argument("out", type=Path, nargs="?", help="folder of the pack; the same command continues one")
+    pack.add_argument("--frames", type=int, default=20_000, help="frames in a zip file (default: 20000)")
+    pack.add_argument("--workers", type=int, help="processes (default: all cores)")
+    pack.add_argument("--verify", action="store_true", help="compare the checksums of all files of a pack")
+    pack.set_defaults(command=_pack)
+    unpack = commands.add_parser("unpack", help="write the files of a pack again")
+    unpack.add_argument("pack", type=Path)
+    unpack.add_argument("out", type=Path)
+    unpack.set_defaults(command=_unpack)
 
 
 def _prepare_options(commands: Any) -> None:
