@@ -5,16 +5,14 @@ Unknown keys and wrong types are errors.
 
 import dataclasses
 import difflib
-import math
-import types
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
 
 from sptskm.common.reading import parsed_yaml, read_yaml
+from sptskm.common.settings import SettingsError, declared, refuse
 from sptskm.config import FREE_ON_RESUME, STREAMS, WITHDRAWN, Config, ConfigError, Final
 
 _PACKAGE = Path(__file__).parent
@@ -109,7 +107,8 @@ def _is_text(config: Any, dotted: str) -> bool:
     *sections, key = dotted.split(".")
     for section in sections:
         config = getattr(config, section, None)
-    return dataclasses.is_dataclass(config) and get_type_hints(type(config)).get(key) is str
+    fields = declared(type(config)) if dataclasses.is_dataclass(config) else {}
+    return key in fields and fields[key].annotation is str
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,91 +142,57 @@ def _yaml_value(override: str, text: str) -> Any:
 
 
 def merge(section: Any, values: Mapping[str, Any], prefix: str = "", everything: Sequence[str] = ()) -> Any:
-    """Return a copy of a section with some values replaced; ConfigError for an unknown key or a wrong type.
+    """Return a copy of a section with some values replaced.
 
-    `everything` holds the dotted names that are suggested for an unknown key, by default those of the section.
+    Raises SettingsError with a sentence for every unknown key and every value that cannot be used; if each value is
+    right, for those that do not go together. `everything` holds the dotted names that are suggested for an unknown key,
+    by default those of the section.
     """
     everything = everything or [f"{prefix}{name}" for name in flat(dataclasses.asdict(section)) if name != "stream"]
-    hints = {key: hint for key, hint in get_type_hints(type(section)).items() if key != "stream"}
+    legal = [key for key in declared(type(section)) if key != "stream"]
     changes: dict[str, Any] = {}
+    problems: list[str] = []
     for key, value in values.items():
         name = f"{prefix}{key}"
         if key in WITHDRAWN and isinstance(section, Final):
             if value is not WITHDRAWN[key]:
-                raise ConfigError(f"{name} is {value!r}, wanted it left out: this version has no such setting any more")
-            continue
-        if key not in hints:
-            raise ConfigError(_unknown(name, key, hints, everything))
-        current = getattr(section, key)
-        if dataclasses.is_dataclass(current):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{name} is a section, wanted {name}.key=value, found {value!r}")
-            changes[key] = merge(current, value, f"{name}.", everything)
-        elif isinstance(current, dict):
-            changes[key] = {**current, **_mapping(value, name)}
+                problems.append(f"{name} is {value!r}, wanted it left out: this version has no such setting any more")
+        elif key not in legal:
+            problems.append(_unknown(name, key, legal, everything))
         else:
-            changes[key] = _coerce(value, hints[key], name)
-    return dataclasses.replace(section, **changes)
+            try:
+                changes[key] = _changed(getattr(section, key), value, name, everything)
+            except SettingsError as error:
+                problems += error.args
+    try:
+        merged = dataclasses.replace(section, **changes)
+    except SettingsError as error:
+        problems += [f"{prefix}{problem}" for problem in error.args]
+    refuse(problems)
+    return merged
 
 
-def _mapping(value: Any, name: str) -> dict[str, Any]:
-    """Return a section whose keys are free, after checking that it is one."""
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise ConfigError(f"{name} is {value!r}, wanted a section of `key: value` lines")
-    return dict(value)
+def _changed(current: Any, value: Any, name: str, everything: Sequence[str]) -> Any:
+    """Return the new value of a setting, merged with the one it has if it is a section."""
+    if dataclasses.is_dataclass(current):
+        if not isinstance(value, Mapping):
+            raise SettingsError(f"{name} is a section, wanted {name}.key=value, found {value!r}")
+        return merge(current, value, f"{name}.", everything)
+    if isinstance(current, dict):
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise SettingsError(f"{name} is {value!r}, wanted a section of `key: value` lines")
+        return {**current, **value}
+    return value
 
 
-def _unknown(name: str, key: Any, hints: Mapping[str, Any], everything: Sequence[str]) -> str:
+def _unknown(name: str, key: Any, legal: Sequence[str], everything: Sequence[str]) -> str:
     """Return the message for an unknown key, with similar keys of this section, else of any section."""
     last = {dotted: dotted.rpartition(".")[2] for dotted in everything}
-    near = difflib.get_close_matches(str(key), hints, n=1)
+    near = difflib.get_close_matches(str(key), legal, n=1)
     for wanted in [str(key).rpartition(".")[2], *difflib.get_close_matches(str(key), last.values(), n=1, cutoff=0.8)]:
         near = near or [dotted for dotted in everything if last[dotted] == wanted]
     hint = f"; did you mean {' or '.join(near[:3])}?" if near else ""
-    return f"unknown key {name}{hint} (legal here: {', '.join(sorted(hints))})"
-
-
-def _coerce(value: Any, hint: Any, name: str) -> Any:
-    """Convert `value` to the type of `hint`, or raise ConfigError.
-
-    YAML reads 1e-4 as a string, so numbers may be text.
-    """
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        if value in args:
-            return value
-        raise ConfigError(f"{name} is {value!r}, wanted one of {', '.join(map(str, args))}")
-    if origin in (Union, types.UnionType):
-        return None if value is None else _coerce(value, args[0], name)
-    if origin is tuple:
-        items = value if isinstance(value, list | tuple) else [value]
-        return tuple(_coerce(item, args[0], name) for item in items)
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is str and isinstance(value, str):
-        if "\0" in value:  # most of these are paths, where the system takes none
-            raise ConfigError(f"{name} is {value!r}, wanted it without zero bytes")
-        return value
-    if hint in (int, float) and not isinstance(value, bool):
-        number = _number(value, hint)
-        if number is not None:
-            return number
-    raise ConfigError(f"{name} is {value!r}, wanted {hint.__name__}")
-
-
-def _number(value: Any, hint: type[int] | type[float]) -> int | float | None:
-    """Convert a value to a number of that type, or return None if it is not one.
-
-    A whole number keeps all its digits, also beyond the precision of a float.
-    """
-    if hint is int and isinstance(value, int | str):
-        with suppress(ValueError):
-            return int(value)
-    with suppress(TypeError, ValueError, OverflowError):
-        number = float(value)
-        if math.isfinite(number) and (hint is float or number.is_integer()):
-            return hint(number)
-    return None
+    return f"unknown key {name}{hint} (legal here: {', '.join(sorted(legal))})"
 
 
 def to_dict(config: Config | Final) -> dict[str, Any]:

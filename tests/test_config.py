@@ -1,11 +1,12 @@
 """Settings: the published recipe by default, and one clear sentence for everything that is not a setting."""
 
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from sptskm.config import SMIN_DEFAULTS, SSIN_DEFAULTS, STREAMS, Config, ConfigError, Final, Sampling
+from sptskm.common.settings import declared
+from sptskm.config import SMIN_DEFAULTS, SSIN_DEFAULTS, STREAMS, Config, ConfigError, Final, Sampling, Train
 from sptskm.configfile import (
     CHECKOUT,
     apply_overrides,
@@ -82,7 +83,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
         ("model: {depths: [1, two]}", "model.depths is 'two', wanted int"),
         ("model: {variant: 4d}", "model.variant is '4d', wanted one of 2d, 3d"),
         ("train: {epochs: 0}", "train.epochs is 0, wanted at least 1"),
-        ("data: {held_out: 1}", "data.held_out is 1.0, wanted a share: 0 <= data.held_out < 1"),
+        ("data: {held_out: 1}", "data.held_out is 1.0, wanted at least 0 and less than 1"),
         ("optim: {lr: 0}", "optim.lr is 0.0, wanted more than 0"),
         ("sampling: {identities: 1}", "sampling.identities is 1; a triplet needs at least 2"),
     ],
@@ -280,7 +281,8 @@ def test_the_final_job_has_defaults_a_file_and_overrides(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("override", "wanted"),
     [
-        ("weight=1.5", "wanted 0"),
+        ("weight=1.5", "wanted at most 1$"),
+        ("weight=-1", "wanted at least 0$"),
         ("weight_step=0", "more than 0"),
         ("weight_step=0.3", r"weight_step is 0\.3, wanted one that divides 1, such as 0\.3333333333$"),
         ("weight_step=0.7", "such as 1$"),
@@ -384,3 +386,36 @@ def test_what_is_no_folder_of_configurations_is_one_sentence(tmp_path: Path, mon
         find_folder(Path("ssin.yaml"))
     with pytest.raises(ConfigError, match=r"configs/demo is a folder, wanted a file, such as .*\.yaml$"):
         find_file(Path("configs/demo"))
+
+
+def test_everything_that_is_wrong_is_told_at_once_each_with_its_name(tmp_path: Path) -> None:
+    text = "stream: ssin\noptims: {lr: 1}\ntrain: {epochs: true, seed: -1}\noptim: {lr: .nan, milestone: 3}\nrun: 3\n"
+    with pytest.raises(ConfigError) as caught:
+        load(path := written(tmp_path, text))
+    sentences = str(caught.value).removeprefix(f"{path}: ").split("; ")
+    beginnings = (
+        "unknown key optims", "did you mean optim?", "train.epochs is True, wanted int",
+        "train.seed is -1, wanted at least 0", "unknown key optim.milestone", "did you mean milestones?",
+        "optim.lr is nan, wanted float", "run is 3, wanted str",
+    )  # fmt: skip
+    assert len(sentences) == len(beginnings)
+    assert all(map(str.startswith, sentences, beginnings))
+    with pytest.raises(ConfigError, match=r"^weight_step is 0\.3, .*; rerank with normalisation rank"):
+        Final(weight_step=0.3, rerank=True, normalisation="rank")
+
+
+def test_what_is_made_in_the_program_is_checked_as_what_a_file_says() -> None:
+    with pytest.raises(ConfigError, match=r"^epochs is True, wanted int$"):
+        Train(epochs=True)
+    with pytest.raises(ConfigError, match=r"^identities is 0, wanted at least 1; tracklets is 'many', wanted int$"):
+        replace(Sampling(), identities=0, tracklets="many")
+    with pytest.raises(ConfigError, match=r"^unknown key epoch \(legal here: "):
+        Train(epoch=3)  # type: ignore[call-arg]
+
+
+def test_every_section_is_checked_and_every_default_could_be_given() -> None:
+    for spec in STREAMS.values():
+        config = spec.defaults
+        for section in (config, Final(), *filter(is_dataclass, vars(config).values())):
+            assert declared(type(section)).keys() == vars(section).keys(), "wanted @settings above the class"
+            assert type(section)(**vars(section)) == section

@@ -254,6 +254,7 @@ def test_no_file_knows_the_machine_it_was_written_on():
         ("sptskm/config.py", ("Optim", "Sampling", "Train", "Extract", "Final")),
         ("sptskm/search/space.py", ("Rules",)),
         ("sptskm/launching/cluster.py", ("Cluster",)),
+        ("sptskm/evaluation/protocols.py", ("Protocol",)),
     ],
 )
 def test_every_key_that_a_file_may_hold_says_what_it_means(module, classes):

@@ -8,14 +8,16 @@ Shape suffixes: N test rows, Q queries.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from sptskm.common.reading import read_yaml
+from sptskm.common.settings import settings
 from sptskm.config import ConfigError
 from sptskm.configfile import named
 from sptskm.data.tracklets import JUNK_PID
@@ -25,29 +27,28 @@ Integers = NDArray[np.integer[Any]]
 ENDINGS: Final = (".yaml", ".yml")
 
 
-@dataclass(frozen=True)
+@settings
 class Protocol:
-    """The rules of one evaluation.
-
-    keep_queries: query tracklets are also gallery rows.
-    keep_junk: rows of pid -1 stay in the gallery table (no protocol ranks them).
-    min_length: shortest query or gallery tracklet, in frames.
-    ignore_same_camera: rows of the query's own identity and camera are not ranked.
-    ap: "trapezoid" as in the official MARS code, "precision" for the mean of precisions at hits.
-    clothes: which rows of the query's own identity are ranked: those in "any" clothes, in "other" clothes than the
-    query's, or in the "same" clothes. With an unknown label, clothes are neither other nor the same.
-    average: the queries in the means: "found" takes those with a positive in the gallery; "all" takes every query,
-    where a query without a positive has an average precision of 0 and no hit.
-    """
+    """The rules of one evaluation."""
 
     name: str
+    """What stands beside every number."""
     keep_queries: bool
+    """Whether query tracklets are also gallery rows."""
     keep_junk: bool
-    min_length: int
+    """Whether rows of pid -1 stay in the gallery table (no protocol ranks them)."""
+    min_length: Annotated[int, Field(ge=0)]
+    """Shortest query or gallery tracklet, in frames."""
     ignore_same_camera: bool
+    """Whether rows of the query's own identity and camera are left out of its ranking."""
     ap: Literal["trapezoid", "precision"]
+    """Average precision as in the official MARS code, or the mean of precisions at hits."""
     clothes: Literal["any", "other", "same"] = "any"
+    """Which rows of the query's own identity are ranked: those in any clothes, in other clothes than the query's, or in
+    the same. With an unknown label, clothes are neither other nor the same."""
     average: Literal["found", "all"] = "found"
+    """The queries in the means: those with a positive in the gallery, or all, where one without a positive has an
+    average precision of 0 and no hit."""
 
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {
@@ -97,8 +98,6 @@ def read_protocol(path: Path) -> Protocol:
             f"{path}: keep_queries is true and ignore_same_camera false, so that every query would find itself, wanted "
             "one of them changed"
         )
-    if rules.min_length < 0:
-        raise ConfigError(f"{path}: min_length is {rules.min_length}, wanted at least 0")
     return rules
 
 

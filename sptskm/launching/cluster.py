@@ -6,14 +6,17 @@ They never change a result, so they are not part of a run's configuration.
 import os
 import re
 import sys
-import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field, replace
 from pathlib import Path
 from shlex import quote
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from sptskm.common.paths import has_control
 from sptskm.common.reading import read_yaml
+from sptskm.common.settings import refuse, settings
 from sptskm.config import ConfigError
 from sptskm.configfile import apply_overrides, merge
 from sptskm.endings import one_line
@@ -48,31 +51,29 @@ SRUN_READS = frozenset(
         "TIMELIMIT", "UNBUFFEREDIO", "WAIT",
     )
 )  # fmt: skip
-AT_LEAST = {
-    "gpus_per_node": 0, "cpu_ranks": 0, "cpus_per_task": 1, "mem_gb": 0, "minutes": 1, "requeues": 0, "at_once": 1,
-    "retries": 0,
-}  # fmt: skip
 MOST = 10_000_000  # of every number: minutes of 19 years
+From0 = Annotated[int, Field(ge=0, le=MOST)]
+From1 = Annotated[int, Field(ge=1, le=MOST)]
 FOR_TRAINING_ALONE = ("executor", "final", "at_once")
 
 
-@dataclass(frozen=True)
+@settings
 class Cluster:
     """Resources of one job and where it may run: the keys of a cluster file."""
 
     executor: Literal["slurm", "local"] = "slurm"
     """What runs the jobs: SLURM, or submitit on this machine (one node, no queue, no dependencies)."""
-    nodes: int = 1
+    nodes: From1 = 1
     """Nodes of a job."""
-    gpus_per_node: int = 1
+    gpus_per_node: From0 = 1
     """Ranks per node; 0 runs `cpu_ranks` of them on CPUs."""
-    cpu_ranks: int = 1
+    cpu_ranks: From0 = 1
     """Ranks per node when `gpus_per_node` is 0."""
-    cpus_per_task: int = 4
+    cpus_per_task: From1 = 4
     """CPUs of each rank, for its own process and `data.workers` loader processes."""
-    mem_gb: int = 32
+    mem_gb: From0 = 32
     """Memory per node in GB."""
-    minutes: int = 24 * 60
+    minutes: From1 = 24 * 60
     """Time limit of a job; a job that needs longer is requeued and continues."""
     partition: str = ""
     """Partition, as for sbatch; empty = the cluster's default."""
@@ -82,13 +83,13 @@ class Cluster:
     """Required features of nodes, as for sbatch."""
     setup: tuple[str, ...] = ()
     """Shell lines before the job, such as `module load cuda`; they run in the job's copy of the code."""
-    warn_seconds: int = 120
+    warn_seconds: From0 = 120
     """Seconds before the time limit at which a job is asked to save and leave."""
-    requeues: int = 100
+    requeues: From0 = 100
     """How often a job is requeued after preemption or at its time limit."""
-    at_once: int = 16
+    at_once: From1 = 16
     """How many shards of `--prepare` may run at a time."""
-    retries: int = 2
+    retries: From0 = 2
     """How often a job that has lost a rank or a node is requeued."""
     sbatch: dict[str, Any] = field(default_factory=dict)
     """Further options of sbatch by their long names, such as `qos: long`, `exclude: "n[3-5]"`, `exclusive: true`."""
@@ -97,34 +98,23 @@ class Cluster:
     node's memory."""
 
     def __post_init__(self) -> None:
-        for key, value in vars(self).items():
-            for text in [value] if isinstance(value, str) else value if isinstance(value, tuple) else ():
-                refuse_control_characters(key, text.replace("\t", " ") if key == "setup" else text)
-        for option, value in self.sbatch.items():
-            _check_option(option, value)
-        for ok, message in (
-            (self.nodes >= 1, f"nodes is {self.nodes}, wanted at least 1"),
-            (self.tasks_per_node >= 1, f"gpus_per_node or else cpu_ranks is {self.tasks_per_node}, wanted at least 1"),
-            (self.nodes == 1 or self.executor == "slurm", f"nodes is {self.nodes}, wanted 1 for the local executor"),
-            *(
-                (abs(number) <= MOST, f"{key} is {number}, wanted at most {MOST}")
-                for key, number in vars(self).items()
-                if isinstance(number, int)
-            ),
-            *(
-                (getattr(self, key) >= least, f"{key} is {getattr(self, key)}, wanted at least {least}")
-                for key, least in AT_LEAST.items()
-            ),
-            (
-                # a job that is asked to leave before it has started ends as failed
-                0 <= self.warn_seconds < 60 * self.minutes,
-                f"warn_seconds is {self.warn_seconds}, wanted less than the {self.minutes} minutes of a job",
-            ),
-        ):
-            if not ok:
-                raise ConfigError(message)
+        refuse(self._conflicts())
         if self.final:
             self.for_final()
+
+    def _conflicts(self) -> Iterator[str]:
+        """Yield a sentence for each text that no batch script can hold, and for settings that do not fit together."""
+        for key, value in vars(self).items():
+            for text in [value] if isinstance(value, str) else value if isinstance(value, tuple) else ():
+                yield from control_characters(key, text.replace("\t", " ") if key == "setup" else text)
+        for option, value in self.sbatch.items():
+            yield from _wrong_option(option, value)
+        if self.tasks_per_node < 1:
+            yield f"gpus_per_node or else cpu_ranks is {self.tasks_per_node}, wanted at least 1"
+        if self.nodes > 1 and self.executor != "slurm":
+            yield f"nodes is {self.nodes}, wanted 1 for the local executor"
+        if self.warn_seconds >= 60 * self.minutes:  # a job that is asked to leave before it has started ends as failed
+            yield f"warn_seconds is {self.warn_seconds}, wanted less than the {self.minutes} minutes of a job"
 
     def for_final(self) -> "Cluster":
         """Return the resources of the final job.
@@ -154,41 +144,35 @@ class Cluster:
         return self.nodes * self.tasks_per_node
 
 
-def refuse_control_characters(what: str, text: str) -> None:
-    """Raise ConfigError for text with line breaks or other control characters.
-
-    Such text would not stay on its line of a batch script or of a terminal.
-    """
-    odd = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")), None)
-    if odd is not None:
-        raise ConfigError(f"{what} is {text!r}, wanted it without line breaks and other control characters")
+def control_characters(what: str, text: str) -> Iterator[str]:
+    """Yield a sentence if a text would not stay on its line of a batch script or of a terminal."""
+    if has_control(text) or any("\ud800" <= sign <= "\udfff" for sign in text):
+        yield f"{what} is {text!r}, wanted it without line breaks and other control characters"
 
 
 def check_folder(folder: Path) -> None:
     """Raise ConfigError for a folder of jobs whose path cannot be written in a batch script."""
-    refuse_control_characters("the folder of the jobs", str(folder))
+    refuse(control_characters("the folder of the jobs", str(folder)))
     if tag := re.search("%[jtAa]", str(folder)):
         raise ConfigError(
             f"the folder of the jobs is {folder}, wanted it without {tag[0]}, which is for numbers of jobs"
         )
 
 
-def _check_option(option: str, value: Any) -> None:
-    """Raise ConfigError for an impossible option of sbatch, and for one that the launcher sets itself."""
+def _wrong_option(option: str, value: Any) -> Iterator[str]:
+    """Yield a sentence for an impossible option of sbatch, and for one that the launcher sets itself."""
     if not re.fullmatch(r"[a-z][a-z0-9]+(-[a-z0-9]+)*", option):
         hint = option.strip("-").replace("_", "-").lower()
-        raise ConfigError(f"sbatch: {option!r} is no long name of an option, wanted one as in `{hint}: value`")
-    if option in OWN:
-        raise ConfigError(f"sbatch: {option} follows from a key of the cluster file, wanted {OWN[option]} instead")
-    if option in RESERVED:
-        raise ConfigError(f"sbatch: {option} is set by the launcher itself, wanted a file without it")
-    if value is False or not isinstance(value, str | int | float):
-        raise ConfigError(
-            f"sbatch: {option} is {value!r}, wanted text (in quotes), a number, or true for an option without value"
-        )
-    refuse_control_characters(f"sbatch: {option}", str(value))
-    if value == "":
-        raise ConfigError(f"sbatch: {option} is empty, wanted a value, or true for an option without one")
+        yield f"sbatch: {option!r} is no long name of an option, wanted one as in `{hint}: value`"
+    elif option in OWN:
+        yield f"sbatch: {option} follows from a key of the cluster file, wanted {OWN[option]} instead"
+    elif option in RESERVED:
+        yield f"sbatch: {option} is set by the launcher itself, wanted a file without it"
+    elif value is False or not isinstance(value, str | int | float):
+        yield f"sbatch: {option} is {value!r}, wanted text (in quotes), a number, or true for an option without value"
+    elif value == "":
+        yield f"sbatch: {option} is empty, wanted a value, or true for an option without one"
+    yield from control_characters(f"sbatch: {option}", str(value))
 
 
 def overriding(environment: Mapping[str, str] = os.environ) -> str:
@@ -232,12 +216,8 @@ def parameters(
     The job runs the copy of the code in `code` and keeps its files in `folder`. Raises ConfigError for a folder that
     cannot be written in a batch script.
     """
-    for what, text in (("the name of a job", name), ("the folder of the jobs", str(folder)), ("python", PYTHON)):
-        refuse_control_characters(what, text)
-    if tag := re.search("%[jtAa]", str(folder)):
-        raise ConfigError(
-            f"the folder of the jobs is {folder}, wanted it without {tag[0]}, which stands for a job's id"
-        )
+    check_folder(folder)
+    refuse([*control_characters("the name of a job", name), *control_characters("python", PYTHON)])
     additional: dict[str, Any] = {**cluster.sbatch, "chdir": str(code), "requeue": True}
     if after:
         # without kill-on-invalid-dep a job waits for ever when the job before it has failed

@@ -19,9 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from sptskm.common.reading import read_yaml
+from sptskm.common.settings import refuse, settings
 from sptskm.config import STREAMS, Config, ConfigError
 from sptskm.configfile import flat, merge, named, nest, to_dict
 
@@ -35,11 +38,8 @@ FIXED = ("run", "data.root", "data.held_out", "data.split_seed", "train.epochs",
 # what neither the shape of the network nor the number of steps depends on
 ADAPTABLE = ("loss.", "optim.lr", "optim.weight_decay", "model.dropout", "clips.random_move")
 OF_ALL = ("seed", "method", "scheduler", "retries")
-_AT_LEAST = {
-    "trials": 1, "epochs": 1, "validate_every": 1, "grace_epochs": 1, "reduction": 2, "workers": 1,
-    "cpus_per_worker": 1, "gpus_per_worker": 0, "retries": 0, "seed": 0,
-}  # fmt: skip
-MOST = 1_000_000_000  # of each of them
+MOST = 1_000_000_000  # of every number
+From1 = Annotated[int, Field(ge=1, le=MOST)]
 
 
 @dataclass(frozen=True)
@@ -84,56 +84,55 @@ class Draw:
         return all(settings.get(name) in values for name, values in self.when.items())
 
 
-@dataclass(frozen=True)
+@settings
 class Rules:
     """Rules for drawing, running and stopping trials: keys of search files. Keys in `OF_ALL` hold for all streams."""
 
-    trials: int = 32
+    trials: From1 = 32
     """Number of trials; a grid has one for each combination of its choices."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Seed of the searcher."""
     method: Literal["random", "grid", "optuna"] = "random"
     """Tune's searcher: random, every combination of the choices, or Optuna's TPE."""
     scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
     """Tune's scheduler: asynchronous halving, the same in several brackets, the median rule, PBT, or none."""
-    epochs: int = 40
+    epochs: From1 = 40
     """Epochs of a trial that is not stopped early."""
-    validate_every: int = 1
+    validate_every: From1 = 1
     """Epochs between the scores of a trial."""
-    grace_epochs: int = 4
+    grace_epochs: From1 = 4
     """Epochs before a trial may be stopped early; with pbt the perturbation interval."""
-    reduction: int = 3
+    reduction: Annotated[int, Field(ge=2, le=MOST)] = 3
     """Reduction factor of the rungs; with pbt the best and worst 1/reduction of the trials are the quantiles."""
-    workers: int = 1
+    workers: From1 = 1
     """Ranks of a trial."""
-    cpus_per_worker: int = 1
+    cpus_per_worker: From1 = 1
     """CPUs of each rank."""
-    gpus_per_worker: float = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0, le=MOST)] = 1.0
     """GPUs of each rank; less than one lets trials share a GPU. Ignored on nodes without GPUs."""
-    retries: int = 2
+    retries: Annotated[int, Field(ge=0, le=MOST)] = 2
     """How often a trial that has lost a worker or a node is restarted."""
 
     def __post_init__(self) -> None:
-        for name, least in _AT_LEAST.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}, wanted at least {least}")
-            if getattr(self, name) > MOST:
-                raise ConfigError(f"{name} is {getattr(self, name)}, wanted at most {MOST}")
+        refuse(self._conflicts())
+
+    def _conflicts(self) -> Iterator[str]:
+        """Yield a sentence for each rule that does not go with the others."""
         if self.validate_every > self.grace_epochs or self.grace_epochs > self.epochs:
-            raise ConfigError(
+            yield (
                 f"validate_every is {self.validate_every}, grace_epochs {self.grace_epochs} and epochs {self.epochs}, "
                 "wanted each no more than the next"
             )
         if self.gpus_per_worker not in (0, 1) and (self.gpus_per_worker > 1 or self.workers > 1):
-            raise ConfigError(
+            yield (
                 f"gpus_per_worker is {self.gpus_per_worker:g} and workers {self.workers}, wanted a GPU for each, "
                 "none, or a part of one for a single worker"
             )
         if self.scheduler == "pbt" and self.method != "random":
-            raise ConfigError(f"scheduler is pbt and method {self.method}, wanted random: PBT takes no searcher")
+            yield f"scheduler is pbt and method {self.method}, wanted random: PBT takes no searcher"
 
 
-@dataclass(frozen=True)
+@settings
 class Search(Rules):
     """Hyper-parameter search of one stream."""
 
