@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sptskm.evaluation import CameraPairs
-from sptskm.report.figures import BLUE, GREEN, STREAMS, axes_of, legend_row, plain_axes
+from sptskm.report.figures import axes_of, legend_row, plain_axes
 from sptskm.report.ranked import COLOURS
 from sptskm.report.strips import DPI, INK, LINE, SOFT, Floats, Image, hexadecimal, rendered, shortened
+from sptskm.report.titles import BLUE, GREEN, colour_of, title_of
 
 Curves = Mapping[str, Floats]  # steps and values (2, points) by TensorBoard tag
 
@@ -93,10 +94,10 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 def training_figure(curves: Curves, stream: str) -> Image:
     """Draw the losses over the steps (left) and the scores on held-out identities (right)."""
     figure = Figure((9.8, 4.4), dpi=DPI)
-    figure.text(0.02, 0.955, f"{stream.upper()}: training", fontsize=11, color=hexadecimal(INK), va="center")
+    figure.text(0.02, 0.955, f"{title_of(stream)}: training", fontsize=11, color=hexadecimal(INK), va="center")
     losses = figure.add_axes((0.07, 0.13, 0.4, 0.74))
     plain_axes(losses, "step", "loss")
-    shades = [STREAMS[stream], SOFT, (60, 150, 200), (170, 110, 180), (150, 160, 60)]
+    shades = [colour_of(stream), SOFT, (60, 150, 200), (170, 110, 180), (150, 160, 60)]
     names = sorted((tag for tag in curves if tag.startswith("loss/")), key=lambda tag: (tag != "loss/total", tag))
     for number, tag in enumerate(names):
         colour = hexadecimal(shades[number % len(shades)])

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from sptskm.config import PAIR
 from sptskm.report import strips
 from sptskm.report.strips import (
     DPI,
@@ -28,17 +29,12 @@ from sptskm.report.strips import (
     Image,
     hexadecimal,
 )
+from sptskm.report.titles import GREEN, colour_of, title_of
 
 CLIPS_SHOWN: Final = 8
 SEQUENCES_SHOWN: Final = 6
 MOMENTS_SHOWN: Final = 8
 RANKS_SHOWN: Final = 20
-
-BLUE: Final[Colour] = (31, 100, 190)
-ORANGE: Final[Colour] = (226, 122, 24)
-GREEN: Final[Colour] = (38, 140, 84)
-PURPLE: Final[Colour] = (128, 70, 170)
-STREAMS: Final[Mapping[str, Colour]] = {"ssin": BLUE, "smin": ORANGE, "fused": GREEN, "reranked": PURPLE}
 
 _HEAD = 70  # title, legend and column captions
 _LEFT_MARGIN = 62
@@ -126,13 +122,13 @@ def _captions(canvas: Canvas, rows: int, moments: Sequence[int], size: tuple[int
 
 
 def cmc_figure(curves: Mapping[str, Floats], title: str) -> Image:
-    """Draw the CMC of every stream from rank 1 to 20 in percent; curves are in 0..1 and start with rank-1."""
+    """Draw the CMC of every ranking from rank 1 to 20 in percent; curves are in 0..1 and start with rank-1."""
     figure, axes = axes_of(title, "rank k", "queries found within rank k (%)")
     lowest = 100.0
     for name, cmc in curves.items():
         percent = 100 * np.asarray(cmc, np.float64)[:RANKS_SHOWN]
-        colour = hexadecimal(STREAMS.get(name.lower(), strips.TRUNK))
-        label = f"{name}: rank-1 {percent[0]:.1f} %"
+        colour = hexadecimal(colour_of(name))
+        label = f"{title_of(name)}: rank-1 {percent[0]:.1f} %"
         axes.plot(np.arange(1, len(percent) + 1), percent, "o-", color=colour, label=label, linewidth=2, markersize=4)
         lowest = min(lowest, np.nanmin(percent, initial=100.0))
     axes.set_xlim(0.6, RANKS_SHOWN + 0.4)
@@ -142,10 +138,13 @@ def cmc_figure(curves: Mapping[str, Floats], title: str) -> Image:
     return strips.rendered(figure)
 
 
-def weight_figure(curve_W2: Floats, chosen: float, title: str) -> Image:
-    """Draw mAP in percent over the fusion weight, the chosen one marked; the curve holds weight and mAP, in 0..1."""
+def weight_figure(curve_W2: Floats, chosen: float, title: str, pair: Sequence[str] = PAIR) -> Image:
+    """Draw mAP in percent over the share of the second of two streams, the chosen one marked.
+
+    The curve holds share and mAP, in 0..1.
+    """
     weight_W, score_W = np.asarray(sorted(map(tuple, curve_W2)), np.float64).T * [[1], [100]]
-    figure, axes = axes_of(title, "fusion weight (share of SMIN)", "mAP (%)", top=0.92)
+    figure, axes = axes_of(title, f"fusion weight (share of {title_of(pair[1])})", "mAP (%)", top=0.92)
     axes.plot(weight_W, score_W, "-", color=hexadecimal(GREEN), linewidth=2)
     span = max(score_W.max() - score_W.min(), 2.0)
     middle = (score_W.max() + score_W.min()) / 2
@@ -155,11 +154,11 @@ def weight_figure(curve_W2: Floats, chosen: float, title: str) -> Image:
     place = {"ha": "left" if chosen < 0.5 else "right", "va": "top"}
     label = f"  chosen: {chosen:.2f}, mAP {best:.1f} %  "
     _labelled(axes, (chosen, best), top - 0.03 * span, label, GREEN, place)
-    for end, alone, name, colour, side in ((0, 0.0, "SSIN", BLUE, "left"), (-1, 1.0, "SMIN", ORANGE, "right")):
+    for stream, end, alone, side in zip(pair, (0, -1), (0.0, 1.0), ("left", "right"), strict=True):
         if weight_W[end] == alone:
-            label = f"  {name} alone: {score_W[end]:.1f} %  "
+            label = f"  {title_of(stream)} alone: {score_W[end]:.1f} %  "
             place = {"ha": side, "va": "bottom"}
-            _labelled(axes, (alone, score_W[end]), bottom + 0.04 * span, label, colour, place)
+            _labelled(axes, (alone, score_W[end]), bottom + 0.04 * span, label, colour_of(stream), place)
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(bottom, top)
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100 and bottom <= tick <= top])

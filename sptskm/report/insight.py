@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from sptskm.common.errors import DataError
 from sptskm.data.skeletons import EDGES, JOINTS
 from sptskm.report import strips
-from sptskm.report.figures import ORANGE, plain_axes
+from sptskm.report.figures import plain_axes
 from sptskm.report.strips import DPI, INK, LINE, OUTLINE, SOFT, Box, Canvas, Floats, Image, hexadecimal
+from sptskm.report.titles import ORANGE
 
 ATTENDED_FRAMES: Final = 4
 _CELL = (80, 160)  # width, height

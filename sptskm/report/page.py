@@ -84,10 +84,12 @@ GLOSSARY: Final[Mapping[str, str]] = {
     "Junk": "Tracklets that are neither right nor wrong, such as bad detections; they are passed over. Tracklets of "
     "the query's person from its own camera are passed over as well where the protocol says so.",
     "Distractor": "A tracklet of somebody who is no query; it is always wrong and makes the search harder.",
-    "SSIN": "The stream that compares frames and the masks (silhouettes) of the person in them.",
-    "SMIN": "The stream that compares sequences of 3D skeletons, that is, how somebody moves.",
-    "Fused": "Both streams together: their distances are made comparable and added, each with its weight.",
-    "Concat": "A way to make the distances comparable: the features of both streams, each of length 1, are put one "
+}
+"""Words of a report, before those for its streams."""
+
+GLOSSARY_OF_FUSION: Final[Mapping[str, str]] = {
+    "Fused": "The streams together: their distances are made comparable and added, each with its weight.",
+    "Concat": "A way to make the distances comparable: the features of the streams, each of length 1, are put one "
     "behind the other. Others are z-scores, scaling to 0..1 (min-max) and ranks.",
     "Reranked": "A ranking sorted again by whether two tracklets have the same neighbours (k-reciprocal re-ranking). A "
     "query's result then depends on which other tracklets and queries there are in the test set, so that it compares "
@@ -101,7 +103,7 @@ GLOSSARY: Final[Mapping[str, str]] = {
 def page(results: Results, saved: Mapping[str, Any], drawn: Sequence[Picture]) -> str:
     """Return the report as HTML, pictures included. `saved` is what results.json holds."""
     sections = {key: _section(key, [one for one in drawn if one.section == key], results) for key in SECTIONS}
-    sections |= {"provenance": _provenance(results, saved), "glossary": _glossary()}
+    sections |= {"provenance": _provenance(results, saved), "glossary": _glossary(results)}
     titles = {key: title for key, (title, _) in SECTIONS.items()} | {"provenance": "Provenance", "glossary": "Glossary"}
     links = "".join(f'<li><a href="#{key}">{titles[key]}</a></li>' for key, body in sections.items() if body)
     body = "\n".join(
@@ -268,6 +270,8 @@ def _streams(results: Results) -> str:
     return _rows(["", *(NAMES[one.stream] for one in results.configs)], rows, 3)
 
 
-def _glossary() -> str:
-    entries = "\n".join(f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in GLOSSARY.items())
+def _glossary(results: Results) -> str:
+    specs = [config.STREAMS[one.stream] for one in results.configs]
+    words = {**GLOSSARY, **{spec.title: spec.about for spec in specs}, **GLOSSARY_OF_FUSION}
+    entries = "\n".join(f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in words.items())
     return f"<dl>\n{entries}\n</dl>"

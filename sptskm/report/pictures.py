@@ -54,7 +54,7 @@ def pictures(results: Results) -> list[Picture]:
 
 def _curves(results: Results) -> Iterator[Picture]:
     title = f"{results.protocol}, {pluralize(results.rankings[-1].scores.num_queries, 'query', 'queries')}"
-    image = cmc_figure({NAMES[r.name]: r.scores.cmc for r in results.rankings}, title)
+    image = cmc_figure({r.name: r.scores.cmc for r in results.rankings}, title)
     yield Picture("CMC", "results", image, "How many queries have a right tracklet among their first k results.")
     if results.fusion is not None and results.fusion.curve_W2 is not None:
         heading = "mAP over the fusion weight, identities held out of training"

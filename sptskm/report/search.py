@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from sptskm.report.console import table
-from sptskm.report.figures import STREAMS, axes_of
+from sptskm.report.figures import axes_of
 from sptskm.report.strips import INK, SOFT, Image, hexadecimal, rendered
 from sptskm.report.tensorboard import Board
+from sptskm.report.titles import colour_of, title_of
 from sptskm.search import Search, Trial, ranked
 
 SHOWN = 5  # trials of each stream in the table
@@ -153,9 +154,9 @@ def _progress(board: Board, own: Sequence[Trial]) -> None:
 def importance_bars(shares: Mapping[str, float], stream: str) -> Image:
     """Draw one bar for each setting, the most important on top."""
     names = sorted(shares, key=lambda name: shares[name])
-    title = f"{stream.upper()}: what mattered to the held-out mAP"
+    title = f"{title_of(stream)}: what mattered to the held-out mAP"
     figure, axes = axes_of(title, "share of the variance of the scores that the setting explains alone", "", top=0.9)
-    axes.barh(names, [shares[name] for name in names], height=0.5, color=hexadecimal(STREAMS[stream]))
+    axes.barh(names, [shares[name] for name in names], height=0.5, color=hexadecimal(colour_of(stream)))
     for place, name in enumerate(names):
         axes.text(0.005, place + 0.3, f"{name}  {shares[name]:.0%}", fontsize=9, color=hexadecimal(INK))
     axes.set_xlim(0, 1)
@@ -167,9 +168,11 @@ def importance_bars(shares: Mapping[str, float], stream: str) -> Image:
 def score_curves(trials: Sequence[Trial], stream: str) -> Image:
     """Draw the held-out mAP of every trial by epoch; curves of trials ended early are shorter."""
     own = ranked(trials, stream)
-    figure, axes = axes_of(f"{stream.upper()}: {len(own)} trials, the best in colour", "epoch", "held-out mAP (%)", 0.9)
+    figure, axes = axes_of(
+        f"{title_of(stream)}: {len(own)} trials, the best in colour", "epoch", "held-out mAP (%)", 0.9
+    )
     for trial in reversed(own):
-        colour, width = (STREAMS[stream], 2.0) if trial is own[0] else (SOFT, 0.7)
+        colour, width = (colour_of(stream), 2.0) if trial is own[0] else (SOFT, 0.7)
         points = [(score.epoch, 100 * score.mAP) for score in trial.scores]
         axes.plot(*zip(*points, strict=True), color=hexadecimal(colour), linewidth=width, marker=".")
     return rendered(figure)

@@ -22,9 +22,10 @@ from sptskm.data import Tracklets
 from sptskm.data.mars import MarsFolders
 from sptskm.data.tracklets import Modality
 from sptskm.report import strips
-from sptskm.report.figures import BLUE, GREEN, ORANGE, PURPLE, clip_sheet, cmc_figure, skeleton_sheet, weight_figure
+from sptskm.report.figures import clip_sheet, cmc_figure, skeleton_sheet, weight_figure
 from sptskm.report.ranked import COLOURS, QUERY, Outcome, Ranked, Result, ranked_grid
 from sptskm.report.strips import LEFT_LIMBS, LINE, RIGHT_LIMBS, Colour, Image, skeleton_of
+from sptskm.report.titles import BLUE, GREEN, ORANGE, PURPLE
 
 HIT, MISS, JUNK = (COLOURS[outcome] for outcome in get_args(Outcome))
 RANKED_GAP = 6  # pixels between two tracklets
@@ -140,7 +141,7 @@ def test_clips_without_any_skeleton_make_a_picture_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [("SSIN",), ("SMIN", "fused"), ("SSIN", "SMIN", "fused"), ("SSIN", "SMIN", "fused", "reranked")]
+    "names", [("ssin",), ("smin", "fused"), ("ssin", "smin", "fused"), ("ssin", "smin", "fused", "reranked")]
 )
 def test_the_cmc_figure_has_the_colours_of_its_streams_and_no_others(names: tuple[str, ...]) -> None:
     ranks = np.arange(1, 51)
@@ -148,12 +149,12 @@ def test_the_cmc_figure_has_the_colours_of_its_streams_and_no_others(names: tupl
     picture = cmc_figure({name: cmc[name] for name in names}, "mars-official, 5 queries")
     assert _is_picture(picture)
     assert not (picture[:, -3:] < 200).any(), "the legend is cut off"
-    for name, colour in (("SSIN", BLUE), ("SMIN", ORANGE), ("fused", GREEN), ("reranked", PURPLE)):
+    for name, colour in (("ssin", BLUE), ("smin", ORANGE), ("fused", GREEN), ("reranked", PURPLE)):
         assert (_like(picture, colour, 5).sum() > 300) == (name in names)
 
 
 def test_curves_are_in_percent_with_the_better_one_above() -> None:
-    picture = cmc_figure({"SSIN": np.full(50, 1.0), "SMIN": np.full(50, 0.3)}, "flat")
+    picture = cmc_figure({"ssin": np.full(50, 1.0), "smin": np.full(50, 0.3)}, "flat")
     plot = picture[80:]  # below the legend; its upper edge is at 100 %
     above, below = (np.nonzero(_like(plot, colour, 5))[0].mean() / len(plot) for colour in (BLUE, ORANGE))
     assert above < 0.1
@@ -161,7 +162,7 @@ def test_curves_are_in_percent_with_the_better_one_above() -> None:
 
 
 def test_curves_that_are_short_or_unknown_still_make_a_figure() -> None:
-    assert _is_picture(cmc_figure({"other": np.array([0.5, 0.75]), "SMIN": np.full(50, np.nan)}, "$1 and $2"))
+    assert _is_picture(cmc_figure({"other": np.array([0.5, 0.75]), "smin": np.full(50, np.nan)}, "$1 and $2"))
 
 
 def test_the_weight_figure_marks_the_chosen_weight_and_both_ends() -> None:
@@ -424,7 +425,7 @@ def test_a_tracklet_whose_middle_has_no_skeleton_shows_the_nearest_that_it_has(t
 def test_pictures_need_neither_a_display_nor_pyplot() -> None:
     code = (
         "import sys, numpy; from sptskm.report.figures import cmc_figure;"
-        "assert cmc_figure({'SSIN': numpy.full(50, 0.5)}, 'x').any();"
+        "assert cmc_figure({'ssin': numpy.full(50, 0.5)}, 'x').any();"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     hidden = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}

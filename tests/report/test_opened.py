@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from helpers.serving import tensorboard
 
-from sptskm.report.figures import STREAMS
 from sptskm.report.page import REPORT
+from sptskm.report.titles import colour_of
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 LAPTOP = (1366, 768)
@@ -88,5 +88,5 @@ def test_the_report_opens_in_a_browser_without_a_network_and_is_no_wider_than_a_
     subprocess.run(command, capture_output=True, check=True, timeout=120)
     pixels = cv2.imread(str(picture))
     assert pixels is not None
-    drawn = (np.abs(pixels[..., ::-1].astype(int) - STREAMS["fused"]).max(axis=2) < 12).sum()
+    drawn = (np.abs(pixels[..., ::-1].astype(int) - colour_of("fused")).max(axis=2) < 12).sum()
     assert drawn > 50, "the curve of the fused ranking is not to be seen without scrolling"
