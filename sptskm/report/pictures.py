@@ -15,7 +15,7 @@ import numpy as np
 from sptskm.evaluation import camera_pairs, not_ranked
 from sptskm.report import charts
 from sptskm.report.figures import cmc_figure, weight_figure
-from sptskm.report.insight import attention_sheet, joint_figure
+from sptskm.report.insight_pictures import attention_sheet, joint_figure
 from sptskm.report.ranked import ranked_grid
 from sptskm.report.results import NAMES, Ranking, Results, pluralize
 from sptskm.report.selection import disputed, ranked, typical

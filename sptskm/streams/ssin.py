@@ -1,21 +1,29 @@
-"""SSIN: the stream of frames and the masks (silhouettes) of the person in them."""
+"""SSIN: the stream of frames and the masks (silhouettes) of the person in them.
+
+Legend: T frames, C channels, h, w rows and columns of a feature map.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from sptskm.config import SsinClips, SsinLoss, SsinModel
 from sptskm.data.augment import show_together
 from sptskm.data.clips import FrameSource, Inputs
 from sptskm.data.tracklets import IntArray, Tracklets
+from sptskm.evaluation import Features
 from sptskm.models import SSIN, load_pretrained
 from sptskm.models.ssin import SSINOutput
+from sptskm.report.insight import Attention, Insight
+from sptskm.training.explain import Lens, evenly
 from sptskm.training.losses import Gather, batch_hard_triplet, identity_loss
 from sptskm.training.precision import Precision
 from sptskm.training.streams import Input, Stream, Terms
+
+ATTENDED = 4  # tracklets whose attention is shown
 
 
 class SsinStream(Stream):
@@ -66,6 +74,12 @@ class SsinStream(Stream):
         frames, masks = (x.float().cpu().numpy() for x in inputs)
         return clip_sheet(frames, masks)
 
+    def explain(self, model: nn.Module, lens: Lens, test: Features) -> Insight:  # noqa: ARG002
+        """Record the attention maps of a few queries."""
+        assert isinstance(model, SSIN)
+        chosen = evenly(lens.table.test[lens.table.query], ATTENDED)
+        return Insight([_attention(model, lens, int(row)) for row in chosen])
+
     def loss(self, output: SSINOutput, labels: Tensor, gather: Gather) -> Terms:
         w = self.weights
         image, mask, glob = (identity_loss(logits, labels, w.smoothing) for logits in output.logits)
@@ -73,3 +87,32 @@ class SsinStream(Stream):
         identity = w.image * image + w.mask * mask + w.glob * glob
         total = w.identity * identity + w.triplet * triplet
         return {"image": image, "mask": mask, "global": glob, "triplet": triplet, "total": total}
+
+
+def _attention(model: SSIN, lens: Lens, row: int) -> Attention:
+    """Record the first of SSIN's three attentions in a forward pass; the other two have coarser maps."""
+    frames, masks = lens.clip(row)
+    seen: list[Tensor] = []
+    block = model.attenblock0
+    hook = block.register_forward_hook(lambda block, inputs, _: seen.append(_map_of(block, *inputs)))
+    try:
+        lens.embed(model, (frames, masks))
+    finally:
+        hook.remove()
+    return Attention(
+        str(lens.table.keys_N[row]),
+        frames[0].float().cpu().numpy(),
+        masks[0].float().cpu().numpy(),
+        seen[0].float().cpu().numpy(),
+        float(block.gamma.detach()),  # type: ignore[arg-type, operator]
+    )
+
+
+def _map_of(block: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
+    """Return the mask attention (T, h, w) of one clip: its mean over channels times the number of positions.
+
+    Features (T, C, h, w) have one map per frame, features (1, C, T, h, w) one per clip.
+    """
+    attention_NKP = block.attention(image, mask)  # type: ignore[operator]
+    relative = attention_NKP.float().mean(dim=1) * attention_NKP.shape[2]
+    return relative.reshape(-1, *image.shape[-2:])

@@ -7,7 +7,7 @@ room, in `sptskm.streams`.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +17,14 @@ from torch import Tensor, nn
 from sptskm.config import STREAMS, Config
 from sptskm.data.clips import Inputs, Source
 from sptskm.data.tracklets import IntArray, Tracklets
+from sptskm.evaluation import Features
 from sptskm.models.stgcn import STGCN
+from sptskm.report.insight import Insight
 from sptskm.training.losses import Gather
 from sptskm.training.precision import Precision
+
+if TYPE_CHECKING:
+    from sptskm.training.explain import Lens
 
 Terms = dict[str, Tensor]  # named loss terms of one rank, "total" among them
 
@@ -67,6 +72,10 @@ class Stream(ABC):
 
         matplotlib is imported here, because only rank 0 draws, and only at its first step.
         """
+
+    def explain(self, model: nn.Module, lens: "Lens", test: Features) -> Insight:  # noqa: ARG002
+        """Show what the network goes by, from a few test tracklets with these features; by default nothing."""
+        return Insight()
 
     @abstractmethod
     def loss(self, output: Any, labels: Tensor, gather: Gather) -> Terms:
