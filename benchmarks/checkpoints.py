@@ -18,8 +18,8 @@ import torch
 from sptskm.config import STREAMS
 from sptskm.report.console import table
 from sptskm.training import checkpoints
+from sptskm.training.optimisers import make_optimizer
 from sptskm.training.streams import stream_of
-from sptskm.training.trainer import make_optimizer
 
 REPEATS = 3
 

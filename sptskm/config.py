@@ -159,16 +159,26 @@ class SminLoss(StreamLoss):
 class Optim:
     """Optimiser and step schedule."""
 
-    algorithm: Literal["adam", "sgd"] = "adam"
-    """"sgd" is with Nesterov momentum 0.9."""
+    algorithm: Literal["adam", "adamw", "sgd"] = "adam"
+    """"sgd" is with Nesterov momentum 0.9; "adamw" has no decay of biases and normalisation layers."""
     lr: Annotated[float, Field(gt=0)] = 3e-4
-    """Learning rate before the first milestone, independent of the number of ranks: the batch is global."""
+    """Largest learning rate, independent of the number of ranks: the batch is global."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """Added to the gradient (L2), as both published optimisers do."""
+    """Added to the gradient (L2), as both published optimisers do; with adamw the share of the learning rate by which
+    weights shrink in a step."""
+    schedule: Literal["steps", "cosine"] = "steps"
+    """How the rate falls: at the milestones, or by a cosine toward 0 at the end of train.epochs, which then cannot be
+    raised when a run continues."""
     milestones: tuple[int, ...] = (200, 400, 600, 800)
-    """0-based epochs at which the rate is multiplied by gamma."""
+    """0-based epochs at which the rate is multiplied by gamma, for the schedule "steps"."""
     gamma: Annotated[float, Field(gt=0)] = 0.1
     """The factor at each milestone."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """First epochs, in which the rate rises evenly to its value."""
+    clip: Annotated[float, Field(ge=0)] = 0.0
+    """Largest norm of the gradient; longer ones are scaled down to it. 0 = no limit."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of the moving average of weights that is validated, kept and used; 0 = the weights as trained."""
 
 
 @settings
@@ -200,8 +210,16 @@ class Train:
     float32 on a GPU is without TF32."""
     compile: bool = False
     """Whether the network runs through torch.compile: SSIN in one graph, SMIN in a few where clips have gaps."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Parts in which a rank's batch goes through the network, one after the other, to save memory; losses still see
+    the whole batch, at the cost of one more forward pass. Batch normalisation sees a part."""
+    recompute: bool = False
+    """Compute activations within blocks again in the backward pass instead of keeping them, to save memory."""
     validate_every: Annotated[int, Field(ge=1)] = 10
     """Epochs between validations on the held-out identities."""
+    best_from: Annotated[int, Field(ge=0)] = 0
+    """Least number of held-out identities by which the best validated weights are kept; with fewer the last validated
+    ones are, as the best of many scores on few people is chance."""
     save_minutes: Annotated[float, Field(ge=0)] = 10.0
     """Minutes between checkpoints within an epoch. Its end is saved before a validation, after the last epoch, and else
     where saving takes less than half a second, or at most a twentieth of the time since the last checkpoint."""

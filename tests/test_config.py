@@ -67,7 +67,10 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("optim: {learning_rate: 0.1}", r"unknown key optim\.learning_rate \(legal here: algorithm, gamma, lr"),
+        (
+            "optim: {learning_rate: 0.1}",
+            r"unknown key optim\.learning_rate \(legal here: algorithm, clip, ema, gamma",
+        ),
         ("optim: {milestone: [3]}", r"unknown key optim\.milestone; did you mean milestones\?"),
         ("optims: {lr: 1}", r"unknown key optims; did you mean optim\?"),
         ("clips: {test_frames: 3}", r"unknown key clips\.test_frames"),

@@ -17,6 +17,8 @@ EXPANSION = 4
 class Bottleneck(nn.Module):
     """1x1, 3x3 (with the stride) and 1x1: (N, C_in, H, W) to (N, 4*planes, H/s, W/s)."""
 
+    recomputable = True
+
     def __init__(self, in_channels: int, planes: int, stride: int = 1) -> None:
         super().__init__()
         out_channels = planes * EXPANSION
@@ -92,6 +94,8 @@ def _stage(in_channels: int, planes: int, blocks: int, stride: int) -> nn.Sequen
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and an identity (published key of its projection: `downsample.downsample`)."""
+
+    recomputable = True
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()

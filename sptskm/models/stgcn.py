@@ -45,6 +45,8 @@ class GraphConv(nn.Module):
 class Block(nn.Module):
     """Graph convolution, BN, ReLU, temporal convolution, BN, dropout, residual (if any), ReLU."""
 
+    recomputable = True
+
     def __init__(
         self,
         in_channels: int,

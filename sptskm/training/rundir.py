@@ -95,7 +95,7 @@ class RunDir:
         write_text(path, text)
 
     def trained(self) -> State:
-        """Read the best weights, or the newest if nothing was held out.
+        """Read the best weights, or the newest if nothing was held out; averaged ones where the run averages.
 
         Raises FileNotFoundError if there are none, ConfigError if the file is not a checkpoint of a run, and DataError
         if it is broken or cannot be read.
@@ -103,7 +103,8 @@ class RunDir:
         found = (self.best, read(self.best)) if exists(self.best) else self.newest()
         if found is None:
             raise FileNotFoundError(f"{self.path}: no readable checkpoint, wanted a folder in which training has run")
-        return of_a_run(*found)
+        state = of_a_run(*found)
+        return {**state, "model": state.get("average", state["model"])}
 
     def newest(self, set_aside: bool = False) -> tuple[Path, State] | None:
         """Read the newest whole checkpoint; return its path and state, or None if there is no checkpoint.

@@ -50,6 +50,7 @@ class Setup:
         schedule = Schedule(
             config.sampling, rows, table.pids_N[rows], config.train.epochs, config.train.seed, world.rank, world.size
         )
+        check_parts(config, world.size)
         setup = cls(config, table, split, stream, source, schedule)
         computing = {"device": world.device.type, "precision": str(precision), "table": table.fingerprint}
         world.agree({**packages(), **computing, **setup.provenance, **flat(to_dict(config))})
@@ -72,6 +73,19 @@ class Setup:
     def network(self, pretrained: bool) -> nn.Module:
         """Build the network; without pretrained weights if all will be replaced, as their file may be gone."""
         return self.stream.model(len(self.split.classes), pretrained)
+
+    @property
+    def keeps_last(self) -> bool:
+        """Return whether the last weights are kept, because too few identities are held out to tell the best."""
+        return self._held_out() < self.config.train.best_from
+
+    @property
+    def few(self) -> str:
+        """Return why, in words."""
+        return f"{self._held_out()} identities are held out, train.best_from is {self.config.train.best_from}"
+
+    def _held_out(self) -> int:
+        return len(np.unique(self.table.pids_N[self.split.held_out]))
 
     def check_negatives(self, epoch: int) -> None:
         """Raise ConfigError when a batch of this epoch has no negative for its triplets; P x K batches have."""
@@ -107,6 +121,16 @@ def methods_of(stream: str, table: Tracklets) -> dict[Made, Method]:
     """Return the methods that made the masks or skeletons that a stream reads, if known."""
     needs, methods = STREAMS[stream].needs, table.derived.methods
     return {need: dict(methods[need]) for need in needs if need != "frames" and need in methods}
+
+
+def check_parts(config: Config, ranks: int) -> None:
+    """Raise ConfigError when a part of a rank's batch would have one clip: batch normalisation needs two."""
+    clips, parts = config.sampling.identities * config.sampling.tracklets // ranks, config.train.accumulate
+    if parts > 1 and clips // parts < 2:
+        raise ConfigError(
+            f"train.accumulate is {parts}, wanted at most {max(1, clips // 2)}: a rank's batch has {clips} clips "
+            "(sampling.identities x sampling.tracklets / ranks), and a part needs two"
+        )
 
 
 def digest(array: IntArray) -> str:

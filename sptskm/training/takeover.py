@@ -9,6 +9,7 @@ from sptskm.config import Config
 from sptskm.configfile import to_dict, to_yaml
 from sptskm.report.tensorboard import clear
 from sptskm.training.checkpoints import State, read
+from sptskm.training.optimisers import set_decay
 from sptskm.training.rundir import RunDir
 
 ASIDE = "aside"  # in the folder of a run
@@ -78,5 +79,5 @@ def _replace(donor: Path, config: Config, best: bool) -> None:
 def _own(state: State, config: Config) -> State:
     """Return the state with another configuration. The rate is set at every epoch, the decay is in the optimizer."""
     for group in state["optimizer"]["param_groups"]:
-        group["weight_decay"] = config.optim.weight_decay
+        set_decay(group, config.optim.weight_decay)
     return {**state, "config": to_dict(config)}

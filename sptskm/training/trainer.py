@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,11 +21,15 @@ from sptskm.data.clips import TrainItem
 from sptskm.data.derived import methods_in, warn_of_methods
 from sptskm.endings import Stopped
 from sptskm.evaluation import Rows, Scores, evaluate, stream_distances
+from sptskm.models.recomputing import recompute
 from sptskm.report.console import progress
 from sptskm.report.tensorboard import Board
+from sptskm.training.averaging import Average
 from sptskm.training.checkpoints import State, read
 from sptskm.training.extract import channels_last, extract
 from sptskm.training.meters import Meters
+from sptskm.training.optimisers import clip_gradient, learning_rate, make_optimizer, set_rate
+from sptskm.training.passes import Passes
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir, of_a_run
 from sptskm.training.setup import Setup
@@ -100,9 +105,13 @@ class Trainer:
         self.network = setup.network(pretrained=state is None).to(world.device, self.precision.dtype)
         if world.device.type == "cuda":
             channels_last(self.network)
+        self.average = Average(self.network, config.optim.ema)
+        if config.train.recompute:
+            recompute(self.network)
         self.model = world.wrap(self.network, config.train.batch_norm)
         self.network = getattr(self.model, "module", self.model)
-        self.forward = compiled(self.model) if config.train.compile else self.model
+        forward = compiled(self.model) if config.train.compile else self.model
+        self.passes = Passes(self.model, forward, self.precision.autocast, config.train.accumulate)
         self.optimizer = make_optimizer(config, self.network)
         self.scaler = self.precision.scaler()
         self.step, self.epochs_done, self.best_mAP = 0, 0, -1.0
@@ -113,6 +122,8 @@ class Trainer:
     def run(self) -> Outcome:
         """Train the remaining epochs, unless asked to stop before, and return the outcome."""
         log.info("%s trains on %s in %s", self.config.stream, device_name(self.world.device), self.precision)
+        if self.setup.keeps_last:
+            log.info("%s keeps its last weights and no best epoch: %s", self.config.stream, self.setup.few)
         self.board = Board(self.folder.path, self.first_logged(), self.world.is_main)
         with closing(self.setup.batches(self.step, self.world.device.type == "cuda")) as batches:
             return self.leave(finished=self.finish(batches))
@@ -142,24 +153,25 @@ class Trainer:
 
     def train_step(self, batch: TrainItem, meters: Meters) -> bool:
         """Do one step on one global batch; return whether any rank was asked to stop."""
-        seed_step(self.config.train.seed, self.step, self.world.rank)
         inputs = self.setup.stream.prepare(tuple(batch.inputs), self.world.device, self.precision.dtype)
         labels = upload(self.setup.labels(batch.row), self.world.device)
         if self.step == 0 and self.world.is_main:
             self.board.picture("training clips", self.setup.stream.picture(inputs), 0)
-        with self.precision.autocast():
-            output = self.forward(*inputs)
+        output = self.passes.outputs(inputs, partial(seed_step, self.config.train.seed, self.step, self.world.rank))
         terms = self.setup.stream.loss(output, labels, self.world.gather)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(terms["total"]).backward()
+        self.passes.backward()
         self.scaler.unscale_(self.optimizer)
         shared, norm, stop = self.exchange(terms)
         self.check_finite(batch, shared, norm)
+        clip_gradient(self.network, norm, self.config.optim.clip)
         meters.add(shared, len(labels) * self.world.size)
         if self.step % LOG_EVERY == 0:
             self.board.scalars(meters.point(norm, self.optimizer.param_groups[0]["lr"]), self.step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.average.update(self.network, self.step)
         if not np.isfinite(norm) and (scale := self.scaler.get_scale()) < 1:
             hint = "float16 is too narrow, wanted train.precision=bfloat16 or float32; "
             self.refuse(batch, {**shared, "gradient norm": norm, "loss scale": scale}, hint)
@@ -207,11 +219,11 @@ class Trainer:
             line += f"  held-out mAP {scores.mAP:.1%} rank-1 {scores.rank(1):.1%}"
             # logged at the last step done: points of the next step are replaced when the run continues from here
             last = self.step - 1
-            best = max(self.best_mAP, scores.mAP)
+            best = scores.mAP if self.setup.keeps_last else max(self.best_mAP, scores.mAP)
             found = {"validation/mAP": scores.mAP, "validation/rank-1": scores.rank(1), "validation/best mAP": best}
             self.board.scalars(found, last)
             values |= found
-            if scores.mAP > self.best_mAP:
+            if scores.mAP > self.best_mAP or self.setup.keeps_last:
                 self.best_mAP = scores.mAP
                 if self.world.is_main:
                     self.folder.write(self.folder.best, self.weights())
@@ -225,8 +237,10 @@ class Trainer:
         """Compute scores on the held-out identities, across cameras."""
         split, table, source = self.setup.split, self.setup.table, self.setup.source
         if self.config.train.batch_norm == "local":  # else each rank would validate with its own statistics
-            self.world.share_buffers(self.network)
-        found = extract(self.network, self.setup.stream, source, split.held_out, self.config, self.world, self.stop)
+            self.world.share_buffers(self.average.network)
+        found = extract(
+            self.average.network, self.setup.stream, source, split.held_out, self.config, self.world, self.stop
+        )
         features, valid, query = found.features_ND, found.valid_N, split.query
         distance_QG = stream_distances(features[query], features, valid[query], valid)
         labels = Rows.of(table, split.held_out[query]), Rows.of(table, split.held_out)
@@ -243,9 +257,9 @@ class Trainer:
         return self.save_seconds < CHEAP_SECONDS or self.save_seconds <= CHEAP_SHARE * since
 
     def weights(self) -> State:
-        """Return the network and its origin: all that the final job needs."""
+        """Return the network (averaged where the run averages) and its origin: all that the final job needs."""
         return {
-            "model": self.network.state_dict(),
+            "model": self.average.network.state_dict(),
             "config": to_dict(self.config),
             "provenance": self.setup.provenance,
             "methods": self.setup.methods,
@@ -260,6 +274,8 @@ class Trainer:
         if self.world.is_main:
             state = {
                 **self.weights(),
+                "model": self.network.state_dict(),
+                **self.average.state(),
                 "epochs_done": self.epochs_done,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
@@ -299,6 +315,7 @@ class Trainer:
         """Restore the exact state of a checkpoint. Raise DataError if it does not fit the network or the optimiser."""
         try:
             self.network.load_state_dict(state["model"])
+            self.average.restore(state)
             for own, saved in zip(self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=True):
                 saved["fused"] = own["fused"]  # earlier versions saved an Adam that was not
             self.optimizer.load_state_dict(state["optimizer"])
@@ -322,6 +339,9 @@ class Trainer:
         if missing := [name for name in WANTED if name not in state]:
             raise ConfigError(f"{self.folder.path}: its newest checkpoint has no {missing[0]}, wanted one of a run")
         changed = changed_keys(state["config"], to_dict(self.config))
+        epochs = state["config"].get("train", {}).get("epochs")
+        if self.config.optim.schedule == "cosine" and epochs != self.config.train.epochs:
+            changed.append(f"train.epochs: {epochs} -> {self.config.train.epochs}, on which a cosine schedule depends")
         changed += [
             f"{name}: {state['provenance'].get(name)} -> {value}"
             for name, value in self.setup.provenance.items()
@@ -363,32 +383,10 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """Create Adam with coupled weight decay, or SGD with Nesterov momentum; skip parameters without gradient.
-
-    Adam is fused: its step reads and writes each number once. SGD is not, as PyTorch's fused one leaves the momentum
-    of a first step unset that the loss scaler of float16 skips.
-    """
-    optim, parameters = config.optim, [p for p in model.parameters() if p.requires_grad]
-    if optim.algorithm == "adam":
-        return torch.optim.Adam(parameters, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
-    return torch.optim.SGD(parameters, optim.lr, momentum=0.9, nesterov=True, weight_decay=optim.weight_decay)
-
-
-def learning_rate(config: Config, epoch: int) -> float:
-    """Return the rate of a 0-based epoch: multiplied by gamma once at each milestone reached."""
-    return config.optim.lr * config.optim.gamma ** sum(epoch >= m for m in config.optim.milestones)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the same learning rate for all parameters."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed dropout by (seed, step, rank), so that a resumed run needs no saved generator."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
+def seed_step(seed: int, step: int, rank: int, part: int = 0) -> None:
+    """Seed dropout by (seed, step, rank, part of the batch), so that a resumed run needs no saved generator."""
+    numbers = [seed, step, rank, *([part] if part else [])]
+    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
 
 
 def set_training(model: nn.Module, batch_norm: str) -> None:

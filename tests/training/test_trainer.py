@@ -21,6 +21,7 @@ from sptskm.streams.smin import SminStream
 from sptskm.training.extract import channels_last
 from sptskm.training.losses import batch_hard_triplet, euclidean, identity_loss
 from sptskm.training.meters import Meters
+from sptskm.training.optimisers import learning_rate, make_optimizer
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir
 from sptskm.training.setup import Setup
@@ -28,8 +29,6 @@ from sptskm.training.signals import StopFlag
 from sptskm.training.trainer import (
     NonFiniteLoss,
     Trainer,
-    learning_rate,
-    make_optimizer,
     set_training,
     train,
 )
