@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sptskm import __version__
+from sptskm import __version__, config_command
 from sptskm import feature_commands as features
 from sptskm.config import ConfigError, Final
-from sptskm.configfile import apply_overrides, find_file, load, load_final, to_yaml
+from sptskm.configfile import apply_overrides, find_file, load, load_final
 from sptskm.data import read_dataset
 from sptskm.data.importers import command as importers
 from sptskm.endings import (
@@ -47,7 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.argv[0] = f"sptskm {words[0]}"  # as which its help speaks
         launcher = importlib.import_module(f"sptskm.launching.{words[0]}")
         return until_nobody_reads(lambda: int(launcher.main(words[1:])))
-    return until_nobody_reads(lambda: _run(_parser().parse_args(words)))
+    return until_nobody_reads(lambda: _run(_parsed(words)))
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    if words[:1] != ["config"]:
+        return _parser().parse_args(words)
+    alone = config_command.parser()  # whose options may stand between its other words
+    alone.set_defaults(command=_config)
+    return alone.parse_intermixed_args(words[1:])
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -82,10 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _check_options(commands.add_parser("check", help="find missing and broken files of a data set, or of ranks"))
 
-    show = commands.add_parser("config", help="print a configuration with every value")
-    show.add_argument("file", type=Path)
-    show.add_argument("overrides", nargs="*", metavar="section.key=value")
-    show.set_defaults(command=_config)
+    commands.add_parser("config", help="print a configuration, and what every key means", add_help=False)
 
     _prepare_options(commands)
 
@@ -254,7 +259,7 @@ def _weights(options: argparse.Namespace) -> None:
 
 
 def _config(options: argparse.Namespace) -> None:
-    print(to_yaml(load(find_file(options.file), options.overrides)), end="")
+    print(config_command.run(options), end="")
 
 
 def _train(options: argparse.Namespace) -> int:

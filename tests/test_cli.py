@@ -9,9 +9,10 @@ from helpers.launching import ROOT
 
 from sptskm import cli
 from sptskm.cli import main
-from sptskm.config import SSIN_DEFAULTS
-from sptskm.configfile import to_dict
+from sptskm.config import SSIN_DEFAULTS, Final
+from sptskm.configfile import flat, to_dict
 from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, sentence
+from sptskm.launching.plan import make_plan, parser
 
 
 def test_config_prints_every_value_with_overrides_applied(capsys):
@@ -22,9 +23,38 @@ def test_config_prints_every_value_with_overrides_applied(capsys):
     assert shown == expected
 
 
+def test_config_of_a_folder_is_what_a_launcher_would_run(capsys, tmp_path):
+    words = ["demo", "train.epochs=7", "--run", str(tmp_path), "smin.train.epochs=9", "final.rerank=true"]
+    assert main(["config", *words]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    plan = make_plan(parser("").parse_intermixed_args(["--config", *words, "--stream", "both"]))
+    assert shown == {**{config.stream: to_dict(config) for config in plan.configs}, "final": to_dict(plan.final)}
+    assert (shown["ssin"]["train"]["epochs"], shown["smin"]["train"]["epochs"]) == (7, 9)
+    assert shown["smin"]["run"] == str(tmp_path / "smin")
+    assert main(["config", "--stream", "smin", *words]) == 0
+    assert list(yaml.safe_load(capsys.readouterr().out)) == ["smin", "final"]
+    (tmp_path / "final.yaml").write_text("weight: 0.25\n")
+    assert main(["config", str(tmp_path / "final.yaml"), "rerank=true"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == to_dict(Final(rerank=True, weight=0.25))
+
+
+def test_the_help_of_config_tells_every_key_with_type_range_default_and_meaning(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["config", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for name in flat(to_dict(SSIN_DEFAULTS)) | {f"final.{name}": None for name in vars(Final())}:
+        assert f" {name} (" in told or name in ("stream", "run")
+    assert "optim.lr (number; more than 0; default ssin: 0.0003, smin: 0.1" in told
+    assert "train.epochs (whole number; at least 1; default ssin: 1000, smin: 200" in told
+    assert "minutes (whole number; at least 1, at most 10000000; default 1440) Time limit of a job" in told
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["config", "demo", "--stream", "ssim"], "--stream is ssim, wanted one of ssin, smin"),
+        (["config", "configs/mars/ssin.yaml", "--stream", "ssin"], "is a file, wanted a folder with --stream"),
+        (["config", "no/where"], "no/where: no such folder"),
         (["config", "configs/mars/ssin.yaml", "train.epoch=7"], "unknown key train.epoch; did you mean epochs?"),
         (["train", "nowhere.yaml"], "sptskm: nowhere.yaml: no such file"),
         (["train", "configs/mars/ssin.yaml"], "run is empty, wanted the folder of this run"),

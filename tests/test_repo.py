@@ -20,6 +20,7 @@ from sptskm.search.space import Rules
 # From the roof down; a module imports from its own room and from those below.
 ROOMS = [
     "cli",
+    "config_command",
     "feature_commands",
     "launching",
     "final",

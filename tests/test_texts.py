@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.launching import ROOT
 
-from sptskm import cli
+from sptskm import cli, config_command
 from sptskm.config import STREAMS, Final
 from sptskm.configfile import apply_overrides, load
 from sptskm.launching import local, slurm, tune
@@ -46,9 +46,7 @@ def understood(words: list[str]) -> bool:
     if words[0].endswith("sptskm") and words[1] in cli.LAUNCHERS:
         launched(f"launch/{words[1]}.py", words[2:])
     elif words[0].endswith("sptskm"):
-        chosen = cli._parser().parse_args(words[1:])
-        if "overrides" in chosen and "file" in chosen:
-            load(ROOT / chosen.file, chosen.overrides)
+        single_step(words[1:])
     elif words[:1] == ["make"]:
         targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         assert {word for word in words[1:] if "=" not in word} <= targets
@@ -59,6 +57,17 @@ def understood(words: list[str]) -> bool:
     else:
         return False
     return True
+
+
+def single_step(words: list[str]) -> None:
+    """What `sptskm` makes of a command line before it does anything."""
+    if words[0] == "config":
+        if "--help" not in words:
+            config_command.run(config_command.parser().parse_intermixed_args(words[1:]))
+        return
+    chosen = cli._parser().parse_args(words)
+    if "overrides" in chosen and "file" in chosen:
+        load(ROOT / chosen.file, chosen.overrides)
 
 
 def launched(script: str, words: list[str]) -> None:
@@ -120,3 +129,8 @@ def test_every_override_that_the_texts_quote_is_a_setting():
                 apply_overrides(STREAMS[stream].defaults, [override])
             elif target == stream:
                 apply_overrides(STREAMS[stream].defaults, [rest])
+
+
+def test_the_page_of_keys_is_what_the_command_prints():
+    page = (ROOT / "docs/configuration.md").read_text()
+    assert page == config_command.markdown(), "run: sptskm config --markdown > docs/configuration.md"

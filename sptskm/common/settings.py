@@ -9,7 +9,10 @@ Nothing is cast, except what YAML writes in its own way: a number may be text (`
 without fraction, a float a whole number, and a tuple a list or a single value.
 """
 
+import ast
 import functools
+import inspect
+import itertools
 import math
 from collections.abc import Iterable
 from contextlib import suppress
@@ -74,23 +77,49 @@ def declared(cls: type[Any]) -> dict[str, FieldInfo]:
 
 def kind_of(field: FieldInfo) -> Any:
     """Return the type of a setting, or of the members of a list; Literal for a choice."""
-    hint: Any = field.annotation
-    while (origin := get_origin(hint)) in (Annotated, Union, UnionType, tuple):
-        hint = get_args(hint)[0]
-    return origin or hint
+    hint = _inner(field.annotation)
+    hint = _inner(get_args(hint)[0]) if get_origin(hint) is tuple else hint
+    return get_origin(hint) or hint
 
 
-def choices_of(field: FieldInfo) -> tuple[Any, ...]:
-    """Return the values that a choice may have."""
-    hint: Any = field.annotation
-    while get_origin(hint) in (Annotated, Union, UnionType):
-        hint = get_args(hint)[0]
-    return get_args(hint)
+def type_of(field: FieldInfo) -> str:
+    """Return the type of a setting as a user reads it: `whole number`, `list of numbers`, `adam, sgd`."""
+    hint = _inner(field.annotation)
+    several = get_origin(hint) is tuple
+    if get_origin(hint) is Literal:
+        return ", ".join(map(str, get_args(hint)))
+    name = {int: "whole number", float: "number", str: "text", bool: "true or false", dict: "section"}[kind_of(field)]
+    return f"list of {name}s".replace("texts", "text") if several else name
+
+
+def range_of(field: FieldInfo) -> str:
+    """Return the bounds of a setting as a user reads them: `at least 1`; empty without bounds."""
+    return ", ".join(f"{_BOUNDS[bound]} {value}" for bound, value in bounds_of(field).items())
 
 
 def bounds_of(field: FieldInfo) -> dict[str, float]:
     """Return the bounds declared for a setting: `ge`, `gt`, `le` and `lt`, those there are."""
     return {bound: getattr(part, bound) for part in field.metadata for bound in _BOUNDS if hasattr(part, bound)}
+
+
+def meanings(cls: type[Any]) -> dict[str, str]:
+    """Return what stands below each setting of a class in its source.
+
+    Pydantic's `use_attribute_docstrings` reads it when the class is made, and every command would wait for that.
+    """
+    body = cast(ast.ClassDef, ast.parse(inspect.getsource(cls)).body[0]).body
+    return {
+        cast(ast.Name, key.target).id: " ".join(str(said.value.value).split())
+        for key, said in itertools.pairwise(body)
+        if isinstance(key, ast.AnnAssign) and isinstance(said, ast.Expr) and isinstance(said.value, ast.Constant)
+    }
+
+
+def _inner(hint: Any) -> Any:
+    """Return a type without its bounds, and without None beside it."""
+    while get_origin(hint) in (Annotated, Union, UnionType):
+        hint = get_args(hint)[0]
+    return hint
 
 
 def _checked(cls: type[Any], value: Any, check: Any, info: Any) -> Any:
@@ -144,4 +173,4 @@ def _wanted(field: FieldInfo, wrong: Any) -> str:
         both = bounds if len(bounds) == 2 and "le" not in bounds else {bound: bounds[bound] for bound in kept}
         return " and ".join(f"{_BOUNDS[bound]} {value}" for bound, value in both.items())
     kind = kind_of(field)
-    return f"one of {', '.join(map(str, choices_of(field)))}" if kind is Literal else kind.__name__
+    return f"one of {type_of(field)}" if kind is Literal else kind.__name__

@@ -86,7 +86,10 @@ class Draw:
 
 @settings
 class Rules:
-    """Rules for drawing, running and stopping trials: keys of search files. Keys in `OF_ALL` hold for all streams."""
+    """Rules for drawing, running and stopping trials: keys of search files.
+
+    Seed, method, scheduler and retries hold for all streams.
+    """
 
     trials: From1 = 32
     """Number of trials; a grid has one for each combination of its choices."""
