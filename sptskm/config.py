@@ -13,6 +13,13 @@ from pydantic import Field
 
 from sptskm.common.errors import ConfigError as ConfigError
 from sptskm.common.settings import refuse, settings
+from sptskm.sections import GaitClips as GaitClips
+from sptskm.sections import GaitLoss as GaitLoss
+from sptskm.sections import GaitModel as GaitModel
+from sptskm.sections import StreamClips as StreamClips
+from sptskm.sections import StreamLoss as StreamLoss
+from sptskm.sections import StreamModel as StreamModel
+from sptskm.sections import strip_problems
 
 Modality = Literal["frames", "masks", "skeletons"]
 
@@ -36,20 +43,6 @@ class Data:
     stage: str = "auto"
     """Where a node keeps copies of a pack's zip files while it trains: a folder, "none", or "auto": $SLURM_TMPDIR, else
     $TMPDIR in a job of SLURM, else nowhere."""
-
-
-class StreamClips:
-    """How a stream cuts clips from tracklets: base of each stream's section `clips`."""
-
-
-class StreamModel:
-    """A stream's network: base of each stream's section `model`."""
-
-
-class StreamLoss:
-    """A stream's loss: base of each stream's section `loss`."""
-
-    triplet: float
 
 
 @settings
@@ -266,6 +259,8 @@ class Config:
         if self.sampling.identities < 2 and self.loss.triplet != 0:
             identities = self.sampling.identities
             raise ConfigError(f"sampling.identities is {identities}; a triplet needs at least 2 identities")
+        if isinstance(self.clips, GaitClips) and isinstance(self.model, GaitModel):
+            refuse(strip_problems(self.clips, self.model))
 
 
 @settings
@@ -315,6 +310,18 @@ SMIN_DEFAULTS = Config(
 )
 
 
+# nothing is published for data like MARS; batch and rate are of the kind that the field uses for silhouettes
+GAIT_DEFAULTS = Config(
+    "gait",
+    GaitClips(),
+    GaitModel(),
+    GaitLoss(),
+    optim=Optim(lr=1e-3, milestones=(150, 225)),
+    sampling=Sampling(identities=32, tracklets=4, rounds=4),
+    train=Train(epochs=300),
+)
+
+
 @dataclass(frozen=True)
 class StreamSpec:
     """What the toolkit knows of a stream without its code; docs/streams.md says how to add one."""
@@ -346,6 +353,13 @@ STREAMS: dict[str, StreamSpec] = {
             "The stream that compares sequences of 3D skeletons, that is, how somebody moves.",
             ("skeletons",),
             "sptskm.streams.smin:SminStream",
+        ),
+        StreamSpec(
+            GAIT_DEFAULTS,
+            "gait",
+            "The stream that compares sets of aligned silhouettes, that is, shape and gait without what is worn.",
+            ("masks",),
+            "sptskm.streams.gait:GaitStream",
         ),
     )
 }
