@@ -34,6 +34,9 @@ class Data:
     """Share of the training identities held out for validation and the fusion weight; 0 = none."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of that split; streams to be fused must use the same seed."""
+    fold: str = ""
+    """Part of the training identities that this run never sees, as NUMBER/COUNT (1/4 to 4/4), so that its features of
+    them can choose fusion weights; empty = none. The launchers set it for the folds of `final.folds`."""
     min_length: Annotated[int, Field(ge=0)] = 1
     """Least number of frames of a training tracklet (published: 30 for SSIN, 31 for SMIN)."""
     test: bool = True
@@ -43,6 +46,19 @@ class Data:
     stage: str = "auto"
     """Where a node keeps copies of a pack's zip files while it trains: a folder, "none", or "auto": $SLURM_TMPDIR, else
     $TMPDIR in a job of SLURM, else nowhere."""
+
+    def __post_init__(self) -> None:
+        numbers = [int(word) for word in self.fold.split("/") if word.isdecimal()]
+        if self.fold and not (self.fold.count("/") == 1 and len(numbers) == 2 and 1 <= numbers[0] <= numbers[1] > 1):
+            refuse([f"fold is {self.fold}, wanted NUMBER/COUNT, such as 1/4 for the first of four"])
+
+    @property
+    def fold_numbers(self) -> tuple[int, int] | None:
+        """Return the number of the fold, from 1, and how many there are; None without folds."""
+        if not self.fold:
+            return None
+        number, count = map(int, self.fold.split("/"))
+        return number, count
 
 
 @settings

@@ -15,7 +15,7 @@ import numpy as np
 from sptskm.atomic import write_error
 from sptskm.config import PAIR, STREAMS, Config, ConfigError, Final, SsinModel
 from sptskm.configfile import find_folder, load, load_final
-from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset
+from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset, split_of
 from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
 from sptskm.evaluation import check_choosing, check_judging
@@ -190,7 +190,7 @@ def make_folder(folder: Path) -> None:
 
 
 def _check_stream(config: Config, table: Tracklets, ranks: int) -> None:
-    split = hold_out(table, config.data.held_out, config.data.split_seed, config.data.min_length)
+    split = split_of(table, config.data)
     num_batches(config.sampling, split.train, table.pids_N[split.train])
     shard(np.arange(config.sampling.identities * config.sampling.tracklets), 0, ranks)
     _check_weights(config)
