@@ -6,6 +6,7 @@ Shape suffixes: Q queries that count, I their identities, S samples.
 """
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Final
 
 import numpy as np
@@ -27,7 +28,7 @@ def bootstrap_interval(values_Q: Floats, pids_Q: Labels, seed: int = 0, samples:
     (Efron and Tibshirani, 1993; by clusters: Cameron and Miller, 2015.) It says how much the mean depends on which
     people there happen to be; not how much on the seed of a training. Raises ValueError without queries and for NaN.
     """
-    sums_I, counts_I = _by_identity(_checked(values_Q), pids_Q)
+    sums_I, counts_I = by_identity(_checked(values_Q), pids_Q)
     rng = np.random.default_rng([seed, 0xB0075])
     means = []
     for done in range(0, samples, BLOCK):
@@ -65,7 +66,7 @@ def paired_difference(a_Q: Floats, b_Q: Floats, pids_Q: Labels, seed: int = 0, s
         raise DataError(f"the results are of {len(a)} and {len(b)} queries, wanted the same")
     change_Q = b - a
     rng = np.random.default_rng([seed, 0x7E57])
-    sums_I, _ = _by_identity(change_Q, pids_Q)
+    sums_I, _ = by_identity(change_Q, pids_Q)
     as_large, mean = 0, abs(change_Q.mean())
     for done in range(0, samples, BLOCK):
         signs_SI = rng.choice([-1.0, 1.0], size=(min(BLOCK, samples - done), len(sums_I)))
@@ -77,7 +78,25 @@ def paired_difference(a_Q: Floats, b_Q: Floats, pids_Q: Labels, seed: int = 0, s
     return Difference(float(change_Q.mean()), low, high, p, better, worse, len(change_Q) - better - worse)
 
 
-def _by_identity(values_Q: Floats, pids_Q: Labels) -> tuple[Floats, Floats]:
+def p_better(change_I: Floats, seed: int = 0, samples: int = SAMPLES) -> float:
+    """Return how often chance alone gives identities a mean change (I,) as far above 0: a one-sided p-value.
+
+    The signs of the changes are exchanged, as in `paired_difference`: in all ways where there are no more than
+    `samples`, else in random ones. Raises DataError without identities and for NaN.
+    """
+    change = _checked(change_I)
+    total, count = change.sum(), len(change)
+    if 2**count <= samples:
+        ways_SI = np.array(list(product((-1.0, 1.0), repeat=count)))
+        return float(np.mean(ways_SI @ change >= total - 1e-12))
+    rng, as_large = np.random.default_rng([seed, 0x7E57]), 0
+    for done in range(0, samples, BLOCK):
+        signs_SI = rng.choice([-1.0, 1.0], size=(min(BLOCK, samples - done), count))
+        as_large += int(np.count_nonzero(signs_SI @ change >= total - 1e-12))
+    return (as_large + 1) / (samples + 1)
+
+
+def by_identity(values_Q: Floats, pids_Q: Labels) -> tuple[Floats, Floats]:
     """Return the sum and the number of each identity's values (I,)."""
     if len(pids_Q) != len(values_Q):
         raise DataError(f"there are {len(pids_Q)} identities for {len(values_Q)} queries, wanted one for each")
