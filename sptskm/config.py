@@ -13,13 +13,6 @@ from pydantic import Field
 
 from sptskm.common.errors import ConfigError as ConfigError
 from sptskm.common.settings import refuse, settings
-from sptskm.sections import GaitClips as GaitClips
-from sptskm.sections import GaitLoss as GaitLoss
-from sptskm.sections import GaitModel as GaitModel
-from sptskm.sections import StreamClips as StreamClips
-from sptskm.sections import StreamLoss as StreamLoss
-from sptskm.sections import StreamModel as StreamModel
-from sptskm.sections import strip_problems
 
 Modality = Literal["frames", "masks", "skeletons"]
 
@@ -34,9 +27,6 @@ class Data:
     """Share of the training identities held out for validation and the fusion weight; 0 = none."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of that split; streams to be fused must use the same seed."""
-    fold: str = ""
-    """Part of the training identities that this run never sees, as NUMBER/COUNT (1/4 to 4/4), so that its features of
-    them can choose fusion weights; empty = none. The launchers set it for the folds of `final.folds`."""
     min_length: Annotated[int, Field(ge=0)] = 1
     """Least number of frames of a training tracklet (published: 30 for SSIN, 31 for SMIN)."""
     test: bool = True
@@ -47,18 +37,19 @@ class Data:
     """Where a node keeps copies of a pack's zip files while it trains: a folder, "none", or "auto": $SLURM_TMPDIR, else
     $TMPDIR in a job of SLURM, else nowhere."""
 
-    def __post_init__(self) -> None:
-        numbers = [int(word) for word in self.fold.split("/") if word.isdecimal()]
-        if self.fold and not (self.fold.count("/") == 1 and len(numbers) == 2 and 1 <= numbers[0] <= numbers[1] > 1):
-            refuse([f"fold is {self.fold}, wanted NUMBER/COUNT, such as 1/4 for the first of four"])
 
-    @property
-    def fold_numbers(self) -> tuple[int, int] | None:
-        """Return the number of the fold, from 1, and how many there are; None without folds."""
-        if not self.fold:
-            return None
-        number, count = map(int, self.fold.split("/"))
-        return number, count
+class StreamClips:
+    """How a stream cuts clips from tracklets: base of each stream's section `clips`."""
+
+
+class StreamModel:
+    """A stream's network: base of each stream's section `model`."""
+
+
+class StreamLoss:
+    """A stream's loss: base of each stream's section `loss`."""
+
+    triplet: float
 
 
 @settings
@@ -241,6 +232,12 @@ class Train:
     """CPU threads per rank; add ranks rather than threads (the last bits of results depend on threads)."""
     timeout_minutes: Annotated[float, Field(gt=0)] = 10.0
     """How long a rank waits for the others before it gives up."""
+    wandb: str = ""
+    """Project of Weights & Biases that follows the run (the extra `wandb`); empty = none."""
+    mlflow: str = ""
+    """Experiment of MLflow that follows the run, at MLFLOW_TRACKING_URI (the extra `mlflow`); empty = none."""
+    profile: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Steps that rank 0 traces by PyTorch's profiler, after five others, into trace.json of the run; 0 = none."""
 
 
 @settings
@@ -275,8 +272,6 @@ class Config:
         if self.sampling.identities < 2 and self.loss.triplet != 0:
             identities = self.sampling.identities
             raise ConfigError(f"sampling.identities is {identities}; a triplet needs at least 2 identities")
-        if isinstance(self.clips, GaitClips) and isinstance(self.model, GaitModel):
-            refuse(strip_problems(self.clips, self.model))
 
 
 @settings
@@ -326,18 +321,6 @@ SMIN_DEFAULTS = Config(
 )
 
 
-# nothing is published for data like MARS; batch and rate are of the kind that the field uses for silhouettes
-GAIT_DEFAULTS = Config(
-    "gait",
-    GaitClips(),
-    GaitModel(),
-    GaitLoss(),
-    optim=Optim(lr=1e-3, milestones=(150, 225)),
-    sampling=Sampling(identities=32, tracklets=4, rounds=4),
-    train=Train(epochs=300),
-)
-
-
 @dataclass(frozen=True)
 class StreamSpec:
     """What the toolkit knows of a stream without its code; docs/streams.md says how to add one."""
@@ -370,13 +353,6 @@ STREAMS: dict[str, StreamSpec] = {
             ("skeletons",),
             "sptskm.streams.smin:SminStream",
         ),
-        StreamSpec(
-            GAIT_DEFAULTS,
-            "gait",
-            "The stream that compares sets of aligned silhouettes, that is, shape and gait without what is worn.",
-            ("masks",),
-            "sptskm.streams.gait:GaitStream",
-        ),
     )
 }
 """Every stream by its name, in the order of tables and of fusion."""
@@ -388,6 +364,7 @@ FREE_ON_RESUME = frozenset(
     {
         "run", "data.root", "data.workers", "data.stage", "model.pretrained", "train.epochs", "train.validate_every",
         "train.save_minutes", "train.save_steps", "train.leave_seconds", "train.timeout_minutes", "train.compile",
+        "train.wandb", "train.mlflow", "train.profile",
         "extract.batch",
     }
 )  # fmt: skip

@@ -15,11 +15,11 @@ from typing import Any
 
 from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import CHECKOUT, find_file
-from sptskm.endings import is_ours
+from sptskm.endings import EXIT_BAD_INPUT, is_ours, sentence
 from sptskm.launching import earlier, prepare_jobs, preparing, snapshot
 from sptskm.launching import search as searches
 from sptskm.launching.cluster import Cluster, check_folder, construction, load_cluster, overriding, parameters
-from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser, refused
+from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser
 from sptskm.launching.submission import Queued, queue
 from sptskm.launching.watch import Followed, watch
 
@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if not is_ours(error):
             raise
-        return refused("slurm", error)
+        print(f"launch/slurm.py: {sentence(error)}", file=sys.stderr)
+        return EXIT_BAD_INPUT
     print(plan.tensorboard_command(), flush=True)
     return watch(queued.followed()) if chosen.watch and queued.ids() else 0
 
@@ -79,7 +80,8 @@ def prepare(arguments: Sequence[str] | None) -> int:
     except (ValueError, OSError) as error:
         if not is_ours(error):
             raise
-        return refused("slurm", error)
+        print(f"launch/slurm.py: {sentence(error)}", file=sys.stderr)
+        return EXIT_BAD_INPUT
     return watch(queued.followed()) if chosen.watch else 0
 
 
@@ -243,5 +245,5 @@ def _failed(jobs: Sequence[Any]) -> bool:
     """Wait for all jobs, print why any failed, and return whether one did."""
     errors = {job.job_id: error for job in jobs if (error := job.exception()) is not None}
     for job_id, error in errors.items():
-        refused("slurm", f"job {job_id} failed: {error}")
+        print(f"launch/slurm.py: job {job_id} failed: {error}", file=sys.stderr)
     return bool(errors)

@@ -91,6 +91,11 @@ class Board:
             experiment, _, _ = hparams(_plain(examples), dict.fromkeys(metrics, 0.0))
             self._writer._get_file_writer().add_summary(experiment)
 
+    def layout(self, charts: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:
+        """Write the charts of the page of custom scalars: groups of charts, each with its kind and its tags."""
+        if self._writer is not None:
+            self._writer.add_custom_scalars(charts)
+
     def close(self) -> None:
         """Flush to disk and close."""
         if self._writer is not None:

@@ -22,9 +22,14 @@ class _Window:
 
 
 class Meters:
-    """Means of the loss terms, clips per second and waiting for data, over an epoch and since the last point."""
+    """Means of the loss terms, clips per second and waiting for data, over an epoch and since the last point.
 
-    def __init__(self) -> None:
+    `steps` is the number of steps of a whole epoch; a run that continues within an epoch measures the rest of it.
+    `rate` is the learning rate.
+    """
+
+    def __init__(self, steps: int, rate: float) -> None:
+        self.steps, self.rate = steps, rate
         self.epoch, self.recent = _Window(), _Window()
 
     @contextmanager
@@ -44,14 +49,14 @@ class Meters:
             for name, value in terms.items():
                 window.sums[name] = window.sums.get(name, 0.0) + value
 
-    def point(self, gradient_norm: float, rate: float) -> dict[str, float]:
+    def point(self, gradient_norm: float) -> dict[str, float]:
         """Return TensorBoard's scalars since the last point and start anew."""
         speed, waiting = self.recent.speed()
         losses = {f"loss/{name}": value for name, value in self.recent.means().items()}
         self.recent = _Window()
         return {
             **losses,
-            "optim/learning rate": rate,
+            "optim/learning rate": self.rate,
             "optim/gradient norm": gradient_norm,
             "speed/clips per s": speed,
             "speed/data wait share": waiting,
@@ -61,4 +66,5 @@ class Meters:
         """Summarise the epoch in a few words."""
         speed, waiting = self.epoch.speed()
         losses = "  ".join(f"{name} {value:.3f}" for name, value in self.epoch.means().items())
-        return f"{losses}  {speed:.0f} clips/s, {waiting:.0%} waiting"
+        part = "" if self.epoch.steps == self.steps else f" (of the last {self.epoch.steps} of {self.steps} steps)"
+        return f"{losses}{part}  {speed:.0f} clips/s, {waiting:.0%} waiting"

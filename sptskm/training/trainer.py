@@ -23,14 +23,15 @@ from sptskm.endings import Stopped
 from sptskm.evaluation import Rows, Scores, evaluate, stream_distances
 from sptskm.models.recomputing import recompute
 from sptskm.report.console import progress
-from sptskm.report.tensorboard import Board
 from sptskm.training.averaging import Average
 from sptskm.training.checkpoints import State, read
 from sptskm.training.extract import channels_last, extract
+from sptskm.training.logbook import Logbook
 from sptskm.training.meters import Meters
 from sptskm.training.optimisers import clip_gradient, learning_rate, make_optimizer, set_rate
 from sptskm.training.passes import Passes
 from sptskm.training.precision import Precision
+from sptskm.training.profiling import Profile
 from sptskm.training.rundir import RunDir, of_a_run
 from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag, stop_flag
@@ -124,7 +125,9 @@ class Trainer:
         log.info("%s trains on %s in %s", self.config.stream, device_name(self.world.device), self.precision)
         if self.setup.keeps_last:
             log.info("%s keeps its last weights and no best epoch: %s", self.config.stream, self.setup.few)
-        self.board = Board(self.folder.path, self.first_logged(), self.world.is_main)
+        first = self.first_logged()
+        self.logbook = Logbook(self.config, self.folder.path, first, self.epochs_done, self.world.is_main)
+        self.profile = Profile(self.folder.path, self.config.train.profile if self.world.is_main else 0)
         with closing(self.setup.batches(self.step, self.world.device.type == "cuda")) as batches:
             return self.leave(finished=self.finish(batches))
 
@@ -133,14 +136,15 @@ class Trainer:
         per_epoch, epochs = self.setup.schedule.per_epoch, self.config.train.epochs
         for epoch in range(self.epochs_done, epochs):
             self.setup.check_negatives(epoch)
-            meters = Meters()
+            meters = Meters(per_epoch, learning_rate(self.config, epoch))
             set_training(self.model, self.config.train.batch_norm)
-            set_rate(self.optimizer, learning_rate(self.config, epoch))
+            set_rate(self.optimizer, meters.rate)
             remaining = range(self.step - epoch * per_epoch, per_epoch)
             for _ in progress(remaining, f"{self.config.stream} epoch {epoch + 1}", shown=self.world.is_main):
                 with meters.waiting():
                     batch = next(batches)
                 stop = self.train_step(batch, meters)
+                self.profile.step()
                 if stop or self.must_save():
                     self.save()
                 if stop:
@@ -156,7 +160,7 @@ class Trainer:
         inputs = self.setup.stream.prepare(tuple(batch.inputs), self.world.device, self.precision.dtype)
         labels = upload(self.setup.labels(batch.row), self.world.device)
         if self.step == 0 and self.world.is_main:
-            self.board.picture("training clips", self.setup.stream.picture(inputs), 0)
+            self.logbook.clips(self.setup.stream.picture(inputs))
         output = self.passes.outputs(inputs, partial(seed_step, self.config.train.seed, self.step, self.world.rank))
         terms = self.setup.stream.loss(output, labels, self.world.gather)
         self.optimizer.zero_grad(set_to_none=True)
@@ -168,7 +172,7 @@ class Trainer:
         clip_gradient(self.network, norm, self.config.optim.clip)
         meters.add(shared, len(labels) * self.world.size)
         if self.step % LOG_EVERY == 0:
-            self.board.scalars(meters.point(norm, self.optimizer.param_groups[0]["lr"]), self.step)
+            self.logbook.point(meters.point(norm), self.step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update(self.network, self.step)
@@ -209,28 +213,22 @@ class Trainer:
 
     def end_epoch(self, epoch: int, meters: Meters) -> None:
         """Validate and save when due, keep the best weights and log a line; Stopped if asked to stop meanwhile."""
-        line = f"epoch {epoch + 1}/{self.config.train.epochs}  {meters.summary()}"
-        values = {"epoch": epoch + 1.0, "step": float(self.step), **meters.epoch.means()}
+        found: dict[str, float] = {}
         last_one = epoch + 1 == self.config.train.epochs
         due = (epoch + 1) % self.config.train.validate_every == 0 or last_one
         if due and len(self.setup.split.held_out):
             self.save()  # a validation may take longer than a job has left after a stop request
             scores = self.validate()
-            line += f"  held-out mAP {scores.mAP:.1%} rank-1 {scores.rank(1):.1%}"
-            # logged at the last step done: points of the next step are replaced when the run continues from here
-            last = self.step - 1
             best = scores.mAP if self.setup.keeps_last else max(self.best_mAP, scores.mAP)
             found = {"validation/mAP": scores.mAP, "validation/rank-1": scores.rank(1), "validation/best mAP": best}
-            self.board.scalars(found, last)
-            values |= found
             if scores.mAP > self.best_mAP or self.setup.keeps_last:
                 self.best_mAP = scores.mAP
                 if self.world.is_main:
                     self.folder.write(self.folder.best, self.weights())
+        values = self.logbook.epoch(epoch, self.step, meters, found)
         self.epochs_done = epoch + 1
         if last_one or self.may_save():
             self.save()
-        log.info("%s %s", self.config.stream, line)
         self.report(values)
 
     def validate(self) -> Scores:
@@ -369,7 +367,8 @@ class Trainer:
             self.folder.write_text(self.folder.result, json.dumps(vars(outcome), indent=1))
         if not finished:
             log.info("%s stops at step %d as asked; start again to continue", self.config.stream, self.step)
-        self.board.close()
+        self.profile.close()
+        self.logbook.close(finished)
         return outcome
 
 

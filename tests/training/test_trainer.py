@@ -1,6 +1,5 @@
 """A run learns, says what it does, and stops with a reason when it cannot go on."""
 
-import itertools
 import json
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,10 +16,10 @@ from sptskm.config import Config, ConfigError
 from sptskm.configfile import load
 from sptskm.data.mars import read_mars
 from sptskm.models import SSIN
-from sptskm.report.tensorboard import Board
 from sptskm.streams.smin import SminStream
 from sptskm.training.extract import channels_last
-from sptskm.training.losses import batch_all_triplet, batch_hard_triplet, euclidean, identity_loss
+from sptskm.training.logbook import Logbook
+from sptskm.training.losses import batch_hard_triplet, euclidean, identity_loss
 from sptskm.training.meters import Meters
 from sptskm.training.optimisers import learning_rate, make_optimizer
 from sptskm.training.precision import Precision
@@ -46,7 +45,8 @@ def test_a_run_leaves_its_configuration_checkpoints_result_and_board(trained, st
     scalars, pictures = set(events.Tags()["scalars"]), events.Tags()["images"]
     assert {
         "loss/total", "loss/triplet", "optim/learning rate", "optim/gradient norm", "speed/clips per s",
-        "speed/data wait share", "validation/mAP", "validation/rank-1", "validation/best mAP",
+        "speed/data wait share", "progress/epoch",
+        "progress/hours left", "progress/memory GiB", "validation/mAP", "validation/rank-1", "validation/best mAP",
     } <= scalars  # fmt: skip
     assert pictures == ["training clips"]
 
@@ -200,19 +200,19 @@ def test_an_epoch_is_saved_before_a_validation_at_the_end_and_else_where_it_cost
 ):
     """A save takes a second here, and an epoch eight."""
     clock, saved = [0.0], []
-    save, summary = RunDir.save, Meters.summary
+    save, check = RunDir.save, Setup.check_negatives
 
     def slow(self, state, step):
         save(self, state, step)
         clock[0] += 1
         saved.append((step, state["epochs_done"]))
 
-    def long(self):
+    def long(self, epoch):
         clock[0] += 8
-        return summary(self)
+        check(self, epoch)
 
     monkeypatch.setattr(RunDir, "save", slow)
-    monkeypatch.setattr(Meters, "summary", long)
+    monkeypatch.setattr(Setup, "check_negatives", long)
     monkeypatch.setattr("sptskm.training.trainer.time", SimpleNamespace(monotonic=lambda: clock[0]))
     config = small_config("smin", walkers, tmp_path / "run", "train.epochs=8", "train.validate_every=4")
     steps = train(config).step // 8
@@ -249,20 +249,6 @@ def test_batch_hard_mining_equals_a_loop_over_all_triplets():
         negative = min(float(distance[a, n]) for n in range(12) if labels[n] != labels[a])
         hinges.append(max(0.0, positive - negative + 0.3))
     assert float(batch_hard_triplet(x, labels, 0.3, World().gather)) == pytest.approx(np.mean(hinges))
-
-
-def test_the_batch_all_loss_equals_a_loop_over_all_triplets():
-    x, labels = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) // 2
-    means = []
-    for part in x.unbind(1):
-        hinges = [
-            float((part[a] - part[p]).norm() - (part[a] - part[n]).norm()) + 0.3
-            for a, p, n in itertools.product(range(6), repeat=3)
-            if labels[a] == labels[p] != labels[n]
-        ]
-        means.append(np.mean([hinge for hinge in hinges if hinge > 0]))
-    assert float(batch_all_triplet(x, labels, 0.3, World().gather)) == pytest.approx(np.mean(means), rel=1e-4)
-    assert float(batch_all_triplet(x, torch.zeros(6), 0.3, World().gather)) == 0
 
 
 @pytest.mark.parametrize("overrides", ["", "loss.triplet=0", "sampling.kind=identities"])
@@ -302,13 +288,13 @@ def test_the_loss_looks_at_no_value_so_that_no_gpu_is_waited_for():
 def test_a_step_looks_once_at_what_the_device_has_computed(walkers, tmp_path, monkeypatch):
     config = small_config("ssin", walkers, tmp_path / "run", "optim.algorithm=sgd")
     trainer = Trainer(Setup.of(config, World()), World(), StopFlag())
-    trainer.board = Board(tmp_path, 0, writes=False)
+    trainer.logbook = Logbook(config, tmp_path, 0, 0, writes=False)
     batch, looks, tolist = next(trainer.setup.batches(0, pinned=False)), [], torch.Tensor.tolist
     with monkeypatch.context() as hooked:
         hooked.setattr(torch.Tensor, "tolist", lambda self: looks.append(self.shape) or tolist(self))
         for name in ("__bool__", "__float__", "item"):
             hooked.setattr(torch.Tensor, name, lambda *_: pytest.fail("a second look"))
-        trainer.train_step(batch, Meters())
+        trainer.train_step(batch, Meters(1, 1e-3))
     assert looks == [(7,)], "five terms, the flag and the norm"
 
 

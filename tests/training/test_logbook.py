@@ -1,0 +1,105 @@
+"""A run tells its epochs in lines, in metrics.csv, in TensorBoard, and to services if asked."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from helpers.small import small_config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sptskm.config import ConfigError
+from sptskm.report.trackers import check_trackers
+from sptskm.training.logbook import MetricsFile, duration
+from sptskm.training.meters import Meters
+from sptskm.training.profiling import TRACE
+from sptskm.training.trainer import train
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open()))
+
+
+def test_metrics_have_a_line_for_each_epoch_and_scores_where_there_was_a_validation(walkers, tmp_path, caplog):
+    caplog.set_level("INFO", logger="sptskm")
+    train(small_config("smin", walkers, tmp_path / "run", "train.epochs=2", "train.validate_every=2"))
+    first, second = lines(tmp_path / "run/metrics.csv")
+    assert [first["epoch"], second["epoch"]] == ["1", "2"]
+    assert float(first["total"]) > 0
+    assert float(second["learning rate"]) > 0
+    assert not first["validation/mAP"]
+    assert 0 <= float(second["validation/mAP"]) <= 1
+    (told,) = [line for line in caplog.messages if "epoch 2/2" in line]
+    assert all(word in told for word in ("clips/s", "lr ", "GiB", "held-out mAP", "0:00:00 left"))
+
+
+def test_a_continued_run_writes_each_epoch_once(walkers, tmp_path):
+    for epochs in (1, 3):
+        train(small_config("smin", walkers, tmp_path / "run", f"train.epochs={epochs}"))
+    assert [line["epoch"] for line in lines(tmp_path / "run/metrics.csv")] == ["1", "2", "3"]
+
+
+def test_epochs_that_are_trained_again_are_replaced_in_the_table(tmp_path):
+    table = MetricsFile(tmp_path / "metrics.csv", keep=0)
+    for epoch in (1, 2, 3):
+        table.add({"epoch": epoch, "total": 0.5})
+    MetricsFile(tmp_path / "metrics.csv", keep=1).add({"epoch": 2, "total": 0.25, "validation/mAP": 0.5})
+    assert lines(tmp_path / "metrics.csv") == [
+        {"epoch": "1", "total": "0.5", "validation/mAP": ""},
+        {"epoch": "2", "total": "0.25", "validation/mAP": "0.5"},
+    ]
+
+
+def test_the_means_of_a_part_of_an_epoch_say_so():
+    meters = Meters(steps=5, rate=0.1)
+    for _ in range(3):
+        meters.add({"total": 1.0}, clips=4)
+    assert "of the last 3 of 5 steps" in meters.summary()
+    for _ in range(2):
+        meters.add({"total": 1.0}, clips=4)
+    assert "steps" not in meters.summary()
+
+
+def test_every_run_has_its_row_in_hparams_and_the_charts_of_custom_scalars(trained):
+    events = EventAccumulator(str(trained["ssin"])).Reload()
+    plugins = {plugin for tag in events.summary_metadata.values() for plugin in [tag.plugin_data.plugin_name]}
+    assert {"hparams", "custom_scalars"} <= plugins
+
+
+def test_a_trace_of_some_steps_is_written_on_request(walkers, tmp_path):
+    train(small_config("smin", walkers, tmp_path / "run", "train.profile=2", "train.epochs=8"))
+    assert json.loads((tmp_path / "run" / TRACE).read_text())["traceEvents"]
+
+
+def test_time_is_written_as_hours_minutes_and_seconds():
+    assert [duration(seconds) for seconds in (0, 59.6, 3723)] == ["0:00:00", "0:01:00", "1:02:03"]
+
+
+def test_a_service_whose_library_is_missing_is_refused_before_training(monkeypatch):
+    monkeypatch.setattr("sptskm.report.trackers.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"train.wandb is set, but wandb is not installed"):
+        check_trackers("project", "")
+
+
+@pytest.mark.slow
+def test_mlflow_follows_a_run_and_its_continuation_as_one(walkers, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
+    for epochs in (1, 2):
+        train(small_config("smin", walkers, tmp_path / "run", "train.mlflow=walks", f"train.epochs={epochs}"))
+    (run,) = mlflow.search_runs(experiment_names=["walks"], output_format="list")
+    assert run.data.metrics["progress/epoch"] == 2
+    assert run.data.params["stream"] == "smin"
+    assert run.info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_wandb_follows_a_run_without_a_network(walkers, tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    train(small_config("smin", walkers, tmp_path / "run", "train.wandb=walks", "train.epochs=1"))
+    known = json.loads((tmp_path / "run/wandb.json").read_text())["id"]
+    assert list((tmp_path / "run/wandb").glob(f"offline-run-*-{known}/run-{known}.wandb"))
