@@ -280,10 +280,14 @@ class Final:
 
     protocol: str = "mars-official"
     """Name of a protocol, or the path of a .yaml file with rules of one's own."""
+    streams: tuple[str, ...] = ()
+    """Streams that are evaluated and fused; empty = all that were trained."""
     normalisation: Literal["zscore", "minmax", "rank", "concat", "auto"] = "zscore"
-    """Normalisation of the two streams' distances; auto = chosen on the held-out identities, with the weight."""
+    """Normalisation of the streams' distances; auto = chosen on the held-out identities, with the weight."""
     weight: Annotated[float | None, Field(ge=0, le=1)] = None
-    """Share of SMIN in the fused distance; empty = chosen on the held-out identities."""
+    """Share of SMIN (the second of two streams) in the fused distance; empty = chosen on the held-out identities."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Share of every stream in the fused distance, in all 1, such as {ssin: 0.7, smin: 0.3}; empty = `weight`."""
     weight_step: Annotated[float, Field(gt=0, le=1)] = 0.05
     """Step of the grid over which the weight is chosen."""
     rerank: bool = False
@@ -303,6 +307,13 @@ class Final:
             yield f"weight_step is {self.weight_step}, wanted one that divides 1, such as {near}"
         if self.rerank and self.normalisation == "rank":
             yield "rerank with normalisation rank, which is no distance of a pair, wanted another one"
+        if unknown := [stream for stream in (*self.streams, *self.weights) if stream not in STREAMS]:
+            yield f"streams and weights name {unknown[0]!r}, wanted some of {', '.join(STREAMS)}"
+        if self.weights and (self.weight is not None or self.normalisation == "auto"):
+            yield "weights were given with weight or normalisation auto, wanted one of them"
+        shares = self.weights.values()
+        if self.weights and (min(shares) < 0 or abs(sum(shares) - 1) > 1e-6):
+            yield f"weights are {self.weights}, wanted shares from 0 to 1 whose sum is 1, found {sum(shares):g}"
 
 
 WITHDRAWN = {"camera_weights": False}

@@ -7,10 +7,13 @@ Legend: B clips, T frames, C channels, V = 14 joints, Q queries, G gallery rows,
 """
 
 import importlib.util
+import json
 import logging
+import operator
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sptskm.atomic import partial_of, write_error
-from sptskm.config import ConfigError
+from sptskm.config import PAIR, ConfigError
+from sptskm.evaluation import pair_weight
 from sptskm.extraction import Network, load_network
 from sptskm.report.fused import Fused, read_fused
 from sptskm.training.streams import stream_of
@@ -27,15 +31,6 @@ from sptskm.training.streams import stream_of
 OPSET = 18
 Names = Mapping[str, Mapping[int, str]]
 """Inputs in order, with the names of their free axes."""
-
-DISTANCE_INPUTS: Names = {
-    "ssin_query": {0: "queries"},
-    "smin_query": {0: "queries"},
-    "valid_query": {0: "queries"},
-    "ssin_gallery": {0: "gallery"},
-    "smin_gallery": {0: "gallery"},
-    "valid_gallery": {0: "gallery"},
-}
 
 
 class Embedding(nn.Module):
@@ -49,8 +44,18 @@ class Embedding(nn.Module):
         return self.network.embed(*inputs)  # type: ignore[operator]
 
 
+def distance_inputs(streams: Sequence[str]) -> Names:
+    """Return the inputs of a fused distance: the features of each stream and whether tracklets have its input.
+
+    SSIN beside SMIN alone is taken to have input for all, as ever, so that there is one `valid` for each side.
+    """
+    flags = ["valid"] if tuple(streams) == PAIR else [f"valid_{stream}" for stream in streams]
+    sides = {"query": "queries", "gallery": "gallery"}
+    return {f"{name}_{side}": {0: axis} for side, axis in sides.items() for name in (*streams, *flags)}
+
+
 class PairDistance(nn.Module):
-    """Module that computes fused distances (Q, G) from the features and skeleton masks of both streams.
+    """Module that computes fused distances (Q, G) from inputs as `distance_inputs` says.
 
     It is `sptskm.evaluation.FusedDistance` with its constants, applied to features (Q, D) and (G, D). With "concat" the
     features are first scaled to length 1.
@@ -58,21 +63,23 @@ class PairDistance(nn.Module):
 
     def __init__(self, fused: Fused) -> None:
         super().__init__()
-        self.constants, self.unit = fused.distance, fused.normalisation == "concat"
+        self.fused, self.unit = fused.distance, fused.normalisation == "concat"
 
-    def forward(
-        self,
-        ssin_query_QD: Tensor,
-        smin_query_QD: Tensor,
-        valid_query_Q: Tensor,
-        ssin_gallery_GD: Tensor,
-        smin_gallery_GD: Tensor,
-        valid_gallery_G: Tensor,
-    ) -> Tensor:
-        ssin_QG = self._squared(ssin_query_QD, ssin_gallery_GD)
-        fused_QG = self.constants.ssin * ssin_QG + self.constants.smin * self._squared(smin_query_QD, smin_gallery_GD)
-        both_QG = valid_query_Q[:, None] & valid_gallery_G[None]
-        return torch.where(both_QG, fused_QG, self.constants.alone * ssin_QG + self.constants.offset)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        names, half = self.fused.streams, len(inputs) // 2
+        query, gallery = inputs[:half], inputs[half:]
+        apart = {name: self._squared(query[place], gallery[place]) for place, name in enumerate(names)}
+        flags = [
+            own[:, None] & other[None] for own, other in zip(query[len(names) :], gallery[len(names) :], strict=True)
+        ]
+        if names == PAIR:
+            flags = [torch.ones_like(flags[0]), *flags]
+        both = dict(zip(names, flags, strict=True))
+        found_QG = torch.full_like(apart[names[0]], torch.inf)
+        for term in self.fused.terms:
+            own = [both[name] if name in term.factors else ~both[name] for name in names]
+            found_QG = torch.where(reduce(operator.and_, own), term.of(apart), found_QG)
+        return found_QG
 
     def _squared(self, query_QD: Tensor, gallery_GD: Tensor) -> Tensor:
         query_QD, gallery_GD = query_QD.double(), gallery_GD.double()
@@ -82,35 +89,40 @@ class PairDistance(nn.Module):
         return (squares_QG - 2 * query_QD @ gallery_GD.T).clamp(min=0)
 
 
-def export(run: Path, out: Path, smin: Path | None = None, fusion: Path | None = None) -> list[Path]:
-    """Write the network of `run` to `out`; with `smin` both networks, and with `fusion` also the fused distance.
+def export(runs: Sequence[Path], out: Path, fusion: Path | None = None) -> list[Path]:
+    """Write the network of one run to `out`, or those of several streams, and with `fusion` also the fused distance.
 
-    `fusion` is the path of a final job's results. Several files are named like `out` with -ssin, -smin and -fused.
-    Returns the paths written. Raises ConfigError unless the runs are one of each stream and all packages are installed,
-    DataError for results of other networks, and errors as `load_network` and `read_fused`.
+    `fusion` is the path of a final job's results. Several files are named like `out` with the stream, or -fused.
+    Returns the paths written. Raises ConfigError unless the runs are of different streams and all packages are
+    installed, DataError for results of other networks, and errors as `load_network` and `read_fused`.
     """
-    _check(out, smin, fusion)
+    _check(runs, out, fusion)
     fused = None if fusion is None else read_fused(fusion)
-    networks = [load_network(folder) for folder in (run, smin) if folder is not None]
-    streams = [network.config.stream for network in networks]
-    if smin is not None and streams != ["ssin", "smin"]:
-        raise ConfigError(f"the runs are {' and '.join(streams)}, wanted ssin and, as --smin, smin")
-    for network, folder in zip(networks, (run, smin), strict=False):
-        if fused is not None:
+    networks = {folder: load_network(folder) for folder in dict.fromkeys(runs)}
+    streams = [network.config.stream for network in networks.values()]
+    if len(set(streams)) < len(runs):
+        found = " and ".join(networks[folder].config.stream for folder in runs)
+        raise ConfigError(f"the runs are {found}, wanted one of each stream")
+    if fused is not None:
+        if missing := [stream for stream in fused.distance.streams if stream not in streams]:
+            raise ConfigError(
+                f"--fusion is of {', '.join(fused.distance.streams)}, wanted the run of {missing[0]} as well"
+            )
+        for folder, network in networks.items():
             fused.check(network.config.stream, network.fingerprint, f"{folder}")
     written = []
-    for network in networks:
-        path = out if smin is None else _beside(out, network.config.stream)
+    for network in networks.values():
+        path = out if len(runs) == 1 else _beside(out, network.config.stream)
         export_network(network, path)
         written.append(path)
     if fused is not None:
         written.append(_beside(out, "fused"))
-        lengths = [int(network.model.embedding_dim) for network in networks]  # type: ignore[arg-type]
-        export_distance(fused, (lengths[0], lengths[1]), written[-1])
+        lengths = {str(own.config.stream): int(own.model.embedding_dim) for own in networks.values()}  # type: ignore[arg-type]
+        export_distance(fused, lengths, written[-1])
     return written
 
 
-def _check(out: Path, smin: Path | None, fusion: Path | None) -> None:
+def _check(runs: Sequence[Path], out: Path, fusion: Path | None) -> None:
     """Raise an error for everything that can be checked before a network is read."""
     if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
         raise ConfigError(f"export needs {missing[0]}, which is not installed: pip install 'sptskm[onnx]'")
@@ -120,8 +132,8 @@ def _check(out: Path, smin: Path | None, fusion: Path | None) -> None:
         raise FileNotFoundError(f"{out.parent}: no such folder, wanted one for {out.name}")
     if why := write_error(out):
         raise ConfigError(f"{out}: {why}, wanted a file that can be written")
-    if fusion is not None and smin is None:
-        raise ConfigError("--fusion was given but one run, wanted the run of SMIN as --smin")
+    if fusion is not None and len(runs) < 2:
+        raise ConfigError("--fusion was given but one run, wanted the runs of all streams that it fuses")
 
 
 def _beside(out: Path, name: str) -> Path:
@@ -140,11 +152,17 @@ def export_network(network: Network, path: Path) -> None:
     _write(Embedding(network.model.float().eval()), [one.example for one in inputs], names, path, about)
 
 
-def export_distance(fused: Fused, lengths: tuple[int, int], path: Path) -> None:
-    """Write the fused distance for features of these lengths (SSIN, SMIN); see PairDistance."""
-    side = [(torch.rand(rows, lengths[0]), torch.rand(rows, lengths[1]), torch.rand(rows) > 0.1) for rows in (3, 5)]
-    about = {"weight": str(fused.weight), "normalisation": fused.normalisation}
-    _write(PairDistance(fused), (*side[0], *side[1]), DISTANCE_INPUTS, path, about, "distance")
+def export_distance(fused: Fused, lengths: Mapping[str, int], path: Path) -> None:
+    """Write the fused distance for features of these lengths by stream; see PairDistance."""
+    names, flags = fused.distance.streams, 1 if fused.distance.streams == PAIR else len(lengths)
+    inputs: list[Tensor] = []
+    for rows in (3, 5):
+        inputs += [torch.rand(rows, lengths[name]) for name in names]
+        inputs += [torch.rand(rows) > 0.1 for _ in range(flags)]
+    share = pair_weight(fused.weights)
+    told = json.dumps(dict(fused.weights)) if share is None else str(share)
+    about = {"weight": told, "normalisation": fused.normalisation}
+    _write(PairDistance(fused), inputs, distance_inputs(names), path, about, "distance")
 
 
 def _write(
@@ -160,7 +178,7 @@ def _write(
             graph.eval(),
             tuple(inputs),
             dynamo=True,
-            dynamic_shapes=shapes,
+            dynamic_shapes=(shapes,),  # of *inputs
             opset_version=OPSET,
             verbose=False,
             **options,

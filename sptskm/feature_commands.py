@@ -1,6 +1,7 @@
 """Commands for features and networks beyond the final job: extract, score, search, export."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def options(commands: Any) -> None:
     extract.set_defaults(command=_extract)
 
     score = commands.add_parser("score", help="mAP and CMC of features on the test part of any labelled data set")
-    score.add_argument("features", type=Path, metavar="FEATURES.npz", help="of SSIN, or of one stream alone")
+    score.add_argument("features", type=Path, nargs="+", metavar="FEATURES.npz", help="of one stream, or of each fused")
     score.add_argument("--data", type=Path, required=True)
     score.add_argument("--smin", type=Path, metavar="FEATURES.npz", help="fuse with these, by --fusion")
     score.add_argument("--fusion", type=Path, metavar="RESULTS", help="of `evaluate`: fuse as it did")
@@ -30,9 +31,11 @@ def options(commands: Any) -> None:
     score.set_defaults(command=_score)
 
     search = commands.add_parser("search", help="the nearest tracklets of a gallery of features")
-    search.add_argument("--gallery", type=Path, required=True, metavar="FEATURES.npz")
+    search.add_argument("--gallery", type=Path, nargs="+", required=True, metavar="FEATURES.npz", help="one a stream")
     search.add_argument("--gallery-smin", type=Path, metavar="FEATURES.npz", help="fuse with these, by --fusion")
-    search.add_argument("--query", required=True, help="a tracklet of the gallery, or a .npz file of features")
+    search.add_argument(
+        "--query", nargs="+", required=True, help="a tracklet of the gallery, or .npz files of features, one a stream"
+    )
     search.add_argument("--query-smin", type=Path, metavar="FEATURES.npz", help="beside a file as --query")
     search.add_argument("--fusion", type=Path, metavar="RESULTS", help="of `evaluate`: fuse as it did")
     search.add_argument(
@@ -49,7 +52,7 @@ def options(commands: Any) -> None:
     search.set_defaults(command=_search)
 
     export = commands.add_parser("export", help="write a trained run, or both streams, as ONNX")
-    export.add_argument("run", type=Path)
+    export.add_argument("run", type=Path, nargs="+", help="one of each stream")
     export.add_argument("--smin", type=Path, metavar="RUN")
     export.add_argument(
         "--fusion", type=Path, metavar="RESULTS", help="of `evaluate`: write its fused distance as well"
@@ -71,41 +74,49 @@ def _extract(options: argparse.Namespace) -> None:
         )
 
 
+def _files(given: Sequence[Path], smin: Path | None) -> list[Path]:
+    """Return the files of all streams, also that of SMIN by an option of its own."""
+    return [*given, *([] if smin is None else [smin])]
+
+
 def _score(options: argparse.Namespace) -> None:
-    from sptskm.nearest import read_pair
+    from sptskm.nearest import read_set
     from sptskm.report.fused import read_fused
     from sptskm.score import score
     from sptskm.training.world import join
 
     enter_step()
-    pair = read_pair(options.features, options.smin)
+    given = read_set(_files(options.features, options.smin))
     fused = None if options.fusion is None else read_fused(options.fusion)
-    pair.check(fused)
-    features = pair.first.features, None if pair.smin is None else pair.smin.features
+    given.check(fused)
+    features = [side.features for side in given.values()]
     table, settings = read_dataset(options.data), Final(options.protocol)
     with join(threads=1, timeout_minutes=Train().timeout_minutes) as world:
-        results = score(table, settings, *features, fused, world)
+        results = score(table, settings, features, fused, world)
     if world.is_main:
         print(results.text())
 
 
 def _search(options: argparse.Namespace) -> None:
-    from sptskm.nearest import Pair, fit_fused, index_beside, read_pair, search
+    from sptskm.nearest import FeatureSet, fit_fused, index_beside, read_set, search
     from sptskm.report.found import check_picture, write_picture
     from sptskm.report.fused import read_fused
 
     _check_search(options)
-    gallery = read_pair(options.gallery, options.gallery_smin)
-    query = read_pair(Path(options.query), options.query_smin) if options.query.endswith(".npz") else options.query
+    files = _files(options.gallery, options.gallery_smin)
+    gallery = read_set(files)
+    query: str | FeatureSet = options.query[0]
+    if options.query[0].endswith(".npz"):
+        query = read_set(_files([Path(name) for name in options.query], options.query_smin))
     fused = None if options.fusion is None else read_fused(options.fusion)
     if options.weight is not None:
         fused = fit_fused(gallery, options.weight)
     names = None if options.data is None else read_dataset(options.data, labelled=False)
     query_names = names if options.query_data is None else read_dataset(options.query_data, labelled=False)
     if options.out is not None and names is not None and query_names is not None:
-        asked = query.first if isinstance(query, Pair) else gallery.first
+        asked = query.first if isinstance(query, FeatureSet) else gallery.first
         check_picture(options.out, (names, gallery.first), (query_names, asked))
-    index = index_beside(options.gallery, options.gallery_smin, fused) if options.index else None
+    index = index_beside(files, fused) if options.index else None
     found = search(gallery, query, options.top, fused, index, other_cameras=options.other_cameras)
     print(found.text(names))
     if options.out is not None and names is not None:
@@ -120,12 +131,15 @@ def _check_search(options: argparse.Namespace) -> None:
         raise ConfigError("a picture was asked for by --out, wanted the data set by --data as well")
     if options.query_data is not None and options.out is None:
         raise ConfigError("--query-data was given, wanted a picture by --out as well")
+    first, *others = options.query
     for name, value in (("smin", options.query_smin), ("data", options.query_data)):
-        if value is not None and not options.query.endswith(".npz"):
-            raise ConfigError(f"--query-{name} was given beside {options.query}, wanted a .npz file as --query")
+        if value is not None and not first.endswith(".npz"):
+            raise ConfigError(f"--query-{name} was given beside {first}, wanted a .npz file as --query")
+    if others and not all(name.endswith(".npz") for name in options.query):
+        raise ConfigError(f"--query is {' '.join(options.query)}, wanted one tracklet, or a .npz file for each stream")
 
 
 def _export(options: argparse.Namespace) -> None:
     from sptskm.export import export
 
-    print("\n".join(map(str, export(options.run, options.out, options.smin, options.fusion))))
+    print("\n".join(map(str, export(_files(options.run, options.smin), options.out, options.fusion))))

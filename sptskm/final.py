@@ -7,38 +7,42 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.atomic import write_error
 from sptskm.common.paths import exists
-from sptskm.config import Config, ConfigError, Final
+from sptskm.config import STREAMS, Config, ConfigError, Final
 from sptskm.configfile import apply_overrides, from_dict
 from sptskm.data import Split, Tracklets
 from sptskm.data.derived import methods_in, warn_of_methods
 from sptskm.evaluation import (
+    Chosen,
+    Distances,
     Features,
     FusedDistance,
     Normalisation,
     Rows,
     StreamDistances,
-    align,
+    Weights,
+    aligned,
     check_choosing,
     check_judging,
     check_some,
-    choose_weight,
+    choose,
     evaluate,
     feature_distances,
     fuse,
     fused_distances,
-    precision_table,
+    pair_weights,
     protocol,
     rerank,
     select,
     stream_distances,
 )
+from sptskm.evaluation.distances import Floats
 from sptskm.extraction import load_weights
 from sptskm.report.insight import Insight
 from sptskm.report.results import RESULTS, Fusion, Ranking, Results
@@ -82,35 +86,28 @@ class Part:
         valid = (features.valid_N[rows] for rows in (self.query_rows, self.gallery_rows))
         return stream_distances(query, gallery, *valid)
 
-    def fusable(self, ssin: Features, smin: Features, kind: Normalisation) -> StreamDistances:
-        """Compute the distances of both streams, with masks of skeletons.
+    def fusable(self, features: Sequence[Features], kind: Normalisation) -> StreamDistances:
+        """Compute the distances of several streams; for "concat" the features are first scaled to length 1.
 
-        For "concat" the features are first scaled to length 1.
+        Raises errors as `align` and StreamDistances.
         """
-        ssin, smin = ssin.compared(kind), smin.compared(kind)
+        sides = self.query_rows, self.gallery_rows
         return StreamDistances(
-            self.alone(ssin), self.alone(smin), smin.valid_N[self.query_rows], smin.valid_N[self.gallery_rows]
+            {
+                name: Distances(self.alone(own), *(own.valid_N[rows] for rows in sides))
+                for name, own in aligned(features, kind).items()
+            }
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """A normalisation and its best weight on held-out identities; the mAP of each weight (W, 2)."""
-
-    normalisation: Normalisation
-    weight: float
-    curve_W2: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Fusion of two runs, chosen on held-out identities, and the scores there."""
+    """Fusion of several runs, chosen on held-out identities, and the scores there."""
 
     normalisation: Normalisation
-    weight: float
-    """Of SMIN."""
+    weights: Weights
     mAP: Mapping[str, float]
-    """Of ssin, smin and fused."""
+    """Of each stream and fused."""
 
 
 def final(
@@ -120,7 +117,7 @@ def final(
     overrides: Sequence[str] = (),
     stop: StopFlag | None = None,
 ) -> Results | None:
-    """Evaluate one or two trained runs (SSIN, SMIN) together and write everything below `out`.
+    """Evaluate trained runs of one or more streams together and write everything below `out`.
 
     Every rank makes the same call; rank 0 gets the results. `overrides` apply to the runs' configurations (path of the
     data, how features are extracted); the test part is always read.
@@ -150,35 +147,37 @@ def _claim(out: Path) -> None:
 
 
 def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | None = None) -> HeldOut | None:
-    """Choose the normalisation and weight that fuse two runs best on held-out identities, without reading test files.
+    """Choose the normalisation and weights that fuse runs best on held-out identities, without reading test files.
 
     Every rank makes the same call; rank 0 gets the result. Raises errors as `final`.
     """
-    open_to_choice = replace(settings, weight=None)
+    open_to_choice = replace(settings, weight=None, weights={}, normalisation="auto")
     streams = _trained(runs, ["data.test=false"], open_to_choice, stop)
     if streams is None:
         return None
-    ssin, smin = streams
-    part = _part(ssin.table, ssin.split.held_out, ssin.split.query, settings.protocol)
+    part = _held_out(streams, settings)
     alone: dict[str, float] = {
         stream.config.stream: evaluate(part.alone(stream.held_out), part.query, part.gallery, settings.protocol).mAP
-        for stream in (ssin, smin)
+        for stream in streams
     }
-    found = _best(ssin, smin, part, replace(open_to_choice, normalisation="auto"))
-    return HeldOut(found.normalisation, found.weight, {**alone, "fused": float(found.curve_W2[:, 1].max())})
+    found = _best(streams, part, open_to_choice)
+    return HeldOut(found.normalisation, found.weights, {**alone, "fused": found.mAP})
 
 
 def _trained(
     runs: Sequence[str | Path], overrides: Sequence[str], settings: Final, stop: StopFlag | None
 ) -> list[Trained] | None:
-    """Extract the features of all runs; every rank makes the same call, and rank 0 gets them with SSIN first."""
+    """Extract the features of all runs; every rank makes the same call, and rank 0 gets them in order."""
     states = [RunDir(run).trained() for run in runs]
     configs = [_config(state, overrides, str(run)) for state, run in zip(states, runs, strict=True)]
-    _check(configs, states, settings)
+    wanted = [number for number, config in enumerate(configs) if config.stream in (settings.streams or STREAMS)]
+    configs, states = [configs[number] for number in wanted], [states[number] for number in wanted]
+    choosing = _check(configs, states, settings)
     with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
-        pairs, choosing = zip(configs, states, strict=True), len(configs) == 2 and settings.weight is None
+        pairs = zip(configs, states, strict=True)
         streams = [_extract(config, state, world, stop, settings, choosing) for config, state in pairs]
-    return sorted(streams, key=lambda stream: stream.config.stream == "smin") if world.is_main else None
+    order = [*STREAMS]
+    return sorted(streams, key=lambda stream: order.index(stream.config.stream)) if world.is_main else None
 
 
 def _config(state: Mapping[str, Any], overrides: Sequence[str], run: str) -> Config:
@@ -192,18 +191,42 @@ def _config(state: Mapping[str, Any], overrides: Sequence[str], run: str) -> Con
     return replace(apply_overrides(config, overrides), run=run)
 
 
-def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], settings: Final) -> None:
-    """Raise ConfigError for every setting that would make the job useless, before it takes time."""
+def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], settings: Final) -> bool:
+    """Raise ConfigError for every setting that would make the job useless, before it takes time.
+
+    Returns whether the fusion weights will be chosen on the held-out identities.
+    """
     protocol(settings.protocol)
     names = [config.stream for config in configs]
+    if missing := [name for name in settings.streams if name not in names]:
+        raise ConfigError(f"final.streams asks for {missing[0]}, of which there is no run among those given")
     if len(set(names)) != len(names):
         raise ConfigError(f"the runs are {' and '.join(names)}, wanted one of each stream")
     for what in ("fingerprint", "split"):
         found = {str(state["provenance"].get(what)) for state in states}
         if len(found) > 1:
             raise ConfigError(f"the runs differ in {what} ({' and '.join(sorted(found))}) and cannot be fused")
-    if len(configs) == 2 and settings.weight is None and configs[0].data.held_out == 0:
+    choosing = len(names) > 1 and given_weights(settings, sorted(names, key=[*STREAMS].index)) is None
+    if choosing and configs[0].data.held_out == 0:
         raise ConfigError("no identities were held out to choose the fusion weight on: set the final job's weight")
+    return choosing
+
+
+def given_weights(settings: Final, streams: Sequence[str]) -> Weights | None:
+    """Return the fusion weights that the settings state for these streams; None where they are to be chosen.
+
+    Raises ConfigError for weights of other streams, and for the share of SMIN unless there are two streams.
+    """
+    if settings.weights:
+        if set(settings.weights) != set(streams):
+            found, wanted = (", ".join(names) for names in (settings.weights, streams))
+            raise ConfigError(f"final.weights are of {found}, wanted one of each stream that is fused: {wanted}")
+        return {stream: settings.weights[stream] for stream in streams}
+    if settings.weight is None:
+        return None
+    if len(streams) != 2:
+        raise ConfigError(f"final.weight is of two streams and {len(streams)} are fused, wanted final.weights instead")
+    return pair_weights(streams, settings.weight)
 
 
 def _extract(
@@ -253,16 +276,16 @@ def _part(table: Tracklets, rows: NDArray[np.int64], query: NDArray[np.int64], n
 
 
 def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
-    """Score each stream alone, the fusion of two and, if wanted, the last of these re-ranked."""
+    """Score each stream alone, their fusion and, if wanted, the last of these re-ranked."""
     table = streams[0].table
     test = _part(table, table.test, table.query, settings.protocol)
 
-    def judged(name: str, distance_QG: NDArray[np.float64]) -> Ranking:
+    def judged(name: str, distance_QG: Floats) -> Ranking:
         return Ranking(name, distance_QG, evaluate(distance_QG, test.query, test.gallery, settings.protocol))
 
     rankings = [judged(stream.config.stream, test.alone(stream.test)) for stream in streams]
     fusion = None
-    if len(streams) == 2:
+    if len(streams) > 1:
         fusion, fused_QG = _fuse(streams, test, settings)
         rankings.append(judged("fused", fused_QG))
     if settings.rerank:
@@ -286,35 +309,29 @@ def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
     )
 
 
-def _fuse(streams: Sequence[Trained], test: Part, settings: Final) -> tuple[Fusion, NDArray[np.float64]]:
-    """Fuse both streams; return the fusion and the fused distances (Q, G)."""
-    ssin, smin = streams
-    fusion = _choose(ssin, smin, settings)
-    kind = cast(Normalisation, fusion.normalisation)
-    both = test.fusable(ssin.test, align(ssin.test, smin.test), kind)
-    if kind != "rank":
-        fusion = replace(fusion, distance=FusedDistance.fitted(both, fusion.weight, kind))
-    flags = both.valid_query_Q, both.valid_gallery_G
-    return fusion, fuse(both.ssin_QG, both.smin_QG, *flags, fusion.weight, kind)
+def _fuse(streams: Sequence[Trained], test: Part, settings: Final) -> tuple[Fusion, Floats]:
+    """Fuse all streams; return the fusion and the fused distances (Q, G)."""
+    kind, weights, curve_WS = _choose(streams, settings)
+    distances = test.fusable([stream.test for stream in streams], kind)
+    distance = None if kind == "rank" else FusedDistance.fitted(distances, weights, kind)
+    return Fusion(weights, kind, curve_WS, distance), fuse(distances, weights, kind)
 
 
 def _reranked(streams: Sequence[Trained], test: Part, fusion: Fusion | None, settings: Final) -> NDArray[np.float64]:
     """Re-rank one stream or the fusion among all tracklets that are queries or in the gallery.
 
-    Returns distances (Q, G). With a single stream, a tracklet without input is not re-ranked and is infinitely far, as
-    in the plain ranking.
+    Returns distances (Q, G). Only tracklets with input of the stream that most of them have are re-ranked, so that
+    every two of them can be compared; the others are infinitely far, as in the plain ranking of a single stream.
     """
     rows = np.union1d(test.query_rows, test.gallery_rows)
+    features = aligned([stream.test for stream in streams], "" if fusion is None else fusion.normalisation)
+    common = max(features.values(), key=lambda own: np.count_nonzero(own.valid_N[rows]))
+    rows = rows[common.valid_N[rows]]
     if fusion is None or fusion.distance is None:
-        features = streams[0].test
-        rows = rows[features.valid_N[rows]]
-        distances = feature_distances(features.features_ND[rows])
+        distances = feature_distances(common.features_ND[rows])
     else:
-        kind = cast(Normalisation, fusion.normalisation)
-        ssin, smin = (stream.test.compared(kind) for stream in streams)
-        smin = align(ssin, smin)
-        parts = ssin.features_ND[rows], smin.features_ND[rows], smin.valid_N[rows]
-        distances = fused_distances(*parts, fusion.distance)
+        parts = {name: own.features_ND[rows] for name, own in features.items()}
+        distances = fused_distances(parts, {name: own.valid_N[rows] for name, own in features.items()}, fusion.distance)
     query, gallery = (np.flatnonzero(np.isin(side, rows)) for side in (test.query_rows, test.gallery_rows))
     found_QG = np.full((len(test.query_rows), len(test.gallery_rows)), np.inf)
     if len(query) and len(gallery):
@@ -324,28 +341,31 @@ def _reranked(streams: Sequence[Trained], test: Part, fusion: Fusion | None, set
     return found_QG
 
 
-def _choose(ssin: Trained, smin: Trained, settings: Final) -> Fusion:
-    """Return the fusion with the given weight, or with the best weight on the held-out identities."""
-    if settings.weight is not None:
-        return Fusion(settings.weight, settings.normalisation, None)
-    held_out = _part(ssin.table, ssin.split.held_out, ssin.split.query, settings.protocol)
-    found = _best(ssin, smin, held_out, settings)
-    return Fusion(found.weight, found.normalisation, found.curve_W2)
+def _choose(streams: Sequence[Trained], settings: Final) -> tuple[Normalisation, Weights, NDArray[np.float64] | None]:
+    """Return normalisation and weights as given, or the best on the held-out identities with the curve of all tried."""
+    weights = given_weights(settings, [stream.config.stream for stream in streams])
+    if weights is not None:
+        assert settings.normalisation != "auto", "which is refused with weights"
+        return settings.normalisation, weights, None
+    found = _best(streams, _held_out(streams, settings), settings)
+    return found.normalisation, found.weights, found.curve_WS
 
 
-def _best(ssin: Trained, smin: Trained, held_out: Part, settings: Final) -> Chosen:
-    """Choose the normalisation (given, or the best on the held-out identities) and its best weight."""
-    grid, aligned = _grid(settings), align(ssin.held_out, smin.held_out)
+def _held_out(streams: Sequence[Trained], settings: Final) -> Part:
+    split = streams[0].split
+    return _part(streams[0].table, split.held_out, split.query, settings.protocol)
+
+
+def _best(streams: Sequence[Trained], held_out: Part, settings: Final) -> Chosen:
+    """Choose the normalisation (given, or the best on the held-out identities) and its best weights."""
     kinds = get_args(Normalisation) if settings.normalisation == "auto" else (settings.normalisation,)
-    found = []
-    for kind in kinds:
-        if kind == "rank" and settings.rerank:
-            continue  # it has no distance of a pair
-        both = held_out.fusable(ssin.held_out, aligned, kind)
-        precision_WQ = precision_table(both, held_out.query, held_out.gallery, settings.protocol, grid, kind)
-        found.append(Chosen(kind, *choose_weight(precision_WQ, grid)))
-    return max(found, key=lambda one: one.curve_W2[:, 1].max())  # the first of equal ones
-
-
-def _grid(settings: Final) -> list[float]:
-    return np.linspace(0, 1, round(1 / settings.weight_step) + 1).tolist()  # type: ignore[no-any-return]
+    kinds = tuple(kind for kind in kinds if kind != "rank" or not settings.rerank)  # it has no distance of a pair
+    features = [stream.held_out for stream in streams]
+    return choose(
+        lambda kind: held_out.fusable(features, kind),
+        held_out.query,
+        held_out.gallery,
+        settings.protocol,
+        kinds,
+        settings.weight_step,
+    )

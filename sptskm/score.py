@@ -3,6 +3,7 @@
 Legend: N tracklets, Q queries, B queries of a block, G gallery rows, D embedding.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from sptskm.config import ConfigError, Final
 from sptskm.data import DataError, Tracklets
-from sptskm.evaluation import Features, Rows, align, check_judging, protocol, select
+from sptskm.evaluation import Features, Rows, aligned, check_judging, protocol, select
+from sptskm.evaluation.distances import Floats
 from sptskm.evaluation.metrics import Blocks
 from sptskm.report.fused import Fused
 from sptskm.report.results import Fusion, Ranking, Results
@@ -21,30 +23,30 @@ Ints = NDArray[np.int64]
 
 
 def score(
-    table: Tracklets, settings: Final, first: Features, smin: Features | None, fused: Fused | None, world: World
+    table: Tracklets, settings: Final, features: Sequence[Features], fused: Fused | None, world: World
 ) -> Results:
-    """Evaluate the test tracklets of a table by the features of one stream, or of both streams and their fusion.
+    """Evaluate the test tracklets of a table by the features of one stream, or of several streams and their fusion.
 
     The results hold scores but no distances, which are computed over blocks of queries. Every rank makes the same call,
     ranks a share of the queries and returns the whole result. Raises ConfigError and DataError where features, data and
     protocol do not belong together.
     """
     check_judging(settings, table)
-    if (smin is None) != (fused is None):
-        raise ConfigError("features of SMIN and a fusion are wanted together, found one of them")
-    streams = [_of_test(features, table) for features in (first, smin) if features is not None]
+    if (len(features) > 1) != (fused is not None):
+        raise ConfigError("features of several streams and a fusion are wanted together, found one of them")
+    streams = [_of_test(one, table) for one in features]
     test = table.test
     query_rows, gallery_rows = select(protocol(settings.protocol), table.pids_N[test], table.lengths[test], table.query)
     places = test[query_rows], test[gallery_rows]
     query, gallery = (Rows.of(table, rows) for rows in places)
-    ways = {features.stream: _alone(features, query_rows, gallery_rows, world) for features in streams}
+    ways = {one.stream: _alone(one, query_rows, gallery_rows, world) for one in streams}
     if fused is not None:
-        ways["fused"] = _fused(fused, (streams[0], align(*streams)), query_rows, gallery_rows, world)
+        ways["fused"] = _fused(fused, streams, query_rows, gallery_rows, world)
     rankings = [
         Ranking(name, np.empty((len(query), 0)), evaluate_spread(distances, query, gallery, settings.protocol, world))
         for name, distances in ways.items()
     ]
-    fusion = None if fused is None else Fusion(fused.weight, fused.normalisation, None, fused.distance)
+    fusion = None if fused is None else Fusion(fused.weights, fused.normalisation, None, fused.distance)
     return Results(table, *places, query, gallery, rankings, fusion, streams, [], settings, {})
 
 
@@ -82,18 +84,14 @@ def _alone(features: Features, query_rows: Ints, gallery_rows: Ints, world: Worl
     return block
 
 
-def _fused(
-    fused: Fused, features: tuple[Features, Features], query_rows: Ints, gallery_rows: Ints, world: World
-) -> Blocks:
-    """Return a function that computes the fused distances (B, G); SSIN alone compares pairs without skeletons."""
-    ssin, smin = features
-    everybody = replace(smin, valid_N=np.ones(len(smin), np.bool_), features_ND=smin.known_ND)
-    first, second = (
-        _alone(one.compared(fused.normalisation), query_rows, gallery_rows, world) for one in (ssin, everybody)
-    )
+def _fused(fused: Fused, features: Sequence[Features], query_rows: Ints, gallery_rows: Ints, world: World) -> Blocks:
+    """Return a function that computes the fused distances (B, G)."""
+    compared = aligned(features, fused.normalisation)
+    apart = {name: _alone(own, query_rows, gallery_rows, world) for name, own in compared.items()}
+    gallery = {name: own.valid_N[gallery_rows] for name, own in compared.items()}
 
-    def block(chosen: slice) -> NDArray[np.float64]:
-        both_BG = smin.valid_N[query_rows[chosen]][:, None] & smin.valid_N[gallery_rows]
-        return fused.distance.of(first(chosen), second(chosen), both_BG)
+    def block(chosen: slice) -> Floats:
+        query = {name: own.valid_N[query_rows[chosen]] for name, own in compared.items()}
+        return fused.distance.of({name: own(chosen) for name, own in apart.items()}, query, gallery)
 
     return block

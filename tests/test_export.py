@@ -14,7 +14,7 @@ from sptskm.cli import main
 from sptskm.config import ConfigError
 from sptskm.configfile import to_dict
 from sptskm.data import DataError, Tracklets, read_mars
-from sptskm.evaluation import Features, FusedDistance, Rows, evaluate, squared_distances
+from sptskm.evaluation import Distances, Features, FusedDistance, Rows, StreamDistances, evaluate, squared_distances
 from sptskm.export import export, export_distance
 from sptskm.extraction import Network, load_network
 from sptskm.report.fused import Fused, read_fused
@@ -189,62 +189,67 @@ def test_files_of_both_streams_and_of_their_distance_work_together(onnxruntime, 
 def test_two_runs_of_one_stream_are_refused_and_nothing_is_written(onnxruntime, runs, tmp_path, capsys):  # noqa: ARG001
     command = ["export", str(runs / "smin"), "--smin", str(runs / "smin"), "--out", str(tmp_path / "m.onnx")]
     assert main(command) == 2
-    assert "the runs are smin and smin, wanted ssin and, as --smin, smin" in capsys.readouterr().err
+    assert "the runs are smin and smin, wanted one of each stream" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_runs_that_were_not_fused_are_refused_and_nothing_is_written(onnxruntime, runs, tmp_path):  # noqa: ARG001
     fused = read_fused(runs).networks["ssin"]
     with pytest.raises(DataError, match=rf"ssin-3d is of network \w+ of ssin, wanted {fused} as fused"):
-        export(runs / "ssin-3d", tmp_path / "m.onnx", runs / "smin", runs)
+        export([runs / "ssin-3d", runs / "smin"], tmp_path / "m.onnx", runs)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("streams", [("ssin", "smin"), ("ssin", "smin", "gait"), ("ssin", "gait")])
 @pytest.mark.parametrize("normalisation", ["zscore", "concat"])
-def test_the_exported_distance_is_that_of_the_final_job(onnxruntime, tmp_path, normalisation):
-    fused = Fused(0.35, normalisation, FusedDistance(1.3, 0.07, 1.1, -0.4), {"ssin": "aaaa", "smin": "bbbb"})
-    export_distance(fused, (6, 4), tmp_path / "d.onnx")
+def test_the_exported_distance_is_that_of_the_final_job(onnxruntime, tmp_path, streams, normalisation):
+    fused = fusion_of(streams, normalisation)
+    export_distance(fused, {stream: LENGTHS[stream] for stream in streams}, tmp_path / "d.onnx")
     opened = session(onnxruntime, tmp_path / "d.onnx")
     for queries, rows, missing in ((1, 7, True), (5, 40, False), (5, 40, True)):
-        (ssin_Q, ssin_G), (smin_Q, smin_G) = (sides(stream, queries, rows, missing) for stream in ("ssin", "smin"))
-        found_QG = run(
-            opened,
-            [
-                x
-                for one in ((ssin_Q, smin_Q), (ssin_G, smin_G))
-                for x in (*(f.features_ND for f in one), one[1].valid_N)
-            ],
-        )
-        distances = (
-            squared_distances(
-                query.compared(fused.normalisation).features_ND, gallery.compared(fused.normalisation).features_ND
-            )
-            for query, gallery in ((ssin_Q, ssin_G), (smin_Q, smin_G))
-        )
-        expected_QG = fused.distance.of(*distances, smin_Q.valid_N[:, None] & smin_G.valid_N)
-        np.testing.assert_allclose(found_QG, expected_QG, atol=TOLERANCE)
+        query, gallery = (sides(streams, count, missing) for count in (queries, rows))
+        inputs = []
+        for side in (query, gallery):
+            flagged = streams[1:] if streams == ("ssin", "smin") else streams  # of these two SSIN has input for all
+            inputs += [side[name].features_ND for name in streams] + [side[name].valid_N for name in flagged]
+        compared = [{name: own.compared(normalisation) for name, own in side.items()} for side in (query, gallery)]
+        distances = {name: squared_distances(*(side[name].features_ND for side in compared)) for name in streams}
+        flags = ({name: own.valid_N for name, own in side.items()} for side in (query, gallery))
+        expected_QG = fused.distance.of(distances, *flags)
+        np.testing.assert_allclose(run(opened, inputs), expected_QG, atol=TOLERANCE)
 
 
-def sides(stream: str, queries: int, rows: int, missing: bool) -> list[Features]:
-    """Queries and gallery; with `missing` some have no skeleton."""
-    found = []
-    for count in (queries, rows):
-        features_ND = np.random.default_rng(count).normal(size=(count, {"ssin": 6, "smin": 4}[stream]))
-        valid_N = np.arange(count) % 4 != 2 if missing and stream == "smin" else np.ones(count, bool)
+LENGTHS = {"ssin": 6, "smin": 4, "gait": 5}
+
+
+def fusion_of(streams: tuple[str, ...], normalisation: str) -> Fused:
+    """A fusion as a final job keeps it, of made-up distances."""
+    rng, everybody = np.random.default_rng(1), np.ones(9, bool)
+    given = StreamDistances({name: Distances(rng.random((9, 9)), everybody, everybody) for name in streams})
+    weights = dict(zip(streams, (0.6, 0.3, 0.1) if len(streams) == 3 else (0.65, 0.35), strict=True))
+    distance = FusedDistance.fitted(given, weights, normalisation)
+    return Fused(weights, normalisation, distance, dict.fromkeys(streams, "aaaa"))
+
+
+def sides(streams: tuple[str, ...], count: int, missing: bool) -> dict[str, Features]:
+    """Features by stream; with `missing` some have no input in the streams after the first."""
+    found = {}
+    for place, name in enumerate(streams):
+        features_ND = np.random.default_rng(count).normal(size=(count, LENGTHS[name]))
+        valid_N = np.arange(count) % (3 + place) != 2 if missing and place else np.ones(count, bool)
         features_ND[~valid_N] = np.nan
-        keys = np.arange(count).astype(str)
-        found.append(Features(features_ND.astype(np.float32), keys, valid_N, "print", stream))
+        found[name] = Features(features_ND.astype(np.float32), np.arange(count).astype(str), valid_N, "print", name)
     return found
 
 
 def test_settings_that_cannot_be_are_refused_before_a_run_is_read(onnxruntime, tmp_path):  # noqa: ARG001
     with pytest.raises(ConfigError, match=r"ends in \.onnx"):
-        export(tmp_path, tmp_path / "m.bin")
+        export([tmp_path], tmp_path / "m.bin")
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        export(tmp_path, tmp_path / "none" / "m.onnx")
+        export([tmp_path], tmp_path / "none" / "m.onnx")
     with pytest.raises(ConfigError, match=r"/proc/m\.onnx: .*, wanted a file that can be written"):
-        export(tmp_path, Path("/proc/m.onnx"))
-    with pytest.raises(ConfigError, match="as --smin"):
-        export(tmp_path, tmp_path / "m.onnx", fusion=tmp_path)
+        export([tmp_path], Path("/proc/m.onnx"))
+    with pytest.raises(ConfigError, match="wanted the runs of all streams that it fuses"):
+        export([tmp_path], tmp_path / "m.onnx", fusion=tmp_path)
     with pytest.raises(FileNotFoundError, match="no readable checkpoint"):
-        export(tmp_path, tmp_path / "m.onnx")
+        export([tmp_path], tmp_path / "m.onnx")

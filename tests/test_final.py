@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from helpers.pairs import fused_pair
 from helpers.small import small_config, training_part
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -15,7 +16,7 @@ from sptskm.config import ConfigError, Final
 from sptskm.configfile import load_final
 from sptskm.data import read_mars
 from sptskm.endings import Stopped
-from sptskm.evaluation import PROTOCOLS, precision_table, protocol, rerank, squared_distances
+from sptskm.evaluation import PROTOCOLS, pair_weight, precision_table, protocol, rerank, squared_distances
 from sptskm.final import final, fuse_held_out
 from sptskm.report.comparison import compare, read_judged
 from sptskm.training.signals import StopFlag
@@ -63,10 +64,10 @@ def test_the_table_shows_what_results_json_holds(results):
 
 def test_the_weight_is_chosen_on_held_out_identities_that_never_trained(results):
     _, shown = results
-    assert shown.fusion.curve_W2.shape == (21, 2)
-    assert shown.fusion.weight in shown.fusion.curve_W2[:, 0]
-    best = shown.fusion.curve_W2[:, 1].max()
-    chosen = shown.fusion.curve_W2[np.isclose(shown.fusion.curve_W2[:, 0], shown.fusion.weight), 1]
+    assert shown.fusion.curve_WS.shape == (21, 2)
+    assert shown.fusion.weight in shown.fusion.curve_WS[:, 0]
+    best = shown.fusion.curve_WS[:, 1].max()
+    chosen = shown.fusion.curve_WS[np.isclose(shown.fusion.curve_WS[:, 0], shown.fusion.weight), 1]
     assert chosen[0] == pytest.approx(best)
 
 
@@ -256,8 +257,8 @@ def test_the_fusion_of_two_runs_is_chosen_without_a_file_of_test(walkers, runs, 
     assert (found.mAP["ssin"], found.mAP["smin"]) == pytest.approx([held_out_mAP(runs[s]) for s in ("ssin", "smin")])
     assert found.mAP["fused"] >= max(found.mAP["ssin"], found.mAP["smin"]) - 1e-12
     chosen = results[1].fusion
-    assert found.mAP["fused"] >= chosen.curve_W2[:, 1].max() - 1e-12
-    assert found.normalisation != chosen.normalisation or found.weight == chosen.weight
+    assert found.mAP["fused"] >= chosen.curve_WS[:, 1].max() - 1e-12
+    assert found.normalisation != chosen.normalisation or found.weights == chosen.weights
 
 
 def test_with_nobody_held_out_a_given_weight_fuses_all_the_same(walkers, tmp_path):
@@ -333,8 +334,10 @@ def test_the_normalisation_too_can_be_chosen_on_the_held_out_identities(runs, tm
     both = [runs["ssin"], runs["smin"]]
     found = final(both, tmp_path / "auto", Final(normalisation="auto"))
     chosen = fuse_held_out(both, Final())
-    assert (found.fusion.normalisation, found.fusion.weight) == (chosen.normalisation, chosen.weight)
-    again = final(both, tmp_path / "named", Final(normalisation=chosen.normalisation, weight=chosen.weight))
+    assert (found.fusion.normalisation, found.fusion.weights) == (chosen.normalisation, chosen.weights)
+    again = final(
+        both, tmp_path / "named", Final(normalisation=chosen.normalisation, weight=pair_weight(chosen.weights))
+    )
     assert again.lines() == found.lines()
 
 
@@ -376,9 +379,9 @@ def test_reranking_goes_by_the_fused_distances_of_all_that_the_protocol_has(runs
     if kind == "concat":
         ssin = ssin / np.linalg.norm(ssin, axis=1, keepdims=True)
         smin = smin / np.maximum(np.linalg.norm(smin, axis=1, keepdims=True), 1e-9)
-    both_NN = valid_N[:, None] & valid_N
-    assert both_NN.all() == (name == "torchreid")
-    among_NN = found.fusion.distance.of(squared_distances(ssin, ssin), squared_distances(smin, smin), both_NN)
+    assert valid_N.all() == (name == "torchreid")
+    apart = squared_distances(ssin, ssin), squared_distances(smin, smin)
+    among_NN = fused_pair(found.fusion.distance, *apart, valid_N, valid_N)
     np.fill_diagonal(among_NN, 0)
     places = np.searchsorted(rows, found.query_rows), np.searchsorted(rows, found.gallery_rows)
     again = rerank(lambda a, b: among_NN[a:b], *places, len(rows))
@@ -402,7 +405,7 @@ def test_too_little_memory_for_reranking_is_told_before_anything_is_extracted(ru
 def test_auto_with_reranking_leaves_out_ranks_which_are_no_distance_of_a_pair(runs, tmp_path, monkeypatch):
     tried = []
     monkeypatch.setattr(
-        "sptskm.final.precision_table", lambda *given: tried.append(given[-1]) or precision_table(*given)
+        "sptskm.evaluation.choosing.precision_table", lambda *given: tried.append(given[-1]) or precision_table(*given)
     )
     final([runs["ssin"], runs["smin"]], tmp_path, Final(rerank=True, normalisation="auto"))
     assert tried == ["zscore", "minmax", "concat"]

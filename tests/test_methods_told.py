@@ -18,7 +18,7 @@ from sptskm.evaluation import Features, FusedDistance, Rows
 from sptskm.evaluation.feature_files import Labelled, read_features, write_features
 from sptskm.extraction import extract_run
 from sptskm.final import final
-from sptskm.nearest import Pair, search
+from sptskm.nearest import FeatureSet, search
 from sptskm.report.fused import Fused, read_fused
 from sptskm.report.results import RESULTS
 from sptskm.training.rundir import RunDir
@@ -57,14 +57,15 @@ def test_files_of_features_keep_the_methods_and_those_of_before_have_none(tmp_pa
 def test_a_search_across_methods_is_said_to_be_one(
     gallery: dict[str, dict[str, str]], query: dict[str, dict[str, str]], warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    search(Pair(labelled(**gallery)), Pair(labelled(**query)), 2)
+    search(FeatureSet([labelled(**gallery)]), FeatureSet([labelled(**query)]), 2)
     assert (WORTH_LESS in caplog.text) == warned
     assert caplog.text.count("\n") == warned, "one line"
 
 
 def test_a_fusion_that_was_chosen_on_other_methods_is_said_to_be_one(caplog: pytest.LogCaptureFixture) -> None:
-    pair = Pair(labelled(masks=GRABCUT), labelled("smin", skeletons=BLAZEPOSE))
-    fused = Fused(0.4, "zscore", FusedDistance(1.5, 0.8, 1.7, -0.3), {"ssin": "aaaa", "smin": "aaaa"})
+    pair = FeatureSet([labelled(masks=GRABCUT), labelled("smin", skeletons=BLAZEPOSE)])
+    weights, networks = {"ssin": 0.6, "smin": 0.4}, {"ssin": "aaaa", "smin": "aaaa"}
+    fused = Fused(weights, "zscore", FusedDistance.of_before(1.5, 0.8, 1.7, -0.3), networks)
     pair.check(fused)
     pair.check(replace(fused, methods={"masks": GRABCUT, "skeletons": BLAZEPOSE}))
     assert not caplog.text
@@ -75,7 +76,7 @@ def test_a_fusion_that_was_chosen_on_other_methods_is_said_to_be_one(caplog: pyt
 
 
 def test_results_tell_the_methods_behind_a_fusion(tmp_path: Path) -> None:
-    constants = dict(vars(FusedDistance(1.5, 0.8, 1.7, -0.3)))
+    constants = {"ssin": 1.5, "smin": 0.8, "alone": 1.7, "offset": -0.3}
     fusion = {"weight": 0.5, "normalisation": "zscore", "distance": constants}
     origins = {"ssin": {"network": "a", "methods": {"masks": GRABCUT}}, "smin": {"network": "b"}}
     (tmp_path / RESULTS).write_text(json.dumps({"fusion": fusion, "provenance": origins}))

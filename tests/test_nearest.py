@@ -10,20 +10,31 @@ import cv2
 import numpy as np
 import pytest
 from helpers.drawing import nothing_drawn
+from helpers.pairs import of_pair
 
 from sptskm.cli import main
 from sptskm.config import ConfigError
 from sptskm.data import DataError, read_dataset, read_mars
-from sptskm.evaluation import Features, FusedDistance, Rows, StreamDistances, align, fuse, squared_distances
+from sptskm.evaluation import (
+    Features,
+    FusedDistance,
+    Rows,
+    StreamDistances,
+    align,
+    fuse,
+    pair_weights,
+    squared_distances,
+)
 from sptskm.evaluation.feature_files import Labelled, read_features, write_features
 from sptskm.evaluation.neighbours import Compared, exact
 from sptskm.extraction import load_network
-from sptskm.nearest import Index, Pair, fit_fused, index_beside, search
+from sptskm.nearest import FeatureSet, Index, fit_fused, index_beside, search
 from sptskm.report import found as found_module
 from sptskm.report.fused import Fused, read_fused
 
 NETWORKS = {"ssin": "aaaa", "smin": "bbbb"}
-FUSED = Fused(0.4, "zscore", FusedDistance(1.5, 0.8, 1.7, -0.3), NETWORKS)
+PAIR = ("ssin", "smin")
+FUSED = Fused(pair_weights(PAIR, 0.4), "zscore", FusedDistance.of_before(1.5, 0.8, 1.7, -0.3), NETWORKS)
 NEEDS_FAISS = "wants faiss: pip install 'sptskm[index]'"
 
 
@@ -46,19 +57,19 @@ def write(path: Path, features: Features, network: str = "aaaa") -> None:
     write_features(path, features, labelled(features).labels, network)
 
 
-def pair(rows: int, seed: int = 0, every: int = 9) -> Pair:
+def pair(rows: int, seed: int = 0, every: int = 9) -> FeatureSet:
     """Both streams; one of so many tracklets has no skeleton and no numbers for it."""
     ssin, smin = random_features(rows, 8, seed), random_features(rows, 6, seed + 5, "smin")
     without_N = np.arange(rows) % every == 3 % every
     features_ND = np.where(without_N[:, None], np.float32(np.nan), 3 * smin.features_ND)
-    return Pair(labelled(ssin), labelled(replace(smin, features_ND=features_ND, valid_N=~without_N)))
+    return FeatureSet([labelled(ssin), labelled(replace(smin, features_ND=features_ND, valid_N=~without_N))])
 
 
-def streams(query: Pair, gallery: Pair, fused: Fused) -> StreamDistances:
+def streams(query: FeatureSet, gallery: FeatureSet, fused: Fused) -> StreamDistances:
     """All distances, as the final job takes them."""
     ssin = [side.first.features.compared(fused.normalisation).features_ND for side in (query, gallery)]
-    smin = [side.smin.features.compared(fused.normalisation) for side in (query, gallery)]
-    return StreamDistances(
+    smin = [side["smin"].features.compared(fused.normalisation) for side in (query, gallery)]
+    return of_pair(
         squared_distances(*ssin),
         squared_distances(*(np.nan_to_num(side.features_ND) for side in smin)),
         *(side.valid_N for side in smin),
@@ -86,58 +97,72 @@ def test_two_streams_are_ranked_as_the_final_job_ranks_them(normalisation, weigh
     monkeypatch.setattr("sptskm.evaluation.neighbours.GALLERY_BLOCK", 64)
     monkeypatch.setattr("sptskm.evaluation.neighbours.QUERY_BLOCK", 4)
     gallery, query = pair(200), pair(20, seed=1, every=4)
-    both = streams(query, gallery, replace(FUSED, weight=weight, normalisation=normalisation))
-    fused = Fused(weight, normalisation, FusedDistance.fitted(both, weight, normalisation), NETWORKS)
-    fused_QG = fuse(both.ssin_QG, both.smin_QG, both.valid_query_Q, both.valid_gallery_G, weight, normalisation)
+    weights = pair_weights(PAIR, weight)
+    both = streams(query, gallery, replace(FUSED, normalisation=normalisation))
+    fused = Fused(weights, normalisation, FusedDistance.fitted(both, weights, normalisation), NETWORKS)
+    fused_QG = fuse(both, weights, normalisation)
     found = search(gallery, query, 150, fused)
     expected_QG = np.argsort(fused_QG, axis=1, kind="stable")
     np.testing.assert_array_equal(found.rows_QK, expected_QG[:, :150])
-    own_QG = fused.distance.of(both.ssin_QG, both.smin_QG, both.valid_query_Q[:, None] & both.valid_gallery_G)
+    own_QG = fused.distance.of(both.matrices, both.query, both.gallery)
     np.testing.assert_allclose(found.distances_QK, np.take_along_axis(own_QG, expected_QG[:, :150], 1), atol=1e-9)
-    assert "5 without a skeleton compared with all by SSIN alone" in found.remark
+    assert "5 without input of smin compared by what else there is" in found.remark
 
 
 def test_a_tracklet_finds_its_like_but_neither_itself_nor_what_has_no_input():
     features = random_features(60, 8)
     features.valid_N[13] = False
-    found = search(Pair(labelled(features)), "t12", 9)
+    found = search(FeatureSet([labelled(features)]), "t12", 9)
     assert sorted(found.rows_QK[0, :8].tolist()) == [10, 11, 14, 15, 16, 17, 18, 19]
     assert "exact" in found.text()
     assert "t14" in found.text()
     with pytest.raises(DataError, match="no tracklet t99"):
-        search(Pair(labelled(features)), "t99")
+        search(FeatureSet([labelled(features)]), "t99")
     with pytest.raises(DataError, match="t13 has no input"):
-        search(Pair(labelled(features)), "t13")
+        search(FeatureSet([labelled(features)]), "t13")
     with pytest.raises(ConfigError, match="at least 1"):
-        search(Pair(labelled(features)), "t1", 0)
-    empty = Pair(labelled(random_features(0, 8)))
+        search(FeatureSet([labelled(features)]), "t1", 0)
+    empty = FeatureSet([labelled(random_features(0, 8))])
     for query in ("t1", empty):
         with pytest.raises(DataError, match="no tracklet of the gallery has any input"):
             search(empty, query)
     with pytest.raises(DataError, match="are 8 numbers of ssin by network aaaa, those of the query 5 numbers"):
-        search(Pair(labelled(features)), Pair(labelled(random_features(4, 5))))
+        search(FeatureSet([labelled(features)]), FeatureSet([labelled(random_features(4, 5))]))
 
 
 def test_streams_that_do_not_fit_the_fusion_are_refused():
     both = pair(30)
-    with pytest.raises(ConfigError, match="found 2 of the two streams, wanted both with --fusion"):
+    with pytest.raises(ConfigError, match="found features of ssin and smin, wanted a --fusion as well"):
         search(both, "t1")
-    with pytest.raises(ConfigError, match="found 1 of the two streams"):
-        search(Pair(both.first), "t1", fused=FUSED)
-    with pytest.raises(DataError, match="of smin and ssin, wanted ssin and smin"):
-        search(Pair(both.smin, both.first), "t1", fused=FUSED)
-    with pytest.raises(ConfigError, match="--gallery-smin was given, wanted the features of SMIN by --query-smin"):
-        search(both, Pair(both.first), fused=FUSED)
+    with pytest.raises(ConfigError, match="--fusion is of ssin and smin, wanted features of smin as well"):
+        search(FeatureSet([both.first]), "t1", fused=FUSED)
+    with pytest.raises(ConfigError, match="features are of ssin and ssin, wanted one of each stream"):
+        FeatureSet([both.first, both.first])
+    with pytest.raises(DataError, match="a file of features is of smin, wanted one of ssin, gait as fused"):
+        search(both, "t1", fused=replace(FUSED, networks={"ssin": "aaaa", "gait": "bbbb"}))
+    with pytest.raises(ConfigError, match="features are of ssin and smin, those of the query of ssin, wanted the same"):
+        search(both, FeatureSet([both.first]), fused=FUSED)
+
+
+def test_the_order_in_which_streams_are_given_does_not_matter():
+    both = pair(30)
+    swapped = FeatureSet([both["smin"], both["ssin"]])
+    one, other = (search(given, "t1", 7, FUSED) for given in (both, swapped))
+    np.testing.assert_array_equal(one.rows_QK, other.rows_QK)
+    np.testing.assert_array_equal(one.distances_QK, other.distances_QK)
 
 
 def test_features_of_different_networks_are_not_compared():
     both = pair(30)
-    first, smin = (replace(one, network="cccc") for one in (both.first, both.smin))
+    first, smin = (replace(one, network="cccc") for one in both.values())
     with pytest.raises(DataError, match="by network aaaa, those of the query 8 numbers of ssin by network cccc"):
-        search(Pair(both.first), Pair(first))
+        search(FeatureSet([both.first]), FeatureSet([first]))
     with pytest.raises(DataError, match="by network bbbb, those of the query 6 numbers of smin by network cccc"):
-        search(both, Pair(both.first, smin), fused=FUSED)
-    for gallery, told in ((Pair(first, both.smin), "ssin, wanted aaaa"), (Pair(both.first, smin), "smin, wanted bbbb")):
+        search(both, FeatureSet([both.first, smin]), fused=FUSED)
+    for gallery, told in (
+        (FeatureSet([first, both["smin"]]), "ssin, wanted aaaa"),
+        (FeatureSet([both.first, smin]), "smin, wanted bbbb"),
+    ):
         with pytest.raises(DataError, match=f"a file of features is of network cccc of {told} as fused"):
             search(gallery, "t1", fused=FUSED)
 
@@ -159,12 +184,12 @@ def test_an_index_finds_nearly_all_that_exact_search_finds_and_says_how_many(tmp
     pytest.importorskip("faiss", reason=NEEDS_FAISS)
     features = random_features(3000, 16)
     write(tmp_path / "f.npz", features)
-    gallery, path = Pair(read_features(tmp_path / "f.npz")), index_beside(tmp_path / "f.npz")
+    gallery, path = FeatureSet([read_features(tmp_path / "f.npz")]), index_beside([tmp_path / "f.npz"])
     first = search(gallery, "t1234", 9, index=path)
     assert "recall@9" in first.remark
     assert set(first.rows_QK[0]) == set(range(1230, 1240)) - {1234}
     assert path.is_file()
-    again = search(gallery, "t1234", 9, index=index_beside(tmp_path / "f.npz"))
+    again = search(gallery, "t1234", 9, index=index_beside([tmp_path / "f.npz"]))
     np.testing.assert_array_equal(again.rows_QK, first.rows_QK)
     read_again = Index.read(path, Compared.alone(features.features_ND))
     assert read_again.recall(10) > 0.9
@@ -187,7 +212,7 @@ def test_an_index_finds_nearly_all_that_exact_search_finds_and_says_how_many(tmp
 
 def test_an_index_that_cannot_be_written_is_told_before_it_is_built(tmp_path, monkeypatch):
     pytest.importorskip("faiss", reason=NEEDS_FAISS)
-    gallery = Pair(labelled(random_features(30, 8)))
+    gallery = FeatureSet([labelled(random_features(30, 8))])
     (tmp_path / "file").touch()
     with monkeypatch.context() as patch:
         patch.setattr(Index, "build", lambda *_: pytest.fail("built"))
@@ -203,12 +228,12 @@ def test_an_index_of_two_streams_has_the_tracklets_with_skeletons_and_the_search
     gallery, query = pair(2000), pair(40, seed=0, every=4)
     path = tmp_path / "f.index"
     found, wanted = search(gallery, query, 12, FUSED, path), search(gallery, query, 12, FUSED)
-    assert faiss.read_index(str(path)).ntotal == int(gallery.smin.features.valid_N.sum()) < 2000
+    assert faiss.read_index(str(path)).ntotal == int(gallery["smin"].features.valid_N.sum()) < 2000
     shares = [np.isin(own, other).mean() for own, other in zip(wanted.rows_QK, found.rows_QK, strict=True)]
     assert np.mean(shares) > 0.95
-    without_Q = ~query.smin.features.valid_N
+    without_Q = ~query["smin"].features.valid_N
     np.testing.assert_array_equal(found.rows_QK[without_Q], wanted.rows_QK[without_Q])
-    beside_G = ~gallery.smin.features.valid_N
+    beside_G = ~gallery["smin"].features.valid_N
     beside_QK = beside_G[wanted.rows_QK] & ~without_Q[:, None]
     assert beside_QK.any()
     assert all(
@@ -216,8 +241,8 @@ def test_an_index_of_two_streams_has_the_tracklets_with_skeletons_and_the_search
     )
     for q in np.flatnonzero(np.array(shares) == 1):
         np.testing.assert_array_equal(found.distances_QK[q], wanted.distances_QK[q])
-    assert "; 10 without a skeleton compared with all by SSIN alone" in found.remark
-    with pytest.raises(DataError, match="no tracklet of the gallery has a skeleton"):
+    assert "; 10 without input of smin compared by what else there is" in found.remark
+    with pytest.raises(DataError, match="no tracklet of the gallery has input of every stream"):
         search(pair(40, every=1), pair(4), 1, FUSED, tmp_path / "none.index")
 
 
@@ -226,12 +251,12 @@ def test_an_index_of_other_features_is_removed_whenever_these_were_written(tmp_p
     for name, one in (("f.npz", features), ("f-s.npz", features), ("other.npz", others)):
         write(tmp_path / name, one)
         os.utime(tmp_path / name, (1, 1))  # as cp -p leaves it
-    first, another = index_beside(tmp_path / "f.npz"), index_beside(tmp_path / "f-s.npz")
+    first, another = index_beside([tmp_path / "f.npz"]), index_beside([tmp_path / "f-s.npz"])
     for path in (first, another):
         path.write_bytes(b"")
-    assert index_beside(tmp_path / "f.npz") == first
+    assert index_beside([tmp_path / "f.npz"]) == first
     (tmp_path / "other.npz").replace(tmp_path / "f.npz")
-    assert index_beside(tmp_path / "f.npz") != first
+    assert index_beside([tmp_path / "f.npz"]) != first
     assert not first.exists()
     assert another.exists()
 
@@ -239,11 +264,10 @@ def test_an_index_of_other_features_is_removed_whenever_these_were_written(tmp_p
 def test_another_fusion_has_another_index(tmp_path):
     write(tmp_path / "f.npz", random_features(20, 8))
     write(tmp_path / "s.npz", random_features(20, 8, stream="smin"))
-    names = {
-        index_beside(tmp_path / "f.npz", tmp_path / "s.npz", fused).name
-        for fused in (FUSED, replace(FUSED, distance=replace(FUSED.distance, smin=0.7)), replace(FUSED, weight=0.4))
-    }
-    assert len(names) == 2
+    others = (FUSED, replace(FUSED, distance=FusedDistance.of_before(1.5, 0.7, 1.7, -0.3)), replace(FUSED))
+    names = [index_beside([tmp_path / "f.npz", tmp_path / "s.npz"], fused).name for fused in others]
+    assert names[0] == names[2] != names[1]
+    assert names[0].startswith("f-s-e3bbffac-"), "as earlier versions named it"
 
 
 def test_the_fused_distance_of_a_final_job_is_read_and_other_files_are_refused(tmp_path):
@@ -273,7 +297,7 @@ def test_the_fused_distance_of_a_final_job_is_read_and_other_files_are_refused(t
     with pytest.raises(DataError, match=r"does not say which networks it fuses.*evaluate again"):
         read_fused(path)
     path.write_text(json.dumps(saved | {"provenance": {name: {"network": key} for name, key in NETWORKS.items()}}))
-    wanted = Fused(0.25, "minmax", FusedDistance(**constants), NETWORKS)
+    wanted = Fused(pair_weights(PAIR, 0.25), "minmax", FusedDistance.of_before(**constants), NETWORKS)
     assert read_fused(tmp_path) == read_fused(path) == wanted
 
 
@@ -291,7 +315,7 @@ def test_the_command_ranks_the_features_of_a_final_job_as_that_job_did(final, wa
     smin, query = align(ssin, smin), read_mars(walkers).query
     valid = smin.valid_N[query], smin.valid_N
     distances = (squared_distances(one.features_ND[query], one.features_ND) for one in (ssin, smin))
-    fused_G = fuse(*distances, *valid, 0.6)[0]
+    fused_G = fuse(of_pair(*distances, *valid), pair_weights(PAIR, 0.6))[0]
     nearest = np.argsort(fused_G, kind="stable")
     expected = ssin.keys_N[nearest[nearest != query[0]][:8]].tolist()
     arguments = ["search", "--gallery", str(final / "features-ssin.npz"), "--query", ssin.keys_N[query[0]]]
@@ -398,7 +422,7 @@ def test_the_command_says_what_it_lacks(final, tmp_path, capsys):
     ssin, smin = (str(final / f"features-{stream}.npz") for stream in ("ssin", "smin"))
     for words, told in (
         (["--gallery", str(tmp_path / "none.npz")], "no such file"),
-        (["--gallery", ssin, "--gallery-smin", smin], "wanted both with --fusion"),
+        (["--gallery", ssin, "--gallery-smin", smin], "wanted a --fusion as well"),
         (["--gallery", ssin, "--gallery-smin", smin, "--fusion", str(tmp_path)], "wanted the results.json"),
         (["--gallery", ssin, "--out", str(tmp_path / "found.png")], "wanted the data set by --data"),
         (["--gallery", ssin, "--query-smin", smin], "--query-smin was given beside x, wanted a .npz file"),
@@ -407,11 +431,10 @@ def test_the_command_says_what_it_lacks(final, tmp_path, capsys):
         assert told in capsys.readouterr().err
 
 
-def seen_by(pair: Pair, cameras: int) -> Pair:
+def seen_by(pair: FeatureSet, cameras: int) -> FeatureSet:
     """The same tracklets, taken by cameras in turn."""
     camids = np.arange(len(pair.first.features)) % cameras
-    relabelled = [replace(side, labels=replace(side.labels, camids=camids)) for side in pair.available_streams]
-    return Pair(*relabelled)
+    return FeatureSet([replace(side, labels=replace(side.labels, camids=camids)) for side in pair.values()])
 
 
 def test_other_cameras_leaves_out_the_query_s_own():
@@ -428,30 +451,28 @@ def test_other_cameras_wants_cameras_that_can_be_told_apart(tmp_path):
     one, gallery = pair(20), seen_by(pair(20), cameras=2)
     with pytest.raises(DataError, match="the gallery has one camera"):
         search(one, "t7", 3, FUSED, other_cameras=True)
-    strangers = [
-        replace(side, features=replace(side.features, fingerprint="other")) for side in gallery.available_streams
-    ]
+    strangers = [replace(side, features=replace(side.features, fingerprint="other")) for side in gallery.values()]
     with pytest.raises(DataError, match="query and gallery are of two data sets"):
-        search(gallery, Pair(*strangers), 3, FUSED, other_cameras=True)
+        search(gallery, FeatureSet(strangers), 3, FUSED, other_cameras=True)
     with pytest.raises(ConfigError, match="--other-cameras with --index"):
         search(gallery, "t7", 3, FUSED, tmp_path / "g.index", other_cameras=True)
 
 
 def test_a_weight_of_one_s_own_fuses_z_scores_of_the_gallery():
     gallery = pair(400)
-    alone = search(Pair(gallery.first), "t8", 5)
+    alone = search(FeatureSet([gallery.first]), "t8", 5)
     assert search(gallery, "t8", 5, fit_fused(gallery, 0.0)).rows_QK.tolist() == alone.rows_QK.tolist()
     fused = fit_fused(gallery, 0.5)
     everything = streams(gallery, gallery, fused)
-    spread = [everything.where_valid(matrix).std() for matrix in (everything.ssin_QG, everything.smin_QG)]
-    np.testing.assert_allclose([fused.distance.ssin, fused.distance.smin], 0.5 / np.array(spread), rtol=0.05)
+    spread = [everything.where_complete(matrix_QG).std() for matrix_QG in everything.matrices.values()]
+    np.testing.assert_allclose([*fused.distance.complete.factors.values()], 0.5 / np.array(spread), rtol=0.05)
 
 
 def test_a_weight_is_refused_outside_0_to_1_with_one_stream_and_with_too_few_tracklets():
     with pytest.raises(ConfigError, match=r"--weight is 1\.5, wanted 0"):
         fit_fused(pair(40), 1.5)
-    with pytest.raises(ConfigError, match="wanted the features of SMIN by --gallery-smin"):
-        fit_fused(Pair(pair(40).first), 0.5)
+    with pytest.raises(ConfigError, match="wanted features of two as --gallery"):
+        fit_fused(FeatureSet([pair(40).first]), 0.5)
     with pytest.raises(DataError, match="3 tracklets of the gallery have both inputs"):
         fit_fused(pair(3, every=1000), 0.5)
 

@@ -11,11 +11,13 @@ from sptskm.cli import main
 from sptskm.config import ConfigError, Final
 from sptskm.data import DataError, Tracklets, read_mars
 from sptskm.evaluation import (
+    Distances,
     Features,
     FusedDistance,
     Rows,
     StreamDistances,
     evaluate,
+    pair_weights,
     protocol,
     select,
     stream_distances,
@@ -26,6 +28,7 @@ from sptskm.score import score
 from sptskm.training.world import World, join
 
 NAME = "torchreid"
+PAIR = ("ssin", "smin")
 
 
 def made_up(table: Tracklets, stream: str) -> Features:
@@ -42,29 +45,30 @@ def as_a_whole(table: Tracklets, *streams: Features) -> tuple[StreamDistances, R
     """Distances (Q, G) of both streams in the order of the protocol."""
     test = table.test
     rows = select(protocol(NAME), table.pids_N[test], table.lengths[test], table.query)
-    distances, flags = [], []
+    distances = {}
     for features in streams:
         place = {key: row for row, key in enumerate(features.keys_N.tolist())}
         query, gallery = (np.array([place[key] for key in table.keys_N[test[own]]]) for own in rows)
         known = np.nan_to_num(features.features_ND)
         flags = [features.valid_N[query], features.valid_N[gallery]]
-        distances.append(stream_distances(known[query], known[gallery], *flags))
-    return StreamDistances(*distances, *flags), *(Rows(table.pids_N[test[r]], table.camids_N[test[r]]) for r in rows)
+        distances[features.stream] = Distances(stream_distances(known[query], known[gallery], *flags), *flags)
+    return StreamDistances(distances), *(Rows(table.pids_N[test[r]], table.camids_N[test[r]]) for r in rows)
 
 
-def test_scores_are_those_of_the_whole_matrices(walkers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("streams", "weights"),
+    [(PAIR, pair_weights(PAIR, 0.3)), ((*PAIR, "gait"), {"ssin": 0.5, "smin": 0.1, "gait": 0.4})],
+)
+def test_scores_are_those_of_the_whole_matrices(
+    streams: tuple[str, ...], weights: dict[str, float], walkers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = read_mars(walkers)
-    ssin, smin = made_up(table, "ssin"), made_up(table, "smin")
-    whole, query, gallery = as_a_whole(table, ssin, smin)
-    fused = Fused(0.3, "zscore", FusedDistance.fitted(whole, 0.3, "zscore"), {"ssin": "a", "smin": "b"})
-    both_QG = whole.valid_query_Q[:, None] & whole.valid_gallery_G
-    wanted = {
-        "ssin": whole.ssin_QG,
-        "smin": whole.smin_QG,
-        "fused": fused.distance.of(whole.ssin_QG, whole.smin_QG, both_QG),
-    }
+    features = [made_up(table, name) for name in streams]
+    whole, query, gallery = as_a_whole(table, *features)
+    fused = Fused(weights, "zscore", FusedDistance.fitted(whole, weights, "zscore"), dict.fromkeys(streams, "a"))
+    wanted = whole.matrices | {"fused": fused.distance.of(whole.matrices, whole.query, whole.gallery)}
     monkeypatch.setattr("sptskm.training.spread.BLOCK", 3)
-    found = score(table, Final(NAME), ssin, smin, fused, World())
+    found = score(table, Final(NAME), features, fused, World())
     assert [ranking.name for ranking in found.rankings] == list(wanted)
     for ranking in found.rankings:
         np.testing.assert_array_equal(
@@ -75,7 +79,7 @@ def test_scores_are_those_of_the_whole_matrices(walkers: Path, monkeypatch: pyte
 def scored_by_a_rank(walkers: Path) -> list[float]:
     table = read_mars(walkers)
     with join(1, 1.0) as world:
-        found = score(table, Final(NAME), made_up(table, "ssin"), None, None, world)
+        found = score(table, Final(NAME), [made_up(table, "ssin")], None, world)
     return [world.size, *found.rankings[0].scores.ap_Q]
 
 
@@ -118,9 +122,9 @@ def test_what_does_not_belong_together_is_refused(walkers: Path) -> None:
     table = read_mars(walkers)
     ssin, smin = made_up(table, "ssin"), made_up(table, "smin")
     with pytest.raises(DataError, match="the ssin features are not of these data"):
-        score(table, Final(NAME), replace(ssin, fingerprint="f" * 16), None, None, World())
+        score(table, Final(NAME), [replace(ssin, fingerprint="f" * 16)], None, World())
     some = Features(ssin.features_ND[:3], ssin.keys_N[:3], ssin.valid_N[:3], ssin.fingerprint, "ssin")
     with pytest.raises(DataError, match=r"the ssin features lack \d+ of \d+ test tracklets, such as \S+, wanted"):
-        score(table, Final(NAME), some, None, None, World())
-    with pytest.raises(ConfigError, match="SMIN and a fusion are wanted together"):
-        score(table, Final(NAME), ssin, smin, None, World())
+        score(table, Final(NAME), [some], None, World())
+    with pytest.raises(ConfigError, match="several streams and a fusion are wanted together"):
+        score(table, Final(NAME), [ssin, smin], None, World())

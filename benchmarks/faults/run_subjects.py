@@ -149,7 +149,7 @@ def _wrong_results(found: Any) -> str:
 
 
 def _wrong_fused(found: Any) -> str:
-    return "" if 0 <= found.weight <= 1 else "a weight outside of 0 to 1"
+    return "" if all(0 <= weight <= 1 for weight in found.weights.values()) else "a weight outside of 0 to 1"
 
 
 def _wrong_judged(found: Any) -> str:

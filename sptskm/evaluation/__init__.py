@@ -1,17 +1,19 @@
 """Protocols, metrics and fusion: from features and labels to scores that name their protocol."""
 
 from sptskm.evaluation.cameras import CameraPairs, camera_pairs
+from sptskm.evaluation.choosing import Chosen, choose, choose_weights, precision_table, weight_grid
 from sptskm.evaluation.distances import squared_distances, stream_distances
 from sptskm.evaluation.explain import Explained, explain
-from sptskm.evaluation.fixed import FusedDistance
+from sptskm.evaluation.features import Features, align, aligned
 from sptskm.evaluation.fusion import (
-    Features,
+    Distances,
+    FusedDistance,
     Normalisation,
     StreamDistances,
-    align,
-    choose_weight,
+    Weights,
     fuse,
-    precision_table,
+    pair_weight,
+    pair_weights,
 )
 from sptskm.evaluation.metrics import (
     Rows,
@@ -28,6 +30,8 @@ from sptskm.evaluation.reranking import Reranking, check_memory, feature_distanc
 __all__ = [
     "PROTOCOLS",
     "CameraPairs",
+    "Chosen",
+    "Distances",
     "Explained",
     "Features",
     "FusedDistance",
@@ -37,14 +41,17 @@ __all__ = [
     "Rows",
     "Scores",
     "StreamDistances",
+    "Weights",
     "align",
+    "aligned",
     "camera_pairs",
     "check_choosing",
     "check_judging",
     "check_labels",
     "check_memory",
     "check_some",
-    "choose_weight",
+    "choose",
+    "choose_weights",
     "clothes_changed",
     "evaluate",
     "evaluate_features",
@@ -53,10 +60,13 @@ __all__ = [
     "fuse",
     "fused_distances",
     "not_ranked",
+    "pair_weight",
+    "pair_weights",
     "precision_table",
     "protocol",
     "rerank",
     "select",
     "squared_distances",
     "stream_distances",
+    "weight_grid",
 ]

@@ -17,9 +17,10 @@ from sptskm.atomic import partial_of
 from sptskm.common.arrays import Wanted, read_npz
 from sptskm.common.errors import DataError
 from sptskm.common.reading import parsed_json
+from sptskm.config import STREAMS
 from sptskm.data.derived import Made, Method, methods_in
 from sptskm.data.tracklets import JUNK_PID
-from sptskm.evaluation.fusion import Features
+from sptskm.evaluation.features import Features
 from sptskm.evaluation.metrics import Rows
 
 ARRAYS = {
@@ -33,7 +34,6 @@ ARRAYS = {
     "stream": Wanted("U"),
     "network": Wanted("U"),
 }
-STREAMS = ("ssin", "smin")
 METHODS = "methods"  # as JSON; files of before, and of masks and skeletons that somebody brought, have none
 
 

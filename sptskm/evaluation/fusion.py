@@ -1,266 +1,339 @@
-"""Fusion of the two streams: features are joined by tracklet key and their distances combined.
+"""Fusion of streams: their distances are made comparable and added, each with its weight.
 
 Normalisation constants come from the distance matrix at hand. They use its distances and validity flags but no identity
-and no camera, so they may be computed at test time.
+and no camera, so they may be computed at test time. `fuse` computes them from the matrix that it ranks. A FusedDistance
+that was fitted once keeps them, so that the distance of two tracklets does not depend on the other tracklets:
+retrieval, re-ranking and other programs need this.
 
-Shape suffixes: N tracklets, Q queries, G gallery rows, D feature length, W weights.
+A pair of tracklets is complete where both have input of every stream. Another pair is compared by the streams that both
+have, with their weights in proportion (equal weights if these are all 0), at the mean and standard deviation of the
+fused distances of complete pairs. A sum of imperfectly correlated distances spreads less than each of them, so that
+such pairs would else be pushed to both ends of a query's ranking. With the same mean and spread, a wrong pair is as
+likely below any threshold whichever streams compare it. A pair without a stream in common is infinitely far.
+
+Shape suffixes: Q queries, G gallery rows, M complete pairs.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from itertools import combinations
+from math import inf, isfinite
+from operator import add
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.common.errors import DataError
+from sptskm.common.errors import ConfigError, DataError
 from sptskm.evaluation.distances import Floats
-from sptskm.evaluation.metrics import Rows, evaluate
 
 Normalisation = Literal["zscore", "minmax", "rank", "concat"]
+Weights = Mapping[str, float]
+"""Shares of the streams, which sum to 1."""
+Flags = Mapping[str, NDArray[np.bool_]]
+"""For each stream, which tracklets have input."""
 
-SHOWN_KEYS: Final = 3
-WEIGHTS: Final = tuple(step / 20 for step in range(21))
-SAME_MAP: Final = 1e-12
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """The features of one stream, one row per tracklet.
-
-    features_ND: float32 (N, D).
-    keys_N: tracklet keys, strings.
-    valid_N: False where the tracklet had no input in this stream (no skeleton); its feature row has no meaning.
-    fingerprint: of the table that the rows come from.
-    stream: name used in messages.
-    Raises DataError when the arrays do not fit together.
-    """
-
-    features_ND: NDArray[np.float32]
-    keys_N: NDArray[np.str_]
-    valid_N: NDArray[np.bool_]
-    fingerprint: str
-    stream: str
-
-    def __post_init__(self) -> None:
-        arrays = (self.features_ND, self.keys_N, self.valid_N)
-        if [a.ndim for a in arrays] != [2, 1, 1] or len({len(a) for a in arrays}) > 1:
-            wanted = "(N, D), (N,), (N,)"
-        elif [a.dtype.kind for a in arrays] != ["f", "U", "b"] or arrays[0].dtype.itemsize != 4:
-            wanted = "float32, unicode, bool"
-        else:
-            return
-        found = ", ".join(f"{a.dtype} {a.shape}" for a in arrays)
-        raise DataError(f"{self.stream}: features, keys and valid must be {wanted}, found {found}")
-
-    def __len__(self) -> int:
-        return len(self.keys_N)
-
-    @property
-    def known_ND(self) -> NDArray[np.float32]:
-        """Return the features (N, D), with zeros where the tracklet had no input."""
-        return np.where(self.valid_N[:, None], self.features_ND, np.float32(0))
-
-    def compared(self, normalisation: str) -> "Features":
-        """Return the features as the fusion compares them: for "concat" scaled to length 1, except rows of zeros."""
-        if normalisation != "concat":
-            return self
-        length_N1 = np.linalg.norm(self.features_ND, axis=1, keepdims=True)
-        unit_ND = (self.features_ND / np.where(length_N1 > 0, length_N1, 1)).astype(np.float32)
-        return replace(self, features_ND=unit_ND)
+SUM_TOLERANCE: Final = 1e-6
 
 
-def align(a: Features, b: Features) -> Features:
-    """Reorder the features b to the key order of a.
-
-    Raises DataError, naming up to three keys, when the fingerprints differ, when a key repeats or is missing in a or b,
-    and when a valid row of either is not finite.
-    """
-    if a.fingerprint != b.fingerprint:
-        raise DataError(
-            f"{a.stream} and {b.stream} features come from different tables: "
-            f"fingerprints {a.fingerprint} and {b.fingerprint}"
-        )
-    for side in (a, b):
-        _check_rows(side)
-    _refuse(f"{b.stream} features lack", np.setdiff1d(a.keys_N, b.keys_N))
-    _refuse(f"{b.stream} features have unexpected", np.setdiff1d(b.keys_N, a.keys_N))
-    sorted_b = np.argsort(b.keys_N)
-    order = sorted_b[np.searchsorted(b.keys_N, a.keys_N, sorter=sorted_b)]
-    return Features(b.features_ND[order], b.keys_N[order], b.valid_N[order], b.fingerprint, b.stream)
+def pair_weights(streams: Sequence[str], weight: float) -> dict[str, float]:
+    """Return the weights of two streams from the share of the second."""
+    first, second = streams
+    return {first: 1.0 - weight, second: weight}
 
 
-def _check_rows(features: Features) -> None:
-    keys, counts = np.unique(features.keys_N, return_counts=True)
-    _refuse(f"{features.stream} features repeat", keys[counts > 1])
-    finite_N = np.isfinite(features.features_ND).all(axis=1)
-    _refuse(
-        f"{features.stream} features are not finite for",
-        features.keys_N[features.valid_N & ~finite_N],
-    )
+def pair_weight(weights: Weights) -> float | None:
+    """Return the share of the second stream of a pair; None for any other number of streams."""
+    return [*weights.values()][1] if len(weights) == 2 else None
 
 
-def _refuse(what: str, keys: NDArray[np.str_]) -> None:
-    if keys.size:
-        shown = ", ".join(keys[:SHOWN_KEYS])
-        raise DataError(f"{what} {keys.size} keys: {shown}{', ...' * (keys.size > SHOWN_KEYS)}")
+def check_weights(weights: Weights, streams: Sequence[str]) -> None:
+    """Raise DataError unless there is a weight in 0..1 for each stream and they sum to 1."""
+    told = ", ".join(f"{stream} {weight:g}" for stream, weight in weights.items())
+    if set(weights) != set(streams):
+        raise DataError(f"fusion weights must be of {', '.join(streams)}, found {told or 'none'}")
+    if not all(0.0 <= weight <= 1.0 for weight in weights.values()) or abs(sum(weights.values()) - 1) > SUM_TOLERANCE:
+        raise DataError(f"fusion weights must be in 0..1 and sum to 1, found {told}")
 
 
 @dataclass(frozen=True, eq=False)
-class StreamDistances:
-    """Distances of both streams for the same queries and gallery rows.
+class Distances:
+    """Distances (Q, G) of one stream; smaller is nearer.
 
-    ssin_QG, smin_QG: smaller is nearer.
-    valid_query_Q, valid_gallery_G: the tracklet has a skeleton; SMIN distances of other pairs are ignored.
-    Raises DataError when the shapes do not fit, when no pair has skeletons on both sides, and for a stream that is
-    constant or not finite over the pairs with skeletons (SSIN: not finite anywhere).
+    valid_query_Q, valid_gallery_G: the tracklet has input of this stream; distances of other pairs are ignored.
     """
 
-    ssin_QG: Floats
-    smin_QG: Floats
+    distance_QG: Floats
     valid_query_Q: NDArray[np.bool_]
     valid_gallery_G: NDArray[np.bool_]
 
+
+class StreamDistances(Mapping[str, Distances]):
+    """Distances of several streams for the same queries and gallery rows, by stream.
+
+    Raises DataError when the shapes do not fit, when no pair is complete, for a stream that is not finite over the
+    pairs with input, and for one that is constant over the complete pairs.
+    """
+
+    def __init__(self, streams: Mapping[str, Distances]) -> None:
+        self._streams = dict(streams)
+        for name, one in self._streams.items():
+            shape = (*one.valid_query_Q.shape, *one.valid_gallery_G.shape)
+            if {one.valid_query_Q.dtype, one.valid_gallery_G.dtype} != {np.dtype(np.bool_)}:
+                raise DataError(f"the valid flags of {name} must be boolean arrays")
+            if one.distance_QG.shape != shape or len(shape) != 2:
+                found = one.distance_QG.shape
+                raise DataError(f"{name} distances are {found}, wanted (Q, G) = {shape} as the valid flags say")
+        if len({one.distance_QG.shape for one in self._streams.values()}) != 1:
+            told = ", ".join(f"{name} {one.distance_QG.shape}" for name, one in self._streams.items()) or "none"
+            raise DataError(f"distances must be of the same queries and gallery rows, found {told}")
+        self.query: Flags = {name: one.valid_query_Q for name, one in self._streams.items()}
+        self.gallery: Flags = {name: one.valid_gallery_G for name, one in self._streams.items()}
+        self.complete_query_Q = np.logical_and.reduce([*self.query.values()])
+        self.complete_gallery_G = np.logical_and.reduce([*self.gallery.values()])
+        if not (self.complete_query_Q.any() and self.complete_gallery_G.any()):
+            raise DataError(f"no pair has input of {' and '.join(self)} on both sides; evaluate one stream alone")
+        for name, one in self._streams.items():
+            self._check(name, one)
+
+    def _check(self, name: str, one: Distances) -> None:
+        if not np.isfinite(_part(one.distance_QG, one.valid_query_Q, one.valid_gallery_G)).all():
+            raise DataError(f"{name} distances of valid pairs must be finite, found NaN or infinity")
+        complete = self.where_complete(one.distance_QG)
+        if complete.min() == complete.max():
+            raise DataError(f"{name} distances are all {complete.min()}: a constant stream cannot be fused")
+
+    def __getitem__(self, name: str) -> Distances:
+        return self._streams[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._streams)
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    @property
+    def matrices(self) -> dict[str, Floats]:
+        """Return the distances (Q, G) by stream."""
+        return {name: one.distance_QG for name, one in self._streams.items()}
+
+    def where_complete(self, matrix_QG: Floats) -> Floats:
+        """Return the part of a matrix whose queries and gallery rows have input of every stream."""
+        return _part(matrix_QG, self.complete_query_Q, self.complete_gallery_G)
+
+
+def _part(matrix_QG: Floats, query_Q: NDArray[np.bool_], gallery_G: NDArray[np.bool_]) -> Floats:
+    return matrix_QG if query_Q.all() and gallery_G.all() else matrix_QG[np.ix_(query_Q, gallery_G)]
+
+
+@dataclass(frozen=True)
+class Term:
+    """The distance of pairs that have just these streams: (sum of factor * distance - centre) * scale + offset."""
+
+    factors: Mapping[str, float]
+    offset: float = 0.0
+    centre: float = 0.0
+    scale: float = 1.0
+
+    def of(self, distance: Mapping[str, Any]) -> Any:
+        """Compute it from the distances by stream, which are arrays or tensors of one shape."""
+        found = reduce(add, (factor * distance[stream] for stream, factor in self.factors.items()))
+        return found if self == Term(self.factors) else (found - self.centre) * self.scale + self.offset
+
+    def folded(self) -> "Term":
+        """Return the same term with factors and an offset alone."""
+        factors = {stream: factor * self.scale for stream, factor in self.factors.items()}
+        return Term(factors, self.offset - self.scale * self.centre)
+
+
+@dataclass(frozen=True)
+class FusedDistance:
+    """A distance of two tracklets: one term for each set of streams that both can have.
+
+    A complete pair's term has no offset, so that such a tracklet is at distance 0 from itself. A pair for whose streams
+    there is no term is infinitely far.
+    """
+
+    terms: tuple[Term, ...]
+
     def __post_init__(self) -> None:
-        wanted = (*self.valid_query_Q.shape, *self.valid_gallery_G.shape)
-        if not self.ssin_QG.shape == self.smin_QG.shape == wanted or len(wanted) != 2:
-            raise DataError(
-                f"distances must be (Q, G) = {wanted} as the valid flags say, found "
-                f"ssin {self.ssin_QG.shape}, smin {self.smin_QG.shape}"
+        for term in self.terms:
+            values = (*term.factors.values(), term.offset, term.centre, term.scale)
+            if not all(map(isfinite, values)) or min(term.factors.values(), default=-1) < 0:
+                told = [*term.factors.values(), term.offset]
+                raise ConfigError(
+                    f"the constants of a fused distance are {told}, wanted numbers and no negative factor"
+                )
+
+    @classmethod
+    def alone(cls, stream: str) -> "FusedDistance":
+        """Return the distance of one stream as it is."""
+        return cls((Term({stream: 1.0}),))
+
+    @classmethod
+    def fitted(cls, streams: StreamDistances, weights: Weights, normalisation: Normalisation) -> "FusedDistance":
+        """Fit the constants so that the distance ranks `streams` as `fuse` does, up to rounding.
+
+        With "concat" the features must have length 1, as in `fuse`. Raises ConfigError for "rank", which depends on a
+        whole ranking, and for an unknown normalisation, and DataError as `check_weights`.
+        """
+        check_weights(weights, [*streams])
+        complete = {name: streams.where_complete(matrix_QG) for name, matrix_QG in streams.matrices.items()}
+        if normalisation == "zscore":
+            scales = {name: distance_M.std() for name, distance_M in complete.items()}
+        elif normalisation == "minmax":
+            scales = {name: np.ptp(distance_M) for name, distance_M in complete.items()}
+        elif normalisation == "concat":
+            scales = dict.fromkeys(complete, 1.0)
+        else:
+            raise ConfigError(
+                f"normalisation is {normalisation!r}, wanted zscore, minmax or concat: ranks are no distance of a pair"
             )
-        if {self.valid_query_Q.dtype, self.valid_gallery_G.dtype} != {np.dtype(np.bool_)}:
-            raise DataError("the valid flags must be boolean arrays")
-        if not (self.valid_query_Q.any() and self.valid_gallery_G.any()):
-            raise DataError("no pair has a valid skeleton on both sides; evaluate ssin alone")
-        if not np.isfinite(self.ssin_QG).all():
-            raise DataError("ssin distances must be finite everywhere, found NaN or infinity")
-        for stream, distance_QG in (("ssin", self.ssin_QG), ("smin", self.smin_QG)):
-            _check_spread(stream, self.where_valid(distance_QG))
+        subsets = [subset for size in range(1, len(streams)) for subset in combinations(streams, size)]
+        terms = _terms(complete, {name: float(weights[name] / scales[name]) for name in complete}, scales, subsets)
+        return cls(tuple(term.folded() for term in terms))
 
-    def where_valid(self, matrix_QG: Floats) -> Floats:
-        """Return the part of a matrix whose queries and gallery rows both have a skeleton."""
-        if self.valid_query_Q.all() and self.valid_gallery_G.all():
-            return matrix_QG
-        return matrix_QG[np.ix_(self.valid_query_Q, self.valid_gallery_G)]
+    @classmethod
+    def of_before(cls, ssin: float, smin: float, alone: float, offset: float) -> "FusedDistance":
+        """Return the distance of SSIN and SMIN that earlier versions have saved.
+
+        It is ssin * d_SSIN + smin * d_SMIN, or alone * d_SSIN + offset where either tracklet has no skeleton.
+        """
+        return cls((Term({"ssin": ssin, "smin": smin}), Term({"ssin": alone}, offset)))
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Return the streams of complete pairs."""
+        return tuple(self.complete.factors)
+
+    @property
+    def complete(self) -> Term:
+        """Return the term of complete pairs."""
+        return max(self.terms, key=lambda term: len(term.factors))
+
+    def usable(self, valid: Flags) -> NDArray[np.bool_]:
+        """Return a mask of the tracklets that can be compared at all: those with input for some term."""
+        own = [np.logical_and.reduce([valid[stream] for stream in term.factors]) for term in self.terms]
+        found: NDArray[np.bool_] = np.logical_or.reduce(own)
+        return found
+
+    def of(self, distance: Mapping[str, Floats], query: Flags, gallery: Flags) -> NDArray[np.floating[Any]]:
+        """Compute fused distances (Q, G) from those of each stream and the flags of queries (Q,) and gallery (G,).
+
+        Distances of pairs without input are ignored.
+        """
+        blocks = list(_blocks(self.streams, query, gallery))
+        terms = {frozenset(term.factors): term for term in self.terms}
+        if len(blocks) == 1 and blocks[0][0] in terms:
+            return terms[blocks[0][0]].of(distance)  # type: ignore[no-any-return]
+        first = next(iter(distance.values()))
+        fused_QG = np.full(first.shape, inf, np.result_type(*distance.values()))
+        for own, rows_Q, rows_G in blocks:
+            if own in terms:
+                at = np.ix_(rows_Q, rows_G)
+                fused_QG[at] = terms[own].of({stream: distance[stream][at] for stream in own})
+        return fused_QG
 
 
-def _check_spread(stream: str, distance: Floats) -> None:
-    low, high = distance.min(), distance.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise DataError(f"{stream} distances of valid pairs must be finite, found NaN or infinity")
-    if low == high:
-        raise DataError(f"{stream} distances are all {low}: a constant stream cannot be fused")
+def _blocks(
+    streams: Sequence[str], query: Flags, gallery: Flags
+) -> Iterator[tuple[frozenset[str], NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield the queries and gallery rows whose pairs have the same streams, with these streams."""
+    codes_Q, codes_G = (
+        sum(flags[name].astype(np.int64) << bit for bit, name in enumerate(streams)) for flags in (query, gallery)
+    )
+    for own in np.unique(codes_Q).tolist():
+        for other in np.unique(codes_G).tolist():
+            common = frozenset(name for bit, name in enumerate(streams) if own & other & (1 << bit))
+            yield common, np.flatnonzero(codes_Q == own), np.flatnonzero(codes_G == other)
 
 
-def fuse(
-    distance_ssin_QG: Floats,
-    distance_smin_QG: Floats,
-    valid_query_Q: NDArray[np.bool_],
-    valid_gallery_G: NDArray[np.bool_],
-    weight: float,
-    normalisation: Normalisation = "zscore",
-) -> NDArray[np.float64]:
-    """Compute fused distances (Q, G) for ranking: (1 - weight) * n(ssin) + weight * n(smin).
+def _terms(
+    complete: Mapping[str, Floats],
+    factors: Mapping[str, float],
+    scales: Mapping[str, float],
+    subsets: Sequence[Sequence[str]],
+) -> Iterator[Term]:
+    """Yield the term of complete pairs, and those of pairs with fewer streams.
 
-    The normalisation n is one of:
-        "zscore", "minmax": z-score or scaling to 0..1, with constants over the pairs whose query and gallery tracklet
-        both have a skeleton.
-        "rank": the place among the query's distances to gallery tracklets with skeletons, from 0 to 1.
+    `complete` holds the streams' distances (M,) of complete pairs, `factors` what they are multiplied by, and `scales`
+    the units in which they have equal weights.
+    """
+    whole = Term(dict(factors))
+    yield whole
+    if not subsets:
+        return
+    fused_M = whole.of(complete)
+    mean, spread = float(fused_M.mean()), float(fused_M.std())
+    for subset in subsets:
+        own = {stream: factors[stream] for stream in subset}
+        if not any(own.values()):
+            own = {stream: float(1.0 / scales[stream]) for stream in subset}
+        total = sum(own.values())
+        blend = Term({stream: factor / total for stream, factor in own.items()})
+        blend_M = blend.of(complete)
+        # one gallery tracklet with input of every stream has one rank
+        scale = spread / float(blend_M.std()) if blend_M.std() else 1.0
+        yield Term(blend.factors, mean, float(blend_M.mean()), scale)
+
+
+class NormalisedDistances:
+    """Distances of several streams, normalised once to be fused with any weights.
+
+    The normalisation is one of:
+        "zscore", "minmax": z-score or scaling to 0..1, with constants over the complete pairs.
+        "rank": the place among the query's distances to gallery tracklets with input of every stream, from 0 to 1.
         "concat": the distance itself. For squared distances of features of length 1, the result is the squared distance
-        of the concatenated features, with weights whose squares are 1 - weight and weight.
-    Pairs without a skeleton on both sides use SSIN alone, scaled to the mean and standard deviation of the fused
-    distances of the pairs with skeletons.
-    Raises DataError for a weight outside 0..1, an unknown normalisation, and as StreamDistances.
+        of the concatenated features, with weights that are the squares of theirs.
+    Raises DataError for an unknown normalisation.
     """
-    streams = StreamDistances(distance_ssin_QG, distance_smin_QG, valid_query_Q, valid_gallery_G)
-    return _Fusion(streams, normalisation).at(weight)
 
-
-def precision_table(
-    streams: StreamDistances,
-    query: Rows,
-    gallery: Rows,
-    protocol: str = "mars-official",
-    weights: Sequence[float] = WEIGHTS,
-    normalisation: Normalisation = "zscore",
-) -> NDArray[np.float64]:
-    """Compute the average precision (W, Q) of every query at every fusion weight; NaN for skipped queries.
-
-    Raises errors as `fuse`.
-    """
-    fusion = _Fusion(streams, normalisation)
-    table = [evaluate(fusion.at(weight), query, gallery, protocol).ap_Q for weight in weights]
-    return np.reshape(table, (len(weights), len(query)))
-
-
-def choose_weight(
-    precision_WQ: NDArray[np.float64], weights: Sequence[float] = WEIGHTS
-) -> tuple[float, NDArray[np.float64]]:
-    """Return the fusion weight with the highest mAP, and the curve (W, 2) of weight and mAP.
-
-    precision_WQ is a table of `precision_table`. Among equal mAPs the weight nearest to 0.5 wins: where the data cannot
-    decide, both streams are used. Of two equally near weights the lower one wins, because SSIN never lacks an input.
-    Raises DataError for an empty grid, and when no query has a positive.
-    """
-    if not len(weights):
-        raise DataError("the grid of fusion weights is empty")
-    counted_Q = ~np.isnan(precision_WQ[0])
-    if not (precision_WQ > 0).any():  # nor with zeros for those that have nothing to be found
-        raise DataError("no validation query has a positive; a fusion weight cannot be chosen")
-    curve_W2 = np.array([weights, [row_Q[counted_Q].mean() for row_Q in precision_WQ]], np.float64).T
-    return best_weight(curve_W2), curve_W2
-
-
-def best_weight(curve_W2: NDArray[np.float64]) -> float:
-    """Return the weight with the highest score on a curve (W, 2); ties are broken as in `choose_weight`."""
-    tied = curve_W2[curve_W2[:, 1] >= curve_W2[:, 1].max() - SAME_MAP, 0]
-    return min(map(float, tied), key=lambda weight: (round(abs(weight - 0.5), 9), weight))
-
-
-class _Fusion:
-    """Distances of both streams, normalised once and combined at any weight."""
-
-    def __init__(self, streams: StreamDistances, normalisation: Normalisation) -> None:
+    def __init__(self, streams: StreamDistances, normalisation: Normalisation = "zscore") -> None:
         if normalisation not in (legal := get_args(Normalisation)):
             raise DataError(f"normalisation must be one of {', '.join(legal)}, found {normalisation!r}")
         self._streams = streams
-        self._both_QG = streams.valid_query_Q[:, None] & streams.valid_gallery_G
-        self._ssin_QG = self._normalised(streams.ssin_QG, normalisation)
-        # What stands in for a pair without skeletons may be NaN; it is never used.
-        self._smin_QG = self._normalised(np.where(self._both_QG, streams.smin_QG, 0), normalisation)
+        self._distance = {name: self._normalised(one, normalisation) for name, one in streams.items()}
+        own = {common for common, *_ in _blocks([*streams], streams.query, streams.gallery)}
+        self._subsets = [
+            [name for name in streams if name in common] for common in own if 0 < len(common) < len(streams)
+        ]
 
-    def _normalised(self, distance_QG: Floats, normalisation: str) -> NDArray[np.float64]:
-        distance = distance_QG.astype(np.float64)
+    def _normalised(self, one: Distances, normalisation: Normalisation) -> NDArray[np.float64]:
+        distance = one.distance_QG.astype(np.float64)
+        if not (one.valid_query_Q.all() and one.valid_gallery_G.all()):
+            # what stands in for a pair without input may be NaN; it is never used
+            distance = np.where(one.valid_query_Q[:, None] & one.valid_gallery_G, distance, 0.0)
         if normalisation == "concat":
             return distance
         if normalisation == "rank":
-            return np.stack([_places(row_G, row_G[self._streams.valid_gallery_G]) for row_G in distance])
-        valid = self._streams.where_valid(distance)
+            return np.stack([_places(row_G, row_G[self._streams.complete_gallery_G]) for row_G in distance])
+        complete = self._streams.where_complete(distance)
         if normalisation == "zscore":
-            shift, scale = valid.mean(), valid.std()
+            shift, scale = complete.mean(), complete.std()
         else:
-            shift, scale = valid.min(), valid.max() - valid.min()
+            shift, scale = complete.min(), complete.max() - complete.min()
         distance -= shift
         distance /= scale
         return distance
 
-    def at(self, weight: float) -> NDArray[np.float64]:
-        if not 0.0 <= weight <= 1.0:
-            raise DataError(f"the fusion weight must be in 0..1, found {weight}")
-        fused_QG = (1.0 - weight) * self._ssin_QG + weight * self._smin_QG
-        if self._both_QG.all():
-            return fused_QG
-        # A sum of two imperfectly correlated z-scores spreads less than one z-score, so n(ssin)
-        # itself would push pairs without skeletons to both ends of a query's ranking. With the
-        # mean and spread of the fused pairs, a wrong pair is as likely below any threshold
-        # whether or not it has skeletons. At weight 0 this is n(ssin) again; a query without a
-        # skeleton is ranked by SSIN at any weight.
-        fused = self._streams.where_valid(fused_QG)
-        ssin = self._streams.where_valid(self._ssin_QG)
-        # one gallery tracklet with a skeleton has one place
-        scale = fused.std() / ssin.std() if ssin.std() else 1.0
-        fallback_QG = (self._ssin_QG - ssin.mean()) * scale + fused.mean()
-        return np.where(self._both_QG, fused_QG, fallback_QG)
+    @cached_property
+    def _complete(self) -> dict[str, Floats]:
+        return {name: self._streams.where_complete(matrix_QG) for name, matrix_QG in self._distance.items()}
+
+    def fused(self, weights: Weights) -> NDArray[np.floating[Any]]:
+        """Compute fused distances (Q, G): the sum of weight * normalised distance. Raises as `check_weights`."""
+        check_weights(weights, [*self._streams])
+        factors = {name: float(weights[name]) for name in self._streams}
+        terms = _terms(self._complete if self._subsets else {}, factors, dict.fromkeys(factors, 1.0), self._subsets)
+        return FusedDistance(tuple(terms)).of(self._distance, self._streams.query, self._streams.gallery)
+
+
+def fuse(
+    streams: StreamDistances, weights: Weights, normalisation: Normalisation = "zscore"
+) -> NDArray[np.floating[Any]]:
+    """Compute fused distances (Q, G) for ranking; see NormalisedDistances. Raises errors as it."""
+    return NormalisedDistances(streams, normalisation).fused(weights)
 
 
 def _places(row_G: NDArray[np.float64], among_G: NDArray[np.float64]) -> NDArray[np.float64]:

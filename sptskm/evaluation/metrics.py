@@ -28,7 +28,7 @@ GIGABYTES: Final = 1.0
 COUNTED_POSITIVES: Final = 200
 ROOM: Final = 16_384  # entries compared at a time: with all positives, what a core's cache holds
 NOTHING: Final = np.empty(0, np.int64)
-Blocks = Callable[[slice], NDArray[np.float64]]
+Blocks = Callable[[slice], Floats]
 """Function that returns the distances (B, G) of a slice of the queries to the whole gallery."""
 
 

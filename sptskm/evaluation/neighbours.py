@@ -1,16 +1,17 @@
 """Exact nearest gallery rows of queries under a fused distance, computed over blocks.
 
-Legend: Q queries, G gallery rows, N tracklets, D and E feature lengths of the two streams, K nearest.
+Legend: Q queries, G gallery rows, N tracklets, D feature length of a stream, K nearest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.evaluation.fixed import FusedDistance
+from sptskm.evaluation.fusion import Flags, FusedDistance
 
 GALLERY_BLOCK = 65_536
 QUERY_BLOCK = 64
@@ -19,7 +20,7 @@ EPSILON = float(np.finfo(np.float32).eps)
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-ALONE = FusedDistance(1.0, 0.0, 1.0, 0.0)  # one stream as it is
+ALONE = FusedDistance.alone("")  # one stream as it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,33 +36,35 @@ class Nearest:
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """Tracklets prepared for comparison: features of SSIN (N, D) and SMIN (N, E), and a mask of skeletons (N,).
+    """Tracklets prepared for comparison: finite features (N, D) and flags of input (N,), by stream."""
 
-    The SMIN features of every tracklet are finite. A single stream takes the place of SSIN, beside SMIN features of
-    length 0 that are valid for all.
-    """
-
-    ssin_ND: Floats32
-    smin_NE: Floats32
-    valid_N: NDArray[np.bool_]
+    features: Mapping[str, Floats32]
+    valid: Flags
 
     @classmethod
     def alone(cls, features_ND: Floats32) -> "Compared":
-        """Prepare the features of a single stream."""
-        return cls(features_ND, np.empty((len(features_ND), 0), np.float32), np.ones(len(features_ND), np.bool_))
+        """Prepare the features of a single stream, to be compared by ALONE."""
+        return cls({"": features_ND}, {"": np.ones(len(features_ND), np.bool_)})
 
     def __len__(self) -> int:
-        return len(self.valid_N)
+        return len(next(iter(self.valid.values())))
+
+    @cached_property
+    def complete_N(self) -> NDArray[np.bool_]:
+        """Return a mask (N,) of the tracklets with input of every stream."""
+        found: NDArray[np.bool_] = np.logical_and.reduce([*self.valid.values()])
+        return found
 
     def rows(self, chosen: slice | NDArray[Any]) -> "Compared":
         """Select rows by slice, number or mask."""
-        return Compared(self.ssin_ND[chosen], self.smin_NE[chosen], self.valid_N[chosen])
+        features = {name: features_ND[chosen] for name, features_ND in self.features.items()}
+        return Compared(features, {name: valid_N[chosen] for name, valid_N in self.valid.items()})
 
     def joined(self, distance: FusedDistance) -> Floats32:
-        """Return rows (N, D + E) whose squared distances are the fused distances of tracklets with skeletons."""
-        factors = (np.float32(factor**0.5) for factor in (distance.ssin, distance.smin))
-        parts = (self.ssin_ND, self.smin_NE)
-        return np.concatenate([f * x for f, x in zip(factors, parts, strict=True)], axis=1, dtype=np.float32)
+        """Return rows (N, sum of D) whose squared distances are the fused distances of complete tracklets."""
+        factors = distance.complete.factors.items()
+        parts = [np.float32(factor**0.5) * self.features[name] for name, factor in factors]
+        return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
 def exact(query: Compared, gallery: Compared, count: int, distance: FusedDistance = ALONE) -> Nearest:
@@ -95,11 +98,13 @@ def _of_block(query: Compared, gallery: Compared, count: int, distance: FusedDis
 
 def _rounded(query: Compared, gallery: Compared, distance: FusedDistance) -> tuple[Floats32, float]:
     """Compute distances (Q, G) in float32 and a bound of their error."""
-    ssin_QG, ssin_error = _squared(query.ssin_ND, gallery.ssin_ND)
-    smin_QG, smin_error = _squared(query.smin_NE, gallery.smin_NE)
-    fused_QG = distance.of(ssin_QG, smin_QG, query.valid_N[:, None] & gallery.valid_N).astype(np.float32, copy=False)
-    error = max(distance.ssin, distance.alone) * ssin_error + distance.smin * smin_error
-    return fused_QG, error + 4 * EPSILON * (float(np.abs(fused_QG).max(initial=0)) + abs(distance.offset))
+    parts = {name: _squared(query.features[name], gallery.features[name]) for name in query.features}
+    apart = {name: distance_QG for name, (distance_QG, _) in parts.items()}
+    fused_QG = distance.of(apart, query.valid, gallery.valid).astype(np.float32, copy=False)
+    errors = (sum(factor * parts[name][1] for name, factor in term.factors.items()) for term in distance.terms)
+    largest = float(np.abs(fused_QG).max(initial=0, where=np.isfinite(fused_QG)))
+    offset = max(abs(term.offset) for term in distance.terms)
+    return fused_QG, max(errors) + 4 * EPSILON * (largest + offset)
 
 
 def _squared(query_QD: Floats32, gallery_GD: Floats32) -> tuple[Floats32, float]:
@@ -121,14 +126,16 @@ def best_of(
     distances_QK = np.full((len(query), count), np.inf)
     for q, rows_K in enumerate(candidates):
         rows_K = np.sort(rows_K)
-        found = gallery.rows(rows_K)
-        parts = _apart(found.ssin_ND, query.ssin_ND[q]), _apart(found.smin_NE, query.smin_NE[q])
-        distance_K = distance.of(*parts, query.valid_N[q] & found.valid_N)
+        found, one = gallery.rows(rows_K), query.rows(slice(q, q + 1))
+        apart = {name: _apart(found.features[name], one.features[name]) for name in query.features}
+        distance_K = distance.of(apart, one.valid, found.valid)[0]
         order = np.argsort(distance_K, kind="stable")[:count]
+        order = order[distance_K[order] < np.inf]  # the others have no stream in common with the query
         rows_QK[q, : len(order)], distances_QK[q, : len(order)] = rows_K[order], distance_K[order]
     return Nearest(rows_QK, distances_QK)
 
 
-def _apart(rows_KD: Floats32, query_D: Floats32) -> NDArray[np.float64]:
-    apart_KD = rows_KD.astype(np.float64) - query_D
-    return np.einsum("kd,kd->k", apart_KD, apart_KD)
+def _apart(rows_KD: Floats32, query_1D: Floats32) -> NDArray[np.float64]:
+    """Compute squared distances (1, K) in float64."""
+    apart_KD = rows_KD.astype(np.float64) - query_1D
+    return np.einsum("kd,kd->k", apart_KD, apart_KD)[None]

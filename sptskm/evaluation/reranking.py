@@ -6,7 +6,7 @@ depends on the other queries.
 Shape suffixes: N all tracklets, Q queries, G gallery rows, B rows of a block, K neighbours, E entries of an encoding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from scipy.sparse import csc_array, csr_array, vstack
 
 from sptskm.common.errors import DataError
 from sptskm.evaluation.distances import TILE, Floats, SquaredDistances
-from sptskm.evaluation.fixed import FusedDistance
+from sptskm.evaluation.fusion import Flags, FusedDistance
 
 Distances = Callable[[int, int], Floats]
 """Function that returns the distances (B, N) of rows `first` to `last` (excluded) to all rows.
@@ -54,18 +54,21 @@ def feature_distances(features_ND: Floats) -> Distances:
     return lambda first, last: everyone.to(features_ND[first:last])
 
 
-def fused_distances(ssin_ND: Floats, smin_ND: Floats, valid_N: NDArray[np.bool_], fixed: FusedDistance) -> Distances:
+def fused_distances(features: Mapping[str, Floats], valid: Flags, fused: FusedDistance) -> Distances:
     """Return a function that computes fused distances among the same tracklets in blocks.
 
-    valid_N: the tracklet has a skeleton.
+    `features` (N, D) and flags of input `valid` (N,) are by stream. A tracklet is at distance 0 from itself.
     """
-    ssin, smin = feature_distances(ssin_ND), feature_distances(smin_ND)
+    streams = {name: feature_distances(features_ND) for name, features_ND in features.items()}
 
     def block(first: int, last: int) -> Floats:
-        fused_BN, smin_BN = ssin(first, last), smin(first, last)
-        for row, (own_N, smin_N) in enumerate(zip(fused_BN, smin_BN, strict=True), first):
-            own_N[:] = fixed.of(own_N, smin_N, valid_N[row] & valid_N)
-            own_N[row] = 0  # also of a tracklet without a skeleton
+        distance = {name: one(first, last) for name, one in streams.items()}
+        fused_BN = next(iter(distance.values()))
+        for place, row in enumerate(range(first, last)):
+            own = slice(place, place + 1)
+            flags = {name: valid_N[row : row + 1] for name, valid_N in valid.items()}
+            fused_BN[own] = fused.of({name: matrix_BN[own] for name, matrix_BN in distance.items()}, flags, valid)
+            fused_BN[place, row] = 0  # also of a tracklet that is not complete
         return fused_BN
 
     return block

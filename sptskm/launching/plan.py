@@ -171,9 +171,10 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
     seeds = {config.data.split_seed for config in plan.configs}
     if len(held_out) > 1 or len(seeds) > 1:
         raise ConfigError("data.held_out and data.split_seed must be the same for all streams that are fused")
-    if held_out == {0.0} and len(plan.configs) > 1 and plan.final.weight is None:
+    choosing = len(plan.configs) > 1 and plan.final.weight is None and not plan.final.weights
+    if held_out == {0.0} and choosing:
         raise ConfigError("data.held_out is 0, so that nothing can choose the fusion weight: set final.weight")
-    if len(plan.configs) > 1 and plan.final.weight is None:
+    if choosing:
         data = plan.configs[0].data
         table = tables[data.root, data.test]
         check_choosing(plan.final, table, hold_out(table, data.held_out, data.split_seed))

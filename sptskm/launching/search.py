@@ -129,11 +129,12 @@ def conclude(plan: Plan, searched: Searches, trials: Sequence[Trial], stop: Stop
     All ranks must call it. Raises ConfigError when a stream has no trial with a score, Stopped, Unreachable.
     """
     from sptskm.final import fuse_held_out
+    from sptskm.report.results import weights_told
     from sptskm.report.search import text, write_page
 
     best = best_trials(plan, trials)
     runs = [best[config.stream].folder for config in plan.configs]
-    open_to_choice = len(runs) > 1 and plan.final.weight is None
+    open_to_choice = len(runs) > 1 and plan.final.weight is None and not plan.final.weights
     chosen = fuse_held_out(runs, plan.final, stop) if open_to_choice else None
     if not is_main():
         return ""
@@ -142,17 +143,21 @@ def conclude(plan: Plan, searched: Searches, trials: Sequence[Trial], stop: Stop
     lines = [text(trials, searched), f"best settings: {plan.folder / WINNER}"]
     if chosen is not None:
         scores = ", ".join(f"{name} {mAP:.1%}" for name, mAP in chosen.mAP.items())
-        lines.append(f"held-out mAP {scores} ({chosen.normalisation}, weight of SMIN {chosen.weight:.2f})")
+        lines.append(f"held-out mAP {scores} ({chosen.normalisation}, {weights_told(chosen.weights)})")
     return "\n".join(lines)
 
 
 def winner(plan: Plan, searched: Searches, best: Mapping[str, Trial], chosen: "HeldOut | None") -> None:
     """Write the best settings as configuration files: `--config FOLDER/winner` trains them."""
+    from sptskm.evaluation import pair_weight
+
     home = plan.folder / WINNER
     home.mkdir(parents=True, exist_ok=True)
     final = plan.final
     if chosen is not None:
-        final = replace(final, weight=chosen.weight, normalisation=chosen.normalisation)
+        share = pair_weight(chosen.weights)
+        weights = {} if share is not None else dict(chosen.weights)
+        final = replace(final, weight=share, weights=weights, normalisation=chosen.normalisation)
     write_text(home / "final.yaml", to_yaml(final))
     for config in plan.configs:
         found = configured(config, best[config.stream].settings)

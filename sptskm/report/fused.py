@@ -7,8 +7,9 @@ from pathlib import Path
 
 from sptskm.data import DataError
 from sptskm.data.derived import Made, Method, methods_in
-from sptskm.evaluation import FusedDistance
-from sptskm.report.saved import read_fusion
+from sptskm.evaluation import FusedDistance, Weights, pair_weights
+from sptskm.evaluation.fusion import Term
+from sptskm.report.saved import SavedTerm, read_fusion
 
 log = logging.getLogger(__name__)
 
@@ -17,17 +18,18 @@ log = logging.getLogger(__name__)
 class Fused:
     """How a final job fused the streams, and the resulting distance of a pair."""
 
-    weight: float
-    """Of SMIN."""
+    weights: Weights
     normalisation: str
     distance: FusedDistance
     networks: Mapping[str, str]
-    """Hashes of the weights of ssin and smin, for whose features the distance was fitted."""
+    """Hashes of the weights of the streams' networks, for whose features the distance was fitted."""
     methods: Mapping[Made, Method] = field(default_factory=dict)
     """Methods that made the masks and skeletons on which the fusion was chosen, where known."""
 
     def check(self, stream: str, network: str, whose: str) -> None:
-        """Raise DataError where a stream's weights differ from those that were fused."""
+        """Raise DataError where a stream or its network is not one that was fused."""
+        if stream not in self.networks:
+            raise DataError(f"{whose} is of {stream}, wanted one of {', '.join(self.networks)} as fused")
         if network != self.networks[stream]:
             raise DataError(f"{whose} is of network {network} of {stream}, wanted {self.networks[stream]} as fused")
 
@@ -43,16 +45,24 @@ def read_fused(results: Path) -> Fused:
     methods: dict[Made, Method] = {}
     for origin in origins.values():
         methods |= methods_in(origin.get("methods"))
-    weight, normalisation, constants = found["weight"], found["normalisation"], found.get("distance")
+    weight, normalisation = found.get("weight"), found["normalisation"]
+    weights = found.get("weights") or pair_weights(("ssin", "smin"), weight or 0.0)
     try:
-        distance = constants and FusedDistance(**constants)
+        distance = _distance(found.get("distance"))
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: fusion.distance is not that of `sptskm evaluate` ({error})") from None
     if (found.get("camera_weights") or {}).get("used"):
         log.warning("%s ranks with weights by camera; what follows uses the single weight %.2f", path, weight)
-    if distance and set(networks) == {"ssin", "smin"}:
-        return Fused(weight, normalisation, distance, networks, methods)
+    if distance and set(networks) == set(distance.streams) == set(weights):
+        return Fused(weights, normalisation, distance, networks, methods)
     if normalisation == "rank":
         raise DataError(f"{path}: fuses by rank, which is no distance of a pair, wanted another normalisation")
     lacking = "does not say which networks it fuses" if distance else "keeps no fused distance"
     raise DataError(f"{path}: {lacking}, wanted that of `sptskm evaluate` as it is now: evaluate again")
+
+
+def _distance(saved: dict[str, float] | list[SavedTerm] | None) -> FusedDistance | None:
+    """Return the distance that results.json holds; four constants are those of an earlier version."""
+    if isinstance(saved, dict):
+        return FusedDistance.of_before(**saved)
+    return FusedDistance(tuple(Term(**term) for term in saved)) if saved else None

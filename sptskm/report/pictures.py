@@ -56,9 +56,10 @@ def _curves(results: Results) -> Iterator[Picture]:
     title = f"{results.protocol}, {pluralize(results.rankings[-1].scores.num_queries, 'query', 'queries')}"
     image = cmc_figure({r.name: r.scores.cmc for r in results.rankings}, title)
     yield Picture("CMC", "results", image, "How many queries have a right tracklet among their first k results.")
-    if results.fusion is not None and results.fusion.curve_W2 is not None:
+    fusion = results.fusion
+    if fusion is not None and fusion.curve_WS is not None and fusion.weight is not None:
         heading = "mAP over the fusion weight, identities held out of training"
-        image = weight_figure(results.fusion.curve_W2, results.fusion.weight, heading)
+        image = weight_figure(fusion.curve_WS, fusion.weight, heading)
         caption = (
             "The weight is the share of SMIN in the fused distance. It was chosen where the curve is highest; the "
             "curve is of identities held out of training, not of the test set."

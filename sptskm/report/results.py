@@ -1,7 +1,7 @@
 """Results of an evaluation, and their table.
 
 Every line of scores carries its protocol and the numbers of used and skipped queries.
-Legend: Q queries, G gallery rows, W weights.
+Legend: Q queries, G gallery rows, S streams, W weights.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.config import Config, Final
+from sptskm.config import STREAMS, Config, Final
 from sptskm.data import Tracklets
 from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
 from sptskm.evaluation import (
@@ -24,9 +24,12 @@ from sptskm.evaluation import (
     Reranking,
     Rows,
     Scores,
+    Weights,
     clothes_changed,
+    pair_weight,
     protocol,
 )
+from sptskm.evaluation.distances import Floats
 from sptskm.evaluation.protocols import Integers
 from sptskm.evaluation.statistics import bootstrap_interval
 from sptskm.report.console import table as text_table
@@ -34,7 +37,7 @@ from sptskm.report.insight import NOTHING, Insight
 
 RESULTS, QUERIES = "results.json", "queries.csv"
 RANKS = (1, 5, 10, 20)
-NAMES = {"ssin": "SSIN", "smin": "SMIN", "fused": "fused", "reranked": "reranked"}
+NAMES = {name: spec.title for name, spec in STREAMS.items()} | {"fused": "fused", "reranked": "reranked"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,19 +45,27 @@ class Ranking:
     """Distances (Q, G) of one stream or fusion, and their scores."""
 
     name: str
-    distance_QG: NDArray[np.float64]
+    distance_QG: Floats
     scores: Scores
 
 
 @dataclass(frozen=True, eq=False)
 class Fusion:
-    """How the two streams were fused; without a curve (W, 2) the weight was given, not chosen."""
+    """How the streams were fused; without a curve the weights were given, not chosen.
 
-    weight: float
+    curve_WS: as of `evaluation.Chosen`: the weights of all streams but the first, and the mAP.
+    """
+
+    weights: Weights
     normalisation: str
-    curve_W2: NDArray[np.float64] | None
+    curve_WS: NDArray[np.float64] | None
     distance: FusedDistance | None = None
-    """Fused distance of a pair, fitted to the test set; None for "rank"."""
+    """Fused distance of two tracklets, fitted to the test set; None for "rank"."""
+
+    @property
+    def weight(self) -> float | None:
+        """Return the share of the second of two streams."""
+        return pair_weight(self.weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +97,7 @@ class Results:
 
     @property
     def plain(self) -> Ranking:
-        """Return the last ranking without re-ranking: the fused one where there are two streams."""
+        """Return the last ranking without re-ranking: the fused one where there are several streams."""
         return [ranking for ranking in self.rankings if ranking.name != "reranked"][-1]
 
     @property
@@ -166,8 +177,8 @@ class Results:
             without = np.count_nonzero(first_hit_Q == 0)
             parts[0] += f", queries without a positive count as 0 ({without} of {len(first_hit_Q)})"
         if self.fusion is not None:
-            how = "as given" if self.fusion.curve_W2 is None else "chosen on identities held out of training"
-            parts.append(f"fusion: {self.fusion.normalisation}, weight of SMIN {self.fusion.weight:.2f}, {how}")
+            how = "as given" if self.fusion.curve_WS is None else "chosen on identities held out of training"
+            parts.append(f"fusion: {self.fusion.normalisation}, {weights_told(self.fusion.weights)}, {how}")
         if unfinished := [NAMES[name] for name, origin in self.provenance.items() if not origin.get("finished", True)]:
             parts.append(f"{' and '.join(unfinished)} had not finished training")
         if self.reranked:
@@ -178,6 +189,14 @@ class Results:
                 "(transductive), so that it compares only with results that do so too"
             )
         return "\n".join(parts)
+
+
+def weights_told(weights: Weights) -> str:
+    """Return fusion weights in words: the share of the second of two streams, or all of them."""
+    share = pair_weight(weights)
+    if share is not None:
+        return f"weight of {NAMES[[*weights][1]]} {share:.2f}"
+    return "weights " + ", ".join(f"{NAMES[stream]} {weight:.2f}" for stream, weight in weights.items())
 
 
 def _left_out(rules: Protocol) -> str:

@@ -2,24 +2,29 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
 from sptskm.common.reading import read_json, read_text
 from sptskm.common.tables import read_rows
+from sptskm.config import STREAMS
 from sptskm.data import DataError
 from sptskm.report.results import QUERIES, RESULTS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+if TYPE_CHECKING:
+    Ranked = str
+else:
+    Ranked = Literal[(*STREAMS, "fused", "reranked")]
 
 Line = TypedDict(
     "Line",
     {
         "queries": str,
-        "stream": Literal["ssin", "smin", "fused", "reranked"],
+        "stream": Ranked,
         "used": Count,
         "skipped": Count,
         "mAP": Share | None,
@@ -44,12 +49,20 @@ class Tried(TypedDict):
     used: NotRequired[bool]
 
 
-class SavedFusion(TypedDict):
-    """How two streams were fused."""
+class SavedTerm(TypedDict):
+    """A term of a fused distance."""
 
-    weight: Share
+    factors: dict[str, float]
+    offset: float
+
+
+class SavedFusion(TypedDict):
+    """How streams were fused. Earlier versions wrote no weights and a distance of four constants."""
+
+    weight: Share | None
+    weights: NotRequired[dict[str, Share]]
     normalisation: str
-    distance: NotRequired[dict[str, float] | None]
+    distance: NotRequired[dict[str, float] | list[SavedTerm] | None]
     camera_weights: NotRequired[Tried | None]
 
 

@@ -6,7 +6,6 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -75,9 +74,11 @@ def _json(results: Results, looks: int) -> dict[str, Any]:
         "fusion": fusion
         and {
             "weight": fusion.weight,
+            "weights": dict(fusion.weights),
             "normalisation": fusion.normalisation,
-            "distance": fusion.distance and asdict(fusion.distance),
-            "held_out_curve": None if fusion.curve_W2 is None else fusion.curve_W2.tolist(),
+            "distance": fusion.distance
+            and [{"factors": dict(term.factors), "offset": term.offset} for term in fusion.distance.terms],
+            "held_out_curve": None if fusion.curve_WS is None else fusion.curve_WS.tolist(),
         },
         "reranking": {"of": results.plain.name, **vars(Reranking())} if results.reranked else None,
         "test_evaluations": looks,

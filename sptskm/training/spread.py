@@ -28,7 +28,7 @@ def evaluate_spread(distances: Blocks, query: Rows, gallery: Rows, protocol: str
     first = world.rank * share
     rows = np.arange(len(query))[first : first + share]
 
-    def own(chosen: slice) -> Doubles:
+    def own(chosen: slice) -> Floats:
         return distances(slice(first + chosen.start, first + chosen.stop))
 
     return Scores.joined(world.collect(evaluate_blocks(own, query.part(rows), gallery, protocol, BLOCK)))

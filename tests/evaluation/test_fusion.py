@@ -2,22 +2,32 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from helpers.pairs import of_pair
 
+from sptskm import evaluation
 from sptskm.evaluation import (
+    Distances,
     Features,
     Normalisation,
     Rows,
     StreamDistances,
     align,
-    choose_weight,
+    choose_weights,
     evaluate,
-    fuse,
+    pair_weights,
     precision_table,
     squared_distances,
+    weight_grid,
 )
 
 ALL2, ALL4 = np.ones(2, bool), np.ones(4, bool)
 KINDS = get_args(Normalisation)
+
+
+def fuse(
+    ssin: np.ndarray, smin: np.ndarray, query: np.ndarray, gallery: np.ndarray, weight: float, kind: str = "zscore"
+) -> np.ndarray:
+    return evaluation.fuse(of_pair(ssin, smin, query, gallery), pair_weights(("ssin", "smin"), weight), kind)
 
 
 def features(keys: str, stream: str = "smin", fingerprint: str = "f00d") -> Features:
@@ -187,7 +197,7 @@ def test_weight_zero_ranks_as_ssin_and_weight_one_as_smin(normalisation):
 
 @pytest.mark.parametrize("weight", [-0.01, 1.01, float("nan")])
 def test_a_weight_outside_zero_to_one_is_refused(weight):
-    with pytest.raises(ValueError, match=r"in 0\.\.1, found"):
+    with pytest.raises(ValueError, match=r"in 0\.\.1 and sum to 1, found"):
         fuse(np.eye(2), np.eye(2), ALL2, ALL2, weight)
 
 
@@ -201,9 +211,9 @@ def test_an_unknown_normalisation_is_refused():
     [
         (np.ones((2, 2)), np.eye(2), "ssin distances are all 1.0"),
         (np.eye(2), np.ones((2, 2)), "smin distances are all 1.0"),
-        (np.full((2, 2), np.nan), np.eye(2), "ssin distances must be finite"),
+        (np.full((2, 2), np.nan), np.eye(2), "ssin distances of valid pairs must be finite"),
         (np.eye(2), np.full((2, 2), np.nan), "smin distances of valid pairs must be finite"),
-        (np.eye(2), np.eye(3), r"ssin \(2, 2\), smin \(3, 3\)"),
+        (np.eye(2), np.eye(3), r"smin distances are \(3, 3\), wanted \(Q, G\) = \(2, 2\)"),
     ],
 )
 def test_a_stream_that_says_nothing_is_refused(ssin, smin, message):
@@ -212,12 +222,14 @@ def test_a_stream_that_says_nothing_is_refused(ssin, smin, message):
 
 
 def test_flags_that_leave_no_pair_or_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="no pair has a valid skeleton on both sides"):
+    with pytest.raises(ValueError, match="no pair has input of ssin and smin on both sides; evaluate one stream alone"):
         fuse(np.eye(2), np.eye(2), ALL2, ~ALL2, 0.5)
     with pytest.raises(ValueError, match="must be boolean"):
         fuse(np.eye(2), np.eye(2), ALL2, np.ones(2), 0.5)
     with pytest.raises(ValueError, match=r"\(Q, G\) = \(2, 4\)"):
         fuse(np.eye(2), np.eye(2), ALL2, ALL4, 0.5)
+    with pytest.raises(ValueError, match=r"of the same queries and gallery rows, found ssin \(2, 2\), smin \(2, 4\)"):
+        StreamDistances({"ssin": Distances(np.eye(2), ALL2, ALL2), "smin": Distances(np.eye(2, 4), ALL2, ALL4)})
 
 
 def validation(rng: np.random.Generator) -> tuple[Rows, Rows, np.ndarray]:
@@ -232,10 +244,10 @@ def test_the_chosen_weight_is_where_the_curve_is_highest():
     smin = ssin + 3 * rng.random(ssin.shape)
     ssin = ssin + rng.random(ssin.shape)
     flags = np.ones(30, bool), np.arange(90) % 4 > 0
-    table = precision_table(StreamDistances(ssin, smin, *flags), query, gallery, "torchreid")
-    weight, curve = choose_weight(table)
+    table = precision_table(of_pair(ssin, smin, *flags), query, gallery, "torchreid")
+    weights, curve = choose_weights(table, weight_grid(["ssin", "smin"]))
     np.testing.assert_allclose(curve[:, 0], np.linspace(0, 1, 21))
-    assert weight == curve[curve[:, 1].argmax(), 0]
+    assert weights == pair_weights(("ssin", "smin"), curve[curve[:, 1].argmax(), 0])
     assert np.ptp(curve[:, 1]) > 0.05
     for row in (0, 7, 20):
         fused = fuse(ssin, smin, *flags, curve[row, 0])
@@ -244,26 +256,31 @@ def test_the_chosen_weight_is_where_the_curve_is_highest():
         assert table[row].tolist() == scores.ap_Q.tolist()
 
 
-@pytest.mark.parametrize(("weights", "chosen"), [([0, 0.3, 0.45, 0.9], 0.45), ([1, 0.6, 0.4, 0], 0.4), ([0, 1], 0)])
-def test_among_equal_weights_the_middle_wins_and_then_ssin(weights, chosen):
+def chosen(streams: StreamDistances, query: Rows, gallery: Rows, shares: list[float]) -> float:
+    """The share of SMIN."""
+    grid = [pair_weights(("ssin", "smin"), share) for share in shares]
+    return choose_weights(precision_table(streams, query, gallery, grid=grid), grid)[0]["smin"]
+
+
+@pytest.mark.parametrize(("shares", "wanted"), [([0, 0.3, 0.45, 0.9], 0.45), ([1, 0.6, 0.4, 0], 0.4), ([0, 1], 0)])
+def test_among_equal_weights_the_middle_wins_and_then_ssin(shares, wanted):
     query, gallery, ssin = validation(np.random.default_rng(7))
-    streams = StreamDistances(ssin, 3 * ssin, np.ones(30, bool), np.ones(90, bool))
-    assert choose_weight(precision_table(streams, query, gallery, weights=weights), weights)[0] == chosen
+    streams = of_pair(ssin, 3 * ssin, np.ones(30, bool), np.ones(90, bool))
+    assert chosen(streams, query, gallery, shares) == wanted
 
 
 def test_a_better_weight_beats_the_middle():
     query, gallery, good = validation(np.random.default_rng(8))
-    streams = StreamDistances(-good, good, np.ones(30, bool), np.ones(90, bool))
-    weights = [0.0, 0.5 - 1e-3, 1.0]
-    assert choose_weight(precision_table(streams, query, gallery, weights=weights), weights)[0] == 1.0
+    streams = of_pair(-good, good, np.ones(30, bool), np.ones(90, bool))
+    assert chosen(streams, query, gallery, [0.0, 0.5 - 1e-3, 1.0]) == 1.0
 
 
 def test_a_weight_cannot_be_chosen_without_positives_or_weights():
     query, gallery, ssin = validation(np.random.default_rng(9))
-    streams = StreamDistances(ssin, 3 * ssin, np.ones(30, bool), np.ones(90, bool))
+    streams = of_pair(ssin, 3 * ssin, np.ones(30, bool), np.ones(90, bool))
     with pytest.raises(ValueError, match="no validation query has a positive"):
-        choose_weight(precision_table(streams, Rows(query.pids + 99, query.camids), gallery))
+        chosen(streams, Rows(query.pids + 99, query.camids), gallery, [0.0, 0.5])
     with pytest.raises(ValueError, match="no validation query has a positive"):
-        choose_weight(np.zeros((2, 30)), [0.0, 1.0])  # of a protocol that counts queries without one as 0
+        choose_weights(np.zeros((2, 30)), weight_grid(["ssin", "smin"], 1))  # of a protocol that counts these as 0
     with pytest.raises(ValueError, match="grid of fusion weights is empty"):
-        choose_weight(precision_table(streams, query, gallery, weights=[]), [])
+        chosen(streams, query, gallery, [])

@@ -5,6 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from helpers.pairs import fused_pair
 
 from sptskm.evaluation import (
     FusedDistance,
@@ -116,11 +117,11 @@ def test_fused_distances_among_all_are_symmetric_finite_and_zero_to_itself():
     rng = np.random.default_rng(5)
     ssin, smin, valid = rng.standard_normal((150, 6)), rng.standard_normal((150, 4)), rng.random(150) < 0.8
     smin[~valid] = np.nan  # what stands there means nothing
-    fixed = FusedDistance(0.5, 0.25, 0.75, -1.5)
-    block = fused_distances(ssin, smin, valid, fixed)
+    fixed = FusedDistance.of_before(0.5, 0.25, 0.75, -1.5)
+    flags = {"ssin": np.ones(150, bool), "smin": valid}
+    block = fused_distances({"ssin": ssin, "smin": smin}, flags, fixed)
     found = np.concatenate([block(0, 64), block(64, 128), block(128, 150)])
-    both = valid[:, None] & valid
-    among = fixed.of(*(((one[:, None] - one) ** 2).sum(axis=2) for one in (ssin, smin)), both)
+    among = fused_pair(fixed, *(((one[:, None] - one) ** 2).sum(axis=2) for one in (ssin, smin)), valid, valid)
     np.fill_diagonal(among, 0)
     np.testing.assert_allclose(found, among, atol=1e-9)
     np.testing.assert_allclose(found, found.T, atol=1e-9)

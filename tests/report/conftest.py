@@ -59,7 +59,7 @@ def _results(table: Tracklets, streams: Sequence[str], settings: Final, folder: 
         rankings.append(("fused", 0.5 * (rankings[0][1] + rankings[1][1])))
     if settings.rerank:
         rankings.append(("reranked", rankings[-1][1] ** 2))
-    curve_W2 = np.array([[0.0, 0.3], [0.5, 0.6], [1.0, 0.4]])
+    curve_WS = np.array([[0.0, 0.3], [0.5, 0.6], [1.0, 0.4]])
     return Results(
         table=table,
         query_rows=table.test[rows[0]],
@@ -67,7 +67,7 @@ def _results(table: Tracklets, streams: Sequence[str], settings: Final, folder: 
         query=query,
         gallery=gallery,
         rankings=[Ranking(name, d, evaluate(d, query, gallery, settings.protocol)) for name, d in rankings],
-        fusion=Fusion(0.5, "zscore", curve_W2) if len(streams) == 2 else None,
+        fusion=Fusion({"ssin": 0.5, "smin": 0.5}, "zscore", curve_WS) if len(streams) == 2 else None,
         features=features,
         configs=[small_config(stream, Path("data"), folder / stream) for stream in streams],
         settings=settings,

@@ -198,7 +198,7 @@ def test_one_network_evaluated_twice_is_no_second_seed(tmp_path: Path) -> None:
     [
         ({"rules": None}, "rules is None, wanted"),
         ({"test_evaluations": -1}, "test_evaluations is -1, wanted"),
-        ({"stream": "gait"}, r"results\[0\].stream is 'gait', wanted 'ssin'"),
+        ({"stream": "face"}, r"results\[0\].stream is 'face', wanted 'ssin'"),
         ({"mAP": 10.5}, r"results\[0\].mAP is 10.5, wanted"),
         ({"rank-1": "0.5"}, r"results\[0\].rank-1 is '0.5', wanted"),
         ({"used": 1.5}, r"results\[0\].used is 1.5, wanted"),

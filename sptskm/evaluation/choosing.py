@@ -1,0 +1,115 @@
+"""Choice of a fusion on held-out identities: the normalisation of the distances, and the weights of the streams.
+
+Shape suffixes: Q queries, S streams, W weights.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.common.errors import DataError
+from sptskm.evaluation.fusion import Normalisation, NormalisedDistances, StreamDistances, Weights
+from sptskm.evaluation.metrics import Rows, evaluate
+
+STEP: Final = 0.05
+SAME_MAP: Final = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A normalisation and its best weights on held-out identities.
+
+    curve_WS: for each weighting that was tried, the weights of all streams but the first, and the mAP.
+    """
+
+    normalisation: Normalisation
+    weights: Weights
+    curve_WS: NDArray[np.float64]
+
+    @property
+    def mAP(self) -> float:
+        """Return the highest mAP on the held-out identities."""
+        return float(self.curve_WS[:, -1].max())
+
+
+def choose(
+    held_out: Callable[[Normalisation], StreamDistances],
+    query: Rows,
+    gallery: Rows,
+    protocol: str,
+    normalisations: Sequence[Normalisation],
+    step: float = STEP,
+) -> Chosen:
+    """Choose among normalisations, and among weights of a grid, by the mAP on held-out identities.
+
+    `held_out` computes the distances that a normalisation compares. The first of equal normalisations wins; see
+    `choose_weights`. Raises DataError when no query has a positive.
+    """
+    found = []
+    for kind in normalisations:
+        streams = held_out(kind)
+        grid = weight_grid([*streams], step)
+        precision_WQ = precision_table(streams, query, gallery, protocol, grid, kind)
+        found.append(Chosen(kind, *choose_weights(precision_WQ, grid)))
+    return max(found, key=lambda one: one.mAP)
+
+
+def weight_grid(streams: Sequence[str], step: float = STEP) -> list[dict[str, float]]:
+    """Return all weights of the streams that are multiples of `step` and sum to 1.
+
+    The last stream's weight changes fastest: those of a pair ascend by the weight of the second.
+    """
+    shares = np.linspace(0, 1, round(1 / step) + 1).tolist()
+    grid = []
+    for places in product(range(len(shares)), repeat=len(streams) - 1):
+        if (used := sum(places)) < len(shares):
+            others = [shares[place] for place in places]
+            first = 1.0 - sum(others) if used < len(shares) - 1 else 0.0
+            grid.append(dict(zip(streams, (first, *others), strict=True)))
+    return grid
+
+
+def precision_table(
+    streams: StreamDistances,
+    query: Rows,
+    gallery: Rows,
+    protocol: str = "mars-official",
+    grid: Sequence[Weights] | None = None,
+    normalisation: Normalisation = "zscore",
+) -> NDArray[np.float64]:
+    """Compute the average precision (W, Q) of every query at every weighting; NaN for skipped queries.
+
+    Raises errors as `fuse`.
+    """
+    grid = weight_grid([*streams]) if grid is None else grid
+    normalised = NormalisedDistances(streams, normalisation)
+    table = [evaluate(normalised.fused(weights), query, gallery, protocol).ap_Q for weights in grid]
+    return np.reshape(table, (len(grid), len(query)))
+
+
+def choose_weights(precision_WQ: NDArray[np.float64], grid: Sequence[Weights]) -> tuple[Weights, NDArray[np.float64]]:
+    """Return the weights with the highest mAP, and the curve (W, S) of the weights that were tried.
+
+    precision_WQ is a table of `precision_table`. Among equal mAPs the weights nearest to equal shares win: where the
+    data cannot decide, all streams are used. Of two equally near ones that with less of the later streams wins, because
+    SSIN, the first, hardly ever lacks an input.
+    Raises DataError for an empty grid, and when no query has a positive.
+    """
+    if not len(grid):
+        raise DataError("the grid of fusion weights is empty")
+    counted_Q = ~np.isnan(precision_WQ[0])
+    if not (precision_WQ > 0).any():  # nor with zeros for those that have nothing to be found
+        raise DataError("no validation query has a positive; fusion weights cannot be chosen")
+    mAP_W = np.array([row_Q[counted_Q].mean() for row_Q in precision_WQ])
+    tied = [weights for weights, mAP in zip(grid, mAP_W, strict=True) if mAP >= mAP_W.max() - SAME_MAP]
+    curve_WS = np.array([[*[*weights.values()][1:], mAP] for weights, mAP in zip(grid, mAP_W, strict=True)], np.float64)
+    return min(tied, key=_place), curve_WS
+
+
+def _place(weights: Weights) -> tuple[float, ...]:
+    values = [*weights.values()]
+    return (round(max(abs(weight - 1 / len(values)) for weight in values), 9), *values[1:])
