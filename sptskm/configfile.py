@@ -197,9 +197,13 @@ def _unknown(name: str, key: Any, legal: Sequence[str], everything: Sequence[str
 
 def to_dict(config: Config | Final) -> dict[str, Any]:
     """Return the complete configuration as plain lists, numbers and strings, as YAML and checkpoints store it."""
+    return _plain(dataclasses.asdict(config))
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()} if isinstance(value, dict) else value
-        for key, value in dataclasses.asdict(config).items()
+        key: _plain(value) if isinstance(value, dict) else list(value) if isinstance(value, tuple) else value
+        for key, value in values.items()
     }
 
 
@@ -230,9 +234,9 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
 
 
 def in_force(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by dotted names without those that this version no longer has and that changed nothing."""
-    idle = {f"final.{key}": value for key, value in WITHDRAWN.items()}
-    return {name: value for name, value in settings.items() if name not in idle or value is not idle[name]}
+    """Return settings by dotted names without those that change nothing and that another version does not have."""
+    idle: dict[str, Any] = {f"final.{key}": value for key, value in WITHDRAWN.items()} | {"final.streams": []}
+    return {name: value for name, value in settings.items() if name not in idle or value != idle[name]}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

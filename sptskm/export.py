@@ -169,9 +169,7 @@ def _write(
     graph: nn.Module, inputs: Sequence[Tensor], names: Names, path: Path, about: Mapping[str, str], output: str = ""
 ) -> None:
     free = {name: torch.export.Dim(name, min=1) for axes in names.values() for name in axes.values()}
-    shapes: tuple[Any, ...] = tuple({axis: free[name] for axis, name in axes.items()} for axes in names.values())
-    if isinstance(graph, Embedding):  # whose inputs are one argument, *inputs
-        shapes = (shapes,)
+    shapes = tuple({axis: free[name] for axis, name in axes.items()} for axes in names.values())
     options: dict[str, Any] = {"input_names": list(names), "output_names": [output or "embedding"]}
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(

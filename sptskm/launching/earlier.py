@@ -43,8 +43,7 @@ def settings_of(plan: Plan, searched: Mapping[str, Any] | None = None, retrain: 
     parts: dict[str, Any] = {config.stream: to_dict(config) for config in plan.configs} | {"final": to_dict(plan.final)}
     if searched:
         parts["search"] = {stream: repr(search) for stream, search in searched.items()} | {"retrain": retrain}
-    found: dict[str, Any] = json.loads(json.dumps(flat(parts)))
-    return found
+    return in_force(json.loads(json.dumps(flat(parts))))
 
 
 def write_record(plan: Plan, submitted: Submitted) -> None:

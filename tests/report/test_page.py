@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sptskm.config import Final
+from sptskm.configfile import to_dict
 from sptskm.evaluation import PROTOCOLS
 from sptskm.report.page import REPORT
 from sptskm.report.pictures import PICTURES
@@ -181,7 +182,7 @@ def test_results_tell_rules_test_data_and_settings_of_the_final_job(make: Make, 
     saved = json.loads((tmp_path / "results.json").read_text())
     assert saved["rules"] == vars(PROTOCOLS["mars-official"])
     assert saved["test_data"] == results.test_data
-    assert saved["settings"] == vars(Final(normalisation="auto"))
+    assert saved["settings"] == to_dict(Final(normalisation="auto"))
     assert "keep_queries True, keep_junk True, min_length 0, ignore_same_camera True, ap trapezoid" in reader.text
 
 
