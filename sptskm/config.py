@@ -300,7 +300,7 @@ class Final:
 
     def _conflicts(self) -> Iterator[str]:
         """Yield a sentence for each setting that does not go with the others."""
-        if self.weight is not None and self.normalisation == "auto":
+        if (self.weight is not None or self.weights) and self.normalisation == "auto":
             yield "normalisation is auto with a weight, wanted both chosen or both given"
         if abs(remainder(1, self.weight_step)) > 1e-9:
             near = f"{1 / round(1 / self.weight_step):.10g}"
@@ -309,15 +309,10 @@ class Final:
             yield "rerank with normalisation rank, which is no distance of a pair, wanted another one"
         if unknown := [stream for stream in (*self.streams, *self.weights) if stream not in STREAMS]:
             yield f"streams and weights name {unknown[0]!r}, wanted some of {', '.join(STREAMS)}"
-        if self.weights and (self.weight is not None or self.normalisation == "auto"):
-            yield "weights were given with weight or normalisation auto, wanted one of them"
         shares = self.weights.values()
-        if self.weights and (min(shares) < 0 or abs(sum(shares) - 1) > 1e-6):
-            yield f"weights are {self.weights}, wanted shares from 0 to 1 whose sum is 1, found {sum(shares):g}"
+        if shares and (min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or self.weight is not None):
+            yield f"weights are {self.weights}, wanted shares from 0 to 1 whose sum is 1, and no weight beside them"
 
-
-WITHDRAWN = {"camera_weights": False}
-"""Settings of the final job that earlier versions had, each with the value at which it changed nothing."""
 
 SSIN_DEFAULTS = Config("ssin", SsinClips(), SsinModel(), SsinLoss())
 SMIN_DEFAULTS = Config(

@@ -13,11 +13,13 @@ import yaml
 
 from sptskm.common.reading import parsed_yaml, read_yaml
 from sptskm.common.settings import SettingsError, declared, refuse
-from sptskm.config import FREE_ON_RESUME, STREAMS, WITHDRAWN, Config, ConfigError, Final
+from sptskm.config import FREE_ON_RESUME, STREAMS, Config, ConfigError, Final
 
 _PACKAGE = Path(__file__).parent
 CHECKOUT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
 """Where `configs/` and `slurm/` lie that belong to this code: in the installed package, or in its checkout."""
+WITHDRAWN = {"camera_weights": False}
+"""Settings of the final job that earlier versions had, each with the value at which it changed nothing."""
 
 
 def find_file(given: Path, home: str = "configs") -> Path:
