@@ -13,6 +13,13 @@ from pydantic import Field
 
 from sptskm.common.errors import ConfigError as ConfigError
 from sptskm.common.settings import refuse, settings
+from sptskm.sections import GaitClips as GaitClips
+from sptskm.sections import GaitLoss as GaitLoss
+from sptskm.sections import GaitModel as GaitModel
+from sptskm.sections import StreamClips as StreamClips
+from sptskm.sections import StreamLoss as StreamLoss
+from sptskm.sections import StreamModel as StreamModel
+from sptskm.sections import strip_problems
 
 Modality = Literal["frames", "masks", "skeletons"]
 
@@ -27,6 +34,9 @@ class Data:
     """Share of the training identities held out for validation and the fusion weight; 0 = none."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of that split; streams to be fused must use the same seed."""
+    fold: str = ""
+    """Part of the training identities that this run never sees, as NUMBER/COUNT (1/4 to 4/4), so that its features of
+    them can choose fusion weights; empty = none. The launchers set it for the folds of `final.folds`."""
     min_length: Annotated[int, Field(ge=0)] = 1
     """Least number of frames of a training tracklet (published: 30 for SSIN, 31 for SMIN)."""
     test: bool = True
@@ -37,19 +47,18 @@ class Data:
     """Where a node keeps copies of a pack's zip files while it trains: a folder, "none", or "auto": $SLURM_TMPDIR, else
     $TMPDIR in a job of SLURM, else nowhere."""
 
+    def __post_init__(self) -> None:
+        numbers = [int(word) for word in self.fold.split("/") if word.isdecimal()]
+        if self.fold and not (self.fold.count("/") == 1 and len(numbers) == 2 and 1 <= numbers[0] <= numbers[1] > 1):
+            refuse([f"fold is {self.fold}, wanted NUMBER/COUNT, such as 1/4 for the first of four"])
 
-class StreamClips:
-    """How a stream cuts clips from tracklets: base of each stream's section `clips`."""
-
-
-class StreamModel:
-    """A stream's network: base of each stream's section `model`."""
-
-
-class StreamLoss:
-    """A stream's loss: base of each stream's section `loss`."""
-
-    triplet: float
+    @property
+    def fold_numbers(self) -> tuple[int, int] | None:
+        """Return the number of the fold, from 1, and how many there are; None without folds."""
+        if not self.fold:
+            return None
+        number, count = map(int, self.fold.split("/"))
+        return number, count
 
 
 @settings
@@ -272,6 +281,8 @@ class Config:
         if self.sampling.identities < 2 and self.loss.triplet != 0:
             identities = self.sampling.identities
             raise ConfigError(f"sampling.identities is {identities}; a triplet needs at least 2 identities")
+        if isinstance(self.clips, GaitClips) and isinstance(self.model, GaitModel):
+            refuse(strip_problems(self.clips, self.model))
 
 
 @settings
@@ -327,6 +338,18 @@ SMIN_DEFAULTS = Config(
 )
 
 
+# nothing is published for data like MARS; batch and rate are of the kind that the field uses for silhouettes
+GAIT_DEFAULTS = Config(
+    "gait",
+    GaitClips(),
+    GaitModel(),
+    GaitLoss(),
+    optim=Optim(lr=1e-3, milestones=(150, 225)),
+    sampling=Sampling(identities=32, tracklets=4, rounds=4),
+    train=Train(epochs=300),
+)
+
+
 @dataclass(frozen=True)
 class StreamSpec:
     """What the toolkit knows of a stream without its code; docs/streams.md says how to add one."""
@@ -358,6 +381,13 @@ STREAMS: dict[str, StreamSpec] = {
             "The stream that compares sequences of 3D skeletons, that is, how somebody moves.",
             ("skeletons",),
             "sptskm.streams.smin:SminStream",
+        ),
+        StreamSpec(
+            GAIT_DEFAULTS,
+            "gait",
+            "The stream that compares sets of aligned silhouettes, that is, shape and gait without what is worn.",
+            ("masks",),
+            "sptskm.streams.gait:GaitStream",
         ),
     )
 }

@@ -69,8 +69,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     values = read_yaml(path)
     try:
         config = from_dict(values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    except SettingsError as error:
+        raise error.within(path) from None
     return apply_overrides(config, overrides)
 
 
@@ -85,8 +85,8 @@ def named(path: Path, defaults: Any, values: Mapping[str, Any]) -> Any:
     """Call `merge`, and name the file in its errors."""
     try:
         return merge(defaults, values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    except SettingsError as error:
+        raise error.within(path) from None
 
 
 def apply_overrides(config: Any, overrides: Sequence[str]) -> Any:
@@ -214,7 +214,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     rest = {key: value for key, value in values.items() if key != "stream"}
     stream = values.get("stream")
     if not isinstance(stream, str) or stream not in STREAMS:
-        raise ConfigError(f"stream is {stream!r}, wanted one of {sorted(STREAMS)}")
+        raise SettingsError(f"stream is {stream!r}, wanted one of {sorted(STREAMS)}")
     return merge(STREAMS[stream].defaults, rest)
 
 

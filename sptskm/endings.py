@@ -6,6 +6,7 @@ import select
 import sys
 from collections.abc import Callable
 
+from sptskm.common.settings import SettingsError
 from sptskm.config import ConfigError
 from sptskm.data.errors import DataError
 
@@ -61,12 +62,17 @@ def _reader_left() -> bool:
 
 
 def sentence(error: Exception) -> str:
-    """Return the message of an error as one line of at most LONGEST characters.
+    """Return the message of an error as one line of at most LONGEST characters for each setting that it is about.
 
     An error from a loader process is wrapped in that process's traceback, and a value from a file or a library's
     message may be pages long.
     """
-    text = str(error)
+    if isinstance(error, SettingsError):
+        return "; ".join(_shortened(problem) for problem in error.args)
+    return _shortened(str(error))
+
+
+def _shortened(text: str) -> str:
     if text.startswith("Caught "):
         text = text.strip().splitlines()[-1].partition(": ")[2]
     text = one_line(text)

@@ -43,7 +43,7 @@ def test_what_is_a_bug_wherever_it_is_raised_shows_its_trace(number, monkeypatch
     with pytest.raises(Exception) as caught:
         fault()
     assert not is_ours(caught.value)
-    monkeypatch.setattr(cli, "find_file", lambda _: fault())
+    monkeypatch.setattr(cli.config_command, "run", lambda _: fault())
     with pytest.raises(type(caught.value)):
         cli.main(["config", str(tmp_path / "x.yaml")])
 

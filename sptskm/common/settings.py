@@ -14,8 +14,9 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
@@ -40,11 +41,30 @@ class SettingsError(ConfigError):
     def __str__(self) -> str:
         return "; ".join(self.args)
 
+    def within(self, path: Path) -> "SettingsError":
+        """Return the same about a file."""
+        return SettingsError(f"{path}: {self.args[0]}", *self.args[1:])
+
 
 def refuse(problems: Iterable[str]) -> None:
     """Raise SettingsError with all sentences, if there are any."""
     if found := tuple(problems):
         raise SettingsError(*found)
+
+
+def together(calls: Iterable[Callable[[], T]]) -> list[T]:
+    """Return what each call returns. Raises SettingsError with everything that any of them refuses."""
+    found: list[T] = []
+    problems: list[str] = []
+    for call in calls:
+        try:
+            found.append(call())
+        except SettingsError as error:
+            problems += error.args
+        except ConfigError as error:
+            problems.append(str(error))
+    refuse(dict.fromkeys(problems))
+    return found
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(Field,))

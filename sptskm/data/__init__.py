@@ -3,7 +3,7 @@
 from sptskm.data.dataset import read_dataset
 from sptskm.data.errors import DataError
 from sptskm.data.mars import read_mars
-from sptskm.data.splits import Split, hold_out
+from sptskm.data.splits import Split, hold_out, split_of
 from sptskm.data.tracklets import Tracklets
 
-__all__ = ["DataError", "Split", "Tracklets", "hold_out", "read_dataset", "read_mars"]
+__all__ = ["DataError", "Split", "Tracklets", "hold_out", "read_dataset", "read_mars", "split_of"]

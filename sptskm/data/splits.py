@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from sptskm.config import Data
 from sptskm.data.errors import DataError
 from sptskm.data.manifest import NAMELESS, Entry
 from sptskm.data.names import natural
@@ -21,12 +22,14 @@ class Split:
     query: IntArray
     classes: IntArray
     """Training identities in ascending order; a class label is an index into it."""
+    left_out: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    """Rows of the people of this run's fold, on whom it neither trains nor validates."""
 
     @property
     def hash(self) -> str:
         """Return a hash of the held-out rows and queries; it is equal for all streams, whatever they train on."""
         digest = hashlib.sha256()
-        for array in (self.held_out, self.query):
+        for array in (self.held_out, self.query, self.left_out):
             digest.update(np.ascontiguousarray(array, dtype=np.int64).data)
         return digest.hexdigest()[:16]
 
@@ -38,12 +41,21 @@ NOBODY = (
 )
 
 
-def hold_out(table: Tracklets, share: float, seed: int, min_length: int = 1) -> Split:
+def split_of(table: Tracklets, data: Data) -> Split:
+    """Split the training identities as the settings of a run say. Raises DataError as `hold_out`."""
+    return hold_out(table, data.held_out, data.split_seed, data.min_length, data.fold_numbers)
+
+
+def hold_out(
+    table: Tracklets, share: float, seed: int, min_length: int = 1, fold: tuple[int, int] | None = None
+) -> Split:
     """Hold out a `share` of the training identities for validation, drawn by `seed`.
 
     One tracklet per held-out identity and camera is a query (drawn by the same seed); all held-out tracklets are
     gallery. `min_length` filters training rows only. Identities seen by one camera cannot be queried across cameras
-    and are never held out. Raises DataError if fewer than two identities can be held out or none is left to train on.
+    and are never held out. A `fold` (number from 1, of how many) leaves the people of that part out before: the folds
+    of one seed part all people whom two cameras saw.
+    Raises DataError if fewer than two identities can be held out, or are in a fold, or none is left to train on.
     """
     if not table.num_train:
         raise DataError(NOBODY)
@@ -52,6 +64,8 @@ def hold_out(table: Tracklets, share: float, seed: int, min_length: int = 1) -> 
     identities = np.unique(pids)
     cameras = {pid: len(np.unique(table.camids_N[table.train[pids == pid]])) for pid in identities.tolist()}
     eligible = np.array([pid for pid in identities.tolist() if cameras[pid] > 1], dtype=np.int64)
+    left = _fold(eligible, seed, fold)
+    identities, eligible = (np.setdiff1d(found, left) for found in (identities, eligible))
     count = min(round(share * len(identities)), len(eligible))
     if share > 0 and count < 2:
         raise DataError(
@@ -59,15 +73,28 @@ def hold_out(table: Tracklets, share: float, seed: int, min_length: int = 1) -> 
             "wanted at least 2; raise it, or set it to 0 to validate on nothing"
         )
     kept = np.sort(rng.permutation(eligible)[:count])
-    is_held = np.isin(pids, kept)
-    train = table.train[~is_held & (table.lengths[table.train] >= min_length)]
+    is_held, is_left = np.isin(pids, kept), np.isin(pids, left)
+    train = table.train[~is_held & ~is_left & (table.lengths[table.train] >= min_length)]
     if not len(train):
         raise DataError(
             f"no training tracklet is left: {len(pids)} of {len(identities)} identities, {count} of which are held out "
             f"(data.held_out {share}), and {min_length} frames wanted (data.min_length)"
         )
     held = table.train[is_held]
-    return Split(train, held, _queries(table, held, rng), np.unique(table.pids_N[train]))
+    return Split(train, held, _queries(table, held, rng), np.unique(table.pids_N[train]), table.train[is_left])
+
+
+def _fold(eligible: IntArray, seed: int, fold: tuple[int, int] | None) -> IntArray:
+    """Return the identities of a fold."""
+    if fold is None:
+        return np.empty(0, np.int64)
+    number, count = fold
+    if len(eligible) < 2 * count:
+        raise DataError(
+            f"{count} folds of {len(eligible)} training identities seen by two cameras leave fewer than 2 in one, "
+            f"wanted at most {len(eligible) // 2} folds"
+        )
+    return np.sort(np.random.default_rng([seed, 0xF01D]).permutation(eligible)[number - 1 :: count])
 
 
 def _queries(table: Tracklets, held: IntArray, rng: np.random.Generator) -> IntArray:

@@ -17,9 +17,9 @@ from sptskm.atomic import write_text
 from sptskm.common.processes import end_with
 from sptskm.config import STREAMS, Config, ConfigError, Final
 from sptskm.configfile import to_yaml
-from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, is_ours, sentence
+from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, is_ours
 from sptskm.launching import earlier
-from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser
+from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser, refused
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -43,8 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if not is_ours(error):
             raise
-        print(f"launch/local.py: {sentence(error)}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return refused("local", error)
     # the streams ran side by side, their processes are free for the final job; two ranks cannot share a GPU
     everything = chosen.nproc * len(plan.configs)
     return run(plan, shares, chosen.nproc, min(everything, len(gpus)) or everything)
@@ -187,7 +186,7 @@ def _explain(codes: Mapping[str, int], plan: Plan, asked: bool) -> int:
     # torchrun, and a process that is asked before its handlers are installed, end with other codes
     stopped = asked or all(code == EXIT_STOPPED for code in failed.values())
     what = "stopped as asked" if stopped else f"failed ({', '.join(f'{n}: exit {c}' for n, c in failed.items())})"
-    refused = not stopped and EXIT_BAD_INPUT in failed.values()  # the job has printed what to change
-    after = "" if refused else f"; the same command continues in {plan.folder}"
+    told = not stopped and EXIT_BAD_INPUT in failed.values()  # the job has printed what to change
+    after = "" if told else f"; the same command continues in {plan.folder}"
     print(f"{' and '.join(failed)} {what}{after}", file=sys.stderr)
     return EXIT_STOPPED if stopped else 1

@@ -6,18 +6,22 @@ Torch is imported only to open pretrained weights, so that a launcher answers qu
 import argparse
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sptskm.atomic import write_error
+from sptskm.common.settings import together
 from sptskm.config import PAIR, STREAMS, Config, ConfigError, Final, SsinModel
 from sptskm.configfile import find_folder, load, load_final
-from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset
+from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset, split_of
 from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
+from sptskm.endings import EXIT_BAD_INPUT, sentence
 from sptskm.evaluation import check_choosing, check_judging
 from sptskm.evaluation.protocols import ENDINGS
 from sptskm.report.trackers import check_trackers
@@ -52,6 +56,13 @@ class Plan:
         """Return the TensorBoard command for the runs, with its path if it is not on PATH."""
         program = "tensorboard" if shutil.which("tensorboard") else str(Path(sys.executable).with_name("tensorboard"))
         return f"{program} --logdir {self.folder}"
+
+
+def refused(command: str, why: Exception | str) -> int:
+    """Print why a launcher does not go on, behind its name as it was typed, and return the exit code."""
+    typed = sys.argv[0] if Path(sys.argv[0]).name == f"{command}.py" else f"sptskm {command}"
+    print(f"{typed}: {sentence(why) if isinstance(why, Exception) else why}", file=sys.stderr, flush=True)
+    return EXIT_BAD_INPUT
 
 
 def parser(description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -99,15 +110,15 @@ def make_plan(options: argparse.Namespace) -> Plan:
     overrides = {name: _for(name, options.overrides) for name in (*names, "final")}
     if any(override.startswith("run=") for chosen in overrides.values() for override in chosen):
         raise ConfigError("run= is an override, wanted --run FOLDER (each stream gets a folder in it)")
-    configs = tuple(load(home / f"{name}.yaml", overrides[name]) for name in names)
+    reading: list[Callable[[], Any]] = [partial(load, home / f"{name}.yaml", overrides[name]) for name in names]
+    reading.append(partial(load_final, home / "final.yaml", overrides["final"]))
+    *configs, final = together(reading)
     for name, config in zip(names, configs, strict=True):
         if config.stream != name:
             raise ConfigError(f"{home / name}.yaml: stream is {config.stream}, wanted {name}")
-    configs = tuple(_absolute(config, folder) for config in configs)
-    final = load_final(home / "final.yaml", overrides["final"])
     if final.protocol.endswith(ENDINGS):
         final = replace(final, protocol=str(Path(final.protocol).absolute()))
-    return Plan(configs, final, folder)
+    return Plan(tuple(_absolute(config, folder) for config in configs), final, folder)
 
 
 def _asked_for(stream: str, home: Path) -> Sequence[str]:
@@ -192,7 +203,7 @@ def make_folder(folder: Path) -> None:
 
 
 def _check_stream(config: Config, table: Tracklets, ranks: int) -> None:
-    split = hold_out(table, config.data.held_out, config.data.split_seed, config.data.min_length)
+    split = split_of(table, config.data)
     num_batches(config.sampling, split.train, table.pids_N[split.train])
     shard(np.arange(config.sampling.identities * config.sampling.tracklets), 0, ranks)
     _check_weights(config)

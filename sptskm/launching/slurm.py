@@ -15,11 +15,11 @@ from typing import Any
 
 from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import CHECKOUT, find_file
-from sptskm.endings import EXIT_BAD_INPUT, is_ours, sentence
+from sptskm.endings import is_ours
 from sptskm.launching import earlier, prepare_jobs, preparing, snapshot
 from sptskm.launching import search as searches
 from sptskm.launching.cluster import Cluster, check_folder, construction, load_cluster, overriding, parameters
-from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser
+from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser, refused
 from sptskm.launching.submission import Queued, queue
 from sptskm.launching.watch import Followed, watch
 
@@ -52,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if not is_ours(error):
             raise
-        print(f"launch/slurm.py: {sentence(error)}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return refused("slurm", error)
     print(plan.tensorboard_command(), flush=True)
     return watch(queued.followed()) if chosen.watch and queued.ids() else 0
 
@@ -80,8 +79,7 @@ def prepare(arguments: Sequence[str] | None) -> int:
     except (ValueError, OSError) as error:
         if not is_ours(error):
             raise
-        print(f"launch/slurm.py: {sentence(error)}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return refused("slurm", error)
     return watch(queued.followed()) if chosen.watch else 0
 
 
@@ -245,5 +243,5 @@ def _failed(jobs: Sequence[Any]) -> bool:
     """Wait for all jobs, print why any failed, and return whether one did."""
     errors = {job.job_id: error for job in jobs if (error := job.exception()) is not None}
     for job_id, error in errors.items():
-        print(f"launch/slurm.py: job {job_id} failed: {error}", file=sys.stderr)
+        refused("slurm", f"job {job_id} failed: {error}")
     return bool(errors)

@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sptskm.common.processes import STOPPING
 from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import CHECKOUT
-from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable, is_ours, sentence
+from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable, is_ours
 from sptskm.launching import earlier, preparing, snapshot
 from sptskm.launching import search as searches
 from sptskm.launching.local import request, visible_gpus
-from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser
+from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser, refused
 from sptskm.launching.search import Searches
 from sptskm.training.allocation import number_of
 from sptskm.training.signals import StopFlag, stop_flag
@@ -75,11 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if not is_ours(error):
             raise
-        return _refuse(error)
+        return refused("tune", error)
     try:
         code, table = _in_ray(plan, searched, chosen)
     except ConfigError as error:
-        return _refuse(error)
+        return refused("tune", error)
     if table:
         print(f"{table}\n\n{plan.tensorboard_command()}")
     return code
@@ -110,7 +110,7 @@ def prepare(arguments: Sequence[str] | None) -> int:
     except (ValueError, OSError) as error:
         if not is_ours(error):
             raise
-        return _refuse(error)
+        return refused("tune", error)
     if stop.requested:
         print("stopped as asked; the same command continues", file=sys.stderr)
         return EXIT_STOPPED
@@ -131,11 +131,6 @@ def _shipped(config: Path) -> Path:
     if not any((place / file).is_file() for place in (Path(), CHECKOUT)):
         raise ConfigError(f"{config} has no search file {file}, wanted --search FILE or --fixed")
     return file
-
-
-def _refuse(why: Exception | str) -> int:
-    print(f"launch/tune.py: {sentence(why) if isinstance(why, Exception) else why}", file=sys.stderr, flush=True)
-    return EXIT_BAD_INPUT
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -273,7 +268,7 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
     refusal = f"--address is {address}, where no Ray lets this machine in (HOST:PORT of its head; RAY_AUTH_TOKEN)"
 
     def end() -> None:
-        os._exit(_refuse(refusal))
+        os._exit(refused("tune", refusal))
 
     overdue = threading.Timer(JOIN_SECONDS, end)  # with some servers Ray would wait for ever
     overdue.start()

@@ -1,5 +1,6 @@
 """The networks: nn.Modules and nothing else, and the loading of published weights."""
 
+from sptskm.models.gait import Gait
 from sptskm.models.jppnet import JPPNet
 from sptskm.models.posehg3d import PoseHG3D, PoseMaps
 from sptskm.models.smin import SMIN
@@ -19,6 +20,7 @@ from sptskm.models.weights import (
 __all__ = [
     "SMIN",
     "SSIN",
+    "Gait",
     "JPPNet",
     "Loaded",
     "PoseHG3D",

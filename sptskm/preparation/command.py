@@ -226,6 +226,7 @@ def _from_videos(chosen: argparse.Namespace) -> tuple[bool, str]:
 def _of_video(chosen: argparse.Namespace) -> list[Wanted]:
     """Return what to make for a video's tracklets right away: the kinds of a named method or of given weights."""
     weights: dict[str, Path | None] = {"masks": chosen.mask_weights, "skeletons": chosen.skeleton_weights}
+    _refuse_contradictions(chosen)
     named: dict[tuple[Made, ...], MethodName] = {}
     if chosen.grabcut or any(weights.values()):
         for kind, file in weights.items():
@@ -239,6 +240,29 @@ def _of_video(chosen: argparse.Namespace) -> list[Wanted]:
         Wanted(kinds, chosen.out, method, weights[kinds[0]] if len(kinds) == 1 else None, **common)
         for kinds, method in named.items()
     ]
+
+
+def _refuse_contradictions(chosen: argparse.Namespace) -> None:
+    """Raise ConfigError for options of a video of which one would be ignored."""
+    given = {
+        option: method
+        for option, there, method in (
+            ("--grabcut", chosen.grabcut, "grabcut"),
+            ("--mask-weights", chosen.mask_weights, "jppnet"),
+            ("--skeleton-weights", chosen.skeleton_weights, "posehg3d"),
+        )
+        if there
+    }
+    if {"--grabcut", "--mask-weights"} <= given.keys():
+        raise ConfigError("--grabcut and --mask-weights were given, wanted one of them to make masks")
+    if chosen.method is None or chosen.method in given.values():
+        return
+    if given:
+        raise ConfigError(f"--method {chosen.method} was given beside {' and '.join(given)}, wanted one or the other")
+    if chosen.method in PUBLISHED:
+        option = f"--{'mask' if chosen.method == 'jppnet' else 'skeleton'}-weights"
+        published = PUBLISHED[chosen.method].replace("--weights", option)
+        raise ConfigError(f"{chosen.method} is a network whose weights are missing; {published}")
 
 
 def _import(chosen: argparse.Namespace, table: Tracklets) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.atomic import write_text
+from sptskm.common.reading import read_json
 from sptskm.config import ConfigError
 from sptskm.data import DataError, Tracklets
 from sptskm.data.derived import HOME, SETTINGS, Made, home_of, read_derived, write_frames, write_method
@@ -339,10 +340,16 @@ def _listed(missing: Sequence[str], reasons: Mapping[str, str]) -> list[str]:
     return lines + ([f"... and {left:,} more"] if left else [])
 
 
+@dataclass(frozen=True)
+class _Note:
+    """What is read of a shard's note: why files could not be made, by their paths."""
+
+    failed: dict[str, str]
+
+
 def _failed(file: Path) -> dict[str, str]:
     """Return the reasons in a shard's note; none if it cannot be read, as the reasons only explain."""
     try:
-        found = json.loads(file.read_bytes())["failed"]
-        return {str(path): str(reason) for path, reason in found.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return read_json(file, _Note).failed
+    except (OSError, DataError):
         return {}

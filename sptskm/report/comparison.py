@@ -15,8 +15,9 @@ from sptskm.configfile import flat, in_force
 from sptskm.data import DataError
 from sptskm.evaluation.statistics import Difference, paired_difference
 from sptskm.report.console import table as text_table
-from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, pluralize
+from sptskm.report.results import QUERIES, RANKS, RESULTS, pluralize
 from sptskm.report.saved import read_queries, read_results
+from sptskm.report.titles import title_of
 
 Floats = NDArray[np.float64]
 
@@ -182,7 +183,7 @@ def summary(folders: Sequence[Path]) -> str:
             row = [100 * (line[metric] if line[metric] is not None else np.nan) for metric in METRICS]
             values.setdefault((line["queries"], line["stream"]), []).append(row)
     rows = [
-        [subset, NAMES[stream], *map(_spread, np.transpose(lists)), len(lists)]
+        [subset, title_of(stream), *map(_spread, np.transpose(lists)), len(lists)]
         for (subset, stream), lists in values.items()
     ]
     looks = ", ".join(str(results["test_evaluations"]) for results in found)

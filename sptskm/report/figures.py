@@ -60,6 +60,20 @@ def clip_sheet(frames_BT3HW: Floats, masks_BTHW: Floats) -> Image:
     return canvas.picture()
 
 
+def silhouette_sheet(silhouettes_BTHW: Floats) -> Image:
+    """Draw the first eight clips as rows and up to eight of their silhouettes (in 0..1) as columns."""
+    rows, length, tall, wide = silhouettes_BTHW[:CLIPS_SHOWN].shape
+    moments = np.unique(np.linspace(0, length - 1, MOMENTS_SHOWN).round().astype(int))
+    size = (max(24, round(_CLIP_HEIGHT * wide / tall)), _CLIP_HEIGHT)
+    canvas = _sheet("Silhouettes as the network sees them", rows, max(len(moments), 3), size)
+    for row, column in np.ndindex(rows, len(moments)):
+        box = _cell(row, column, size)
+        grey_HW = (np.clip(silhouettes_BTHW[row, moments[column]], 0, 1) * 255 + 0.5).astype(np.uint8)
+        canvas.paste(strips.fitted(np.repeat(grey_HW[..., None], 3, axis=2), box.height, box.width), box.x, box.y)
+    _captions(canvas, rows, moments.tolist(), size)
+    return canvas.picture()
+
+
 def skeleton_sheet(skeletons_B4TV: Floats, valid_BT: NDArray[np.bool_] | None) -> Image:
     """Draw the first six clips as rows, eight moments as columns: each from the front and, fainter, from the side.
 

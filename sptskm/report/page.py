@@ -8,8 +8,9 @@ from typing import Any, Final
 from sptskm import config
 from sptskm.configfile import flat, to_dict, to_yaml
 from sptskm.report.pictures import Picture
-from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, Results, pluralize
+from sptskm.report.results import QUERIES, RANKS, RESULTS, Results, pluralize
 from sptskm.report.tabular import LATEX, TABLE
+from sptskm.report.titles import title_of
 
 REPORT: Final = "report.html"
 
@@ -56,7 +57,7 @@ SECTIONS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "disputed": (
         "Where the streams disagree",
-        "Queries for which one stream alone is right at rank 1 and the other is not.",
+        "Queries for which one stream is right at rank 1 and another is not.",
     ),
     "cameras": (
         "From camera to camera",
@@ -134,7 +135,7 @@ def _summary(results: Results, saved: Mapping[str, Any]) -> str:
         )
     protocol, when = escape(line["protocol"]), escape(str(saved["date"]))
     return (
-        f'<p><strong>{NAMES[name]}: {found}.</strong> <span class="soft">Protocol {protocol}; {when}. '
+        f'<p><strong>{title_of(name)}: {found}.</strong> <span class="soft">Protocol {protocol}; {when}. '
         'Words are explained in the <a href="#glossary">glossary</a>.</span></p>'
     )
 
@@ -175,10 +176,10 @@ def _table(results: Results) -> str:
     for line in results.lines():
         mAP, *ranks = ("-" if line[name] is None else f"{100 * line[name]:.1f}" for name in metrics)
         interval = " to ".join(f"{100 * end:.1f}" for end in line["mAP_interval"] or ()) or "-"
-        cells = [line["queries"], NAMES[line["stream"]], mAP, interval, *ranks, line["used"], line["skipped"]]
+        cells = [line["queries"], title_of(line["stream"]), mAP, interval, *ranks, line["used"], line["skipped"]]
         rows.append([*cells, line["gallery"], line["protocol"]])
     header += ["used", "skipped", "gallery", "protocol"]
-    last = [row[1] == NAMES[results.plain.name] and len(results.rankings) > 1 for row in rows]
+    last = [row[1] == title_of(results.plain.name) and len(results.rankings) > 1 for row in rows]
     notes = "".join(f"<p>{escape(part[:1].upper() + part[1:])}.</p>" for part in results.caption().split("\n"))
     if results.rules.average == "found":
         notes += "<p>Skipped queries have nothing to be found in the gallery and count nowhere.</p>"
@@ -235,7 +236,7 @@ def _provenance(results: Results, saved: Mapping[str, Any]) -> str:
         ]
     for one in results.configs:
         text = f"<pre>{escape(to_yaml(one))}</pre>"
-        parts.append(f"<details>\n<summary>All settings of {NAMES[one.stream]}</summary>\n{text}\n</details>")
+        parts.append(f"<details>\n<summary>All settings of {title_of(one.stream)}</summary>\n{text}\n</details>")
     parts.append(
         f"<p>Beside this file: {RESULTS} with all numbers, {TABLE} and {LATEX} with the table, {QUERIES} with a "
         "line for each query, the features, the pictures as PNG, and TensorBoard's files, among them a projector of "
@@ -267,7 +268,7 @@ def _streams(results: Results) -> str:
     rows.append(["seed of the split", *(one.data.split_seed for one in results.configs)])
     rows.append(["data set", *(one.data.root for one in results.configs)])
     rows.append(["run", *(one.run for one in results.configs)])
-    return _rows(["", *(NAMES[one.stream] for one in results.configs)], rows, 3)
+    return _rows(["", *(title_of(one.stream) for one in results.configs)], rows, 3)
 
 
 def _glossary(results: Results) -> str:

@@ -6,29 +6,26 @@ Legend: Q queries, G gallery rows, N pairs of one kind.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
 
+from sptskm.config import STREAMS
 from sptskm.evaluation import camera_pairs, not_ranked
 from sptskm.report import charts
 from sptskm.report.figures import cmc_figure, weight_figure
 from sptskm.report.insight_pictures import attention_sheet, joint_figure
 from sptskm.report.ranked import ranked_grid
-from sptskm.report.results import NAMES, Ranking, Results, pluralize
+from sptskm.report.results import Ranking, Results, pluralize
 from sptskm.report.selection import disputed, ranked, typical
 from sptskm.report.strips import Floats, Image
+from sptskm.report.titles import MADE, title_of
 
 OFFICIAL: Final = "mars-official"  # the only protocol for which camera pairs are defined
 QUERIES_MEASURED: Final = 400  # whose distances a histogram counts, chosen evenly
-PICTURES: Final = (
-    *("CMC", "fusion weight", "attention", "joints", "training SSIN", "training SMIN"),
-    *(f"ranked results {which}" for which in ("best", "median", "worst", "SSIN not SMIN", "SMIN not SSIN")),
-    *(f"{what} {name}" for what in ("camera pairs", "distances") for name in NAMES.values()),
-)
-"""Names of all possible pictures."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +41,18 @@ class Picture:
     def png(self) -> bytes:
         """Return the picture as a PNG file; it is cached, as it is needed three times."""
         return cv2.imencode(".png", self.image[..., ::-1])[1].tobytes()
+
+
+def possible() -> list[str]:
+    """Return the names of all pictures that an evaluation of any streams may have."""
+    rankings, streams = [title_of(ranking) for ranking in (*STREAMS, *MADE)], [title_of(stream) for stream in STREAMS]
+    whose = [*(f"{right} not {wrong}" for right, wrong in permutations(streams, 2)), "best", "median", "worst"]
+    return [
+        *("CMC", "fusion weight", "attention", "joints"),
+        *(f"training {stream}" for stream in streams),
+        *(f"ranked results {which}" for which in whose),
+        *(f"{what} {ranking}" for what in ("camera pairs", "distances") for ranking in rankings),
+    ]
 
 
 def pictures(results: Results) -> list[Picture]:
@@ -76,17 +85,14 @@ def _ranked(results: Results) -> Iterator[Picture]:
     }
     for kind, chosen in typical(ranking, results.query.pids).items():
         rows = [ranked(results, ranking, q) for q in chosen]
-        title = f"{NAMES[ranking.name]}, {results.protocol}: {kind} queries"
+        title = f"{title_of(ranking.name)}, {results.protocol}: {kind} queries"
         yield Picture(f"ranked results {kind}", "ranked", ranked_grid(results.table, rows, title), captions[kind])
 
 
 def _disputed(results: Results) -> Iterator[Picture]:
-    """Draw queries that one stream alone gets right and the other does not."""
-    if len(results.features) != 2:
-        return
-    one, other = results.rankings[:2]
-    for right, wrong in ((one, other), (other, one)):
-        names = NAMES[right.name], NAMES[wrong.name]
+    """Draw queries that one stream gets right and another does not."""
+    for right, wrong in permutations(results.rankings[: len(results.features)], 2):
+        names = title_of(right.name), title_of(wrong.name)
         chosen = disputed(right, wrong)
         rows = [ranked(results, ranking, q) for q in chosen for ranking in (right, wrong)]
         if rows:
@@ -106,7 +112,7 @@ def _cameras(results: Results) -> Iterator[Picture]:
     for ranking in _plain_first(results):
         pairs = camera_pairs(ranking.distance_QG, results.query, results.gallery)
         mAP, rank1 = pairs.summary()
-        title = f"{NAMES[ranking.name]}: from camera to camera"
+        title = f"{title_of(ranking.name)}: from camera to camera"
         image = charts.camera_figure(
             pairs, [results.camera_names[camera] for camera in pairs.cameras_C.tolist()], title
         )
@@ -114,7 +120,7 @@ def _cameras(results: Results) -> Iterator[Picture]:
             f"As the official MARS code counts them, which is stricter than the table above: mean over pairs of two "
             f"different cameras mAP {100 * mAP:.1f} %, rank-1 {100 * rank1:.1f} %. A dash: no query has such a pair."
         )
-        yield Picture(f"camera pairs {NAMES[ranking.name]}", "cameras", image, caption)
+        yield Picture(f"camera pairs {title_of(ranking.name)}", "cameras", image, caption)
 
 
 def _distances(results: Results) -> Iterator[Picture]:
@@ -122,14 +128,14 @@ def _distances(results: Results) -> Iterator[Picture]:
         same, different = pair_distances(results, ranking)
         if not same.size or not different.size:
             continue
-        image = charts.distance_figure(same, different, f"{NAMES[ranking.name]}: distances of pairs")
+        image = charts.distance_figure(same, different, f"{title_of(ranking.name)}: distances of pairs")
         nearer = float((different < np.median(same)).mean())
         caption = (
             f"{len(same)} pairs of the same person (other cameras or, by the protocol, other clothes) and "
             f"{len(different)} of different persons. Of the latter {100 * nearer:.1f} % are nearer than half of the "
             "former. The less the two overlap, the better."
         )
-        yield Picture(f"distances {NAMES[ranking.name]}", "distances", image, caption)
+        yield Picture(f"distances {title_of(ranking.name)}", "distances", image, caption)
 
 
 def pair_distances(results: Results, ranking: Ranking) -> tuple[Floats, Floats]:
@@ -177,4 +183,4 @@ def _training(results: Results) -> Iterator[Picture]:
                 f"As logged in {config.run}. The scores are of identities held out of training, by which the best "
                 "epoch was chosen; they are not comparable with those of the test set."
             )
-            yield Picture(f"training {NAMES[stream]}", "training", charts.training_figure(curves, stream), caption)
+            yield Picture(f"training {title_of(stream)}", "training", charts.training_figure(curves, stream), caption)

@@ -15,9 +15,10 @@ from sptskm.data import Tracklets
 from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
 from sptskm.evaluation import Features
 from sptskm.report import strips
-from sptskm.report.results import NAMES, Results
+from sptskm.report.results import Results
 from sptskm.report.strips import Box, Canvas, Image
 from sptskm.report.tensorboard import Board, clear
+from sptskm.report.titles import title_of
 
 SPRITE: Final = 8192  # pixels an edge that graphics cards take; TensorBoard shows nothing of a larger sprite
 LARGEST: Final = 64  # edge of a thumbnail
@@ -81,7 +82,7 @@ def _add(
     header = ["identity", "camera", "role", "tracklet"]
     thumbnails = None if images is None else np.moveaxis(images[valid], 3, 1).astype(np.float32) / np.float32(255)
     vectors = reduced(features.features_ND[points[valid]])
-    board.embedding(NAMES[features.stream], vectors, [header, *(lines[n] for n in valid)], thumbnails)
+    board.embedding(title_of(features.stream), vectors, [header, *(lines[n] for n in valid)], thumbnails)
 
 
 def _line(table: Tracklets, row: int) -> list[str]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sptskm.evaluation import not_ranked
 from sptskm.evaluation.protocols import Integers
 from sptskm.report.ranked import RESULTS_SHOWN, Outcome, Ranked, Result
-from sptskm.report.results import NAMES, Ranking, Results
+from sptskm.report.results import Ranking, Results
+from sptskm.report.titles import title_of
 
 EACH: Final = 3  # queries of each kind
 DISPUTED: Final = 2  # queries of each way to disagree
@@ -31,7 +32,7 @@ def first_results(results: Results, ranking: Ranking, q: int) -> list[Result]:
             continue
         rank, aside = (rank, aside + 1) if left_out_G[g] else (rank + 1, aside)
         right = results.gallery.pids[g] == results.query.pids[q]
-        distances = {NAMES[one.name]: float(one.distance_QG[q, g]) for one in (ranking, *others)}
+        distances = {title_of(one.name): float(one.distance_QG[q, g]) for one in (ranking, *others)}
         outcome: Outcome = "junk" if left_out_G[g] else "right" if right else "wrong"
         found.append(Result(int(results.gallery_rows[g]), outcome, 0 if left_out_G[g] else rank, distances))
         if len(found) == RESULTS_SHOWN:
@@ -42,7 +43,7 @@ def first_results(results: Results, ranking: Ranking, q: int) -> list[Result]:
 def ranked(results: Results, ranking: Ranking, q: int) -> Ranked:
     """Return a query with its results and remarks, for one row of a picture."""
     ap, first = float(ranking.scores.ap_Q[q]), int(ranking.scores.first_hit_Q[q])
-    remarks = [f"by {NAMES[ranking.name]}: AP {100 * ap:.0f} %", f"first right: rank {first}"]
+    remarks = [f"by {title_of(ranking.name)}: AP {100 * ap:.0f} %", f"first right: rank {first}"]
     return Ranked(int(results.query_rows[q]), remarks, first_results(results, ranking, q))
 
 

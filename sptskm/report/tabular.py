@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
-from sptskm.report.results import NAMES, RANKS
+from sptskm.report.results import RANKS
+from sptskm.report.titles import title_of
 
 TABLE, LATEX = "results.csv", "results.tex"
 _METRICS = ("mAP", *(f"rank-{k}" for k in RANKS))
@@ -50,7 +51,7 @@ def _cells(line: Mapping[str, Any]) -> list[str]:
     mAP, *ranks = ("--" if line[name] is None else f"{100 * line[name]:.1f}" for name in _METRICS)
     interval = "--".join(f"{100 * end:.0f}" for end in line["mAP_interval"] or ()) or "--"
     counts = [str(line["used"]), str(line["skipped"])]
-    names = [_escaped(line["queries"]), _escaped(NAMES[line["stream"]])]
+    names = [_escaped(line["queries"]), _escaped(title_of(line["stream"]))]
     return [*names, mAP, interval, *ranks, *counts, _escaped(line["protocol"])]
 
 

@@ -19,12 +19,13 @@ from sptskm.data.derived import methods_in
 from sptskm.evaluation import Reranking, Rows
 from sptskm.evaluation.feature_files import write_features
 from sptskm.report.page import REPORT, page
-from sptskm.report.pictures import PICTURES, Picture, pictures
+from sptskm.report.pictures import Picture, pictures, possible
 from sptskm.report.projector import write_projector
 from sptskm.report.provenance import code_state, versions
-from sptskm.report.results import NAMES, QUERIES, RANKS, RESULTS, Ranking, Results, number
+from sptskm.report.results import QUERIES, RANKS, RESULTS, Ranking, Results, number
 from sptskm.report.tabular import LATEX, TABLE, csv_table, latex_table
 from sptskm.report.tensorboard import Board, clear
+from sptskm.report.titles import MADE, title_of
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def write(results: Results, out: Path) -> None:
 def _remove_earlier(out: Path) -> None:
     """Remove the files of an earlier evaluation here, perhaps of more streams; other files are kept."""
     features = (f"features-{stream}.npz" for stream in STREAMS)
-    for name in (RESULTS, TABLE, LATEX, QUERIES, REPORT, *features, *map(_file, PICTURES)):
+    for name in (RESULTS, TABLE, LATEX, QUERIES, REPORT, *features, *map(_file, possible())):
         (out / name).unlink(missing_ok=True)
 
 
@@ -122,7 +123,7 @@ def _count_look(path: Path) -> int:
 
 def _write_board(results: Results, drawn: Sequence[Picture], out: Path) -> None:
     """Write text and pictures in `out`, and the curves as one run per ranking, so that TensorBoard overlays them."""
-    for folder in (out, *(out / name for name in NAMES.values())):
+    for folder in (out, *(out / name for name in map(title_of, (*STREAMS, *MADE)))):
         clear(folder)
     board = Board(out)
     board.text("results", "```\n" + results.text() + "\n```")
@@ -130,7 +131,7 @@ def _write_board(results: Results, drawn: Sequence[Picture], out: Path) -> None:
         board.encoded(picture.name, picture.png, picture.image.shape[:2])
     board.close()
     for ranking in results.rankings:
-        _write_curves(Board(out / NAMES[ranking.name]), ranking, results)
+        _write_curves(Board(out / title_of(ranking.name)), ranking, results)
     write_projector(results, out / "projector")
 
 

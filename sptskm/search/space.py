@@ -34,7 +34,7 @@ Settings = dict[str, Any]
 DIGITS = 10  # of a quantised value, so that 0.1 + 2 * 0.1 is 0.3
 KINDS = ("choice", "uniform", "loguniform", "integer", "quantised")
 # what makes the scores of trials comparable belongs to the search, not to a trial
-FIXED = ("run", "data.root", "data.held_out", "data.split_seed", "train.epochs", "train.validate_every")
+FIXED = ("run", "data.root", "data.held_out", "data.split_seed", "data.fold", "train.epochs", "train.validate_every")
 # what neither the shape of the network nor the number of steps depends on
 ADAPTABLE = ("loss.", "optim.lr", "optim.weight_decay", "model.dropout", "clips.random_move")
 OF_ALL = ("seed", "method", "scheduler", "retries")

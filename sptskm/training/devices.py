@@ -63,8 +63,11 @@ def has_gpus() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def misfit(places: Sequence[Place]) -> str:
-    """Return why these ranks, in order, cannot compute together, in one sentence; empty if they can."""
+def misfit(places: Sequence[Place], sharing: bool = False) -> str:
+    """Return why these ranks, in order, cannot compute together, in one sentence; empty if they can.
+
+    With `sharing`, ranks may have the same GPU.
+    """
     for rank, place in enumerate(places):
         if place.granted:
             return (
@@ -79,7 +82,7 @@ def misfit(places: Sequence[Place]) -> str:
         return f"{_ranks(with_gpu)} with a GPU, {_ranks(without)} without one (on {hosts}), wanted all alike"
     seen: dict[tuple[str, str], int] = {}
     for rank, place in enumerate(places):
-        if place.gpu and (other := seen.setdefault((place.host, place.gpu), rank)) != rank:
+        if not sharing and place.gpu and (other := seen.setdefault((place.host, place.gpu), rank)) != rank:
             return f"ranks {other} and {rank} have the same GPU ({place.host} {place.gpu}), wanted one for each"
     return ""
 

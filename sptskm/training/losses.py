@@ -32,6 +32,24 @@ def batch_hard_triplet(embedding_BD: Tensor, labels_B: Tensor, margin: float, ga
     return F.relu(hardest_positive_B - hardest_negative_B + margin).mean()
 
 
+def batch_all_triplet(parts_BPD: Tensor, labels_B: Tensor, margin: float, gather: Gather) -> Tensor:
+    """Compute the batch-all triplet hinge loss of every part (Hermans et al. 2017), and its mean over parts.
+
+    A part's loss is the mean over the triplets of the global batch whose hinge is not zero, or zero if there are none.
+    This rank adds up those of its own anchors, times the number of ranks: the mean over ranks has the value and the
+    gradient of one process.
+    """
+    parts_PBD = full_precision(parts_BPD).transpose(0, 1)
+    every_PGD = gather(full_precision(parts_BPD).contiguous()).transpose(0, 1)
+    distance_PBG = torch.stack([euclidean(own, every) for own, every in zip(parts_PBD, every_PGD, strict=True)])
+    labels_G = gather(labels_B)
+    same_BG = labels_B[:, None] == labels_G[None, :]
+    hinge_PBGG = F.relu(distance_PBG[..., :, None] - distance_PBG[..., None, :] + margin)
+    hinge_PBGG = hinge_PBGG * (same_BG[:, :, None] & ~same_BG[:, None, :])
+    counts_RP = gather((hinge_PBGG > 0).sum(dim=(1, 2, 3))[None])  # of every rank R
+    return len(counts_RP) * (hinge_PBGG.sum(dim=(1, 2, 3)) / counts_RP.sum(dim=0).clamp(min=1)).mean()
+
+
 def euclidean(x_BD: Tensor, y_GD: Tensor) -> Tensor:
     """Compute distances (B, G) as sqrt(max(|x|^2 + |y|^2 - 2xy, 1e-12)), as published."""
     squared_BG = x_BD.square().sum(1)[:, None] + y_GD.square().sum(1)[None, :] - 2 * x_BD @ y_GD.T

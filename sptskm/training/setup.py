@@ -13,7 +13,7 @@ from torch import nn
 from sptskm.common.errors import ConfigError
 from sptskm.config import STREAMS, Config
 from sptskm.configfile import flat, to_dict
-from sptskm.data import Split, Tracklets, hold_out, read_dataset
+from sptskm.data import Split, Tracklets, read_dataset, split_of
 from sptskm.data.clips import FileSource, MemorySource, Source, TrainItem
 from sptskm.data.derived import Made, Method
 from sptskm.data.packs.staging import stage
@@ -41,9 +41,10 @@ class Setup:
     def of(cls, config: Config, world: World, training: bool = True) -> "Setup":
         """Read the data to train or evaluate on. Raises RuntimeError when the ranks do not see the same data."""
         table = read_dataset(config.data.root, config.data.test)
-        split = hold_out(table, config.data.held_out, config.data.split_seed, config.data.min_length)
+        split = split_of(table, config.data)
         stream = stream_of(config)
-        wanted = np.concatenate([split.train if training else table.test, split.held_out])
+        parts = [split.train] if training else [table.test, split.left_out]
+        wanted = np.concatenate([*parts, split.held_out])
         precision = Precision.of(config.train.precision, world.device)
         source = stream.source(table, wanted, precision)
         rows = stream.usable(source, split.train) if training else split.train

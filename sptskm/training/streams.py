@@ -42,6 +42,8 @@ class Stream(ABC):
 
     classifier: ClassVar[str]
     """Name in the network's state of the weight that has a row for each training identity."""
+    workers: int = 0
+    """Processes that may read for its source (`data.workers`)."""
 
     @abstractmethod
     def source(self, table: Tracklets, rows: IntArray, precision: Precision) -> Source:
@@ -86,7 +88,9 @@ def stream_of(config: Config) -> Stream:
     """Return the stream that the configuration selects."""
     module, _, name = STREAMS[config.stream].code.partition(":")
     kind: Callable[..., Stream] = getattr(import_module(module), name)
-    return kind(config.clips, config.model, config.loss)
+    stream = kind(config.clips, config.model, config.loss)
+    stream.workers = config.data.workers
+    return stream
 
 
 def compiled(model: nn.Module) -> Callable[..., Any]:

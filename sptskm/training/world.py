@@ -146,9 +146,10 @@ class World:
 
 
 @contextmanager
-def join(threads: int, timeout_minutes: float) -> Iterator[World]:
+def join(threads: int, timeout_minutes: float, backend: str = "") -> Iterator[World]:
     """Join the ranks that this process was started with, and leave them at the end of the block.
 
+    They talk through `backend`, by default NCCL on GPUs and gloo on CPUs. Through gloo ranks may also share a GPU.
     Raises ConfigError on every rank when their devices do not fit together. When a rank raises an exception, all other
     ranks print its trace and end within seconds. When a rank vanishes, the collectives notice it after
     `timeout_minutes` at the latest, and the other ranks raise Unreachable.
@@ -170,10 +171,10 @@ def join(threads: int, timeout_minutes: float) -> Iterator[World]:
         return
     if missing := [name for name in VARIABLES if name not in present]:
         raise ConfigError(f"{', '.join(present)} set but {', '.join(missing)} not: wanted all (torchrun) or none")
-    yield from _joined(timedelta(minutes=timeout_minutes))
+    yield from _joined(timedelta(minutes=timeout_minutes), backend)
 
 
-def _joined(timeout: timedelta) -> Iterator[World]:
+def _joined(timeout: timedelta, backend: str) -> Iterator[World]:
     size, rank, port = number_of("WORLD_SIZE", 1) or 1, number_of("RANK") or 0, number_of("MASTER_PORT", 1) or 1
     if rank >= size or port > LAST_PORT:
         raise ConfigError(
@@ -184,11 +185,11 @@ def _joined(timeout: timedelta) -> Iterator[World]:
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     with _own_interface():
-        yield from _met(world, timeout)
+        yield from _met(world, timeout, backend)
 
 
-def _met(world: World, timeout: timedelta) -> Iterator[World]:
-    store = _meet(world, timeout)
+def _met(world: World, timeout: timedelta, backend: str) -> Iterator[World]:
+    store = _meet(world, timeout, backend)
     end_watch = _watch(store.clone(), world)
     try:
         yield world
@@ -205,16 +206,16 @@ def _met(world: World, timeout: timedelta) -> Iterator[World]:
     dist.destroy_process_group()
 
 
-def _meet(world: World, timeout: timedelta) -> Any:
+def _meet(world: World, timeout: timedelta, backend: str) -> Any:
     """Connect all ranks and return their store; refuse ranks that cannot compute together before they would hang."""
     with _reaching(world):
         store = _store(world, timeout)
         places = _introduced(store, world)
-    if reason := misfit(places):
+    if reason := misfit(places, sharing=backend == "gloo"):
         if world.is_main:  # the store may live in this process
             time.sleep(FAREWELL_SECONDS)
         raise ConfigError(reason)
-    backend = "nccl" if world.device.type == "cuda" else "gloo"
+    backend = backend or ("nccl" if world.device.type == "cuda" else "gloo")
     with _reaching(world):
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
     return store

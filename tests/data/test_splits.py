@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.handmade import Walk, write_tables
 
+from sptskm.config import ConfigError, Data
 from sptskm.data import DataError, Tracklets, hold_out, read_mars
 from sptskm.data.manifest import Entry
 from sptskm.data.splits import split_by_identity
@@ -41,6 +42,31 @@ def test_held_out_identities_do_not_train(table: Tracklets) -> None:
 def test_only_training_rows_are_ever_used(table: Tracklets) -> None:
     split = hold_out(table, SHARE, seed=0)
     assert max(split.train.max(), split.held_out.max()) < table.num_train
+
+
+def test_folds_part_the_identities_of_several_cameras(table: Tracklets) -> None:
+    folds = [hold_out(table, SHARE, seed=3, fold=(number, 4)) for number in (1, 2, 3, 4)]
+    people = [set(table.pids[split.left_out].tolist()) for split in folds]
+    assert sorted(pid for fold in people for pid in fold) == list(range(1, 21))
+    assert {len(fold) for fold in people} == {5}
+    for split, fold in zip(folds, people, strict=True):
+        others = table.pids[np.concatenate([split.train, split.held_out])]
+        assert set(others.tolist()) == set(range(1, 23)) - fold
+        assert len(set(table.pids[split.held_out].tolist())) == round(SHARE * 17)
+    assert len({split.hash for split in folds}) == 4
+    assert not len(hold_out(table, SHARE, seed=3).left_out)
+
+
+def test_folds_of_a_single_person_are_refused(table: Tracklets) -> None:
+    with pytest.raises(DataError, match=r"11 folds of 20 training identities .* wanted at most 10 folds"):
+        hold_out(table, SHARE, seed=0, fold=(1, 11))
+
+
+@pytest.mark.parametrize("fold", ["0/4", "5/4", "1/1", "1", "a/b", "1/2/3", "-1/4"])
+def test_a_fold_that_there_is_not_is_refused(fold: str) -> None:
+    with pytest.raises(ConfigError, match=f"fold is {fold}, wanted NUMBER/COUNT, such as 1/4"):
+        Data(fold=fold)
+    assert (Data(fold="2/3").fold_numbers, Data().fold_numbers) == ((2, 3), None)
 
 
 def test_identities_of_one_camera_are_never_held_out(table: Tracklets) -> None:

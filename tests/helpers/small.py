@@ -33,6 +33,7 @@ OWN = {
         "optim.lr=1e-3",
         "optim.milestones=[1]",
     ],
+    "gait": ["clips.frames=3", "clips.test_frames=8", "model.stride=2", "model.strips=[1,2]", "optim.milestones=[1]"],
     "smin": ["clips.frames=6", "clips.test_frames=8", "optim.lr=1e-2", "optim.milestones=[1]"],
 }
 

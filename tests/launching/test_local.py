@@ -127,7 +127,7 @@ def test_a_signal_that_was_ignored_stays_ignored():
 @pytest.mark.parametrize("number", [0, -1])
 def test_no_processes_are_refused(number, configs, capsys):
     assert local.main(["--stream", "both", "--config", str(configs), "--nproc", str(number)]) == 2
-    assert capsys.readouterr().err == f"launch/local.py: --nproc is {number}, wanted at least 1\n"
+    assert capsys.readouterr().err == f"sptskm local: --nproc is {number}, wanted at least 1\n"
 
 
 def test_a_batch_that_does_not_divide_over_the_processes_is_refused(configs, capsys):

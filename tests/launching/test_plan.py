@@ -138,8 +138,36 @@ def test_bad_input_is_one_sentence_and_nothing_is_started(launcher, case, config
     assert not run.exists()
     assert out == ""
     assert err.count("\n") == 1
-    assert err.startswith(f"launch/{launcher.__name__.split('.')[-1]}.py: ")
+    assert err.startswith(f"sptskm {launcher.__name__.split('.')[-1]}: ")
     assert sentence in err
+
+
+def test_an_error_is_told_behind_the_command_that_was_typed(monkeypatch, capsys):
+    for typed, told in (
+        ("launch/slurm.py", "launch/slurm.py"),
+        ("sptskm slurm", "sptskm slurm"),
+        ("my.py", "sptskm slurm"),
+    ):
+        monkeypatch.setattr("sys.argv", [typed])
+        assert slurm.main(["--stream", "both", "--config", "nowhere"]) == 2
+        assert capsys.readouterr().err.startswith(f"{told}: nowhere: no such folder")
+
+
+def test_what_is_wrong_in_any_file_is_told_at_once(configs, tmp_path, capsys):
+    (tmp_path / "wrong").mkdir()
+    for name in ("ssin", "smin"):
+        text = (configs / f"{name}.yaml").read_text()
+        (tmp_path / "wrong" / f"{name}.yaml").write_text(text.replace("epochs: ", "epoch: "))
+    (tmp_path / "wrong" / "final.yaml").write_text("weight: 2\nrerank: 1\n")
+    assert local.main(["--stream", "both", "--config", str(tmp_path / "wrong"), "--run", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    for name, sentence in (
+        ("ssin", "unknown key train.epoch; did you mean epochs?"),
+        ("smin", "unknown key train.epoch; did you mean epochs?"),
+        ("final", "weight is 2.0, wanted at most 1; rerank is 1, wanted bool"),
+    ):
+        assert f"{tmp_path / 'wrong' / name}.yaml: {sentence}" in err
 
 
 def test_weights_that_training_could_not_use_are_refused_when_submitted(configs, tmp_path, monkeypatch, capsys):

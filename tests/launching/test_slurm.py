@@ -171,7 +171,7 @@ def test_what_a_cluster_file_gets_wrong_is_one_sentence_and_nothing_is_submitted
 def test_without_a_scheduler_nothing_is_prepared_by_one(words, walkers, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     error = refused(capsys, *words, "--data", walkers, "--grabcut")
-    assert error == "launch/slurm.py: no sbatch on this machine; `sptskm prepare` works without SLURM\n"
+    assert error == "sptskm slurm: no sbatch on this machine; `sptskm prepare` works without SLURM\n"
 
 
 @pytest.mark.slow
@@ -226,7 +226,7 @@ def test_locally_no_final_job_follows_a_failed_training_and_the_others_are_waite
     monkeypatch.setattr(slurm, "queue", queue)
     assert slurm.main(["--stream", "both", "--config", str(configs), "--cluster", "local"]) == 1
     assert asked == ["ssin", "smin"]
-    assert capsys.readouterr().err == "launch/slurm.py: job ssin failed: frame 7.jpg: corrupt\n"
+    assert capsys.readouterr().err == "sptskm slurm: job ssin failed: frame 7.jpg: corrupt\n"
 
 
 def environment(folder: Path, rank: int) -> SimpleNamespace:

@@ -87,6 +87,27 @@ def test_masks_and_skeletons_are_made_in_the_same_breath(video: Path, tmp_path: 
     }
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["--method", "blazepose", "--grabcut"],
+            "--method blazepose was given beside --grabcut, wanted one or the other",
+        ),
+        (["--method", "jppnet", "--skeleton-weights", "w"], "--method jppnet was given beside --skeleton-weights"),
+        (["--grabcut", "--mask-weights", "w"], "--grabcut and --mask-weights were given, wanted one of them"),
+        (["--method", "jppnet"], "model.ckpt-205632: give --mask-weights PREFIX"),
+        (["--method", "posehg3d"], "fusion_3d_var.pth: give --skeleton-weights FILE"),
+    ],
+)
+def test_options_of_which_one_would_be_ignored_are_refused(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
+    assert prepare(video, "--out", tmp_path / "out", *words) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_masks_of_tracklets_that_were_cut_by_other_boxes_are_made_again(video: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert prepare(video, "--out", out, "--grabcut") == 0

@@ -13,7 +13,7 @@ from sptskm.configfile import apply_overrides
 from sptskm.data.sampler import Draw, epoch_batches
 from sptskm.training import trainer as trainers
 from sptskm.training.extract import extract
-from sptskm.training.losses import batch_hard_triplet
+from sptskm.training.losses import batch_all_triplet, batch_hard_triplet
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir
 from sptskm.training.setup import Setup
@@ -24,8 +24,12 @@ from sptskm.training.world import World, join
 pytestmark = pytest.mark.slow  # seven processes that train
 
 RELATIVE = 1e-5
-EXACT = ["train.precision=float64", "model.dropout=0.0"]
-STREAMS = ("ssin", "smin")
+EXACT = {
+    "ssin": ["train.precision=float64", "model.dropout=0.0"],
+    "smin": ["train.precision=float64", "model.dropout=0.0"],
+    "gait": ["train.precision=float64"],
+}
+STREAMS = tuple(EXACT)
 RNG = np.random.default_rng(0)
 EMBEDDING, LABELS = RNG.normal(size=(8, 6)), np.repeat(np.arange(4), 2)
 
@@ -89,10 +93,21 @@ def triplet_gradient(world: World, mined_globally: bool) -> Arrays:
     return {"loss": np.array(mean), "gradient": x.grad.numpy() / world.size}
 
 
+def batch_all_gradient(world: World) -> Arrays:
+    """The same for the batch-all loss of two parts."""
+    share = len(LABELS) // world.size
+    mine = slice(world.rank * share, (world.rank + 1) * share)
+    x = torch.tensor(EMBEDDING[mine].reshape(share, 2, 3), requires_grad=True)
+    loss = batch_all_triplet(x, torch.tensor(LABELS[mine]), 0.3, world.gather)
+    loss.backward()
+    assert x.grad is not None
+    return {"loss": np.array(float(world.sum(loss.detach())) / world.size), "gradient": x.grad.numpy() / world.size}
+
+
 def battery(configs: dict[str, Config], worker_options: list[list[str]]) -> dict[str, Arrays]:
     """Everything below, on one rank; one start of the processes serves all."""
     with join(threads=1, timeout_minutes=1) as world:
-        found = {"triplet": triplet_gradient(world, mined_globally=True)}
+        found = {"triplet": triplet_gradient(world, mined_globally=True), "batch all": batch_all_gradient(world)}
         if world.size == 2:  # with one identity per rank it would not even have a negative
             found["triplet per rank"] = triplet_gradient(world, mined_globally=False)
         for stream, config in configs.items():
@@ -117,7 +132,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(walkers: Path, folder: Path) -> dict[int, list[dict[str, Arrays]]]:
     """The battery on 1, 2 and 4 ranks, each with another batch size and number of loader workers."""
-    configs = {s: small_config(s, walkers, folder / s, *EXACT) for s in STREAMS}
+    configs = {s: small_config(s, walkers, folder / s, *EXACT[s]) for s in STREAMS}
     options = [["extract.batch=5", "data.workers=0"], ["extract.batch=1", "data.workers=2"]]
     one = [battery(configs, options)]
     return {1: one, **{world: on_ranks(world, battery, configs, options) for world in (2, 4)}}
@@ -161,7 +176,7 @@ def test_bn_per_rank_is_another_network_but_one_and_the_same_on_all_ranks(found:
 def test_with_bn_per_rank_all_ranks_validate_the_network_that_is_saved(
     found: Any, walkers: Path, folder: Path, tmp_path: Path, stream: str
 ) -> None:
-    config = small_config(stream, walkers, tmp_path / "run", *EXACT)
+    config = small_config(stream, walkers, tmp_path / "run", *EXACT[stream])
     setup = Setup.of(config, World())
     _, state = RunDir(folder / f"{stream}-2-local").newest()
     network = setup.network(pretrained=False).to(torch.float64)
@@ -182,13 +197,14 @@ def test_features_have_the_same_bits_for_any_ranks_batch_and_workers(found: Any,
         assert np.array_equal(rank[f"features {stream}"]["valid"], expected["valid"])
 
 
+@pytest.mark.parametrize("loss", ["triplet", "batch all"])
 @pytest.mark.parametrize("world", [2, 4])
-def test_hard_mining_is_global_even_with_one_identity_per_rank(found: Any, world: int) -> None:
-    expected = found[1][0]["triplet"]
+def test_mining_is_global_even_with_one_identity_per_rank(found: Any, world: int, loss: str) -> None:
+    expected = found[1][0][loss]
     assert expected["loss"] > 0
-    gradient = np.concatenate([rank["triplet"]["gradient"] for rank in found[world]])
+    gradient = np.concatenate([rank[loss]["gradient"] for rank in found[world]])
     np.testing.assert_allclose(gradient, expected["gradient"], rtol=1e-9, atol=1e-12)
-    assert found[world][0]["triplet"]["loss"] == pytest.approx(expected["loss"], rel=1e-12)
+    assert found[world][0][loss]["loss"] == pytest.approx(expected["loss"], rel=1e-12)
 
 
 def test_mining_within_a_rank_is_seen_to_be_another_loss(found: Any) -> None:

@@ -55,6 +55,8 @@ def test_a_lone_process_that_finds_none_of_its_gpus_is_refused(monkeypatch):
 def test_ranks_with_gpus_of_their_own_or_all_without_go_together():
     assert not misfit([GPU, Place("a7", "cuda", "GPU-2", "")])
     assert not misfit([Place("a7", "cpu", "", "")] * 2)
+    assert misfit([GPU, GPU])
+    assert not misfit([GPU, GPU], sharing=True)
 
 
 def meet_as(ports: list[int]) -> list[str]:

@@ -19,7 +19,7 @@ from sptskm.training.rundir import RunDir
 from sptskm.training.trainer import Trainer, train
 
 EPOCHS = 3
-STREAM_OPTIONS = {"ssin": ["model.dropout=0.5", "data.workers=1"], "smin": ["model.dropout=0.5"]}
+STREAM_OPTIONS = {"ssin": ["model.dropout=0.5", "data.workers=1"], "smin": ["model.dropout=0.5"], "gait": []}
 
 
 def config_of(stream: str, walkers: Path, run: Path, *overrides: str) -> Config:
@@ -72,7 +72,7 @@ def signal_after_step(monkeypatch):
 
 @pytest.fixture(scope="module")
 def uninterrupted(walkers, tmp_path_factory):
-    """Finished runs of both streams, made once."""
+    """Finished runs of all streams, made once."""
     runs = {}
     for stream in STREAM_OPTIONS:
         runs[stream] = tmp_path_factory.mktemp("uninterrupted") / stream
@@ -80,7 +80,7 @@ def uninterrupted(walkers, tmp_path_factory):
     return runs
 
 
-@pytest.mark.parametrize("stream", ["ssin", "smin"])
+@pytest.mark.parametrize("stream", ["ssin", "smin", "gait"])
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_stopping_after_any_step_and_starting_again_changes_no_bit(
     walkers, tmp_path, uninterrupted, signal_after_step, stream, step

@@ -1,5 +1,6 @@
 """A run learns, says what it does, and stops with a reason when it cannot go on."""
 
+import itertools
 import json
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,7 +20,7 @@ from sptskm.models import SSIN
 from sptskm.streams.smin import SminStream
 from sptskm.training.extract import channels_last
 from sptskm.training.logbook import Logbook
-from sptskm.training.losses import batch_hard_triplet, euclidean, identity_loss
+from sptskm.training.losses import batch_all_triplet, batch_hard_triplet, euclidean, identity_loss
 from sptskm.training.meters import Meters
 from sptskm.training.optimisers import learning_rate, make_optimizer
 from sptskm.training.precision import Precision
@@ -249,6 +250,20 @@ def test_batch_hard_mining_equals_a_loop_over_all_triplets():
         negative = min(float(distance[a, n]) for n in range(12) if labels[n] != labels[a])
         hinges.append(max(0.0, positive - negative + 0.3))
     assert float(batch_hard_triplet(x, labels, 0.3, World().gather)) == pytest.approx(np.mean(hinges))
+
+
+def test_the_batch_all_loss_equals_a_loop_over_all_triplets():
+    x, labels = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) // 2
+    means = []
+    for part in x.unbind(1):
+        hinges = [
+            float((part[a] - part[p]).norm() - (part[a] - part[n]).norm()) + 0.3
+            for a, p, n in itertools.product(range(6), repeat=3)
+            if labels[a] == labels[p] != labels[n]
+        ]
+        means.append(np.mean([hinge for hinge in hinges if hinge > 0]))
+    assert float(batch_all_triplet(x, labels, 0.3, World().gather)) == pytest.approx(np.mean(means), rel=1e-4)
+    assert float(batch_all_triplet(x, torch.zeros(6), 0.3, World().gather)) == 0
 
 
 @pytest.mark.parametrize("overrides", ["", "loss.triplet=0", "sampling.kind=identities"])

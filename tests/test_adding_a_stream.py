@@ -1,0 +1,72 @@
+"""The stream that docs/streams.md adds, by the code of that page: trained, resumed, extracted, exported and fused."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.launching import ROOT
+from helpers.small import COMMON, small_config
+
+import sptskm.streams
+from sptskm import config
+from sptskm.config import STREAMS, Config
+from sptskm.configfile import apply_overrides, load, to_yaml
+from sptskm.launching.plan import check, make_plan, parser
+from sptskm.search import check as check_search
+from sptskm.search import load_search
+from sptskm.training.rundir import RunDir
+from sptskm.training.trainer import train
+
+PAGE = (ROOT / "docs/streams.md").read_text()
+
+
+@pytest.fixture(autouse=True)
+def bones(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toolkit with the page's section in the configuration, and with the page's module among the streams."""
+    section, module = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    monkeypatch.setitem(STREAMS, "bones", None)
+    added = dict(vars(config))
+    exec(section, added)
+    for name in ("BonesClips", "BonesModel", "BonesLoss"):
+        monkeypatch.setattr(config, name, added[name], raising=False)
+    home = tmp_path_factory.mktemp("streams")
+    (home / "bones.py").write_text(module)
+    monkeypatch.setattr(sptskm.streams, "__path__", [*sptskm.streams.__path__, str(home)])
+    monkeypatch.delitem(sys.modules, "sptskm.streams.bones", raising=False)
+
+
+def small(root: Path, run: Path, *overrides: str) -> Config:
+    return apply_overrides(STREAMS["bones"].defaults, [f"data.root={root}", f"run={run}", *COMMON, *overrides])
+
+
+@pytest.fixture
+def run(walkers: Path, tmp_path: Path) -> Path:
+    assert train(small(walkers, tmp_path / "bones")).finished
+    return tmp_path / "bones"
+
+
+def test_it_is_trained_and_resumed_to_the_same_bits(walkers: Path, tmp_path: Path, run: Path) -> None:
+    parts = small(walkers, tmp_path / "parts", "train.epochs=1")
+    assert train(parts).finished
+    assert train(apply_overrides(parts, ["train.epochs=2"])).finished
+    whole, again = (RunDir(folder).newest() for folder in (run, tmp_path / "parts"))
+    assert whole is not None
+    assert again is not None
+    assert whole[1]["step"] > 2
+    for name, value in whole[1]["model"].items():
+        assert torch.equal(value, again[1]["model"][name]), name
+
+
+def test_launchers_and_searches_know_it_by_its_name(walkers: Path, tmp_path: Path) -> None:
+    for stream in ("ssin", "smin"):
+        (tmp_path / f"{stream}.yaml").write_text(to_yaml(small_config(stream, walkers, Path())))
+    (tmp_path / "bones.yaml").write_text(to_yaml(small(walkers, Path())))
+    words = ["--stream", "all", "--config", str(tmp_path), "bones.train.epochs=3"]
+    plan = make_plan(parser("").parse_intermixed_args(words))
+    check(plan, dict.fromkeys(STREAMS, 1))
+    assert [config.stream for config in plan.configs] == ["ssin", "smin", "bones"]
+    assert plan.config("bones").train.epochs == 3
+    (tmp_path / "search.yaml").write_text("bones:\n  model.width: {choice: [4, 8]}\n")
+    check_search(load_search(tmp_path / "search.yaml")["bones"], load(tmp_path / "bones.yaml"))
