@@ -16,6 +16,9 @@ from sptskm.common.settings import refuse, settings
 from sptskm.sections import GaitClips as GaitClips
 from sptskm.sections import GaitLoss as GaitLoss
 from sptskm.sections import GaitModel as GaitModel
+from sptskm.sections import SminClips as SminClips
+from sptskm.sections import SminLoss as SminLoss
+from sptskm.sections import SminModel as SminModel
 from sptskm.sections import StreamClips as StreamClips
 from sptskm.sections import StreamLoss as StreamLoss
 from sptskm.sections import StreamModel as StreamModel
@@ -76,24 +79,6 @@ class SsinClips(StreamClips):
 
 
 @settings
-class SminClips(StreamClips):
-    """How SMIN cuts skeleton sequences from tracklets."""
-
-    frames: Annotated[int, Field(ge=1, le=100_000)] = 28
-    """Consecutive frames per training clip, at a random position."""
-    test_frames: Annotated[int, Field(ge=1, le=100_000)] = 30
-    """Frames per test clip; longer tracklets are covered by several."""
-    first_frames: Annotated[int, Field(ge=0)] = 0
-    """Number of frames used, from the start of a tracklet (published: 30); 0 = all."""
-    fps: Annotated[float, Field(ge=0)] = 25.0
-    """Frames per second to which skeletons are brought where a manifest says their rate; 0 = as recorded."""
-    normalise: bool = True
-    """Root, scale and facing of every tracklet (no change to skeletons stored in that form already)."""
-    random_move: bool = True
-    """Rotate, scale and shift training clips, interpolated over time."""
-
-
-@settings
 class SsinModel(StreamModel):
     """SSIN; the paper's network by default."""
 
@@ -117,20 +102,6 @@ class SsinModel(StreamModel):
 
 
 @settings
-class SminModel(StreamModel):
-    """SMIN; ST-GCN as published, on the correct skeleton graph."""
-
-    graph: Literal["spatial", "published"] = "spatial"
-    """ST-GCN's partitions of each joint's neighbours; published: no joint sees another."""
-    width: Annotated[int, Field(ge=1, le=16_384)] = 64
-    """Channels of the first blocks; later ones have two and four times as many."""
-    embedding_dim: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
-    """Length of the embedding."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Dropout rate in each block but the first, in training."""
-
-
-@settings
 class SsinLoss(StreamLoss):
     """total = identity * (image*CE + mask*CE + glob*CE) + triplet * batch-hard triplet."""
 
@@ -148,20 +119,6 @@ class SsinLoss(StreamLoss):
     """Margin between the hardest positive and negative (Euclidean distance of unit embeddings)."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Label smoothing: share of the target that is spread evenly over all identities."""
-
-
-@settings
-class SminLoss(StreamLoss):
-    """total = identity * CE + triplet * batch-hard triplet."""
-
-    identity: float = 0.8
-    """Weight of the classifier's cross entropy."""
-    triplet: float = 0.2
-    """Weight of the triplet loss; 0 leaves it out."""
-    margin: Annotated[float, Field(ge=0)] = 0.3
-    """Margin, as for SSIN."""
-    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Label smoothing, as for SSIN."""
 
 
 @settings

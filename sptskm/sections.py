@@ -1,10 +1,10 @@
-"""Sections of the configuration that belong to a stream: their bases, and those of the gait stream.
+"""Sections of the configuration that belong to a stream: their bases, and those of SMIN and the gait stream.
 
-Those of the paper's pair of streams are in `sptskm.config`, which has the rest of the configuration.
+Those of SSIN are in `sptskm.config`, which has the rest of the configuration.
 """
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,67 @@ class StreamLoss:
     """A stream's loss: base of each stream's section `loss`."""
 
     triplet: float
+
+
+@settings
+class SminClips(StreamClips):
+    """How SMIN cuts skeleton sequences from tracklets."""
+
+    frames: Annotated[int, Field(ge=1, le=100_000)] = 28
+    """Consecutive frames per training clip, at a random position."""
+    test_frames: Annotated[int, Field(ge=1, le=100_000)] = 30
+    """Frames per test clip; longer tracklets are covered by several."""
+    first_frames: Annotated[int, Field(ge=0)] = 0
+    """Number of frames used, from the start of a tracklet (published: 30); 0 = all."""
+    fps: Annotated[float, Field(ge=0)] = 25.0
+    """Frames per second to which skeletons are brought where a manifest says their rate; 0 = as recorded."""
+    normalise: bool = True
+    """Root, scale and facing of every tracklet (no change to skeletons stored in that form already)."""
+    scale: Literal["tracklet", "metric", "auto"] = "tracklet"
+    """What `normalise` does to size. tracklet: every tracklet gets the same sum of bones, as published; metric: sizes
+    are kept; auto: they are kept if the skeletons are in metres (or in cm or mm, and brought to metres), which the
+    record of their method and the lengths of bones tell."""
+    random_move: bool = True
+    """Rotate, scale and shift training clips, interpolated over time; sizes that are kept are not scaled."""
+    mirrored: bool = False
+    """Exchange left and right in half of the training clips."""
+
+
+@settings
+class SminModel(StreamModel):
+    """SMIN; ST-GCN as published, on the correct skeleton graph."""
+
+    graph: Literal["spatial", "published"] = "spatial"
+    """ST-GCN's partitions of each joint's neighbours; published: no joint sees another."""
+    width: Annotated[int, Field(ge=1, le=16_384)] = 64
+    """Channels of the first blocks; later ones have two and four times as many."""
+    embedding_dim: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    """Length of the embedding."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Dropout rate in each block but the first, in training."""
+    bones: bool = False
+    """Add each joint's way from its neighbour toward the neck to the channels."""
+    pooling: Literal["mean", "mean+std"] = "mean"
+    """Pooling over time; mean+std appends standard deviations."""
+    mirror: bool = False
+    """Embed a clip as the mean of its own and its mirror image's embedding."""
+    static: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the body measures (lengths of bones, heights, posture), compared by a metric learned on the training
+    people, in the squared distance of embeddings; 0 = the network alone."""
+
+
+@settings
+class SminLoss(StreamLoss):
+    """total = identity * CE + triplet * batch-hard triplet."""
+
+    identity: float = 0.8
+    """Weight of the classifier's cross entropy."""
+    triplet: float = 0.2
+    """Weight of the triplet loss; 0 leaves it out."""
+    margin: Annotated[float, Field(ge=0)] = 0.3
+    """Margin, as for SSIN."""
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Label smoothing, as for SSIN."""
 
 
 @settings

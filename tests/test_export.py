@@ -50,6 +50,8 @@ def network(stream: str, *overrides: str) -> Network:
             torch.nn.init.constant_(parameter, 0.7)
     with torch.no_grad():
         model(*clips(stream, 8, 6))
+        if body := getattr(model, "body", None):
+            body.fit(body.measures(clips(stream, 9, 6)[0]), np.repeat(np.arange(3), 3))
     return Network(config, model.eval(), 1, "")
 
 
@@ -73,7 +75,12 @@ def clips(stream: str, batch: int, length: int) -> tuple[torch.Tensor, torch.Ten
     return torch.randn(batch, 4, length, 14, generator=generator), valid_BT
 
 
-KINDS = {"ssin-2d": ("ssin", "model.variant=2d"), "ssin-3d": ("ssin", "model.variant=3d"), "smin": ("smin",)}
+STRONG = ("model.bones=true", "model.pooling=mean+std", "model.mirror=true", "model.static=0.4")
+KINDS = {
+    "ssin-2d": ("ssin", "model.variant=2d"),
+    "ssin-3d": ("ssin", "model.variant=3d"),
+    "smin": ("smin", *STRONG),  # its graph holds that of the published network
+}
 SIZES = {"ssin": [(2, 3), (1, 1), (3, 5)], "smin": [(2, 16), (1, 1), (3, 37), (1, 8)]}
 
 

@@ -254,8 +254,9 @@ def test_no_file_knows_the_machine_it_was_written_on():
 @pytest.mark.parametrize(
     ("module", "classes"),
     [
-        ("sptskm/config.py", ("Data", "SsinClips", "SminClips", "SsinModel", "SminModel", "SsinLoss", "SminLoss")),
+        ("sptskm/config.py", ("Data", "SsinClips", "SsinModel", "SsinLoss")),
         ("sptskm/config.py", ("Optim", "Sampling", "Train", "Extract", "Final")),
+        ("sptskm/sections.py", ("SminClips", "SminModel", "SminLoss")),
         ("sptskm/sections.py", ("GaitClips", "GaitModel", "GaitLoss")),
         ("sptskm/search/space.py", ("Rules",)),
         ("sptskm/launching/cluster.py", ("Cluster",)),

@@ -147,13 +147,17 @@ def raw_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: boo
     return skeletons
 
 
-def training_skeletons(table: Tracklets, row: int, length: int, normalised: bool = True) -> NDArray[np.float32]:
+def training_skeletons(
+    table: Tracklets, row: int, length: int, normalised: bool = True, unit: float | None = None
+) -> NDArray[np.float32]:
     """Read the skeletons (length, 14, 4) of a tracklet's first frames as input of SMIN; unusable frames are all NaN.
 
-    Raises DataError for a corrupt file.
+    With a `unit`, coordinates are multiplied by it and `normalise` keeps sizes. Raises DataError for a corrupt file.
     """
     skeletons_FV4 = read_skeletons(table, row, range(length))
-    return usable.finite(normalise(skeletons_FV4) if normalised else skeletons_FV4)
+    if unit is not None:
+        skeletons_FV4[..., :3] *= unit
+    return usable.finite(normalise(skeletons_FV4, scaled=unit is None) if normalised else skeletons_FV4)
 
 
 def is_there(table: Tracklets, row: int, modality: Modality) -> bool:

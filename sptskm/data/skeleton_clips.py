@@ -17,6 +17,7 @@ from torch import Tensor
 from sptskm.config import SminClips
 from sptskm.data import windows
 from sptskm.data.clips import Inputs, MemorySource, TrainItem
+from sptskm.data.mirror import mirrored
 from sptskm.data.sampler import Batch, Schedule
 from sptskm.data.skeleton_store import SkeletonStore
 from sptskm.data.tracklets import IntArray
@@ -49,7 +50,13 @@ class SkeletonSource(MemorySource):
         skeletons, valid = self._cut(rows_B, frames_BT)
         if self.clips.random_move:
             draws_G72 = draw_moves(len(starts_G), rng)
+            if self.store.metric:
+                draws_G72[:, 3] = 1.0
             move_(skeletons, torch.from_numpy(draws_G72[batch.slots_B]).to(skeletons, non_blocking=True))
+        if self.clips.mirrored:
+            exchanged_B = rng.random(len(starts_G))[batch.slots_B] < 0.5  # drawn last: other draws stay as they are
+            places = torch.from_numpy(np.flatnonzero(exchanged_B)).to(skeletons.device, non_blocking=True)
+            skeletons[places] = mirrored(skeletons[places])
         return TrainItem(_blank_(skeletons, valid), torch.from_numpy(rows_B))
 
     def all_clips(self, row: int) -> IntArray:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from sptskm.data.errors import DataError
 from sptskm.data.files import SKELETON_SHAPE, training_skeletons
+from sptskm.data.skeleton_scale import Scale, unit_of
 from sptskm.data.tracklets import IntArray, Tracklets
 
 
@@ -29,6 +30,8 @@ class SkeletonStore:
     lengths_N: IntArray
     values_MV4: Tensor
     valid_M: NDArray[np.bool_]
+    metric: bool = False
+    """Whether sizes are in metres."""
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "SkeletonStore":
         """Return a store with the values on another device and of another type."""
@@ -89,21 +92,27 @@ def resampled(skeletons_FV4: NDArray[np.float32], rate: float, wanted: float) ->
     return np.where(np.isfinite(between), between, np.where(share_f11 <= 0.5, before, after))
 
 
-def load_skeletons(
-    table: Tracklets, rows: IntArray, normalised: bool = True, first_frames: int = 0, fps: float = 0.0
+def load_skeletons(  # the settings of SMIN's clips
+    table: Tracklets,
+    rows: IntArray,
+    normalised: bool = True,
+    first_frames: int = 0,
+    fps: float = 0.0,
+    scale: Scale = "tracklet",
 ) -> SkeletonStore:
     """Read all skeletons of `rows`, or the `first_frames` of each unless 0; see `training_skeletons`.
 
-    Tracklets whose rate is known are resampled to `fps` frames per second, unless it is 0. Raises DataError for a
-    corrupt file, and if no tracklet has any skeleton.
+    `scale` says whether sizes are kept, see `skeleton_scale.unit_of`. Tracklets whose rate is known are resampled to
+    `fps` frames per second, unless it is 0. Raises DataError for a corrupt file, and if no tracklet has any skeleton.
     """
     recorded = table.lengths[rows] if first_frames == 0 else np.minimum(table.lengths[rows], first_frames)
     rates = [table.fps(int(row)) if fps else 0.0 for row in rows]
     wanted = np.array([resampled_length(int(n), rate, fps) for n, rate in zip(recorded, rates, strict=True)], np.int64)
     starts = np.concatenate([[0], np.cumsum(wanted)]).astype(np.int64)
     values = np.zeros((starts[-1], *SKELETON_SHAPE), np.float32)
+    unit = unit_of(scale, table)
     for n, row in enumerate(tqdm(rows, "skeletons", disable=None)):
-        skeletons_FV4 = training_skeletons(table, int(row), int(recorded[n]), normalised)
+        skeletons_FV4 = training_skeletons(table, int(row), int(recorded[n]), normalised, unit)
         values[starts[n] : starts[n + 1]] = resampled(skeletons_FV4, rates[n], fps)
     valid: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=(1, 2)))
     if not valid.any():
@@ -112,4 +121,4 @@ def load_skeletons(
     values[~valid] = 0
     starts_N, lengths_N = np.full(len(table), -1), np.zeros(len(table), np.int64)
     starts_N[rows], lengths_N[rows] = starts[:-1], wanted
-    return SkeletonStore(starts_N, lengths_N, torch.from_numpy(values), valid)
+    return SkeletonStore(starts_N, lengths_N, torch.from_numpy(values), valid, unit is not None)

@@ -8,7 +8,7 @@ Legend: B clips, C channels, T frames, V joints, K graph partitions, F valid fra
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from sptskm.models.graph import NUM_JOINTS, GraphName, adjacency
 
+Pooling = Literal["mean", "mean+std"]
 TEMPORAL_KERNEL = 9
+LEAST_VARIANCE = 1e-5  # below it the root's slope would be too steep
 # (output channels in units of width, temporal stride) of the ten blocks
 BLOCKS = ((1, 1), (1, 1), (1, 1), (1, 1), (2, 2), (2, 1), (2, 1), (4, 2), (4, 1), (4, 1))
 
@@ -91,11 +93,12 @@ class Block(nn.Module):
 
 
 class STGCN(nn.Module):
-    """Network from skeletons (B, 4, T, 14) and optional valid frames (B, T) to pooled features (B, 4*width).
+    """Network from skeletons (B, 4, T, 14) and optional valid frames (B, T) to pooled features (B, `out_channels`).
 
-    Channels are x, y, z, confidence. Without `valid` every frame counts. A clip without a valid frame gives zeros.
-    Leave `valid` on the host, also for a network on a GPU: training looks up the valid frames there. The adjacency is
-    the buffer `A`; each block scales it by learned `edge_importance`.
+    Channels are x, y, z, confidence, and those of `in_channels` beyond four. Features are means over joints and time
+    (4*width); with the pooling "mean+std" the standard deviations over time follow them. Without `valid` every frame
+    counts. A clip without a valid frame gives zeros. Leave `valid` on the host, also for a network on a GPU: training
+    looks up the valid frames there. The adjacency is the buffer `A`; each block scales it by learned `edge_importance`.
     """
 
     A: Tensor
@@ -107,13 +110,15 @@ class STGCN(nn.Module):
         in_channels: int = 4,
         width: int = 64,
         dropout: float = 0.5,
+        pooling: Pooling = "mean",
     ) -> None:
         super().__init__()
         A_KVV = torch.tensor(adjacency(graph), dtype=torch.float32)
         partitions = A_KVV.shape[0]
         self.graph: GraphName = graph
         self.in_channels = in_channels
-        self.out_channels = 4 * width
+        self.pooling: Pooling = pooling
+        self.out_channels = 4 * width * len(pooling.split("+"))
         self.register_buffer("A", A_KVV)
         self.data_bn = nn.BatchNorm1d(in_channels * NUM_JOINTS)
         blocks = [Block(in_channels, width, partitions, residual=False)]
@@ -133,10 +138,23 @@ class STGCN(nn.Module):
         ways = zip(self.st_gcn_networks, self.edge_importance, pairwise(frames), strict=True)
         for block, importance, (before, after) in ways:
             x = block(x, self.A * importance, before, after)
-        if frames[-1] is None:
-            return x.mean(dim=(2, 3))
-        count_B1 = frames[-1].valid_BT.sum(dim=1, keepdim=True).clamp(min=1)
-        return x.mean(dim=3).sum(dim=2) / count_B1
+        return self._pool(x, frames[-1])
+
+    def _pool(self, x_BCTV: Tensor, frames: Frames | None) -> Tensor:
+        """Average over joints and valid frames, and append the standard deviation over time if asked to."""
+        if frames is None:
+            mean_BC = x_BCTV.mean(dim=(2, 3))
+        else:
+            count_B1 = frames.valid_BT.sum(dim=1, keepdim=True).clamp(min=1)
+            mean_BC = x_BCTV.mean(dim=3).sum(dim=2) / count_B1
+        if self.pooling == "mean":
+            return mean_BC
+        squares_BCT = (x_BCTV.mean(dim=3) - mean_BC[..., None]).square()
+        if frames is None:
+            variance_BC = squares_BCT.mean(dim=2)
+        else:
+            variance_BC = (squares_BCT * frames.valid_BT[:, None]).sum(dim=2) / count_B1
+        return torch.cat([mean_BC, (variance_BC + LEAST_VARIANCE).sqrt()], dim=1)
 
     def _normalise_input(self, x_BCTV: Tensor, frames: Frames | None) -> Tensor:
         """Normalise each joint's coordinates by BN; the published channel order is joint * 4 + coordinate."""

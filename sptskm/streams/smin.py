@@ -37,7 +37,8 @@ class SminStream(Stream):
         self.clips, self.model_config, self.weights = clips, model, loss
 
     def source(self, table: Tracklets, rows: IntArray, precision: Precision) -> SkeletonSource:
-        store = load_skeletons(table, rows, self.clips.normalise, self.clips.first_frames, self.clips.fps)
+        clips = self.clips
+        store = load_skeletons(table, rows, clips.normalise, clips.first_frames, clips.fps, clips.scale)
         return SkeletonSource(store.to(precision.device, precision.dtype), self.clips)
 
     def usable(self, source: Source, rows: IntArray) -> IntArray:
@@ -52,7 +53,23 @@ class SminStream(Stream):
             width=config.width,
             embedding_dim=config.embedding_dim,
             dropout=config.dropout,
+            bones=config.bones,
+            pooling=config.pooling,
+            mirror=config.mirror,
+            static=config.static,
         )
+
+    @torch.inference_mode()
+    def fit(self, model: nn.Module, source: Source, rows: IntArray, pids: IntArray) -> None:
+        """Take the constants of the static branch from the mean measures of the training tracklets, on the CPU."""
+        if (body := getattr(model, "body", None)) is None:
+            return
+        assert isinstance(source, SkeletonSource)
+        measures_NS = []
+        for row in rows.tolist():
+            skeletons, valid = source.read(row, source.all_clips(row))
+            measures_NS.append(body.measures(skeletons.cpu().double(), valid).mean(dim=0))
+        body.fit(torch.stack(measures_NS), pids)
 
     def inputs(self) -> Sequence[Input]:
         skeletons, valid = torch.rand(2, 4, 16, 14), torch.rand(2, 16) > 0.2

@@ -72,8 +72,11 @@ class Setup:
         }
 
     def network(self, pretrained: bool) -> nn.Module:
-        """Build the network; without pretrained weights if all will be replaced, as their file may be gone."""
-        return self.stream.model(len(self.split.classes), pretrained)
+        """Build the network; without pretrained weights and constants of the data if all will be replaced."""
+        network = self.stream.model(len(self.split.classes), pretrained)
+        if pretrained:
+            self.stream.fit(network, self.source, self.schedule.rows, self.schedule.pids)
+        return network
 
     @property
     def keeps_last(self) -> bool:

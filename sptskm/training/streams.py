@@ -60,6 +60,9 @@ class Stream(ABC):
         It has `embedding_dim`, and `embed(*inputs)` returns embeddings (B, embedding_dim) of length 1.
         """
 
+    def fit(self, model: nn.Module, source: Source, rows: IntArray, pids: IntArray) -> None:  # noqa: B027
+        """Set constants of a new network from the training tracklets and their identities; by default nothing."""
+
     @abstractmethod
     def inputs(self) -> Sequence[Input]:
         """Return the inputs of the network in order, as examples."""

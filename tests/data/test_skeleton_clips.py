@@ -13,9 +13,11 @@ from torch import Tensor
 
 from sptskm.config import Sampling, SminClips
 from sptskm.data.clips import TrainItem
+from sptskm.data.mirror import mirrored
 from sptskm.data.sampler import Batch, Schedule
 from sptskm.data.skeleton_clips import ANGLES_DEG, SCALES, SHIFTS, SkeletonSource, draw_moves, move_
 from sptskm.data.skeleton_store import SkeletonStore
+from sptskm.data.skeletons import JOINTS
 
 CLIPS = SminClips(frames=4, test_frames=6, random_move=False)
 MOVING = replace(CLIPS, random_move=True)
@@ -246,6 +248,42 @@ def test_random_movement_draws_every_published_value_and_no_other() -> None:
     assert (values[..., 0] != values[..., 1]).any(axis=0).all(), "first and last frame are drawn separately"
     assert (ANGLES_DEG, SCALES) == ((-10, -5, 0, 5, 10), (0.9, 1, 1.1))
     assert SHIFTS == (-0.2, -0.1, 0, 0.1, 0.2)
+
+
+def test_sizes_in_metres_are_not_scaled_by_random_movement() -> None:
+    """The rest of the movement is drawn and done as ever."""
+    still = replace(crowd(), metric=True)
+    batch = Batch(np.arange(8) + 16, np.arange(8), epoch=0, number=0)
+    draw = SkeletonSource(still, MOVING).draw(batch, np.random.default_rng(0)).inputs[0]
+    other = SkeletonSource(crowd(), MOVING).draw(batch, np.random.default_rng(0)).inputs[0]
+    cut = SkeletonSource(still, CLIPS).draw(batch, np.random.default_rng(0)).inputs[0]
+    assert not draw.equal(other)
+
+    def sizes(x: Tensor) -> Tensor:
+        return (x[:, :3, :, 1:] - x[:, :3, :, :-1]).norm(dim=1)
+
+    torch.testing.assert_close(sizes(draw), sizes(cut), rtol=1e-4, atol=1e-5)
+
+
+def test_left_and_right_are_exchanged_in_about_half_of_the_clips_and_nothing_else_changes() -> None:
+    batch = Batch(np.tile(np.arange(8) + 16, 8), np.arange(64), epoch=0, number=0)
+    plain = SkeletonSource(crowd(), CLIPS).draw(batch, np.random.default_rng(0)).inputs[0]
+    found = SkeletonSource(crowd(), replace(CLIPS, mirrored=True)).draw(batch, np.random.default_rng(0)).inputs[0]
+    images = mirrored(plain)
+    exchanged = [
+        clip.equal(image) and not clip.equal(own) for clip, image, own in zip(found, images, plain, strict=True)
+    ]
+    assert all(clip.equal(own) or swapped for clip, own, swapped in zip(found, plain, exchanged, strict=True))
+    assert 16 < sum(exchanged) < 48
+
+
+def test_mirroring_twice_changes_nothing_and_moves_the_left_wrist_to_the_right() -> None:
+    given = skeletons(2)
+    image = mirrored(given)
+    assert mirrored(image).equal(given)
+    left, right = JOINTS.index("left wrist"), JOINTS.index("right wrist")
+    assert image[:, 0, :, right].equal(-given[:, 0, :, left])
+    assert image[:, 1:, :, right].equal(given[:, 1:, :, left])
 
 
 @needs_shared

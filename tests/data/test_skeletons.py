@@ -7,7 +7,7 @@ import pytest
 from helpers.oracles import SHARED
 from numpy.typing import NDArray
 
-from sptskm.data.skeletons import EDGE_TOTAL, EDGES, JOINTS, normalise
+from sptskm.data.skeletons import EDGE_TOTAL, EDGES, JOINTS, MIRRORED, PARENTS, edge_total, normalise
 
 # row of the 16-joint MPII skeleton that each of the 14 joints is read from
 FROM_MPII = (9, 8, 12, 11, 10, 13, 14, 15, 2, 1, 0, 3, 4, 5)
@@ -142,3 +142,20 @@ def test_the_proposal_s_oracle_is_met() -> None:
     joints = np.concatenate([oracle["joints16"], confidence[..., None]], axis=2)
     out = normalise(joints[:, FROM_MPII])
     np.testing.assert_allclose(out.transpose(2, 0, 1), oracle["out_4xTx14"], atol=1e-12)
+
+
+def test_sizes_may_be_kept_while_the_person_is_centred_and_turned() -> None:
+    walk = _walk()
+    kept, scaled = normalise(walk, scaled=False), normalise(walk)
+    total = edge_total(walk[..., :3])
+    assert edge_total(kept[..., :3]) == pytest.approx(total)
+    np.testing.assert_allclose(kept[..., :3] * EDGE_TOTAL / total, scaled[..., :3], atol=1e-12)
+
+
+def test_parents_are_the_neighbours_toward_the_neck_and_partners_are_named_after_each_other() -> None:
+    neck = JOINTS.index("neck")
+    assert {frozenset(pair) for pair in enumerate(PARENTS) if pair[0] != neck} == {frozenset(edge) for edge in EDGES}
+    assert PARENTS[neck] == neck
+    other = {"left": "right", "right": "left"}
+    partners = [" ".join(other.get(word, word) for word in name.split()) for name in JOINTS]
+    assert partners == [JOINTS[partner] for partner in MIRRORED]

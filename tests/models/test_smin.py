@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ import torch
 from helpers.oracles import GAINS, SHARED, fill, needs_shared, oracle, weights_by_rule
 from torch import Tensor, nn
 
+from sptskm.data.mirror import mirrored
+from sptskm.data.skeletons import PARENTS
 from sptskm.models import SMIN
 from sptskm.models.graph import GraphName, adjacency
+from sptskm.models.smin import with_bones
 from sptskm.models.stgcn import STGCN, Block, Frames, GraphConv, batch_norm, frames_of
 
 GRAPHS: tuple[GraphName, ...] = ("spatial", "published")
@@ -281,3 +285,65 @@ def test_names_and_shapes_of_the_backbone_and_the_weight_rule_are_those_of_the_o
     for entry in manifest:
         total = values[entry["name"]].double().sum().item()
         assert total == pytest.approx(entry["sum_f64"], rel=1e-9, abs=1e-9), entry["name"]
+
+
+def strong(**options: Any) -> SMIN:
+    """A narrow network with everything beyond the paper, or with some of it."""
+    every: dict[str, Any] = {"bones": True, "pooling": "mean+std", "mirror": True, "static": 0.3} if not options else {}
+    model = SMIN(5, width=8, embedding_dim=16, **every, **options)
+    fill(model.backbone, GAINS)
+    nn.init.normal_(model.fc.weight)
+    return model.eval()
+
+
+def test_bones_are_ways_from_the_neighbour_toward_the_neck() -> None:
+    x = clips()
+    found = with_bones(x)
+    assert found[:, :4].equal(x)
+    for joint, parent in enumerate(PARENTS):
+        assert found[:, 4:, :, joint].equal(x[:, :3, :, joint] - x[:, :3, :, parent])
+
+
+def test_the_strong_network_embeds_to_unit_vectors_and_a_clip_alike_in_any_batch() -> None:
+    model, x = strong(), clips()
+    together = model.embed(x)
+    assert together.shape == (B, model.embedding_dim)
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(B))
+    torch.testing.assert_close(model.embed(x[1:2])[0], together[1], rtol=0, atol=1e-6)
+
+
+def test_padding_never_changes_the_strong_network() -> None:
+    model, x = strong(), clips(frames=28)
+    padded = torch.cat([x, torch.full((B, 4, 12, 14), 3.0)], dim=2)
+    wanted = model.embed(x)
+    torch.testing.assert_close(model.embed(padded, marked(40, *range(28, 40))), wanted, rtol=0, atol=1e-5)
+
+
+def test_a_mirrored_clip_embeds_alike_where_both_are_averaged() -> None:
+    model, x = strong(), clips()
+    torch.testing.assert_close(model.embed(mirrored(x)), model.embed(x), rtol=0, atol=1e-5)
+    model.mirror = False
+    assert (model.embed(mirrored(x)) - model.embed(x)).abs().max() > 1e-3
+
+
+def test_the_standard_deviation_over_time_follows_the_mean_and_vanishes_for_a_clip_that_repeats_itself() -> None:
+    model, x = strong(pooling="mean+std"), clips()
+    plain = small()
+    features = model.backbone(x)
+    assert features.shape == (B, 64)
+    torch.testing.assert_close(features[:, :32], plain.backbone(x))
+    assert (features[:, 32:] > 0.01).any()
+    first = model.backbone(x, marked(T, *range(1, T)))
+    assert first[:, 32:].max() < 0.01
+
+
+def test_the_static_branch_has_its_share_of_a_squared_distance() -> None:
+    torch.manual_seed(0)
+    model, x = strong(static=0.3), clips()
+    body = model.body
+    assert body is not None
+    body.fit(body.measures(clips(3).double()), np.arange(B))
+    embedding, network = model.embed(x), small()
+    network.load_state_dict(model.state_dict(), strict=False)
+    apart = [torch.cdist(found, found).square() for found in (embedding, network.embed(x), body(x))]
+    torch.testing.assert_close(apart[0], 0.7 * apart[1] + 0.3 * apart[2], rtol=1e-4, atol=1e-5)

@@ -19,7 +19,14 @@ from sptskm.training.rundir import RunDir
 from sptskm.training.trainer import Trainer, train
 
 EPOCHS = 3
-STREAM_OPTIONS = {"ssin": ["model.dropout=0.5", "data.workers=1"], "smin": ["model.dropout=0.5"], "gait": []}
+STRONG = (
+    "clips.scale=auto clips.mirrored=true model.bones=true model.pooling=mean+std model.mirror=true model.static=0.4"
+)
+STREAM_OPTIONS = {
+    "ssin": ["model.dropout=0.5", "data.workers=1"],
+    "smin": ["model.dropout=0.5", *STRONG.split()],
+    "gait": [],
+}
 
 
 def config_of(stream: str, walkers: Path, run: Path, *overrides: str) -> Config:

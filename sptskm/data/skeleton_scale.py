@@ -1,0 +1,81 @@
+"""Decide whether the skeletons of a data set have a size: metres from a depth sensor, or any unit of an estimator.
+
+Legend: F frames, V joints, N tracklets.
+"""
+
+import logging
+from typing import Literal
+
+import numpy as np
+
+from sptskm.common.errors import DataError
+from sptskm.data.files import read_skeletons
+from sptskm.data.skeletons import edge_total
+from sptskm.data.tracklets import Tracklets
+
+log = logging.getLogger(__name__)
+
+Scale = Literal["tracklet", "metric", "auto"]
+
+LOOKED_AT = 60
+"""Tracklets that are measured, evenly spaced over a table: the same ones in training and in the final job."""
+SHORTEST, TALLEST = 1.5, 7.0
+"""Metres that the 13 bones of a person, from child to giant, sum to."""
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+ONE_SIZE = 1e-3
+"""Relative spread of the sums below which skeletons were brought to one size before."""
+PLAUSIBLE = 0.9
+"""Least share of the tracklets with a person's size."""
+_METRIC = ("blazepose", "kinect", "human36m")
+"""Methods and layouts whose key points in space are in metres or another unit of length."""
+_NOT_METRIC = ("pose-hg-3d",)
+
+
+def unit_of(scale: Scale, table: Tracklets) -> float | None:
+    """Return the factor that brings the skeletons of a data set to metres, or None where every tracklet gets one size.
+
+    `scale` is clips.scale. With "auto" the record of the method decides, and the sums of bones must fit a person; where
+    users brought skeletons without a record, the sums decide alone. The log says what was found.
+    """
+    if scale == "tracklet":
+        return None
+    if scale == "metric":
+        return 1.0
+    unit, why = _found(table)
+    if unit is None:
+        log.warning("skeletons: %s, so that every tracklet is brought to one size and only proportions are left", why)
+        return None
+    log.info("skeletons: %s, so that sizes are kept", why)
+    return UNITS[unit]
+
+
+def _found(table: Tracklets) -> tuple[str | None, str]:
+    """Return the unit, None without one, and the reason in words."""
+    method = table.derived.methods.get("skeletons", {})
+    name = f"{method.get('method', '')} {method.get('as', '')}".replace("imported ", "").strip()
+    if name.startswith(_NOT_METRIC) or (method.get("method") == "imported" and "z" not in name.split()[-1]):
+        return None, f"made by {name}, which has no size"
+    totals_N = _totals(table)
+    if not len(totals_N):
+        return None, "no skeleton could be measured"
+    middle = float(np.median(totals_N))
+    if np.ptp(totals_N) <= ONE_SIZE * middle:
+        return None, f"all have a sum of bones of {middle:.3g}"
+    known = f"made by {name}, " if name.startswith(_METRIC) else ""
+    for unit, factor in UNITS.items():
+        if np.mean((totals_N * factor > SHORTEST) & (totals_N * factor < TALLEST)) >= PLAUSIBLE:
+            return unit, f"{known}with a sum of bones of {middle:.3g} {unit}"
+    return None, f"{known}with a sum of bones of {middle:.3g}, which is no person's in any of {', '.join(UNITS)}"
+
+
+def _totals(table: Tracklets) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    totals = []
+    for row in np.unique(np.linspace(0, len(table) - 1, min(LOOKED_AT, len(table))).round().astype(int)).tolist():
+        skeletons_FV4 = read_skeletons(table, row, range(int(table.lengths[row])), strict=False)
+        points_FV3 = skeletons_FV4[np.isfinite(skeletons_FV4).all(axis=(1, 2)), :, :3].astype(np.float64)
+        try:
+            totals.append(edge_total(points_FV3) if len(points_FV3) else np.nan)
+        except DataError:  # without extent, which loading reports
+            totals.append(np.nan)
+    found_N = np.array(totals, np.float64)
+    return found_N[np.isfinite(found_N)]
