@@ -1,12 +1,13 @@
 """ResNet trunk (He et al. 2016) without pooling and classifier, with torchvision's key names.
 
+ReLU and the sum of a block are done in place: nothing else needs what BN or a convolution has made, and new memory costs
+as much as the arithmetic.
 Legend: N images, C channels, H rows, W columns.
 """
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sptskm.common.errors import ConfigError
@@ -37,9 +38,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         identity = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
-        y = F.relu(self.bn1(self.conv1(x_NCHW)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        return F.relu(self.bn3(self.conv3(y)) + identity)
+        y = self.bn1(self.conv1(x_NCHW)).relu_()
+        y = self.bn2(self.conv2(y)).relu_()
+        return self.bn3(self.conv3(y)).add_(identity).relu_()
 
 
 class GreyConv(nn.Conv2d):
@@ -71,7 +72,7 @@ class ResNet(nn.Module):
         kind = GreyConv if grey else nn.Conv2d
         self.conv1 = kind(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = _stage(width, width, depths[0], stride=1)
         self.layer2 = _stage(width * 4, width * 2, depths[1], stride=2)
@@ -109,8 +110,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         identity = x_NCHW if self.downsample is None else self.downsample(x_NCHW)
-        y = F.relu(self.bn1(self.conv1(x_NCHW)))
-        return F.relu(self.bn2(self.conv2(y)) + identity)
+        y = self.bn1(self.conv1(x_NCHW)).relu_()
+        return self.bn2(self.conv2(y)).add_(identity).relu_()
 
 
 class Projection(nn.Module):
@@ -148,7 +149,7 @@ class ConvRelu(nn.Module):
         self.conv2d = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        return F.relu(self.conv2d(x_NCHW))
+        return self.conv2d(x_NCHW).relu_()
 
 
 class MaskLayer(nn.Module):
