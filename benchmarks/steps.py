@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
 from gpu_rows.counting import DEVICES, count, watched
 from gpu_rows.plain import PlainSMIN, PlainSSIN, smoothed_cross_entropy, triplet
 from gpu_rows.step import CLASSES, Step, config_of
+from torch import Tensor, nn
+
 from sptskm.config import STREAMS
 from sptskm.report.console import table as text_table
 from sptskm.training.memory import keep_freed_memory

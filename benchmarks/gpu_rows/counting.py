@@ -119,12 +119,10 @@ def part_of(parents: set[str]) -> str:
             if any(part in name for name in names):
                 return f"{told} convolutions, BN, ReLU" if part == ".tcn" else told
         return "blocks' own sums, input BN" if any("st_gcn" in name for name in names) else "input BN, pooling"
-    for name in sorted(names, key=len):
-        first = name.split(".")[0]
-        for prefix, told in SSIN_PARTS.items():
-            if first.startswith(prefix):
-                return told
-    return "heads, pooling, losses"
+    first = min(names, key=len, default="").split(".")[0]
+    told = next((told for prefix, told in SSIN_PARTS.items() if first.startswith(prefix)), "")
+    ours = any(name.partition(".")[0] in ("SSIN", "SMIN") for name in parents)
+    return told or ("heads, pooling, losses" if ours or not first else first)
 
 
 SSIN_PARTS = {

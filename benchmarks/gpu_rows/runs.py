@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import socket
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,39 +89,51 @@ def difference(run: Path, reference: Path) -> float:
 
 
 def together(ranks: int, backend: str, configs: list[Config]) -> None:
-    """Train on several ranks, one process each. Raise RuntimeError with what a rank says that fails."""
+    """Train on several ranks."""
+    together_do(ranks, backend, train_all, backend, configs)
+
+
+def train_all(backend: str, configs: list[Config]) -> None:
+    """Train one configuration after the other as a rank among others."""
+    with join(1, 2.0, backend):
+        for config in configs:
+            train(config)
+
+
+def together_do(ranks: int, backend: str, work: Callable[..., Any], *given: Any) -> list[Any]:
+    """Return what `work(*given)` returns on each rank, a process of its own; RuntimeError says what fails."""
     context = multiprocessing.get_context("spawn")
     told = context.Queue()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    given = (ranks, port, backend, configs)
-    processes = [context.Process(target=_rank, args=(told, rank, *given)) for rank in range(ranks)]
-    for process in processes:
-        process.start()
+    processes = []
+    for rank in range(ranks):
+        # through gloo all ranks have the first GPU
+        numbers = {"RANK": rank, "LOCAL_RANK": 0 if backend == "gloo" else rank, "WORLD_SIZE": ranks}
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        environment |= {name: str(number) for name, number in numbers.items()}
+        processes.append(context.Process(target=_rank, args=(told, environment, work, given)))
+        processes[-1].start()
     try:
-        answers = [told.get(timeout=RANK_SECONDS) for _ in processes]
+        answers = dict(told.get(timeout=RANK_SECONDS) for _ in processes)
     finally:
         for process in processes:
             process.join(10)
             if process.is_alive():
                 process.kill()
-    if wrong := [answer for answer in answers if answer]:
+    if wrong := [text for text, _ in answers.values() if text]:
         raise RuntimeError(wrong[0])
+    return [answers[rank][1] for rank in sorted(answers)]
 
 
-def _rank(told: Any, rank: int, ranks: int, port: int, backend: str, configs: list[Config]) -> None:
-    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_PORT": port}
-    os.environ |= {name: str(number) for name, number in numbers.items()} | {"MASTER_ADDR": "127.0.0.1"}
-    if backend == "gloo":
-        os.environ["LOCAL_RANK"] = "0"  # all on the first GPU
+def _rank(told: Any, environment: dict[str, str], work: Callable[..., Any], given: tuple[Any, ...]) -> None:
+    os.environ |= environment
+    rank = int(environment["RANK"])
     try:
-        with join(1, 2.0, backend):
-            for config in configs:
-                train(config)
-        told.put("")
+        told.put((rank, ("", work(*given))))
     except BaseException:
-        told.put(traceback.format_exc().strip().splitlines()[-1])
+        told.put((rank, (traceback.format_exc().strip().splitlines()[-1], None)))
 
 
 def loader(table: Table, folder: Path) -> None:

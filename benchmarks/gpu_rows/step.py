@@ -64,6 +64,8 @@ class Step:
     """Whether activations of the blocks of the trunks are computed again for the backward pass."""
     gaps: bool = False
     stages: Callable[[str], Any] = field(default=lambda _: nullcontext())
+    gather: Callable[[Tensor], Tensor] = field(default=lambda rows: rows)
+    """Concatenates the rows of all ranks, for mining."""
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
@@ -96,7 +98,7 @@ class Step:
         with self.stages("forward"), self.precision.autocast():
             output = self.forward(*self.inputs)
         with self.stages("loss"):
-            terms = self.stream.loss(output, self.labels, lambda rows: rows)
+            terms = self.stream.loss(output, self.labels, self.gather)
         with self.stages("backward"):
             self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(terms["total"]).backward()

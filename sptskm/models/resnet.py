@@ -1,7 +1,7 @@
 """ResNet trunk (He et al. 2016) without pooling and classifier, with torchvision's key names.
 
-ReLU and the sum of a block are done in place: nothing else needs what BN or a convolution has made, and new memory costs
-as much as the arithmetic.
+ReLU and the sum of a block are done in place: nothing else needs what BN or a convolution has made, and new memory
+costs as much as the arithmetic.
 Legend: N images, C channels, H rows, W columns.
 """
 
