@@ -15,6 +15,7 @@ from gpu_rows.table import Table, Value
 from sptskm.config import STREAMS, Config
 from sptskm.synthetic import TINY, Sizes, write_dataset
 from sptskm.training.checkpoints import read
+from sptskm.training.logbook import Logbook
 from sptskm.training.meters import Meters
 from sptskm.training.rundir import RunDir
 from sptskm.training.setup import Setup
@@ -156,21 +157,20 @@ def looped(table: Table, walkers: Path, folder: Path, workers: int, on_device: b
     config = config_of("ssin", table.small, *few, f"data.root={walkers}", f"data.workers={workers}", run)
     trainer = Trainer(Setup.of(config, World()), World(), StopFlag())
     object.__setattr__(trainer.setup.source, "on_device", on_device)
-    meters, steps = Meters(), (1, 2) if table.small else (5, 30) if table.on_gpu else (1, 2)
-    from sptskm.report.tensorboard import Board
-
-    trainer.board = Board(trainer.folder.path, 0, True)
+    steps = (1, 2) if table.small else (5, 30) if table.on_gpu else (1, 2)
+    meters = Meters(sum(steps), config.optim.lr)
+    trainer.logbook = Logbook(config, trainer.folder.path, 0, 0, True)
     trainer.model.train()
     batches = trainer.setup.batches(0, table.on_gpu)
     try:
         for step in range(sum(steps)):
             if step == steps[0]:
-                meters = Meters()
+                meters = Meters(sum(steps), config.optim.lr)
             with meters.waiting():
                 batch = next(batches)
             trainer.train_step(batch, meters)
     finally:
         batches.close()
-        trainer.board.close()
+        trainer.logbook.close(False)
     speed, waiting = meters.epoch.speed()
     return [(speed, "clips/s"), (100 * waiting, "% of the time")]

@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from sptskm.config import STREAMS, Config
 from sptskm.configfile import apply_overrides
+from sptskm.models.recomputing import recompute
 from sptskm.training.extract import channels_last
+from sptskm.training.optimisers import make_optimizer
 from sptskm.training.precision import Precision
 from sptskm.training.streams import compiled, stream_of
-from sptskm.training.trainer import make_optimizer, set_training, upload
+from sptskm.training.trainer import set_training, upload
 
 SMALL = ["model.width=4"]
 SMALL_OF = {
@@ -61,7 +62,7 @@ class Step:
     last: bool = True
     """Whether convolutions have channels last on a GPU, as in training."""
     checkpointed: bool = False
-    """Whether activations of the blocks of the trunks are computed again for the backward pass."""
+    """What train.recompute does."""
     gaps: bool = False
     stages: Callable[[str], Any] = field(default=lambda _: nullcontext())
     gather: Callable[[Tensor], Tensor] = field(default=lambda rows: rows)
@@ -109,14 +110,6 @@ class Step:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         return list(found)
-
-
-def recompute(network: nn.Module) -> None:
-    """Checkpoint every block of the trunks (ResNet) or of the graph network (ST-GCN)."""
-    for module in network.modules():
-        if type(module).__name__ in ("Bottleneck", "BasicBlock", "Block"):
-            inner = module.forward
-            module.forward = lambda *given, inner=inner: checkpoint(inner, *given, use_reentrant=False)
 
 
 @contextmanager
