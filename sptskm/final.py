@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sptskm.atomic import write_error
 from sptskm.common.paths import exists
-from sptskm.config import STREAMS, Config, ConfigError, Final
+from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import apply_overrides, from_dict
 from sptskm.data import Split, Tracklets
 from sptskm.data.derived import methods_in, warn_of_methods
@@ -36,7 +36,8 @@ from sptskm.evaluation import (
     feature_distances,
     fuse,
     fused_distances,
-    pair_weights,
+    fused_streams,
+    given_weights,
     protocol,
     rerank,
     select,
@@ -170,14 +171,14 @@ def _trained(
     """Extract the features of all runs; every rank makes the same call, and rank 0 gets them in order."""
     states = [RunDir(run).trained() for run in runs]
     configs = [_config(state, overrides, str(run)) for state, run in zip(states, runs, strict=True)]
-    wanted = [number for number, config in enumerate(configs) if config.stream in (settings.streams or STREAMS)]
-    configs, states = [configs[number] for number in wanted], [states[number] for number in wanted]
+    wanted = fused_streams(settings, [config.stream for config in configs])
+    chosen = [(config, state) for config, state in zip(configs, states, strict=True) if config.stream in wanted]
+    configs, states = [config for config, _ in chosen], [state for _, state in chosen]
     choosing = _check(configs, states, settings)
     with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
         pairs = zip(configs, states, strict=True)
         streams = [_extract(config, state, world, stop, settings, choosing) for config, state in pairs]
-    order = [*STREAMS]
-    return sorted(streams, key=lambda stream: order.index(stream.config.stream)) if world.is_main else None
+    return sorted(streams, key=lambda stream: wanted.index(stream.config.stream)) if world.is_main else None
 
 
 def _config(state: Mapping[str, Any], overrides: Sequence[str], run: str) -> Config:
@@ -198,35 +199,16 @@ def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], setti
     """
     protocol(settings.protocol)
     names = [config.stream for config in configs]
-    if missing := [name for name in settings.streams if name not in names]:
-        raise ConfigError(f"final.streams asks for {missing[0]}, of which there is no run among those given")
     if len(set(names)) != len(names):
         raise ConfigError(f"the runs are {' and '.join(names)}, wanted one of each stream")
     for what in ("fingerprint", "split"):
         found = {str(state["provenance"].get(what)) for state in states}
         if len(found) > 1:
             raise ConfigError(f"the runs differ in {what} ({' and '.join(sorted(found))}) and cannot be fused")
-    choosing = len(names) > 1 and given_weights(settings, sorted(names, key=[*STREAMS].index)) is None
+    choosing = len(names) > 1 and given_weights(settings, fused_streams(settings, names)) is None
     if choosing and configs[0].data.held_out == 0:
         raise ConfigError("no identities were held out to choose the fusion weight on: set the final job's weight")
     return choosing
-
-
-def given_weights(settings: Final, streams: Sequence[str]) -> Weights | None:
-    """Return the fusion weights that the settings state for these streams; None where they are to be chosen.
-
-    Raises ConfigError for weights of other streams, and for the share of SMIN unless there are two streams.
-    """
-    if settings.weights:
-        if set(settings.weights) != set(streams):
-            found, wanted = (", ".join(names) for names in (settings.weights, streams))
-            raise ConfigError(f"final.weights are of {found}, wanted one of each stream that is fused: {wanted}")
-        return {stream: settings.weights[stream] for stream in streams}
-    if settings.weight is None:
-        return None
-    if len(streams) != 2:
-        raise ConfigError(f"final.weight is of two streams and {len(streams)} are fused, wanted final.weights instead")
-    return pair_weights(streams, settings.weight)
 
 
 def _extract(

@@ -1,14 +1,16 @@
-"""Sections of the configuration that belong to a stream: their bases, and those of SMIN and the gait stream.
+"""Settings of the final job, and sections that belong to a stream: their bases, those of SMIN and the gait stream.
 
 Those of SSIN are in `sptskm.config`, which has the rest of the configuration.
 """
 
 from collections.abc import Iterator
+from dataclasses import field
+from math import remainder
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sptskm.common.settings import settings
+from sptskm.common.settings import refuse, settings
 
 
 class StreamClips:
@@ -132,6 +134,44 @@ class GaitLoss(StreamLoss):
     """Margin between a positive and a negative (Euclidean distance)."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Label smoothing, as for SSIN."""
+
+
+@settings
+class Final:
+    """The final job: extract, fuse, report."""
+
+    protocol: str = "mars-official"
+    """Name of a protocol, or the path of a .yaml file with rules of one's own."""
+    streams: tuple[str, ...] = ()
+    """Streams that are evaluated and fused; empty = all that were trained."""
+    normalisation: Literal["zscore", "minmax", "rank", "concat", "auto"] = "zscore"
+    """Normalisation of the streams' distances; auto = chosen on the held-out identities, with the weight."""
+    weight: Annotated[float | None, Field(ge=0, le=1)] = None
+    """Share of SMIN (the second of two streams) in the fused distance; empty = chosen on the held-out identities."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Share of every stream in the fused distance, in all 1, such as {ssin: 0.7, smin: 0.3}; empty = `weight`."""
+    weight_step: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Step of the grid over which the weight is chosen."""
+    rerank: bool = False
+    """Add the k-reciprocal re-ranking of the last ranking; auto then chooses among normalisations other than rank."""
+    rerank_gigabytes: Annotated[float, Field(gt=0)] = 1.0
+    """Memory (2^30 bytes) that re-ranking may take beside features and distances."""
+
+    def __post_init__(self) -> None:
+        refuse(self._conflicts())
+
+    def _conflicts(self) -> Iterator[str]:
+        """Yield a sentence for each setting that does not go with the others."""
+        if (self.weight is not None or self.weights) and self.normalisation == "auto":
+            yield "normalisation is auto with a weight, wanted both chosen or both given"
+        if abs(remainder(1, self.weight_step)) > 1e-9:
+            near = f"{1 / round(1 / self.weight_step):.10g}"
+            yield f"weight_step is {self.weight_step}, wanted one that divides 1, such as {near}"
+        if self.rerank and self.normalisation == "rank":
+            yield "rerank with normalisation rank, which is no distance of a pair, wanted another one"
+        shares = self.weights.values()
+        if shares and (min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or self.weight is not None):
+            yield f"weights are {self.weights}, wanted shares from 0 to 1 whose sum is 1, and no weight beside them"
 
 
 def strip_problems(clips: GaitClips, model: GaitModel) -> Iterator[str]:

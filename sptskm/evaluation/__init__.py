@@ -24,7 +24,7 @@ from sptskm.evaluation.metrics import (
     not_ranked,
 )
 from sptskm.evaluation.protocols import PROTOCOLS, Protocol, check_labels, protocol, select
-from sptskm.evaluation.refusals import check_choosing, check_judging, check_some
+from sptskm.evaluation.refusals import check_choosing, check_judging, check_some, fused_streams, given_weights
 from sptskm.evaluation.reranking import Reranking, check_memory, feature_distances, fused_distances, rerank
 
 __all__ = [
@@ -59,6 +59,8 @@ __all__ = [
     "feature_distances",
     "fuse",
     "fused_distances",
+    "fused_streams",
+    "given_weights",
     "not_ranked",
     "pair_weight",
     "pair_weights",

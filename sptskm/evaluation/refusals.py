@@ -1,7 +1,10 @@
 """Checks before a final job that find errors before features are extracted."""
 
-from sptskm.config import ConfigError, Final
+from collections.abc import Sequence
+
+from sptskm.config import STREAMS, ConfigError, Final
 from sptskm.data import Split, Tracklets
+from sptskm.evaluation.fusion import Weights, pair_weights
 from sptskm.evaluation.metrics import JudgedRows, Rows
 from sptskm.evaluation.protocols import Protocol, check_labels, protocol, select
 from sptskm.evaluation.reranking import check_memory
@@ -34,6 +37,33 @@ def check_choosing(settings: Final, table: Tracklets, split: Split) -> None:
             f"protocol {rules.name} leaves none of the {len(query)} held-out queries a positive to choose the "
             "fusion weight on, wanted another protocol, or the final job's weight set"
         )
+
+
+def fused_streams(settings: Final, trained: Sequence[str]) -> list[str]:
+    """Return the streams that the settings ask for, in the order of tables, of those that are trained.
+
+    Raises ConfigError for one that is not.
+    """
+    if missing := [stream for stream in settings.streams if stream not in trained]:
+        raise ConfigError(f"final.streams asks for {missing[0]}, wanted some of those trained: {', '.join(trained)}")
+    return [stream for stream in STREAMS if stream in (settings.streams or trained)]
+
+
+def given_weights(settings: Final, streams: Sequence[str]) -> Weights | None:
+    """Return the fusion weights that the settings state for these streams; None where they are to be chosen.
+
+    Raises ConfigError for weights of other streams, and for the share of SMIN unless there are two streams.
+    """
+    if settings.weights:
+        if set(settings.weights) != set(streams):
+            found, wanted = (", ".join(names) for names in (settings.weights, streams))
+            raise ConfigError(f"final.weights are of {found}, wanted one of each stream that is fused: {wanted}")
+        return {stream: settings.weights[stream] for stream in streams}
+    if settings.weight is None:
+        return None
+    if len(streams) != 2:
+        raise ConfigError(f"final.weight is of two streams and {len(streams)} are fused, wanted final.weights instead")
+    return pair_weights(streams, settings.weight)
 
 
 def check_some(rules: Protocol, whose: str, queries: int, gallery: int) -> None:

@@ -22,7 +22,7 @@ from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset, spl
 from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
 from sptskm.endings import EXIT_BAD_INPUT, sentence
-from sptskm.evaluation import check_choosing, check_judging
+from sptskm.evaluation import check_choosing, check_judging, fused_streams, given_weights
 from sptskm.evaluation.protocols import ENDINGS
 from sptskm.report.trackers import check_trackers
 
@@ -182,7 +182,8 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
     seeds = {config.data.split_seed for config in plan.configs}
     if len(held_out) > 1 or len(seeds) > 1:
         raise ConfigError("data.held_out and data.split_seed must be the same for all streams that are fused")
-    choosing = len(plan.configs) > 1 and plan.final.weight is None and not plan.final.weights
+    names = fused_streams(plan.final, [config.stream for config in plan.configs])
+    choosing = len(names) > 1 and given_weights(plan.final, names) is None
     if held_out == {0.0} and choosing:
         raise ConfigError("data.held_out is 0, so that nothing can choose the fusion weight: set final.weight")
     if choosing:
