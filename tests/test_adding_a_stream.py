@@ -1,9 +1,10 @@
-"""The stream that docs/streams.md adds, by the code of that page: trained, resumed, extracted, exported and fused."""
+"""The stream that docs/streams.md adds, by the code of that page: trained, resumed, extracted and fused."""
 
 import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.launching import ROOT
@@ -11,8 +12,11 @@ from helpers.small import COMMON, small_config
 
 import sptskm.streams
 from sptskm import config
-from sptskm.config import STREAMS, Config
+from sptskm.config import STREAMS, Config, Final
 from sptskm.configfile import apply_overrides, load, to_yaml
+from sptskm.evaluation.feature_files import read_features
+from sptskm.extraction import extract_run
+from sptskm.final import final
 from sptskm.launching.plan import check, make_plan, parser
 from sptskm.search import check as check_search
 from sptskm.search import load_search
@@ -57,6 +61,27 @@ def test_it_is_trained_and_resumed_to_the_same_bits(walkers: Path, tmp_path: Pat
     assert whole[1]["step"] > 2
     for name, value in whole[1]["model"].items():
         assert torch.equal(value, again[1]["model"][name]), name
+
+
+def test_it_is_extracted_without_its_training_data(walkers: Path, run: Path, tmp_path: Path) -> None:
+    extract_run(run, walkers, tmp_path / "bones.npz")
+    features = read_features(tmp_path / "bones.npz").features
+    assert features.stream == "bones"
+    assert features.features_ND.shape == (len(features.keys_N), 8)
+    np.testing.assert_allclose(np.linalg.norm(features.features_ND[features.valid_N], axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_it_is_fused_with_ssin_in_the_final_job(trained: dict[str, Path], run: Path, tmp_path: Path) -> None:
+    results = final([run, trained["ssin"]], tmp_path / "final", Final())
+    assert results is not None
+    assert [ranking.name for ranking in results.rankings] == ["ssin", "bones", "fused"]
+    assert results.fusion is not None
+    assert list(results.fusion.weights) == ["ssin", "bones"]
+    assert "weight of bones" in results.text()
+    report = (tmp_path / "final" / "report.html").read_text()
+    assert "The stream that compares the lengths of bones." in report
+    assert (tmp_path / "final" / "features-bones.npz").is_file()
 
 
 def test_launchers_and_searches_know_it_by_its_name(walkers: Path, tmp_path: Path) -> None:

@@ -68,10 +68,11 @@ def _curves(results: Results) -> Iterator[Picture]:
     fusion = results.fusion
     if fusion is not None and fusion.curve_WS is not None and fusion.weight is not None:
         heading = "mAP over the fusion weight, identities held out of training"
-        image = weight_figure(fusion.curve_WS, fusion.weight, heading)
+        pair = [*fusion.weights]
+        image = weight_figure(fusion.curve_WS, fusion.weight, heading, pair)
         caption = (
-            "The weight is the share of SMIN in the fused distance. It was chosen where the curve is highest; the "
-            "curve is of identities held out of training, not of the test set."
+            f"The weight is the share of {title_of(pair[1])} in the fused distance. It was chosen where the curve is "
+            "highest; the curve is of identities held out of training, not of the test set."
         )
         yield Picture("fusion weight", "results", image, caption)
 

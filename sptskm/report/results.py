@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.config import STREAMS, Config, Final
+from sptskm.config import Config, Final
 from sptskm.data import Tracklets
 from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
 from sptskm.evaluation import (
@@ -34,10 +34,10 @@ from sptskm.evaluation.protocols import Integers
 from sptskm.evaluation.statistics import bootstrap_interval
 from sptskm.report.console import table as text_table
 from sptskm.report.insight import NOTHING, Insight
+from sptskm.report.titles import title_of
 
 RESULTS, QUERIES = "results.json", "queries.csv"
 RANKS = (1, 5, 10, 20)
-NAMES = {name: spec.title for name, spec in STREAMS.items()} | {"fused": "fused", "reranked": "reranked"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,8 @@ class Results:
         for line in self.lines():
             mAP, *ranks = ("-" if line[name] is None else f"{100 * line[name]:.1f}" for name in metrics)
             low_high = "-".join(f"{100 * end:.0f}" for end in line["mAP_interval"] or ()) or "-"
-            rows.append([line["queries"], NAMES[line["stream"]], mAP, low_high, *ranks, line["used"], line["skipped"]])
+            names = line["queries"], title_of(line["stream"])
+            rows.append([*names, mAP, low_high, *ranks, line["used"], line["skipped"]])
         return f"{text_table(header, rows)}\n{self.caption()}"
 
     def caption(self) -> str:
@@ -179,10 +180,11 @@ class Results:
         if self.fusion is not None:
             how = "as given" if self.fusion.curve_WS is None else "chosen on identities held out of training"
             parts.append(f"fusion: {self.fusion.normalisation}, {weights_told(self.fusion.weights)}, {how}")
-        if unfinished := [NAMES[name] for name, origin in self.provenance.items() if not origin.get("finished", True)]:
-            parts.append(f"{' and '.join(unfinished)} had not finished training")
+        names = [name for name, origin in self.provenance.items() if not origin.get("finished", True)]
+        if names:
+            parts.append(f"{' and '.join(map(title_of, names))} had not finished training")
         if self.reranked:
-            values, of = Reranking(), NAMES[self.plain.name]
+            values, of = Reranking(), title_of(self.plain.name)
             parts.append(
                 f"reranked: {of} after k-reciprocal re-ranking (k1 {values.k1}, k2 {values.k2}, share of the distance "
                 f"{values.share:g}), which goes by the neighbours of the test tracklets among each other "
@@ -195,8 +197,8 @@ def weights_told(weights: Weights) -> str:
     """Return fusion weights in words: the share of the second of two streams, or all of them."""
     share = pair_weight(weights)
     if share is not None:
-        return f"weight of {NAMES[[*weights][1]]} {share:.2f}"
-    return "weights " + ", ".join(f"{NAMES[stream]} {weight:.2f}" for stream, weight in weights.items())
+        return f"weight of {title_of([*weights][1])} {share:.2f}"
+    return "weights " + ", ".join(f"{title_of(stream)} {weight:.2f}" for stream, weight in weights.items())
 
 
 def _left_out(rules: Protocol) -> str:
