@@ -18,10 +18,13 @@ from sptskm.sections import GaitModel as GaitModel
 from sptskm.sections import SminClips as SminClips
 from sptskm.sections import SminLoss as SminLoss
 from sptskm.sections import SminModel as SminModel
+from sptskm.sections import SsinClips as SsinClips
+from sptskm.sections import SsinLoss as SsinLoss
+from sptskm.sections import SsinModel as SsinModel
 from sptskm.sections import StreamClips as StreamClips
 from sptskm.sections import StreamLoss as StreamLoss
 from sptskm.sections import StreamModel as StreamModel
-from sptskm.sections import strip_problems
+from sptskm.sections import pyramid_problems, strip_problems
 
 Modality = Literal["frames", "masks", "skeletons"]
 
@@ -61,63 +64,6 @@ class Data:
             return None
         number, count = map(int, self.fold.split("/"))
         return number, count
-
-
-@settings
-class SsinClips(StreamClips):
-    """How SSIN cuts clips from tracklets."""
-
-    frames: Annotated[int, Field(ge=1, le=100_000)] = 4
-    """Consecutive frames per clip."""
-    height: Annotated[int, Field(ge=32, le=16_384)] = 256
-    """Height in pixels to which frames and masks are resized."""
-    width: Annotated[int, Field(ge=16, le=16_384)] = 128
-    """Width in pixels to which frames and masks are resized."""
-    last_window: bool = True
-    """Whether the last possible window may be drawn; false is the published code, which never draws it."""
-
-
-@settings
-class SsinModel(StreamModel):
-    """SSIN; the paper's network by default."""
-
-    variant: Literal["2d", "3d"] = "2d"
-    """2d attends within each frame and embeds three branches; 3d attends over the whole clip and embeds two."""
-    depths: tuple[int, ...] = (3, 4, 6, 3)
-    """Bottlenecks in each stage of the image branch (ResNet-50)."""
-    mask_depths: tuple[int, ...] = (1, 1, 1, 1)
-    """Bottlenecks in each stage of the mask branch."""
-    width: Annotated[int, Field(ge=1, le=16_384)] = 64
-    """Channels of the stem; the last stage has 32 times as many."""
-    embedding_dim: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
-    """Length of each branch's embedding; the branches are concatenated."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Dropout rate before the classifiers, in training."""
-    pooling: Literal["max", "mean"] = "max"
-    """Pooling of a branch's embeddings over the frames of a clip."""
-    pretrained: str = ""
-    """Local file with ImageNet weights in torchvision's layout (resnet50-19c8e357.pth), read when a run begins; empty
-    = none."""
-
-
-@settings
-class SsinLoss(StreamLoss):
-    """total = identity * (image*CE + mask*CE + glob*CE) + triplet * batch-hard triplet."""
-
-    identity: float = 0.5
-    """Weight of the classifiers' cross entropies."""
-    image: float = 0.4
-    """Weight of the image branch's cross entropy."""
-    mask: float = 0.1
-    """Weight of the mask branch's cross entropy."""
-    glob: float = 0.5
-    """Weight of the cross entropy of the branch that sees both."""
-    triplet: float = 0.5
-    """Weight of the triplet loss; 0 leaves it out."""
-    margin: Annotated[float, Field(ge=0)] = 0.3
-    """Margin between the hardest positive and negative (Euclidean distance of unit embeddings)."""
-    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Label smoothing: share of the target that is spread evenly over all identities."""
 
 
 @settings
@@ -239,6 +185,8 @@ class Config:
             raise ConfigError(f"sampling.identities is {identities}; a triplet needs at least 2 identities")
         if isinstance(self.clips, GaitClips) and isinstance(self.model, GaitModel):
             refuse(strip_problems(self.clips, self.model))
+        if isinstance(self.clips, SsinClips) and isinstance(self.model, SsinModel):
+            refuse(pyramid_problems(self.clips, self.model))
 
 
 SSIN_DEFAULTS = Config("ssin", SsinClips(), SsinModel(), SsinLoss())

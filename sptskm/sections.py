@@ -1,6 +1,6 @@
-"""Settings of the final job, and sections that belong to a stream: their bases, those of SMIN and the gait stream.
+"""Settings of the final job, and sections that belong to a stream: their bases, and those of each stream.
 
-Those of SSIN are in `sptskm.config`, which has the rest of the configuration.
+The rest of the configuration is in `sptskm.config`.
 """
 
 from collections.abc import Iterator
@@ -25,6 +25,97 @@ class StreamLoss:
     """A stream's loss: base of each stream's section `loss`."""
 
     triplet: float
+
+
+@settings
+class SsinClips(StreamClips):
+    """How SSIN cuts clips from tracklets."""
+
+    frames: Annotated[int, Field(ge=1, le=100_000)] = 4
+    """Consecutive frames per clip."""
+    height: Annotated[int, Field(ge=32, le=16_384)] = 256
+    """Height in pixels to which frames and masks are resized."""
+    width: Annotated[int, Field(ge=16, le=16_384)] = 128
+    """Width in pixels to which frames and masks are resized."""
+    last_window: bool = True
+    """Whether the last possible window may be drawn; false is the published code, which never draws it."""
+    erase: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the training clips with a rectangle erased from all frames and masks (random erasing)."""
+    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Largest change of brightness, contrast and saturation of training clips, as a share."""
+    grey: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the training clips that lose their colours."""
+
+    @property
+    def has_looks(self) -> bool:
+        """Return whether training clips differ from the recorded ones in more than crop and flip."""
+        return bool(self.erase or self.jitter or self.grey)
+
+
+@settings
+class SsinModel(StreamModel):
+    """SSIN; the paper's network by default."""
+
+    variant: Literal["2d", "3d"] = "2d"
+    """2d attends within each frame and embeds three branches; 3d attends over the whole clip and embeds two."""
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    """Bottlenecks in each stage of the image branch (ResNet-50)."""
+    mask_depths: tuple[int, ...] = (1, 1, 1, 1)
+    """Bottlenecks in each stage of the mask branch."""
+    width: Annotated[int, Field(ge=1, le=16_384)] = 64
+    """Channels of the stem; the last stage has 32 times as many."""
+    embedding_dim: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    """Length of each branch's embedding; the branches are concatenated."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Dropout rate before the classifiers, in training."""
+    pooling: Literal["max", "mean"] = "max"
+    """Pooling of a branch's embeddings over the frames of a clip."""
+    imagenet: bool = False
+    """Whether frames are brought to ImageNet's mean and standard deviation, as its pretrained weights expect."""
+    last_stride: Literal[1, 2] = 2
+    """Stride of the last stage of both trunks; 1 gives maps of twice the height and width."""
+    spatial_pooling: Literal["mean", "gem"] = "mean"
+    """Pooling of a frame's features over its positions; gem is the generalised mean with a learned exponent."""
+    bnneck: bool = False
+    """BNNeck: triplets see a branch's features before its batch normalisation, classifiers and search those behind."""
+    mask_parts: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Horizontal pyramid of the mask branch: numbers of strips into which the mask trunk's map is cut, such as [1, 2,
+    4], each strip with a linear layer of its own; empty = published."""
+    pretrained: str = ""
+    """Local file with ImageNet weights in torchvision's layout (resnet50-19c8e357.pth), read when a run begins; empty
+    = none."""
+
+
+@settings
+class SsinLoss(StreamLoss):
+    """total = identity * (image*CE + mask*CE + glob*CE) + triplet * batch-hard triplet."""
+
+    identity: float = 0.5
+    """Weight of the classifiers' cross entropies."""
+    image: float = 0.4
+    """Weight of the image branch's cross entropy."""
+    mask: float = 0.1
+    """Weight of the mask branch's cross entropy."""
+    glob: float = 0.5
+    """Weight of the cross entropy of the branch that sees both."""
+    triplet: float = 0.5
+    """Weight of the triplet loss; 0 leaves it out."""
+    margin: Annotated[float, Field(ge=0)] = 0.3
+    """Margin between the hardest positive and negative (Euclidean distance of unit embeddings)."""
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Label smoothing: share of the target that is spread evenly over all identities."""
+    clothes: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the clothes-adversarial loss, for data that say who wears what; 0 leaves it out."""
+
+
+def pyramid_problems(clips: SsinClips, model: SsinModel) -> Iterator[str]:
+    """Yield a sentence if the mask trunk's map has fewer rows than its pyramid has strips."""
+    strips, rows = max(model.mask_parts, default=1), -(-clips.height // (16 * model.last_stride))
+    if strips > rows:
+        yield (
+            f"model.mask_parts has {strips} strips, wanted at most the {rows} rows of the mask trunk's map "
+            "(clips.height / 32; / 16 with model.last_stride=1)"
+        )
 
 
 @settings

@@ -254,8 +254,8 @@ def test_no_file_knows_the_machine_it_was_written_on():
 @pytest.mark.parametrize(
     ("module", "classes"),
     [
-        ("sptskm/config.py", ("Data", "SsinClips", "SsinModel", "SsinLoss")),
-        ("sptskm/config.py", ("Optim", "Sampling", "Train", "Extract")),
+        ("sptskm/config.py", ("Data", "Optim", "Sampling", "Train", "Extract")),
+        ("sptskm/sections.py", ("SsinClips", "SsinModel", "SsinLoss")),
         ("sptskm/sections.py", ("SminClips", "SminModel", "SminLoss")),
         ("sptskm/sections.py", ("GaitClips", "GaitModel", "GaitLoss", "Final")),
         ("sptskm/search/space.py", ("Rules",)),

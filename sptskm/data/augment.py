@@ -1,5 +1,7 @@
-"""Augment frames and masks for training as published: one draw per clip, the same for all its frames.
+"""Augment frames and masks for training: one draw per clip, the same for all its frames.
 
+Crops and flips are the published ones. The look of a clip (colours, grey, an erased rectangle) comes on top where the
+configuration asks for it.
 Legend: B clips, T frames, H rows, W columns, C channels, L places along H or W.
 """
 
@@ -11,20 +13,43 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sptskm.config import SsinClips
+
 ENLARGEMENT = 1.125  # 256x128 becomes 288x144 before cropping
 _WEIGHT_BITS = 11  # of cv2.resize
 
 
+ERASED_AREA, ERASED_RATIO, ERASING_TRIES = (0.02, 0.4), 0.3, 100  # Zhong et al. 2020
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R 601)
+UNIT = 1024  # of the factors in a view
+
+
 class View(NamedTuple):
-    """The crop and flip of a clip, as numbers, so that a batch of views is a tensor (B, 4)."""
+    """The crop, flip and look of a clip, as whole numbers, so that a batch of views is a tensor (B, 12)."""
 
     enlarged: int
     """Whether the clip is resized to 9/8 of the size and cropped, rather than resized to the size."""
     top: int
     left: int
     flipped: int
+    erased_top: int = 0
+    erased_left: int = 0
+    erased_height: int = 0
+    erased_width: int = 0
+    brightness: int = UNIT
+    """Factor in units of 1/UNIT, like the two after it."""
+    contrast: int = UNIT
+    saturation: int = UNIT
+    grey: int = 0
+
+    def shown(self) -> "View":
+        """Return what is left to do when the clip has been cropped and flipped."""
+        return self._replace(enlarged=0, top=0, left=0, flipped=0)
 
 
+CROP = 4
+"""Number of the first fields of a view, which place and flip the clip."""
 PLAIN = View(0, 0, 0, 0)
 
 
@@ -35,6 +60,67 @@ def draw_view(height: int, width: int, rng: np.random.Generator) -> View:
         tall, wide = enlarged_size(height, width)
         top, left = int(rng.integers(tall - height + 1)), int(rng.integers(wide - width + 1))
     return View(int(enlarged), top, left, int(rng.random() < 0.5))
+
+
+def draw_look(view: View, clips: SsinClips, rng: np.random.Generator) -> View:
+    """Draw the look of a clip as far as `clips` has one; where it has none nothing is drawn.
+
+    Factors of colour are uniform in 1 - jitter to 1 + jitter. The erased rectangle has a uniform share and a uniform
+    ratio of height to width, drawn again until it is smaller than the clip, as published for random erasing.
+    """
+    if clips.jitter:
+        factors = (UNIT * rng.uniform(1 - clips.jitter, 1 + clips.jitter, 3)).round().astype(int).tolist()
+        view = view._replace(brightness=factors[0], contrast=factors[1], saturation=factors[2])
+    if clips.grey:
+        view = view._replace(grey=int(rng.random() < clips.grey))
+    if clips.erase and rng.random() < clips.erase:
+        view = view._replace(**_rectangle(clips.height, clips.width, rng))
+    return view
+
+
+def _rectangle(height: int, width: int, rng: np.random.Generator) -> dict[str, int]:
+    for _ in range(ERASING_TRIES):
+        area = height * width * rng.uniform(*ERASED_AREA)
+        ratio = rng.uniform(ERASED_RATIO, 1 / ERASED_RATIO)
+        tall, wide = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < tall < height and 0 < wide < width:
+            top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
+            return {"erased_top": top, "erased_left": left, "erased_height": tall, "erased_width": wide}
+    return {}
+
+
+def paint(frames_BTCHW: Tensor, masks_BTHW: Tensor, views_BV: Tensor) -> tuple[Tensor, Tensor]:
+    """Give clips in [0, 1], already cropped and flipped, their looks on any device.
+
+    First brightness, contrast and saturation: a blend, by the factor, of the frame with black, with the mean grey of
+    the clip, and with its own grey (as torchvision's ColorJitter does for one image), each kept within [0, 1]. Then
+    grey. At last the rectangle is ImageNet's mean colour in every frame and 0 in every mask.
+    """
+    fields = dict(zip(View._fields, views_BV.unbind(1), strict=True))
+    wide = {name: value.view(-1, 1, 1, 1, 1) for name, value in fields.items()}
+    weights_C = frames_BTCHW.new_tensor(GREY).view(1, 1, 3, 1, 1)
+
+    def grey_of(x_BTCHW: Tensor) -> Tensor:
+        return (x_BTCHW * weights_C).sum(2, keepdim=True)
+
+    def blend(x_BTCHW: Tensor, other: Tensor | float, factor: Tensor) -> Tensor:
+        share = (factor / UNIT).to(x_BTCHW.dtype)
+        return torch.where(factor == UNIT, x_BTCHW, (share * x_BTCHW + (1 - share) * other).clamp(0, 1))
+
+    x = blend(frames_BTCHW, 0.0, wide["brightness"])
+    x = blend(x, grey_of(x).mean(dim=(1, 2, 3, 4), keepdim=True), wide["contrast"])
+    x = blend(x, grey_of(x), wide["saturation"])
+    x = torch.where(wide["grey"] > 0, grey_of(x), x)
+    inside_BHW = _within(fields["erased_top"], fields["erased_height"], x.shape[3])[:, :, None]
+    inside_BHW = inside_BHW & _within(fields["erased_left"], fields["erased_width"], x.shape[4])[:, None, :]
+    x = torch.where(inside_BHW[:, None, None], x.new_tensor(IMAGENET_MEAN).view(1, 1, 3, 1, 1), x)
+    return x, masks_BTHW.masked_fill(inside_BHW[:, None], 0)
+
+
+def _within(first_B: Tensor, count_B: Tensor, size: int) -> Tensor:
+    """Return which of `size` places lie in a range (B, size)."""
+    places_L = torch.arange(size, device=first_B.device)
+    return (places_L >= first_B[:, None]) & (places_L < (first_B + count_B)[:, None])
 
 
 def enlarged_size(height: int, width: int) -> tuple[int, int]:
@@ -62,7 +148,7 @@ def _resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def show_together(pixels_BTHWC: Tensor, views_B4: Tensor) -> Tensor:
+def show_together(pixels_BTHWC: Tensor, views_BV: Tensor) -> Tensor:
     """Augment a batch of clips, already of their final size, on their device, as `show` would augment each clip.
 
     The result equals that of cv2.resize bit for bit: weights of 11 bits, columns before rows, and the same bits dropped
@@ -70,8 +156,8 @@ def show_together(pixels_BTHWC: Tensor, views_B4: Tensor) -> Tensor:
     """
     height, width = pixels_BTHWC.shape[2:4]
     tall, wide = enlarged_size(height, width)
-    enlarged_B1, top_B1, left_B1, flipped_B1 = views_B4[:, :, None].unbind(1)
-    rows_L, columns_L = (torch.arange(size, device=views_B4.device) for size in (height, width))
+    enlarged_B1, top_B1, left_B1, flipped_B1 = views_BV[:, :CROP, None].unbind(1)
+    rows_L, columns_L = (torch.arange(size, device=views_BV.device) for size in (height, width))
     columns_BL = torch.where(flipped_B1 > 0, columns_L.flip(0), columns_L) + left_B1
     columns = _between(columns_BL, enlarged_B1 > 0, width, wide)
     rows = _between(rows_L + top_B1, enlarged_B1 > 0, height, tall)

@@ -46,7 +46,7 @@ class Memory(NamedTuple):
     masks: Tensor
     """(B, T, H, W) uint8."""
     views: Tensor
-    """(B, 4) int32, see `augment.View`."""
+    """(B, V) int32, see `augment.View`."""
     rows: Tensor
     """(B,) int64."""
 
@@ -111,22 +111,20 @@ class FrameSource(FileSource):
         """Allocate memory for `count` clips, shared between processes or private to this one."""
         shape = count, self.clips.frames, self.clips.height, self.clips.width
         pixels = math.prod(shape)
-        whole = torch.empty(24 * count + 4 * pixels, dtype=torch.uint8)
-        rows, views, frames, masks = (whole.share_memory_() if shared else whole).split(
-            [8 * count, 16 * count, 3 * pixels, pixels]
-        )
-        return Memory(
-            frames.view(*shape, 3), masks.view(shape), views.view(torch.int32).view(count, 4), rows.view(torch.int64)
-        )
+        sizes = [8 * count, 4 * len(augment.PLAIN) * count, 3 * pixels, pixels]
+        whole = torch.empty(sum(sizes), dtype=torch.uint8)
+        rows, views, frames, masks = (whole.share_memory_() if shared else whole).split(sizes)
+        seen = views.view(torch.int32).view(count, len(augment.PLAIN))
+        return Memory(frames.view(*shape, 3), masks.view(shape), seen, rows.view(torch.int64))
 
     def draw(self, row: int, rng: np.random.Generator, frames_THW3: Tensor, masks_THW: Tensor) -> augment.View:
-        """Draw a random training clip into these tensors; return the view that the device still has to apply."""
+        """Draw a random training clip into these tensors; return what `prepare` still has to do, on the device."""
         window = windows.random_window(int(self.table.lengths[row]), self.clips.frames, rng, self.clips.last_window)
-        view = augment.draw_view(self.clips.height, self.clips.width, rng)
+        view = augment.draw_look(augment.draw_view(self.clips.height, self.clips.width, rng), self.clips, rng)
         images = read_images(self.table, row, window)
         later = self.on_device and all(mask.shape == masks_THW.shape[1:] for _, mask in images)
         _write(images, augment.PLAIN if later else view, frames_THW3, masks_THW)
-        return view if later else augment.PLAIN
+        return view if later else view.shown()
 
     def all_clips(self, row: int) -> IntArray:
         """Return the frame numbers (c, T) of a tracklet's test clips."""
@@ -184,7 +182,8 @@ class TrainClips(Dataset[TrainItem]):
         for draw, *places, view, row in zip(draws, frames, masks, views, rows, strict=True):
             view[:] = torch.tensor(self.source.draw(draw.row, draw.generator(self.seed), *places))
             row.fill_(draw.row)
-        return TrainItem((frames, masks, views) if self.source.on_device else (frames, masks), rows)
+        viewed = self.source.on_device or self.source.clips.has_looks
+        return TrainItem((frames, masks, views) if viewed else (frames, masks), rows)
 
     def _memory(self, count: int) -> Memory:
         if get_worker_info() is None:

@@ -61,10 +61,12 @@ class ResNet(nn.Module):
 
     `depths` are the bottleneck counts of the four stages ((3, 4, 6, 3) is ResNet-50), `width` the
     channels of the stem (64 in the paper). With `grey` the three channels of an image are the same, and it may be
-    given as (N, 1, H, W).
+    given as (N, 1, H, W). `last_stride` is that of the fourth stage; with 1 the map is (H/16, W/16).
     """
 
-    def __init__(self, depths: Sequence[int] = (3, 4, 6, 3), width: int = 64, *, grey: bool = False) -> None:
+    def __init__(
+        self, depths: Sequence[int] = (3, 4, 6, 3), width: int = 64, *, grey: bool = False, last_stride: int = 2
+    ) -> None:
         super().__init__()
         if len(depths) != 4 or min(depths) < 1:
             raise ConfigError(f"depths must be four positive block counts, got {tuple(depths)}")
@@ -77,7 +79,7 @@ class ResNet(nn.Module):
         self.layer1 = _stage(width, width, depths[0], stride=1)
         self.layer2 = _stage(width * 4, width * 2, depths[1], stride=2)
         self.layer3 = _stage(width * 8, width * 4, depths[2], stride=2)
-        self.layer4 = _stage(width * 16, width * 8, depths[3], stride=2)
+        self.layer4 = _stage(width * 16, width * 8, depths[3], stride=last_stride)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         return self.as_sequential()(x_NCHW)

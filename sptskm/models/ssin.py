@@ -11,11 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sptskm.models.attention import CrossAttention, SpaceTimeAttention
+from sptskm.common.errors import ConfigError
+from sptskm.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from sptskm.models.attention import CrossAttention, SpaceTimeAttention, at_least_float32
 from sptskm.models.resnet import MaskLayer, ResidualLayer, ResNet, kaiming_fan_out
 
 Variant = Literal["2d", "3d"]
 Pooling = Literal["max", "mean"]
+GEM_FLOOR = 1e-6  # of features, whose power has no gradient at 0
 
 
 class SSINLogits(NamedTuple):
@@ -26,15 +29,28 @@ class SSINLogits(NamedTuple):
     glob: Tensor
 
 
+class ClothesLogits(NamedTuple):
+    """Cosines (B, C) of embeddings with the C outfits of training, twice: for the gradient of one of the two sides."""
+
+    classifier: Tensor
+    """Teaches what outfits look like, and not the network."""
+    adversary: Tensor
+    """Teaches the network, and not what outfits look like."""
+
+
 class SSINOutput(NamedTuple):
-    """Outputs for training: the logits of the three branches and the L2-normalised embedding (B, D_out)."""
+    """Outputs for training: the logits of the three branches and the embedding (B, D_out) for triplets.
+
+    The embedding is L2-normalised; with BNNeck it is taken before batch normalisation, and is not.
+    """
 
     logits: SSINLogits
     embedding: Tensor
+    clothes: ClothesLogits | tuple[()] = ()
 
 
 class Branches(NamedTuple):
-    """One vector (B, D) per clip from each branch, after BN and set pooling."""
+    """One vector (B, D) per clip from each branch, after set pooling."""
 
     image: Tensor
     mask: Tensor
@@ -61,14 +77,20 @@ class SSIN(nn.Module):
         embedding_dim: int = 1024,
         dropout: float = 0.5,
         pooling: Pooling = "max",
+        imagenet: bool = False,
+        last_stride: int = 2,
+        spatial_pooling: Literal["mean", "gem"] = "mean",
+        bnneck: bool = False,
+        mask_parts: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if variant not in ("2d", "3d"):
             raise ValueError(f"SSIN has the variants '2d' and '3d', not {variant!r}")
         self.variant: Variant = variant
         self.pooling: Pooling = pooling
-        self.img_base = ResNet(depths, width).as_sequential()
-        self.mask_base = ResNet(mask_depths, width, grey=True).as_sequential()
+        self.imagenet, self.bnneck, self.mask_parts = imagenet, bnneck, tuple(mask_parts)
+        self.img_base = ResNet(depths, width, last_stride=last_stride).as_sequential()
+        self.mask_base = ResNet(mask_depths, width, grey=True, last_stride=last_stride).as_sequential()
         top = 32 * width  # 2048 in the paper; the levels below have half and a quarter of it
         self.attenblock0 = _attention(variant, top, top // 8)
         self.attenblock1 = _attention(variant, top // 2, top // 8)
@@ -80,15 +102,20 @@ class SSIN(nn.Module):
         self.glob_layer1 = ResidualLayer(top, top // 2)
         self.glob_layer2 = ResidualLayer(top // 2, top // 4)
         self.fc_img = nn.Linear(top // 4, embedding_dim)
-        self.fc_mask = nn.Linear(top // 4, embedding_dim)
+        self.fc_mask = Pyramid(mask_parts, top, embedding_dim) if mask_parts else nn.Linear(top // 4, embedding_dim)
         self.fc_glob = nn.Linear(top // 4, embedding_dim)
         self.img_feat_bn = nn.BatchNorm1d(embedding_dim)
         self.mask_feat_bn = nn.BatchNorm1d(embedding_dim)
         self.glob_feat_bn = nn.BatchNorm1d(embedding_dim)
         self.drop = nn.Dropout(dropout)
-        self.conv_cls = nn.Linear(embedding_dim, num_classes)
-        self.mask_cls = nn.Linear(embedding_dim, num_classes)
-        self.glob_cls = nn.Linear(embedding_dim, num_classes)
+        self.conv_cls = nn.Linear(embedding_dim, num_classes, bias=not bnneck)
+        self.mask_cls = nn.Linear(embedding_dim, num_classes, bias=not bnneck)
+        self.glob_cls = nn.Linear(embedding_dim, num_classes, bias=not bnneck)
+        if bnneck:
+            for norm in (self.img_feat_bn, self.mask_feat_bn, self.glob_feat_bn):
+                norm.bias.requires_grad_(False)  # stays 0
+        self.exponents = nn.Parameter(torch.full((3,), 3.0)) if spatial_pooling == "gem" else None
+        self.clothes_cls: nn.Linear | None = None
         self.reset_parameters()
 
     @property
@@ -100,49 +127,86 @@ class SSIN(nn.Module):
     def reset_parameters(self) -> None:
         """Initialise as published; trunks start from `load_resnet` weights if these are given."""
         kaiming_fan_out(self)
-        for linear in (self.fc_img, self.fc_mask, self.fc_glob):
-            nn.init.kaiming_normal_(linear.weight, mode="fan_out")
-            nn.init.zeros_(linear.bias)
+        for branch in (self.fc_img, self.fc_mask, self.fc_glob):
+            for linear in (layer for layer in branch.modules() if isinstance(layer, nn.Linear)):
+                nn.init.kaiming_normal_(linear.weight, mode="fan_out")
+                nn.init.zeros_(linear.bias)
         for linear in (self.conv_cls, self.mask_cls, self.glob_cls):
             nn.init.normal_(linear.weight, std=0.001)
-            nn.init.zeros_(linear.bias)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
         for module in self.modules():
             if isinstance(module, nn.Conv3d) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
+    def add_clothes(self, outfits: int) -> None:
+        """Add a classifier of the outfits of training, for a clothes-adversarial loss (Gu et al., CVPR 2022)."""
+        self.clothes_cls = nn.Linear(self.embedding_dim, outfits, bias=False)
+
     def forward(self, frames: Tensor, masks: Tensor) -> SSINOutput:
-        branches = self._branches(frames, masks)
+        features = self._branches(frames, masks)
+        branches = self._normalised(features)
         logits = SSINLogits(
             self.conv_cls(self.drop(branches.image)),
             self.mask_cls(self.drop(branches.mask)),
             self.glob_cls(self.drop(branches.glob)),
         )
-        return SSINOutput(logits, self._join(branches))
+        embedding = F.normalize(self._join(branches), dim=1)
+        return SSINOutput(logits, self._join(features) if self.bnneck else embedding, self._clothes(embedding))
 
     def embed(self, frames: Tensor, masks: Tensor) -> Tensor:
         """Compute the L2-normalised embedding (B, 3*D) or (B, 2*D) by which tracklets are compared."""
-        return self._join(self._branches(frames, masks))
+        return F.normalize(self._join(self._normalised(self._branches(frames, masks))), dim=1)
 
     def _join(self, branches: Branches) -> Tensor:
-        parts = branches if self.variant == "2d" else (branches.image, branches.glob)
-        return F.normalize(torch.cat(parts, dim=1), dim=1)
+        return torch.cat(branches if self.variant == "2d" else (branches.image, branches.glob), dim=1)
+
+    def _clothes(self, embedding_BD: Tensor) -> ClothesLogits | tuple[()]:
+        if self.clothes_cls is None:
+            return ()
+        weight_CD = F.normalize(self.clothes_cls.weight, dim=1)
+        return ClothesLogits(embedding_BD.detach() @ weight_CD.T, embedding_BD @ weight_CD.detach().T)
 
     def _branches(self, frames: Tensor, masks: Tensor) -> Branches:
+        """Compute the features of the branches; those with batch normalisation per frame have it already."""
         _check_shapes(frames, masks)
         T = frames.shape[1]
-        x = self.img_base(frames.flatten(0, 1))  # (N, C, h, w)
-        k = self.mask_base(masks.flatten(0, 1).unsqueeze(1))  # published: three equal channels
+        x = self.img_base(self._scaled(frames.flatten(0, 1)))  # (N, C, h, w)
+        k = strips = self.mask_base(masks.flatten(0, 1).unsqueeze(1))  # published: three equal channels
         g = self._attend(self.attenblock0, x, k, T)  # (B, C, h, w)
         x, k = self.conv_layer1(x), self.mask_layer1(k)
         g = self.glob_layer1(g) + self._attend(self.attenblock1, x, k, T)
         x, k = self.conv_layer2(x), self.mask_layer2(k)
         g = self.glob_layer2(g) + self._attend(self.attenblock2, x, k, T)
-        x, k, g = (F.relu(y).mean(dim=(2, 3)) for y in (x, k, g))  # (N, C), (N, C), (B, C)
+        x, k, g = (self._pool(F.relu(y), branch) for branch, y in enumerate((x, k, g)))  # (N, C), (N, C), (B, C)
+        silhouettes = self.fc_mask(strips.unflatten(0, (-1, T)).amax(dim=1)) if self.mask_parts else self.fc_mask(k)
         return Branches(
-            self._set_pool(self.img_feat_bn(self.fc_img(x)), T),
-            self._set_pool(self.mask_feat_bn(self.fc_mask(k)), T),
-            self.glob_feat_bn(self.fc_glob(g)),
+            self._set_pool(self.img_feat_bn, self.fc_img(x), T),
+            silhouettes if self.mask_parts else self._set_pool(self.mask_feat_bn, silhouettes, T),
+            self.fc_glob(g),
         )
+
+    def _normalised(self, features: Branches) -> Branches:
+        """Apply the batch normalisation that comes behind set pooling: of all branches with BNNeck."""
+        image, mask, glob = features
+        if self.bnneck:
+            image = self.img_feat_bn(image)
+        if self.bnneck or self.mask_parts:
+            mask = self.mask_feat_bn(mask)
+        return Branches(image, mask, self.glob_feat_bn(glob))
+
+    def _scaled(self, frames_NCHW: Tensor) -> Tensor:
+        if not self.imagenet:
+            return frames_NCHW
+        mean, std = (frames_NCHW.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return (frames_NCHW - mean) / std
+
+    def _pool(self, x_NCHW: Tensor, branch: int) -> Tensor:
+        """Pool features, which are 0 or more, over positions: (N, C); by (mean x^p)^(1/p) for the generalised mean."""
+        if self.exponents is None:
+            return x_NCHW.mean(dim=(2, 3))
+        p = self.exponents[branch]
+        return at_least_float32(x_NCHW).clamp(min=GEM_FLOOR).pow(p).mean(dim=(2, 3)).pow(1 / p).to(x_NCHW.dtype)
 
     def _attend(self, block: nn.Module, x: Tensor, k: Tensor, T: int) -> Tensor:
         """Attend image features and take the maximum over the T frames: (N, C, h, w) twice to (B, C, h, w)."""
@@ -151,9 +215,30 @@ class SSIN(nn.Module):
         clips = (y.unflatten(0, (-1, T)).transpose(1, 2) for y in (x, k))  # (B, C, T, h, w)
         return block(*clips).amax(dim=2)
 
-    def _set_pool(self, x_ND: Tensor, T: int) -> Tensor:
-        x_BTD = x_ND.unflatten(0, (-1, T))
+    def _set_pool(self, norm: nn.Module, x_ND: Tensor, T: int) -> Tensor:
+        """Pool over the frames, behind batch normalisation unless BNNeck puts it later: (B, D)."""
+        x_BTD = (x_ND if self.bnneck else norm(x_ND)).unflatten(0, (-1, T))
         return x_BTD.amax(dim=1) if self.pooling == "max" else x_BTD.mean(dim=1)
+
+
+class Pyramid(nn.Module):
+    """Horizontal pyramid pooling (Fu et al. 2019): maps (B, C, h, w) to (B, D), a part of D from each strip.
+
+    A strip is the sum of its maximum and its mean, and has a linear layer of its own. `parts` are numbers of strips.
+    """
+
+    def __init__(self, parts: Sequence[int], channels: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.parts, count = tuple(parts), sum(parts)
+        if embedding_dim < count:
+            raise ConfigError(f"embedding_dim is {embedding_dim}, wanted at least {count}, one number for each strip")
+        sizes = [len(part) for part in torch.arange(embedding_dim).tensor_split(count)]
+        self.strips = nn.ModuleList(nn.Linear(channels, size) for size in sizes)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        strips = (strip for number in self.parts for strip in x_BCHW.tensor_split(number, dim=2))
+        pooled = (strip.amax(dim=(2, 3)) + strip.mean(dim=(2, 3)) for strip in strips)
+        return torch.cat([layer(x_BC) for layer, x_BC in zip(self.strips, pooled, strict=True)], dim=1)
 
 
 def _attention(variant: Variant, channels: int, projected: int) -> nn.Module:

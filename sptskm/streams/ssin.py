@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sptskm.config import SsinClips, SsinLoss, SsinModel
-from sptskm.data.augment import show_together
+from sptskm.data.augment import CROP, paint, show_together
 from sptskm.data.clips import FrameSource, Inputs
 from sptskm.data.tracklets import IntArray, Tracklets
 from sptskm.evaluation import Features
@@ -19,7 +19,7 @@ from sptskm.models import SSIN, load_pretrained
 from sptskm.models.ssin import SSINOutput
 from sptskm.report.insight import Attention, Insight
 from sptskm.training.explain import Lens, evenly
-from sptskm.training.losses import Gather, batch_hard_triplet, identity_loss
+from sptskm.training.losses import Gather, batch_hard_triplet, clothes_adversarial_loss, clothes_loss, identity_loss
 from sptskm.training.precision import Precision
 from sptskm.training.streams import Input, Stream, Terms
 
@@ -48,6 +48,11 @@ class SsinStream(Stream):
             embedding_dim=config.embedding_dim,
             dropout=config.dropout,
             pooling=config.pooling,
+            imagenet=config.imagenet,
+            last_stride=config.last_stride,
+            spatial_pooling=config.spatial_pooling,
+            bnneck=config.bnneck,
+            mask_parts=config.mask_parts,
         )
         if config.pretrained and pretrained:
             load_pretrained(model, config.pretrained)
@@ -60,13 +65,15 @@ class SsinStream(Stream):
 
     def prepare(self, inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
         """Move uint8 to the device and scale it to [0, 1] there: a quarter of the bytes, and channels can stay last."""
+        placed = len(inputs) > 2 and bool(inputs[2][:, :CROP].any())  # looked up before it is on the device
         frames, masks, *views = (x.to(device, non_blocking=True) for x in inputs)
-        if views:
+        if placed:
             frames, masks = show_together(frames, *views), show_together(masks[..., None], *views)[..., 0]
         frames = frames.movedim(-1, 2)
         if device.type != "cuda":
             frames = frames.contiguous()  # channels last is slower on CPUs and faster on GPUs
-        return frames.to(dtype).div_(255), masks.to(dtype).div_(255)
+        frames, masks = frames.to(dtype).div_(255), masks.to(dtype).div_(255)
+        return paint(frames, masks, *views) if views and self.clips.has_looks else (frames, masks)
 
     def picture(self, inputs: Inputs) -> NDArray[np.uint8]:
         from sptskm.report.figures import clip_sheet
@@ -82,11 +89,17 @@ class SsinStream(Stream):
 
     def loss(self, output: SSINOutput, labels: Tensor, gather: Gather) -> Terms:
         w = self.weights
+        labels, *outfits = labels.unbind(1) if labels.ndim > 1 else (labels,)  # see Setup.labels
         image, mask, glob = (identity_loss(logits, labels, w.smoothing) for logits in output.logits)
         triplet = batch_hard_triplet(output.embedding, labels, w.margin, gather)
         identity = w.image * image + w.mask * mask + w.glob * glob
         total = w.identity * identity + w.triplet * triplet
-        return {"image": image, "mask": mask, "global": glob, "triplet": triplet, "total": total}
+        terms = {"image": image, "mask": mask, "global": glob, "triplet": triplet}
+        if output.clothes and outfits:
+            terms["clothes"] = clothes_loss(output.clothes.classifier, outfits[0])
+            terms["adversary"] = clothes_adversarial_loss(output.clothes.adversary, *outfits)
+            total = total + w.clothes * (terms["clothes"] + terms["adversary"])
+        return {**terms, "total": total}
 
 
 def _attention(model: SSIN, lens: Lens, row: int) -> Attention:

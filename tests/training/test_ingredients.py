@@ -29,6 +29,8 @@ from sptskm.training.world import World, join
 
 EXACT = ["train.precision=float64", "model.dropout=0.0"]
 ALL = ["optim.algorithm=adamw", "optim.schedule=cosine", "optim.warmup=1", "optim.clip=0.1", "optim.ema=0.9"]
+SWITCHES = ["model.imagenet=true", "model.last_stride=1", "model.spatial_pooling=gem", "model.bnneck=true"]
+SWITCHES += ["model.mask_parts=[1,2]", "loss.clothes=0.5", "clips.erase=0.5", "clips.jitter=0.2", "clips.grey=0.2"]
 IN_PARTS = ["train.accumulate=2", "train.recompute=true"]
 Arrays = dict[str, np.ndarray]
 
@@ -113,7 +115,7 @@ def test_averaged_weights_are_validated_kept_and_used_and_the_trained_ones_go_on
 @pytest.mark.slow
 @pytest.mark.parametrize("stream", ["ssin", "smin"])
 def test_a_run_with_every_ingredient_continues_bit_by_bit(walkers, tmp_path, stream):
-    options = ["model.dropout=0.5", "train.save_steps=1", *ALL, *IN_PARTS]
+    options = ["model.dropout=0.5", "train.save_steps=1", *ALL, *IN_PARTS, *(SWITCHES if stream == "ssin" else [])]
     whole = small_config(stream, walkers, tmp_path / "whole", *options)
     train(whole)
     config = small_config(stream, walkers, tmp_path / "stopped", *options)
@@ -247,7 +249,7 @@ def run_on_ranks(configs: list[Config]) -> list[Arrays]:
 @pytest.mark.slow
 def test_two_ranks_with_every_ingredient_end_where_one_does(walkers, tmp_path):
     """Batches in parts keep their statistics frozen here: a part of one rank holds other clips than one of two."""
-    options = [*EXACT, *ALL]
+    options = [*EXACT, *ALL, *SWITCHES]
     configs = [small_config("ssin", walkers, tmp_path / "synced", *options, "train.recompute=true")]
     configs.append(
         small_config(
