@@ -26,7 +26,7 @@ _BORDER = 4
 _STRIP = (strips.FRAMES_SHOWN * strips.FRAME[0], strips.FRAME[1])
 _SKELETON_HEIGHT = 60
 _LINE = 14
-_LINES = 3  # of text below every tracklet, and one more where outfits are known
+_LINES = 3  # of text below a tracklet at least, and one more where outfits are known
 _LONGEST = 12  # name of an identity or camera
 _SIZE, _SMALL = 11, 10.5  # of the first of these lines, and of the others
 
@@ -61,7 +61,8 @@ def ranked_grid(table: Tracklets, queries: Sequence[Ranked], title: str) -> Imag
     frame can be read, the skeleton is shown alone.
     """
     rows = {row for query in queries for row in (query.row, *(r.row for r in query.results[:RESULTS_SHOWN]))}
-    grid = _Grid(table, {row: strips.read_footage(table, row) for row in sorted(rows)})
+    told = max((len(_distances(result.distances)) for query in queries for result in query.results), default=0)
+    grid = _Grid(table, {row: strips.read_footage(table, row) for row in sorted(rows)}, told)
     columns = max((min(len(query.results), RESULTS_SHOWN) for query in queries), default=0)
     canvas = grid.canvas(len(queries), columns, title)
     for line, query in enumerate(queries):
@@ -74,9 +75,9 @@ def ranked_grid(table: Tracklets, queries: Sequence[Ranked], title: str) -> Imag
 
 
 def _distances(distances: Mapping[str, float]) -> list[str]:
-    """Return one line for the distance that ranks, and one for all other distances."""
+    """Return one line for the distance that ranks, and one for every two other distances, as there is room for."""
     told = [f"{name} {_short(value)}" for name, value in distances.items()]
-    return [*told[:1], *([" · ".join(told[1:])] if told[1:] else [])]
+    return [*told[:1], *(" · ".join(told[first : first + 2]) for first in range(1, len(told), 2))]
 
 
 def _short(distance: float) -> str:
@@ -88,12 +89,12 @@ def _short(distance: float) -> str:
 class _Grid:
     """Layout and drawing of the tracklets in a ranked grid."""
 
-    def __init__(self, table: Tracklets, footage: Mapping[int, strips.Footage]) -> None:
+    def __init__(self, table: Tracklets, footage: Mapping[int, strips.Footage], distances: int) -> None:
         self._table, self._footage = table, footage
         images = any(f.images for f in footage.values())
         skeletons = any(f.skeleton_V4 is not None for f in footage.values())
         self._skeleton_height = _SKELETON_HEIGHT if images and skeletons else 0
-        self._caption_height = _LINE * (_LINES + table.has_clothes) + 8
+        self._caption_height = _LINE * (max(_LINES, 1 + distances) + table.has_clothes) + 8
 
     def _box(self, place: tuple[int, int]) -> Box:
         line, column = place
