@@ -156,6 +156,9 @@ def _synth_options(synth: argparse.ArgumentParser) -> None:
     synth.add_argument("folder", type=Path)
     synth.add_argument("--seed", type=int, default=0)
     synth.add_argument("--workers", type=int, help="processes (default: all cores)")
+    synth.add_argument(
+        "--no-scale", action="store_true", help="skeletons of one size, as an estimator without scale gives"
+    )
     for field in dataclasses.fields(DEMO):
         default = getattr(DEMO, field.name)
         pair: dict[str, Any] = {"nargs": 2, "metavar": ("MIN", "MAX")} if isinstance(default, tuple) else {}
@@ -167,7 +170,7 @@ def _synth_options(synth: argparse.ArgumentParser) -> None:
 def _synth(options: argparse.Namespace) -> None:
     chosen: dict[str, Any] = {field.name: getattr(options, field.name) for field in dataclasses.fields(Sizes)}
     chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
-    write_dataset(options.folder, Sizes(**chosen), options.seed, options.workers)
+    write_dataset(options.folder, Sizes(**chosen), options.seed, options.workers, sized=not options.no_scale)
 
 
 def _import_options(parser: argparse.ArgumentParser) -> None:

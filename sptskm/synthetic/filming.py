@@ -66,15 +66,19 @@ class _Crop:
         return self.centre_F2[:, None] + per_metre[..., None] * points_FN3[..., :2], per_metre
 
 
-def film(
+def film(  # noqa: PLR0913  # what is filmed, and how
     walker: Walker,
     outfit: Outfit,
     camera: Camera,
     frames: int,
     flaw: str,
     rng: np.random.Generator,
+    sized: bool = True,
 ) -> Footage:
-    """Film a walker who passes a camera; a flaw other than "none" spoils the detector's box."""
+    """Film a walker who passes a camera; a flaw other than "none" spoils the detector's box.
+
+    Skeletons are centred, turned and in metres; unless `sized`, all of one size, as an estimator without scale gives.
+    """
     heading_F = _heading(camera, frames, rng)
     points = _walk(walker, camera, heading_F, rng)
     crop = _crop(points, camera, flaw, rng)
@@ -85,7 +89,7 @@ def film(
     pictures, masks = _develop(drawn, behind, occluder, camera, rng)
     joints = points[:, :14]
     unseen = hidden(crop.project(joints)[0], occluder)
-    return Footage(pictures, masks, normalise(_estimated(joints, unseen, camera, rng)), joints)
+    return Footage(pictures, masks, normalise(_estimated(joints, unseen, camera, rng), scaled=not sized), joints)
 
 
 def _heading(camera: Camera, frames: int, rng: np.random.Generator) -> Floats:

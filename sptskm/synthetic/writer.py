@@ -46,10 +46,11 @@ TINY = Sizes(
 )
 
 
-def write_dataset(root: Path, sizes: Sizes, seed: int, workers: int | None = None) -> None:
+def write_dataset(root: Path, sizes: Sizes, seed: int, workers: int | None = None, *, sized: bool = True) -> None:
     """Write the frames, masks, skeletons, tables and clothes.csv of a data set like MARS to `root`.
 
-    The bytes depend on sizes and seed alone. `workers` processes share the tracklets (all cores when None). The folder
+    Skeletons are in metres, or unless `sized` all of one size, as of an estimator without scale. The bytes depend on
+    sizes, seed and `sized` alone. `workers` processes share the tracklets (all cores when None). The folder
     gets its name only when it is complete; the remains of a killed process are removed. Raises FileExistsError if
     `root` is anything but an empty folder, BlockingIOError while another process writes it, and ConfigError, a
     ValueError, for less than one worker or a seed below 0.
@@ -67,7 +68,7 @@ def write_dataset(root: Path, sizes: Sizes, seed: int, workers: int | None = Non
             for kind in ("", "_mask", "_joint3d"):
                 (folder / f"bbox_{role.split}{kind}" / role.label).mkdir(parents=True, exist_ok=True)
         _write_tables(folder, train, test)
-        _film_all([_Job(folder, role, seed) for role in (*train, *test)], workers)
+        _film_all([_Job(folder, role, seed, sized) for role in (*train, *test)], workers)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class _Job:
     folder: Path
     role: Role
     seed: int
+    sized: bool
 
 
 def _film_all(jobs: list[_Job], workers: int | None) -> None:
@@ -99,7 +101,7 @@ def _film_one(job: _Job) -> int:
     role = job.role
     rng = np.random.default_rng([job.seed, role.split == "test", role.index])
     camera = build_camera(role.camid, job.seed)
-    footage = film(role.walker, role.outfit, camera, role.frames, role.flaw, rng)
+    footage = film(role.walker, role.outfit, camera, role.frames, role.flaw, rng, job.sized)
     _write_footage(job.folder, role, footage)
     return role.frames
 

@@ -16,7 +16,7 @@ import scipy.io
 from numpy.typing import NDArray
 
 from sptskm.common.errors import ConfigError
-from sptskm.data.skeletons import normalise
+from sptskm.data.skeletons import EDGE_TOTAL, edge_total, normalise
 from sptskm.synthetic import DEMO, TINY, Sizes, write_dataset, writer
 from sptskm.synthetic.casting import Role, cast
 
@@ -149,16 +149,36 @@ def test_frames_and_masks_have_the_size_of_mars(root: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_skeleton_files_hold_normalised_tracklets(root: Path, split: str) -> None:
+def test_skeleton_files_hold_centred_and_turned_tracklets_in_metres(root: Path, split: str) -> None:
     names, usable = _names(root, split), 0
     for first, last, pid, _ in _table(root, split):
         skeletons = np.stack([_skeleton(root, split, name) for name in names[first - 1 : last]])
-        np.testing.assert_allclose(normalise(skeletons), skeletons, atol=1e-9)
+        np.testing.assert_allclose(normalise(skeletons, scaled=False), skeletons, atol=1e-9)
         valid = skeletons[~np.isnan(skeletons).any(axis=(1, 2))]
+        assert not len(valid) or 2.5 < edge_total(valid[..., :3]) < 6
         assert len(valid) > 0 or pid == -1
         assert ((valid[..., 3] >= 0) & (valid[..., 3] <= 1)).all()
         usable += len(valid)
     assert usable > 0.8 * len(names)
+
+
+def test_bodies_differ_in_size_unless_the_estimator_has_no_scale(tmp_path: Path) -> None:
+    """All else is the same, to the byte."""
+    write_dataset(tmp_path / "sized", SMALL, seed=3, workers=1)
+    write_dataset(tmp_path / "one", SMALL, seed=3, workers=1, sized=False)
+    sized, one = (_contents(tmp_path / name) for name in ("sized", "one"))
+    assert {name for name in sized if sized[name] != one[name]} == {
+        name for name in sized if name.endswith(".mat") and "joint3d" in name
+    }
+    totals = []
+    for name in ("sized", "one"):
+        table, names = _table(tmp_path / name, "train"), _names(tmp_path / name, "train")
+        walks = [
+            np.stack([_skeleton(tmp_path / name, "train", n) for n in names[row[0] - 1 : row[1]]]) for row in table
+        ]
+        totals.append([edge_total(walk[~np.isnan(walk).any(axis=(1, 2)), :, :3]) for walk in walks])
+    assert np.ptp(totals[0]) > 0.05
+    np.testing.assert_allclose(totals[1], EDGE_TOTAL)
 
 
 def _skeleton(root: Path, split: str, name: str) -> NDArray[np.float64]:
