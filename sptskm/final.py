@@ -7,41 +7,40 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from sptskm.atomic import write_error
-from sptskm.common.paths import exists
+from sptskm.common.paths import exists, fold_folder
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import apply_overrides, from_dict
 from sptskm.data import Split, Tracklets
 from sptskm.data.derived import methods_in, warn_of_methods
 from sptskm.evaluation import (
     Chosen,
-    Distances,
+    Evidence,
     Features,
     FusedDistance,
     Normalisation,
-    Rows,
-    StreamDistances,
+    Part,
     Weights,
     aligned,
     check_choosing,
     check_judging,
-    check_some,
     choose,
     evaluate,
+    everybody,
     feature_distances,
     fuse,
     fused_distances,
     fused_streams,
     given_weights,
+    part_of,
     protocol,
     rerank,
-    select,
-    stream_distances,
 )
 from sptskm.evaluation.distances import Floats
 from sptskm.extraction import load_weights
@@ -60,6 +59,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
+class Opened:
+    """A run's configuration and the state that it was trained to."""
+
+    config: Config
+    state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
 class Trained:
     """One trained stream with its features of the held-out and of the test tracklets."""
 
@@ -73,32 +80,11 @@ class Trained:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """Query and gallery rows among the held-out or the test tracklets; row numbers count within that part."""
+class Fold:
+    """Features of the people whom the runs of a fold left out, by stream in order; `rows` are those of the table."""
 
-    query_rows: NDArray[np.int64]
-    gallery_rows: NDArray[np.int64]
-    query: Rows
-    gallery: Rows
-
-    def alone(self, features: Features) -> NDArray[np.float64]:
-        """Compute the squared Euclidean distances (Q, G) of one stream; a tracklet without input is infinitely far."""
-        query, gallery = (features.features_ND[rows] for rows in (self.query_rows, self.gallery_rows))
-        valid = (features.valid_N[rows] for rows in (self.query_rows, self.gallery_rows))
-        return stream_distances(query, gallery, *valid)
-
-    def fusable(self, features: Sequence[Features], kind: Normalisation) -> StreamDistances:
-        """Compute the distances of several streams; for "concat" the features are first scaled to length 1.
-
-        Raises errors as `align` and StreamDistances.
-        """
-        sides = self.query_rows, self.gallery_rows
-        return StreamDistances(
-            {
-                name: Distances(self.alone(own), *(own.valid_N[rows] for rows in sides))
-                for name, own in aligned(features, kind).items()
-            }
-        )
+    rows: NDArray[np.int64]
+    features: Sequence[Features]
 
 
 @dataclass(frozen=True)
@@ -126,10 +112,10 @@ def final(
     and Stopped when a rank's `stop` was set before all features were extracted.
     """
     _claim(Path(out))
-    streams = _trained(runs, [*overrides, "data.test=true"], settings, stop)
-    if streams is None:
+    streams, folds = _trained(runs, overrides, "true", settings, stop)
+    if not streams:
         return None
-    results = _evaluate(streams, settings)
+    results = _evaluate(streams, folds, settings)
     write(results, Path(out))
     return results
 
@@ -152,33 +138,47 @@ def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | 
 
     Every rank makes the same call; rank 0 gets the result. Raises errors as `final`.
     """
-    open_to_choice = replace(settings, weight=None, weights={}, normalisation="auto")
-    streams = _trained(runs, ["data.test=false"], open_to_choice, stop)
-    if streams is None:
+    open_to_choice = replace(settings, weight=None, weights={}, normalisation="auto", folds=0)
+    streams, _ = _trained(runs, (), "false", open_to_choice, stop)
+    if not streams:
         return None
     part = _held_out(streams, settings)
     alone: dict[str, float] = {
         stream.config.stream: evaluate(part.alone(stream.held_out), part.query, part.gallery, settings.protocol).mAP
         for stream in streams
     }
-    found = _best(streams, part, open_to_choice)
+    found = _best([_evidence(part, [stream.held_out for stream in streams])], open_to_choice)
     return HeldOut(found.normalisation, found.weights, {**alone, "fused": found.mAP})
 
 
 def _trained(
-    runs: Sequence[str | Path], overrides: Sequence[str], settings: Final, stop: StopFlag | None
-) -> list[Trained] | None:
-    """Extract the features of all runs; every rank makes the same call, and rank 0 gets them in order."""
+    runs: Sequence[str | Path], overrides: Sequence[str], test: str, settings: Final, stop: StopFlag | None
+) -> tuple[list[Trained], list[Fold]]:
+    """Extract the features of all runs and, where they choose the fusion, of the runs that leave a fold out.
+
+    Every rank makes the same call, and rank 0 gets the features in the order of streams; others get none.
+    """
+    opened = _opened(runs, [*overrides, f"data.test={test}"], settings)
+    choosing = _check(opened, settings)
+    folds = [
+        _opened([fold_folder(one.config.run, fold) for one in opened], [*overrides, "data.test=false"], settings)
+        for fold in range(1, settings.folds + 1 if choosing else 1)
+    ]
+    _check_folds(folds, opened, settings)
+    with join(opened[0].config.train.threads, opened[0].config.train.timeout_minutes) as world:
+        streams = [_extract(one, world, stop, settings, choosing and not settings.folds) for one in opened]
+        found = [[_left_out(one, world, stop) for one in fold] for fold in folds]
+    if not world.is_main:
+        return [], []
+    return streams, [Fold(fold[0][0], [features for _, features in fold]) for fold in found]
+
+
+def _opened(runs: Sequence[str | Path], overrides: Sequence[str], settings: Final) -> list[Opened]:
+    """Read the runs of the streams that are wanted, in the order of streams."""
     states = [RunDir(run).trained() for run in runs]
-    configs = [_config(state, overrides, str(run)) for state, run in zip(states, runs, strict=True)]
-    wanted = fused_streams(settings, [config.stream for config in configs])
-    chosen = [(config, state) for config, state in zip(configs, states, strict=True) if config.stream in wanted]
-    configs, states = [config for config, _ in chosen], [state for _, state in chosen]
-    choosing = _check(configs, states, settings)
-    with join(configs[0].train.threads, configs[0].train.timeout_minutes) as world:
-        pairs = zip(configs, states, strict=True)
-        streams = [_extract(config, state, world, stop, settings, choosing) for config, state in pairs]
-    return sorted(streams, key=lambda stream: wanted.index(stream.config.stream)) if world.is_main else None
+    opened = [Opened(_config(state, overrides, str(run)), state) for state, run in zip(states, runs, strict=True)]
+    order = fused_streams(settings, [one.config.stream for one in opened])
+    return sorted((one for one in opened if one.config.stream in order), key=lambda one: order.index(one.config.stream))
 
 
 def _config(state: Mapping[str, Any], overrides: Sequence[str], run: str) -> Config:
@@ -192,36 +192,72 @@ def _config(state: Mapping[str, Any], overrides: Sequence[str], run: str) -> Con
     return replace(apply_overrides(config, overrides), run=run)
 
 
-def _check(configs: Sequence[Config], states: Sequence[Mapping[str, Any]], settings: Final) -> bool:
+def _check(opened: Sequence[Opened], settings: Final) -> bool:
     """Raise ConfigError for every setting that would make the job useless, before it takes time.
 
-    Returns whether the fusion weights will be chosen on the held-out identities.
+    Returns whether the fusion weights will be chosen on people on whom the networks did not train.
     """
     protocol(settings.protocol)
-    names = [config.stream for config in configs]
+    names = [one.config.stream for one in opened]
     if len(set(names)) != len(names):
         raise ConfigError(f"the runs are {' and '.join(names)}, wanted one of each stream")
     for what in ("fingerprint", "split"):
-        found = {str(state["provenance"].get(what)) for state in states}
+        found = {str(one.state["provenance"].get(what)) for one in opened}
         if len(found) > 1:
             raise ConfigError(f"the runs differ in {what} ({' and '.join(sorted(found))}) and cannot be fused")
-    choosing = len(names) > 1 and given_weights(settings, fused_streams(settings, names)) is None
-    if choosing and configs[0].data.held_out == 0:
+    choosing = len(names) > 1 and given_weights(settings, names) is None
+    if choosing and opened[0].config.data.held_out == 0 and not settings.folds:
         raise ConfigError("no identities were held out to choose the fusion weight on: set the final job's weight")
     return choosing
 
 
-def _extract(
-    config: Config, state: Mapping[str, Any], world: World, stop: StopFlag | None, settings: Final, choosing: bool
-) -> Trained:
+def _check_folds(folds: Sequence[Sequence[Opened]], opened: Sequence[Opened], settings: Final) -> None:
+    """Raise ConfigError unless the runs of each fold leave that fold out, and are of the data of the runs on all."""
+    for number, fold in enumerate(folds, start=1):
+        for one, whole in zip(fold, opened, strict=True):
+            if one.config.data.fold != (wanted := f"{number}/{settings.folds}"):
+                raise ConfigError(
+                    f"{one.config.run}: leaves out fold {one.config.data.fold or 'none'}, wanted {wanted}"
+                )
+            if one.state["provenance"].get("fingerprint") != whole.state["provenance"].get("fingerprint"):
+                raise ConfigError(f"{one.config.run}: was trained on other data than {whole.config.run}")
+        if len({one.state["provenance"].get("split") for one in fold}) > 1:
+            raise ConfigError(f"{fold[0].config.run}: its people are not those of the other streams, wanted one split")
+
+
+def _extract(one: Opened, world: World, stop: StopFlag | None, settings: Final, choosing: bool) -> Trained:
     """Extract the features of one stream and record their provenance.
 
     `choosing`: the fusion weight will be chosen on the held-out identities.
     """
+    config, state = one.config, one.state
     setup = Setup.of(config, world, training=False)
     check_judging(settings, setup.table)
     if choosing:
         check_choosing(settings, setup.table, setup.split)
+    model = _network(one, setup, world)
+    rows = np.concatenate([setup.split.held_out, setup.table.test])
+    found, cut = _features(one, setup, model, rows, world, stop), len(setup.split.held_out)
+    held_out, test = found.part(slice(None, cut)), found.part(slice(cut, None))
+    origin = {"step": state["step"], "held_out_mAP": state["best_mAP"], "version": state["version"]}
+    origin |= {"methods": setup.methods}
+    origin |= {"network": fingerprint(state["model"]), "finished": exists(RunDir(config.run).result)}
+    if not origin["finished"]:
+        log.warning("%s: training has not finished, its weights of step %s are evaluated", config.run, state["step"])
+    insight = explain(model, setup, test, world) if world.is_main else Insight()
+    return Trained(config, setup.table, setup.split, held_out, test, {**state["provenance"], **origin}, insight)
+
+
+def _left_out(one: Opened, world: World, stop: StopFlag | None) -> tuple[NDArray[np.int64], Features]:
+    """Extract the features of the people whom a run left out, and return them with their rows."""
+    setup = Setup.of(one.config, world, training=False)
+    rows = setup.split.left_out
+    return rows, _features(one, setup, _network(one, setup, world), rows, world, stop)
+
+
+def _network(one: Opened, setup: Setup, world: World) -> nn.Module:
+    """Load a run's network. Raises ConfigError where the data are not those that it was trained on."""
+    config, state = one.config, one.state
     if differing := [key for key, value in state["provenance"].items() if setup.provenance.get(key) != value]:
         raise ConfigError(
             f"{config.run}: was trained on other data than {config.data.root} holds now (other "
@@ -232,35 +268,22 @@ def _extract(
     precision = Precision.of(config.train.precision, world.device)
     model = setup.network(pretrained=False).to(world.device, precision.dtype)
     load_weights(model, state["model"], Path(config.run))
-    rows = np.concatenate([setup.split.held_out, setup.table.test])
+    return model
+
+
+def _features(
+    one: Opened, setup: Setup, model: nn.Module, rows: NDArray[np.int64], world: World, stop: StopFlag | None
+) -> Features:
     setup.stage(rows)
-    found = extract(model, setup.stream, setup.source, rows, config, world, stop)
-    keys, cut = setup.table.keys_N[rows], len(setup.split.held_out)
-    held_out, test = (
-        Features(found.features_ND[part], keys[part], found.valid_N[part], setup.table.fingerprint, config.stream)
-        for part in (slice(None, cut), slice(cut, None))
-    )
-    origin = {"step": state["step"], "held_out_mAP": state["best_mAP"], "version": state["version"]}
-    origin |= {"methods": setup.methods}
-    origin |= {"network": fingerprint(state["model"]), "finished": exists(RunDir(config.run).result)}
-    if not origin["finished"]:
-        log.warning("%s: training has not finished, its weights of step %s are evaluated", config.run, state["step"])
-    insight = explain(model, setup, test, world) if world.is_main else Insight()
-    return Trained(config, setup.table, setup.split, held_out, test, {**state["provenance"], **origin}, insight)
+    found = extract(model, setup.stream, setup.source, rows, one.config, world, stop)
+    keys = setup.table.keys_N[rows]
+    return Features(found.features_ND, keys, found.valid_N, setup.table.fingerprint, one.config.stream)
 
 
-def _part(table: Tracklets, rows: NDArray[np.int64], query: NDArray[np.int64], name: str) -> Part:
-    rules = protocol(name)
-    query_rows, gallery_rows = select(rules, table.pids_N[rows], table.lengths[rows], query)
-    whose = "test" if len(rows) and rows[0] >= table.num_train else "held-out"
-    check_some(rules, whose, len(query_rows), len(gallery_rows))
-    return Part(query_rows, gallery_rows, Rows.of(table, rows[query_rows]), Rows.of(table, rows[gallery_rows]))
-
-
-def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
+def _evaluate(streams: Sequence[Trained], folds: Sequence[Fold], settings: Final) -> Results:
     """Score each stream alone, their fusion and, if wanted, the last of these re-ranked."""
     table = streams[0].table
-    test = _part(table, table.test, table.query, settings.protocol)
+    test = part_of(table, table.test, table.query, settings.protocol)
 
     def judged(name: str, distance_QG: Floats) -> Ranking:
         return Ranking(name, distance_QG, evaluate(distance_QG, test.query, test.gallery, settings.protocol))
@@ -268,7 +291,7 @@ def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
     rankings = [judged(stream.config.stream, test.alone(stream.test)) for stream in streams]
     fusion = None
     if len(streams) > 1:
-        fusion, fused_QG = _fuse(streams, test, settings)
+        fusion, fused_QG = _fuse(streams, folds, test, settings)
         rankings.append(judged("fused", fused_QG))
     if settings.rerank:
         rankings.append(judged("reranked", _reranked(streams, test, fusion, settings)))
@@ -291,12 +314,13 @@ def _evaluate(streams: Sequence[Trained], settings: Final) -> Results:
     )
 
 
-def _fuse(streams: Sequence[Trained], test: Part, settings: Final) -> tuple[Fusion, Floats]:
+def _fuse(streams: Sequence[Trained], folds: Sequence[Fold], test: Part, settings: Final) -> tuple[Fusion, Floats]:
     """Fuse all streams; return the fusion and the fused distances (Q, G)."""
-    kind, weights, curve_WS = _choose(streams, settings)
+    chosen = _choose(streams, folds, test, settings)
+    kind, weights = cast(Normalisation, chosen.normalisation), chosen.weights
     distances = test.fusable([stream.test for stream in streams], kind)
     distance = None if kind == "rank" else FusedDistance.fitted(distances, weights, kind)
-    return Fusion(weights, kind, curve_WS, distance), fuse(distances, weights, kind)
+    return replace(chosen, distance=distance), fuse(distances, weights, kind)
 
 
 def _reranked(streams: Sequence[Trained], test: Part, fusion: Fusion | None, settings: Final) -> NDArray[np.float64]:
@@ -323,31 +347,32 @@ def _reranked(streams: Sequence[Trained], test: Part, fusion: Fusion | None, set
     return found_QG
 
 
-def _choose(streams: Sequence[Trained], settings: Final) -> tuple[Normalisation, Weights, NDArray[np.float64] | None]:
-    """Return normalisation and weights as given, or the best on the held-out identities with the curve of all tried."""
+def _choose(streams: Sequence[Trained], folds: Sequence[Fold], test: Part, settings: Final) -> Fusion:
+    """Return the fusion that is given, or that people on whom the networks did not train choose, without constants."""
     weights = given_weights(settings, [stream.config.stream for stream in streams])
     if weights is not None:
-        assert settings.normalisation != "auto", "which is refused with weights"
-        return settings.normalisation, weights, None
-    found = _best(streams, _held_out(streams, settings), settings)
-    return found.normalisation, found.weights, found.curve_WS
+        return Fusion(weights, settings.normalisation, None)
+    if folds:
+        table, name = streams[0].table, settings.protocol
+        evidence = [_evidence(everybody(table, fold.rows, name).asked_as(test, name), fold.features) for fold in folds]
+    else:
+        part = _held_out(streams, settings).asked_as(test, settings.protocol)
+        evidence = [_evidence(part, [stream.held_out for stream in streams])]
+    found = _best(evidence, settings)
+    return Fusion(found.offer.weights, found.normalisation, found.curve_WS, offer=found.offer)
 
 
 def _held_out(streams: Sequence[Trained], settings: Final) -> Part:
     split = streams[0].split
-    return _part(streams[0].table, split.held_out, split.query, settings.protocol)
+    return part_of(streams[0].table, split.held_out, split.query, settings.protocol)
 
 
-def _best(streams: Sequence[Trained], held_out: Part, settings: Final) -> Chosen:
-    """Choose the normalisation (given, or the best on the held-out identities) and its best weights."""
+def _evidence(part: Part, features: Sequence[Features]) -> Evidence:
+    return Evidence(part.query, part.gallery, lambda kind: part.fusable(features, kind))
+
+
+def _best(evidence: Sequence[Evidence], settings: Final) -> Chosen:
+    """Choose the normalisation (given, or the best on these people) and its weights."""
     kinds = get_args(Normalisation) if settings.normalisation == "auto" else (settings.normalisation,)
     kinds = tuple(kind for kind in kinds if kind != "rank" or not settings.rerank)  # it has no distance of a pair
-    features = [stream.held_out for stream in streams]
-    return choose(
-        lambda kind: held_out.fusable(features, kind),
-        held_out.query,
-        held_out.gallery,
-        settings.protocol,
-        kinds,
-        settings.weight_step,
-    )
+    return choose(evidence, settings.protocol, kinds, settings.weight_step)

@@ -243,6 +243,9 @@ class Final:
     """Share of every stream in the fused distance, in all 1, such as {ssin: 0.7, smin: 0.3}; empty = `weight`."""
     weight_step: Annotated[float, Field(gt=0, le=1)] = 0.05
     """Step of the grid over which the weight is chosen."""
+    folds: Annotated[int, Field(ge=0, le=100)] = 0
+    """Parts of the training identities that choose the weights, each by runs that leave it out: this many more
+    trainings of every stream, for few people, of whom `data.held_out` would cost too many; 0 = held-out ones choose."""
     rerank: bool = False
     """Add the k-reciprocal re-ranking of the last ranking; auto then chooses among normalisations other than rank."""
     rerank_gigabytes: Annotated[float, Field(gt=0)] = 1.0
@@ -255,6 +258,10 @@ class Final:
         """Yield a sentence for each setting that does not go with the others."""
         if (self.weight is not None or self.weights) and self.normalisation == "auto":
             yield "normalisation is auto with a weight, wanted both chosen or both given"
+        if self.folds == 1:
+            yield "folds is 1, wanted 0 for none, or at least 2"
+        if self.folds and (self.weight is not None or self.weights):
+            yield f"folds is {self.folds} with a weight, wanted it chosen or given"
         if abs(remainder(1, self.weight_step)) > 1e-9:
             near = f"{1 / round(1 / self.weight_step):.10g}"
             yield f"weight_step is {self.weight_step}, wanted one that divides 1, such as {near}"

@@ -12,6 +12,7 @@ from helpers.pairs import fused_pair
 from helpers.small import small_config, training_part
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sptskm.common.paths import fold_folder
 from sptskm.config import ConfigError, Final
 from sptskm.configfile import load_final
 from sptskm.data import read_mars
@@ -66,9 +67,19 @@ def test_the_weight_is_chosen_on_held_out_identities_that_never_trained(results)
     _, shown = results
     assert shown.fusion.curve_WS.shape == (21, 2)
     assert shown.fusion.weight in shown.fusion.curve_WS[:, 0]
-    best = shown.fusion.curve_WS[:, 1].max()
-    chosen = shown.fusion.curve_WS[np.isclose(shown.fusion.curve_WS[:, 0], shown.fusion.weight), 1]
-    assert chosen[0] == pytest.approx(best)
+    assert shown.fusion.weights == shown.fusion.offer.weights
+
+
+def test_too_few_held_out_identities_choose_the_better_stream_and_say_so(results, runs):
+    out, shown = results
+    better = max(runs, key=lambda stream: held_out_mAP(runs[stream]))
+    offer, saved = shown.fusion.offer, json.loads((out / "results.json").read_text())
+    assert offer.identities < 8
+    assert shown.offered == saved["offered"] == offer.better == better
+    assert (saved["fusion"]["offer"]["p"], saved["fusion"]["offer"]["weights"]) == (None, saved["fusion"]["weights"])
+    reason = f"the result is {better.upper()}, the better stream of {offer.identities} held-out identities"
+    assert reason in shown.text()
+    assert reason[1:] in (out / "report.html").read_text()
 
 
 def test_provenance_says_what_was_trained_on_what(results):
@@ -268,6 +279,41 @@ def test_with_nobody_held_out_a_given_weight_fuses_all_the_same(walkers, tmp_pat
     assert final(runs, tmp_path / "out", Final(weight=0.25)).fusion.weight == 0.25
     with pytest.raises(ConfigError, match="set the final job's weight"):
         final(runs, tmp_path / "out", Final())
+
+
+@pytest.fixture(scope="module")
+def folded(walkers, tmp_path_factory):
+    """A folder with a run of each stream on all people, and two of each that leave a fold out."""
+    home = tmp_path_factory.mktemp("folded")
+    for stream in ("ssin", "smin"):
+        train(small_config(stream, walkers, home / stream, "data.held_out=0", "train.epochs=1"))
+        for fold in (1, 2):
+            left = [f"data.fold={fold}/2", "data.held_out=0", "data.test=false", "train.epochs=1"]
+            train(small_config(stream, walkers, fold_folder(home / stream, fold), *left))
+    return home
+
+
+@pytest.mark.slow
+def test_people_whom_a_run_left_out_choose_the_fusion(folded, walkers, tmp_path):
+    found = final([folded / "ssin", folded / "smin"], tmp_path / "out", Final(folds=2))
+    table = read_mars(walkers)
+    pids = table.pids_N[table.train]
+    seen_twice = [pid for pid in np.unique(pids) if len(np.unique(table.camids_N[table.train][pids == pid])) > 1]
+    assert found.fusion.offer.identities == len(seen_twice), "everybody who can be queried has had a part in it"
+    assert found.fusion.curve_WS.shape == (21, 2)
+    assert found.fusion.offer.reason("x") in found.text().replace(found.offered.upper(), "x")
+
+
+@pytest.mark.slow
+def test_folds_that_do_not_belong_to_the_runs_are_refused(folded, tmp_path):
+    home = shutil.copytree(folded, tmp_path / "home")
+    runs = [home / "ssin", home / "smin"]
+    shutil.copytree(home / "folds/1", home / "folds/3")
+    with pytest.raises(ConfigError, match="folds/1/ssin: leaves out fold 1/2, wanted 1/3"):
+        final(runs, tmp_path / "out", Final(folds=3))
+    shutil.rmtree(home / "folds/2")
+    with pytest.raises(FileNotFoundError, match="folds/2/ssin"):
+        final(runs, tmp_path / "out", Final(folds=2))
 
 
 def held_out_mAP(run: Path) -> float:

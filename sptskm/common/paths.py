@@ -52,3 +52,8 @@ def check_inside(folder: Path, path: Path, source: Path) -> None:
     home, parent = folder.resolve(), path.parent.resolve()
     if path.name in ("", ".", "..") or not (parent == home or parent.is_relative_to(home)):
         raise DataError(f"{source}: names the file {path}, which lies outside of {folder}")
+
+
+def fold_folder(run: str | Path, fold: int) -> Path:
+    """Return the folder of the run that leaves a fold (from 1) out, beside that of a stream's run on everybody."""
+    return Path(run).parent / "folds" / str(fold) / Path(run).name

@@ -1,7 +1,7 @@
 """Protocols, metrics and fusion: from features and labels to scores that name their protocol."""
 
 from sptskm.evaluation.cameras import CameraPairs, camera_pairs
-from sptskm.evaluation.choosing import Chosen, choose, choose_weights, precision_table, weight_grid
+from sptskm.evaluation.choosing import Chosen, Evidence, choose, choose_weights, precision_table, weight_grid
 from sptskm.evaluation.distances import squared_distances, stream_distances
 from sptskm.evaluation.explain import Explained, explain
 from sptskm.evaluation.features import Features, align, aligned
@@ -23,6 +23,8 @@ from sptskm.evaluation.metrics import (
     evaluate_features,
     not_ranked,
 )
+from sptskm.evaluation.offering import Offer
+from sptskm.evaluation.parts import Part, everybody, part_of
 from sptskm.evaluation.protocols import PROTOCOLS, Protocol, check_labels, protocol, select
 from sptskm.evaluation.refusals import check_choosing, check_judging, check_some, fused_streams, given_weights
 from sptskm.evaluation.reranking import Reranking, check_memory, feature_distances, fused_distances, rerank
@@ -32,10 +34,13 @@ __all__ = [
     "CameraPairs",
     "Chosen",
     "Distances",
+    "Evidence",
     "Explained",
     "Features",
     "FusedDistance",
     "Normalisation",
+    "Offer",
+    "Part",
     "Protocol",
     "Reranking",
     "Rows",
@@ -55,6 +60,7 @@ __all__ = [
     "clothes_changed",
     "evaluate",
     "evaluate_features",
+    "everybody",
     "explain",
     "feature_distances",
     "fuse",
@@ -64,6 +70,7 @@ __all__ = [
     "not_ranked",
     "pair_weight",
     "pair_weights",
+    "part_of",
     "precision_table",
     "protocol",
     "rerank",

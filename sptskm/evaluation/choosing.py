@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sptskm.common.errors import DataError
 from sptskm.evaluation.fusion import Normalisation, NormalisedDistances, StreamDistances, Weights
 from sptskm.evaluation.metrics import Rows, evaluate
+from sptskm.evaluation.offering import Offer, offer
 
 STEP: Final = 0.05
 SAME_MAP: Final = 1e-12
@@ -21,7 +22,7 @@ SAME_MAP: Final = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """A normalisation and its best weights on held-out identities.
+    """A normalisation and its best weights on held-out identities, and which ranking these identities recommend.
 
     curve_WS: for each weighting that was tried, the weights of all streams but the first, and the mAP.
     """
@@ -29,6 +30,7 @@ class Chosen:
     normalisation: Normalisation
     weights: Weights
     curve_WS: NDArray[np.float64]
+    offer: Offer
 
     @property
     def mAP(self) -> float:
@@ -36,25 +38,35 @@ class Chosen:
         return float(self.curve_WS[:, -1].max())
 
 
-def choose(
-    held_out: Callable[[Normalisation], StreamDistances],
-    query: Rows,
-    gallery: Rows,
-    protocol: str,
-    normalisations: Sequence[Normalisation],
-    step: float = STEP,
-) -> Chosen:
-    """Choose among normalisations, and among weights of a grid, by the mAP on held-out identities.
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Queries and gallery of people on whom the networks did not train, and the distances of each normalisation."""
 
-    `held_out` computes the distances that a normalisation compares. The first of equal normalisations wins; see
-    `choose_weights`. Raises DataError when no query has a positive.
+    query: Rows
+    gallery: Rows
+    distances: Callable[[Normalisation], StreamDistances]
+
+
+def choose(
+    parts: Sequence[Evidence], protocol: str, normalisations: Sequence[Normalisation], step: float = STEP
+) -> Chosen:
+    """Choose among normalisations, and among weights of a grid, by the mAP of all parts' queries.
+
+    Each part is ranked and normalised on its own, as networks of different trainings have different distances. The
+    first of equal normalisations wins; see `choose_weights` and `offering.offer`. Raises DataError when no query has a
+    positive.
     """
     found = []
+    pids_Q = np.concatenate([part.query.pids for part in parts])
     for kind in normalisations:
-        streams = held_out(kind)
-        grid = weight_grid([*streams], step)
-        precision_WQ = precision_table(streams, query, gallery, protocol, grid, kind)
-        found.append(Chosen(kind, *choose_weights(precision_WQ, grid)))
+        tables = []
+        for part in parts:
+            streams = part.distances(kind)
+            grid = weight_grid([*streams], step)
+            tables.append(precision_table(streams, part.query, part.gallery, protocol, grid, kind))
+        precision_WQ = np.concatenate(tables, axis=1)
+        weights, curve_WS = choose_weights(precision_WQ, grid)
+        found.append(Chosen(kind, weights, curve_WS, offer(precision_WQ, pids_Q, grid)))
     return max(found, key=lambda one: one.mAP)
 
 

@@ -52,6 +52,10 @@ class Features:
         """Return the features (N, D), with zeros where the tracklet had no input."""
         return np.where(self.valid_N[:, None], self.features_ND, np.float32(0))
 
+    def part(self, rows: slice) -> "Features":
+        """Return some of the rows."""
+        return replace(self, features_ND=self.features_ND[rows], keys_N=self.keys_N[rows], valid_N=self.valid_N[rows])
+
     def compared(self, normalisation: str) -> "Features":
         """Return the features as the fusion compares them: for "concat" scaled to length 1, except rows of zeros."""
         if normalisation != "concat":

@@ -11,7 +11,7 @@ harms.
 Shape suffixes: W weights, Q queries, I their identities.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.common.errors import DataError
+from sptskm.evaluation.fusion import Weights
 from sptskm.evaluation.statistics import Floats, Labels, by_identity, p_better
-
-Weights = Mapping[str, float]
 
 FEWEST: Final = 8
 """Identities below which nothing is chosen: the better stream is the result."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from sptskm.atomic import write_text
 from sptskm.common.reading import read_json, read_yaml
-from sptskm.config import STREAMS, ConfigError
+from sptskm.config import ConfigError
 from sptskm.configfile import changed_keys, flat, from_dict, in_force, to_dict
 from sptskm.data import DataError
 from sptskm.launching.plan import Plan, make_folder
@@ -79,7 +79,7 @@ def queued(plan: Plan, submitted: Submitted) -> dict[str, str]:
     lines = [line.split("|", 3) for line in asked.stdout.splitlines() if line.count("|") >= 3]
     known = {job: (state, why) for job, state, why, folder in lines if Path(folder).is_relative_to(plan.logs)}
     states = {name: known[job] for name, job in submitted.jobs.items() if job in known}
-    trained = [state for name, (state, _) in states.items() if name in STREAMS]
+    trained = [state for name, (state, _) in states.items() if name != FINAL]
     failed = any(state in ENDS and state != "COMPLETED" for state in trained)
     doomed = {
         name for name, (_, why) in states.items() if why == "DependencyNeverSatisfied" or (name == FINAL and failed)
@@ -137,10 +137,10 @@ def _some(changed: list[str]) -> str:
 def refuse_other_runs(plan: Plan, known: Container[str] = ()) -> None:
     """Raise ConfigError if a folder of the plan is in use for training, or holds a run with other settings.
 
-    Streams in `known` are skipped: jobs with the same settings train them.
+    Runs in `known` are skipped: jobs with the same settings train them.
     """
-    for config in plan.configs:
-        if config.stream in known:
+    for name, config in plan.runs.items():
+        if name in known:
             continue
         folder = Path(config.run)
         if (pid := training_in(folder)) is not None:
@@ -184,7 +184,7 @@ def finished(plan: Plan, submitted: Submitted | None) -> bool:
     results = plan.out / "results.json"
     if submitted is None or differences(submitted.settings, settings_of(plan)):
         return False
-    ends = [Path(config.run) / "result.json" for config in plan.configs]
+    ends = [Path(config.run) / "result.json" for config in plan.runs.values()]
     return all(path.is_file() for path in (results, *ends)) and all(
         results.stat().st_mtime >= end.stat().st_mtime for end in ends
     )

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         earlier.refuse_queued(plan)
         earlier.refuse_other_runs(plan)
         make_folder(plan.folder)
-        for config in plan.configs:
+        for config in plan.runs.values():
             request(config, config.run)  # fails now if a folder cannot be written
         request(plan.final, plan.out)
     except (ValueError, OSError) as error:
@@ -57,16 +57,21 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def run(plan: Plan, shares: Sequence[Sequence[str]], nproc: int, nproc_final: int) -> int:
-    """Train the streams side by side on their shares of the GPUs, then run the final job on all GPUs."""
+    """Train the streams side by side on their shares of the GPUs, then run the final job on all GPUs.
+
+    Folds come before, one after another.
+    """
+    trainings, count = [*plan.runs.items()], len(plan.configs)
     with Children() as children:
-        codes = children.run(
-            {
-                config.stream: _sptskm(nproc, share, "train", request(config, config.run))
-                for config, share in zip(plan.configs, shares, strict=True)
-            }
-        )
-        if children.asked or any(codes.values()):
-            return _explain(codes, plan, children.asked)
+        for side_by_side in (trainings[first : first + count] for first in range(0, len(trainings), count)):
+            codes = children.run(
+                {
+                    name: _sptskm(nproc, share, "train", request(config, config.run))
+                    for (name, config), share in zip(side_by_side, shares, strict=True)
+                }
+            )
+            if children.asked or any(codes.values()):
+                return _explain(codes, plan, children.asked)
         runs = [config.run for config in plan.configs]
         final = ["evaluate", *runs, "--out", str(plan.out), "--final", request(plan.final, plan.out)]
         codes = children.run({"final": _sptskm(nproc_final, (), *final)})

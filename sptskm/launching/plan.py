@@ -8,13 +8,14 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sptskm.atomic import write_error
+from sptskm.common.paths import fold_folder
 from sptskm.common.settings import together
 from sptskm.config import PAIR, STREAMS, Config, ConfigError, Final, SsinModel
 from sptskm.configfile import find_folder, load, load_final
@@ -38,9 +39,31 @@ class Plan:
     final: Final
     folder: Path
 
-    def config(self, stream: str) -> Config:
-        """Return the configuration of a stream of this plan."""
-        return next(config for config in self.configs if config.stream == stream)
+    @cached_property
+    def runs(self) -> dict[str, Config]:
+        """Return all training runs by the name of their job: those that leave a fold out, then one of each stream."""
+        return {f"{fold.stream}-fold-{n}": fold for n in self._folds for fold in self._leaving_out(n)} | {
+            config.stream: config for config in self.configs
+        }
+
+    @property
+    def _folds(self) -> range:
+        return range(1, self.final.folds + 1 if len(self.configs) > 1 else 1)
+
+    def _leaving_out(self, fold: int) -> list[Config]:
+        """Return the runs of all streams that leave a fold out. They have no test part, on which none is evaluated."""
+        return [
+            replace(
+                config,
+                run=str(fold_folder(config.run, fold)),
+                data=replace(config.data, fold=f"{fold}/{self.final.folds}", test=False),
+            )
+            for config in self.configs
+        ]
+
+    def config(self, name: str) -> Config:
+        """Return the configuration of a run by the name of its job."""
+        return self.runs[name]
 
     @property
     def out(self) -> Path:
@@ -170,23 +193,25 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
 
     Raises ConfigError, DataError or FileNotFoundError.
     """
-    tables = {data: read_dataset(*data) for data in {(c.data.root, c.data.test) for c in plan.configs}}
+    tables = {data: read_dataset(*data) for data in {(c.data.root, c.data.test) for c in plan.runs.values()}}
     for table in tables.values():
         check_judging(plan.final, table)
-    for config in plan.configs:
+    for name, config in plan.runs.items():
         try:
             _check_stream(config, tables[config.data.root, config.data.test], ranks[config.stream])
         except (ConfigError, DataError) as error:
-            raise type(error)(f"{config.stream}: {error}") from None
+            raise type(error)(f"{name}: {error}") from None
     held_out = {config.data.held_out for config in plan.configs}
     seeds = {config.data.split_seed for config in plan.configs}
     if len(held_out) > 1 or len(seeds) > 1:
         raise ConfigError("data.held_out and data.split_seed must be the same for all streams that are fused")
     names = fused_streams(plan.final, [config.stream for config in plan.configs])
     choosing = len(names) > 1 and given_weights(plan.final, names) is None
-    if held_out == {0.0} and choosing:
-        raise ConfigError("data.held_out is 0, so that nothing can choose the fusion weight: set final.weight")
-    if choosing:
+    if held_out == {0.0} and choosing and not plan.final.folds:
+        raise ConfigError(
+            "data.held_out is 0, so that nothing can choose the fusion weight: set final.weight or final.folds"
+        )
+    if choosing and not plan.final.folds:
         data = plan.configs[0].data
         table = tables[data.root, data.test]
         check_choosing(plan.final, table, hold_out(table, data.held_out, data.split_seed))

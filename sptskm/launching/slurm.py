@@ -164,7 +164,7 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
         def affinity(cls) -> int:
             return 1
 
-    names = [config.stream for config in plan.configs]
+    names = [*plan.runs]
     texts = []
     for name in (*names, "final"):
         after = f"afterok:{':'.join(names)}" if name == "final" else ""
@@ -211,10 +211,9 @@ def submit(plan: Plan, cluster: Cluster, kept: Mapping[str, Followed]) -> Queued
 
     queued = Queued(earlier={**kept})
     with queued.all_or_none():
-        for config in plan.configs:
-            if config.stream in kept:
-                continue
-            queued.add(config.stream, queue(plan.logs, cluster, TrainJob(config, cluster.requeues), config.stream))
+        for name, config in plan.runs.items():
+            if name not in kept:
+                queued.add(name, queue(plan.logs, cluster, TrainJob(config, cluster.requeues), name))
         after = queued.behind("afterok")
         own = cluster.for_final()
         queued.add("final", queue(plan.logs, own, final_job(plan, own.requeues), "final", after))
@@ -229,7 +228,7 @@ def run_here(plan: Plan, cluster: Cluster) -> int:
     earlier.refuse_other_runs(plan)
 
     place, limit = plan.logs, cluster.requeues
-    training = [queue(place, cluster, TrainJob(config, limit), config.stream) for config in plan.configs]
+    training = [queue(place, cluster, TrainJob(config, limit), name) for name, config in plan.runs.items()]
     if _failed(training):
         return 1
     final = queue(place, cluster.for_final(), final_job(plan, limit), "final")

@@ -39,10 +39,10 @@ def train(plan: Plan, teams: Teams, retries: int, stop: StopFlag) -> dict[str, s
     `retries` times.
     """
     follower = Follower(plan, teams, retries, stop)
-    space = {"stream": tune.grid_search([config.stream for config in plan.configs])}
+    space = {"stream": tune.grid_search([*plan.runs])}
     driven = tune.with_parameters(drive, plan=plan, teams=teams)
     tuner = tune.Tuner(
-        tune.with_resources(driven, lambda settings: room_for(teams[settings["stream"]])),
+        tune.with_resources(driven, lambda settings: room_for(teams[plan.config(settings["stream"]).stream])),
         param_space=space,
         tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(
@@ -67,9 +67,10 @@ def room_for(team: Team) -> tune.PlacementGroupFactory:
 
 def drive(settings: Mapping[str, Any], plan: Plan, teams: Teams) -> dict[str, str]:
     """Run a trial for Tune: train one stream from start to end and pass on its reports."""
-    stream = settings["stream"]
-    team, file = teams[stream], plan.logs / f"{stream}.log"
-    return {"end": lead(team, file, "train", (plan.config(stream),), lambda values: tune.report(dict(values)))}
+    name = settings["stream"]
+    config = plan.config(name)
+    team, file = teams[config.stream], plan.logs / f"{name}.log"
+    return {"end": lead(team, file, "train", (config,), lambda values: tune.report(dict(values)))}
 
 
 def lead(team: Team, file: Path, method: str, arguments: Sequence[Any], heard: Callable[[Report], None]) -> str:

@@ -20,6 +20,7 @@ from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
 from sptskm.evaluation import (
     Features,
     FusedDistance,
+    Offer,
     Protocol,
     Reranking,
     Rows,
@@ -61,6 +62,8 @@ class Fusion:
     curve_WS: NDArray[np.float64] | None
     distance: FusedDistance | None = None
     """Fused distance of two tracklets, fitted to the test set; None for "rank"."""
+    offer: Offer | None = None
+    """Which ranking held-out people recommend; None for weights that were given."""
 
     @property
     def weight(self) -> float | None:
@@ -99,6 +102,12 @@ class Results:
     def plain(self) -> Ranking:
         """Return the last ranking without re-ranking: the fused one where there are several streams."""
         return [ranking for ranking in self.rankings if ranking.name != "reranked"][-1]
+
+    @property
+    def offered(self) -> str:
+        """Return the name of the ranking that is the result: the fused one only where held-out people recommend it."""
+        offer = None if self.fusion is None else self.fusion.offer
+        return self.plain.name if offer is None else offer.name
 
     @property
     def reranked(self) -> bool:
@@ -180,6 +189,8 @@ class Results:
         if self.fusion is not None:
             how = "as given" if self.fusion.curve_WS is None else "chosen on identities held out of training"
             parts.append(f"fusion: {self.fusion.normalisation}, {weights_told(self.fusion.weights)}, {how}")
+            if (offer := self.fusion.offer) is not None:
+                parts.append(offer.reason(title_of(offer.better)))
         names = [name for name, origin in self.provenance.items() if not origin.get("finished", True)]
         if names:
             parts.append(f"{' and '.join(map(title_of, names))} had not finished training")

@@ -72,6 +72,7 @@ def _json(results: Results, looks: int) -> dict[str, Any]:
         "test_data": results.test_data,
         "results": results.lines(),
         "cmc": {ranking.name: list(map(number, ranking.scores.cmc)) for ranking in results.rankings},
+        "offered": results.offered,
         "fusion": fusion
         and {
             "weight": fusion.weight,
@@ -79,6 +80,7 @@ def _json(results: Results, looks: int) -> dict[str, Any]:
             "normalisation": fusion.normalisation,
             "distance": fusion.distance
             and [{"factors": dict(term.factors), "offset": term.offset} for term in fusion.distance.terms],
+            "offer": fusion.offer and {**vars(fusion.offer), "weights": dict(fusion.offer.weights)},
             "held_out_curve": None if fusion.curve_WS is None else fusion.curve_WS.tolist(),
         },
         "reranking": {"of": results.plain.name, **vars(Reranking())} if results.reranked else None,

@@ -4,6 +4,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,16 @@ def test_the_default_configuration_is_the_published_recipe():
     assert (chosen.config, chosen.run, chosen.overrides) == (Path("configs/mars"), None, [])
 
 
+def test_folds_are_runs_of_every_stream_that_leave_a_part_of_the_people_out(configs):
+    found = plan(configs, "final.folds=2", "data.held_out=0")
+    assert list(found.runs) == ["ssin-fold-1", "smin-fold-1", "ssin-fold-2", "smin-fold-2", "ssin", "smin"]
+    fold, whole = found.config("smin-fold-2"), found.config("smin")
+    assert Path(fold.run) == found.folder / "folds" / "2" / "smin"
+    assert (fold.data.fold, fold.data.test, whole.data.fold, whole.data.test) == ("2/2", False, "", True)
+    assert replace(fold, run=whole.run, data=whole.data) == whole
+    assert list(plan(configs, "data.held_out=0", "final.weight=0.5").runs) == ["ssin", "smin"]
+
+
 def test_final_settings_come_from_the_configuration_folder(configs):
     (configs / "final.yaml").write_text("protocol: torchreid\nweight: 0.5\n")
     found = plan(configs, "final.weight=0.75").final
@@ -121,7 +132,10 @@ REFUSED = {
     "too few identities": (["smin.sampling.identities=90"], "smin: sampling.identities x sampling.tracklets is 90 x 2"),
     "no row long enough": (["data.min_length=9999"], "ssin: no training tracklet is left"),
     "different splits": (["ssin.data.split_seed=1"], "data.held_out and data.split_seed must be the same"),
-    "nothing to choose on": (["data.held_out=0"], "set final.weight"),
+    "nothing to choose on": (["data.held_out=0"], "set final.weight or final.folds"),
+    "more folds than pairs of people": (["final.folds=50"], "ssin-fold-1: 50 folds of"),
+    "one fold": (["final.folds=1"], "folds is 1, wanted 0 for none, or at least 2"),
+    "folds for a weight that is given": (["final.folds=2", "final.weight=0.5"], "folds is 2 with a weight"),
 }
 
 

@@ -75,6 +75,16 @@ def test_a_dry_run_shows_the_script_of_every_job(configs, cluster, tmp_path, cap
     assert not (tmp_path / "run").exists()
 
 
+def test_the_final_job_waits_for_the_runs_that_leave_a_fold_out_as_well(configs, tmp_path, capsys):
+    """Runs of the folds wait for nothing: a cluster with room trains all side by side."""
+    words = ("--stream", "both", "--config", configs, "--run", tmp_path / "run", "final.folds=2", "data.held_out=0")
+    found = dry_run(capsys, *words, "sampling.identities=2", "sampling.tracklets=2")
+    folds = ["ssin-fold-1", "smin-fold-1", "ssin-fold-2", "smin-fold-2"]
+    assert list(found) == [*folds, "ssin", "smin", "final"]
+    assert f"#SBATCH --dependency=afterok:{':'.join(folds)}:ssin:smin" in found["final"]
+    assert not any("--dependency" in line for name in folds for line in found[name])
+
+
 def test_options_of_sbatch_and_of_the_command_line_are_in_the_scripts(configs, cluster, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("SBATCH_QOS", "low")
     with cluster.open("a") as file:

@@ -1,0 +1,95 @@
+"""Parts of a data set that are ranked: queries and gallery among test tracklets, or among people held out of training.
+
+Shape suffixes: N tracklets of a part, Q queries, G gallery rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.data import Tracklets
+from sptskm.evaluation.distances import stream_distances
+from sptskm.evaluation.features import Features, aligned
+from sptskm.evaluation.fusion import Distances, Normalisation, StreamDistances
+from sptskm.evaluation.metrics import JudgedRows, Rows
+from sptskm.evaluation.protocols import protocol, select
+from sptskm.evaluation.refusals import check_some
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Query and gallery rows among the tracklets of a part; row numbers count within that part."""
+
+    query_rows: Ints
+    gallery_rows: Ints
+    query: Rows
+    gallery: Rows
+
+    def alone(self, features: Features) -> NDArray[np.float64]:
+        """Compute the squared Euclidean distances (Q, G) of one stream; a tracklet without input is infinitely far."""
+        query, gallery = (features.features_ND[rows] for rows in (self.query_rows, self.gallery_rows))
+        valid = (features.valid_N[rows] for rows in (self.query_rows, self.gallery_rows))
+        return stream_distances(query, gallery, *valid)
+
+    def fusable(self, features: Sequence[Features], kind: Normalisation) -> StreamDistances:
+        """Compute the distances of several streams; for "concat" the features are first scaled to length 1.
+
+        Raises errors as `align` and StreamDistances.
+        """
+        sides = self.query_rows, self.gallery_rows
+        return StreamDistances(
+            {
+                name: Distances(self.alone(own), *(own.valid_N[rows] for rows in sides))
+                for name, own in aligned(features, kind).items()
+            }
+        )
+
+    def asked_as(self, test: "Part", name: str) -> "Part":
+        """Leave only queries and gallery rows of cameras that have some in the test part.
+
+        Who is to be found in other clothes, or from one camera to another, is then what the choice is made for. Returns
+        the part as it is where no query of it would have a positive left. `name` is that of the protocol.
+        """
+        query_Q, gallery_G = (
+            np.isin(own.camids, theirs.camids)
+            for own, theirs in ((self.query, test.query), (self.gallery, test.gallery))
+        )
+        part = Part(
+            self.query_rows[query_Q],
+            self.gallery_rows[gallery_G],
+            self.query.part(query_Q),
+            self.gallery.part(gallery_G),
+        )
+        judged = JudgedRows(part.query, part.gallery, protocol(name))
+        return part if any(judged.relevant(q)[0].size for q in range(len(part.query))) else self
+
+
+def part_of(table: Tracklets, rows: Ints, query: Ints, name: str) -> Part:
+    """Return the part of these rows of a table, of which `query` numbers the queries, under a protocol.
+
+    Raises ConfigError where the protocol leaves no queries or no gallery.
+    """
+    rules = protocol(name)
+    query_rows, gallery_rows = select(rules, table.pids_N[rows], table.lengths[rows], query)
+    whose = "test" if len(rows) and rows[0] >= table.num_train else "held-out"
+    check_some(rules, whose, len(query_rows), len(gallery_rows))
+    return Part(query_rows, gallery_rows, Rows.of(table, rows[query_rows]), Rows.of(table, rows[gallery_rows]))
+
+
+def everybody(table: Tracklets, rows: Ints, name: str) -> Part:
+    """Return the part in which every tracklet of these rows is a query and in the gallery, as far as a protocol allows.
+
+    A protocol that ranks tracklets of the query's own camera would find the query itself, so that there every second
+    tracklet is a query and the others are the gallery. Raises errors as `part_of`.
+    """
+    rules = protocol(name)
+    if not rules.ignore_same_camera:
+        return part_of(table, rows, np.arange(0, len(rows), 2), name)
+    chosen = np.flatnonzero(table.lengths[rows] >= rules.min_length)
+    check_some(rules, "left-out", len(chosen), len(chosen))
+    labels = Rows.of(table, rows[chosen])
+    return Part(chosen, chosen, labels, labels)
