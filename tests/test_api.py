@@ -15,7 +15,8 @@ from helpers.launching import ROOT
 from helpers.small import small_config
 
 import sptskm
-from sptskm import evaluate, extract, load_config, load_model, search
+from sptskm import evaluate, extract, load_config, load_model
+from sptskm.api import search
 
 
 def example(name: str) -> ModuleType:
