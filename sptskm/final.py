@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from sptskm.evaluation import (
     Part,
     Weights,
     aligned,
+    calibrated,
     check_choosing,
     check_judging,
     choose,
@@ -41,8 +42,10 @@ from sptskm.evaluation import (
     part_of,
     protocol,
     rerank,
+    slopes_of,
 )
 from sptskm.evaluation.distances import Floats
+from sptskm.evaluation.fusion import OF_THE_DATA
 from sptskm.extraction import load_weights
 from sptskm.report.insight import Insight
 from sptskm.report.results import RESULTS, Fusion, Ranking, Results
@@ -147,7 +150,7 @@ def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | 
         stream.config.stream: evaluate(part.alone(stream.held_out), part.query, part.gallery, settings.protocol).mAP
         for stream in streams
     }
-    found = _best([_evidence(part, [stream.held_out for stream in streams])], open_to_choice)
+    found = _best([_known(part, [stream.held_out for stream in streams])], open_to_choice)
     return HeldOut(found.normalisation, found.weights, {**alone, "fused": found.mAP})
 
 
@@ -205,7 +208,8 @@ def _check(opened: Sequence[Opened], settings: Final) -> bool:
         found = {str(one.state["provenance"].get(what)) for one in opened}
         if len(found) > 1:
             raise ConfigError(f"the runs differ in {what} ({' and '.join(sorted(found))}) and cannot be fused")
-    choosing = len(names) > 1 and given_weights(settings, names) is None
+    given = len(names) < 2 or given_weights(settings, names) is not None
+    choosing = not given or (len(names) > 1 and settings.normalisation == "calibrated")
     if choosing and opened[0].config.data.held_out == 0 and not settings.folds:
         raise ConfigError("no identities were held out to choose the fusion weight on: set the final job's weight")
     return choosing
@@ -316,11 +320,22 @@ def _evaluate(streams: Sequence[Trained], folds: Sequence[Fold], settings: Final
 
 def _fuse(streams: Sequence[Trained], folds: Sequence[Fold], test: Part, settings: Final) -> tuple[Fusion, Floats]:
     """Fuse all streams; return the fusion and the fused distances (Q, G)."""
-    chosen = _choose(streams, folds, test, settings)
-    kind, weights = cast(Normalisation, chosen.normalisation), chosen.weights
+    weights = given_weights(settings, [stream.config.stream for stream in streams])
+    evidence, name = _evidence(streams, folds, test, settings, weights is None), settings.protocol
+    if weights is None:
+        found = _best(evidence, settings)
+        weights, slopes = found.offer.weights, found.slopes
+        fusion = Fusion(weights, found.normalisation, found.curve_WS, offer=found.offer)
+    else:
+        slopes = slopes_of(evidence, name) if settings.normalisation == "calibrated" else None
+        fusion = Fusion(weights, settings.normalisation, None)
+    kind = cast(Normalisation, fusion.normalisation)
     distances = test.fusable([stream.test for stream in streams], kind)
-    distance = None if kind == "rank" else FusedDistance.fitted(distances, weights, kind)
-    return replace(chosen, distance=distance), fuse(distances, weights, kind)
+    if kind != "rank":
+        distance = FusedDistance.fitted(distances, weights, kind, slopes)
+        odds = calibrated(evidence, kind, distance, name) if evidence else None
+        fusion = replace(fusion, distance=distance, odds=odds)
+    return fusion, fuse(distances, weights, kind, slopes)
 
 
 def _reranked(streams: Sequence[Trained], test: Part, fusion: Fusion | None, settings: Final) -> NDArray[np.float64]:
@@ -347,19 +362,21 @@ def _reranked(streams: Sequence[Trained], test: Part, fusion: Fusion | None, set
     return found_QG
 
 
-def _choose(streams: Sequence[Trained], folds: Sequence[Fold], test: Part, settings: Final) -> Fusion:
-    """Return the fusion that is given, or that people on whom the networks did not train choose, without constants."""
-    weights = given_weights(settings, [stream.config.stream for stream in streams])
-    if weights is not None:
-        return Fusion(weights, settings.normalisation, None)
+def _evidence(
+    streams: Sequence[Trained], folds: Sequence[Fold], test: Part, settings: Final, wanted: bool
+) -> list[Evidence]:
+    """Return the people on whom the networks did not train, as far as there are and, if not `wanted`, as is known.
+
+    Given weights need nobody; then a protocol may leave no query of the held-out people.
+    """
+    table, name = streams[0].table, settings.protocol
     if folds:
-        table, name = streams[0].table, settings.protocol
-        evidence = [_evidence(everybody(table, fold.rows, name).asked_as(test, name), fold.features) for fold in folds]
+        parts = [(everybody(table, fold.rows, name), fold.features) for fold in folds]
+    elif len(streams[0].split.held_out) and (wanted or settings.normalisation == "calibrated"):
+        parts = [(_held_out(streams, settings), [stream.held_out for stream in streams])]
     else:
-        part = _held_out(streams, settings).asked_as(test, settings.protocol)
-        evidence = [_evidence(part, [stream.held_out for stream in streams])]
-    found = _best(evidence, settings)
-    return Fusion(found.offer.weights, found.normalisation, found.curve_WS, offer=found.offer)
+        parts = []
+    return [_known(part.asked_as(test, name), features) for part, features in parts]
 
 
 def _held_out(streams: Sequence[Trained], settings: Final) -> Part:
@@ -367,12 +384,12 @@ def _held_out(streams: Sequence[Trained], settings: Final) -> Part:
     return part_of(streams[0].table, split.held_out, split.query, settings.protocol)
 
 
-def _evidence(part: Part, features: Sequence[Features]) -> Evidence:
+def _known(part: Part, features: Sequence[Features]) -> Evidence:
     return Evidence(part.query, part.gallery, lambda kind: part.fusable(features, kind))
 
 
 def _best(evidence: Sequence[Evidence], settings: Final) -> Chosen:
     """Choose the normalisation (given, or the best on these people) and its weights."""
-    kinds = get_args(Normalisation) if settings.normalisation == "auto" else (settings.normalisation,)
+    kinds: tuple[str, ...] = OF_THE_DATA if settings.normalisation == "auto" else (settings.normalisation,)
     kinds = tuple(kind for kind in kinds if kind != "rank" or not settings.rerank)  # it has no distance of a pair
-    return choose(evidence, settings.protocol, kinds, settings.weight_step)
+    return choose(evidence, settings.protocol, cast(Sequence[Normalisation], kinds), settings.weight_step)

@@ -235,8 +235,9 @@ class Final:
     """Name of a protocol, or the path of a .yaml file with rules of one's own."""
     streams: tuple[str, ...] = ()
     """Streams that are evaluated and fused; empty = all that were trained."""
-    normalisation: Literal["zscore", "minmax", "rank", "concat", "auto"] = "zscore"
-    """Normalisation of the streams' distances; auto = chosen on the held-out identities, with the weight."""
+    normalisation: Literal["zscore", "minmax", "rank", "concat", "calibrated", "auto"] = "zscore"
+    """Normalisation of the streams' distances; calibrated = in log-odds that two tracklets show one person, fitted to
+    held-out pairs; auto = chosen among the others on the held-out identities, with the weight."""
     weight: Annotated[float | None, Field(ge=0, le=1)] = None
     """Share of SMIN (the second of two streams) in the fused distance; empty = chosen on the held-out identities."""
     weights: dict[str, float] = field(default_factory=dict)

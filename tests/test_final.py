@@ -17,7 +17,8 @@ from sptskm.config import ConfigError, Final
 from sptskm.configfile import load_final
 from sptskm.data import read_mars
 from sptskm.endings import Stopped
-from sptskm.evaluation import PROTOCOLS, pair_weight, precision_table, protocol, rerank, squared_distances
+from sptskm.evaluation import PROTOCOLS, pair_weight, protocol, rerank, squared_distances
+from sptskm.evaluation.fusion import NormalisedDistances
 from sptskm.final import final, fuse_held_out
 from sptskm.report.comparison import compare, read_judged
 from sptskm.training.signals import StopFlag
@@ -304,6 +305,29 @@ def test_people_whom_a_run_left_out_choose_the_fusion(folded, walkers, tmp_path)
     assert found.fusion.offer.reason("x") in found.text().replace(found.offered.upper(), "x")
 
 
+def test_calibrated_distances_need_people_who_did_not_train_and_keep_a_probability(runs, tmp_path):
+    both = [runs["ssin"], runs["smin"]]
+    given = final(both, tmp_path / "given", Final(normalisation="calibrated", weight=0.5))
+    chosen = final(both, tmp_path / "chosen", Final(normalisation="calibrated"))
+    assert chosen.fusion.offer is not None
+    for out, found in ((tmp_path / "given", given), (tmp_path / "chosen", chosen)):
+        saved = json.loads((out / "results.json").read_text())["fusion"]
+        assert saved["odds"] == vars(found.fusion.odds)
+        assert found.fusion.odds.slope >= 0
+    factors = given.fusion.distance.complete.factors
+    ranked = given.rankings[-1].distance_QG
+    parts = [given.rankings[place].distance_QG for place in (0, 1)]
+    known_QG = np.isfinite(parts[1])
+    np.testing.assert_allclose((factors["ssin"] * parts[0] + factors["smin"] * parts[1])[known_QG], ranked[known_QG])
+
+
+def test_calibrated_distances_with_nobody_held_out_are_refused(walkers, tmp_path):
+    for stream in ("ssin", "smin"):
+        train(small_config(stream, walkers, tmp_path / stream, "data.held_out=0", "train.epochs=1"))
+    with pytest.raises(ConfigError, match="no identities were held out"):
+        final([tmp_path / "ssin", tmp_path / "smin"], tmp_path / "out", Final(normalisation="calibrated", weight=0.5))
+
+
 @pytest.mark.slow
 def test_folds_that_do_not_belong_to_the_runs_are_refused(folded, tmp_path):
     home = shutil.copytree(folded, tmp_path / "home")
@@ -451,7 +475,8 @@ def test_too_little_memory_for_reranking_is_told_before_anything_is_extracted(ru
 def test_auto_with_reranking_leaves_out_ranks_which_are_no_distance_of_a_pair(runs, tmp_path, monkeypatch):
     tried = []
     monkeypatch.setattr(
-        "sptskm.evaluation.choosing.precision_table", lambda *given: tried.append(given[-1]) or precision_table(*given)
+        "sptskm.evaluation.choosing.NormalisedDistances",
+        lambda streams, kind, slopes: tried.append(kind) or NormalisedDistances(streams, kind, slopes),
     )
     final([runs["ssin"], runs["smin"]], tmp_path, Final(rerank=True, normalisation="auto"))
     assert tried == ["zscore", "minmax", "concat"]

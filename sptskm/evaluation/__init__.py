@@ -1,7 +1,17 @@
 """Protocols, metrics and fusion: from features and labels to scores that name their protocol."""
 
+from sptskm.evaluation.calibration import Calibration, calibrate
 from sptskm.evaluation.cameras import CameraPairs, camera_pairs
-from sptskm.evaluation.choosing import Chosen, Evidence, choose, choose_weights, precision_table, weight_grid
+from sptskm.evaluation.choosing import (
+    Chosen,
+    Evidence,
+    calibrated,
+    choose,
+    choose_weights,
+    precision_table,
+    slopes_of,
+    weight_grid,
+)
 from sptskm.evaluation.distances import squared_distances, stream_distances
 from sptskm.evaluation.explain import Explained, explain
 from sptskm.evaluation.features import Features, align, aligned
@@ -31,6 +41,7 @@ from sptskm.evaluation.reranking import Reranking, check_memory, feature_distanc
 
 __all__ = [
     "PROTOCOLS",
+    "Calibration",
     "CameraPairs",
     "Chosen",
     "Distances",
@@ -49,6 +60,8 @@ __all__ = [
     "Weights",
     "align",
     "aligned",
+    "calibrate",
+    "calibrated",
     "camera_pairs",
     "check_choosing",
     "check_judging",
@@ -75,6 +88,7 @@ __all__ = [
     "protocol",
     "rerank",
     "select",
+    "slopes_of",
     "squared_distances",
     "stream_distances",
     "weight_grid",

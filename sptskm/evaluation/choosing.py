@@ -3,7 +3,7 @@
 Shape suffixes: Q queries, S streams, W weights.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
@@ -12,12 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.common.errors import DataError
-from sptskm.evaluation.fusion import Normalisation, NormalisedDistances, StreamDistances, Weights
-from sptskm.evaluation.metrics import Rows, evaluate
+from sptskm.evaluation.calibration import Calibration, calibrate
+from sptskm.evaluation.fusion import (
+    Distances,
+    FusedDistance,
+    Normalisation,
+    NormalisedDistances,
+    StreamDistances,
+    Weights,
+)
+from sptskm.evaluation.metrics import Rows, evaluate, not_ranked
 from sptskm.evaluation.offering import Offer, offer
 
 STEP: Final = 0.05
 SAME_MAP: Final = 1e-12
+NO_SLOPE: Final = 1e-9
+"""Slope of a stream that says nothing, so that it can still be divided by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +41,8 @@ class Chosen:
     weights: Weights
     curve_WS: NDArray[np.float64]
     offer: Offer
+    slopes: Mapping[str, float] | None = None
+    """Of "calibrated"."""
 
     @property
     def mAP(self) -> float:
@@ -59,15 +71,47 @@ def choose(
     found = []
     pids_Q = np.concatenate([part.query.pids for part in parts])
     for kind in normalisations:
+        slopes = slopes_of(parts, protocol) if kind == "calibrated" else None
         tables = []
         for part in parts:
             streams = part.distances(kind)
             grid = weight_grid([*streams], step)
-            tables.append(precision_table(streams, part.query, part.gallery, protocol, grid, kind))
+            normalised = NormalisedDistances(streams, kind, slopes)
+            tables.append(_precisions(normalised, part.query, part.gallery, protocol, grid))
         precision_WQ = np.concatenate(tables, axis=1)
         weights, curve_WS = choose_weights(precision_WQ, grid)
-        found.append(Chosen(kind, weights, curve_WS, offer(precision_WQ, pids_Q, grid)))
+        found.append(Chosen(kind, weights, curve_WS, offer(precision_WQ, pids_Q, grid), slopes))
     return max(found, key=lambda one: one.mAP)
+
+
+def slopes_of(parts: Sequence[Evidence], protocol: str) -> dict[str, float]:
+    """Return what each stream's distance takes from the log-odds that a pair shows one person."""
+    given = [part.distances("calibrated") for part in parts]
+    found = {}
+    for name in given[0]:
+        pairs = [_pairs(part, streams[name], protocol) for part, streams in zip(parts, given, strict=True)]
+        found[name] = max(calibrate(*(np.concatenate(arrays) for arrays in zip(*pairs, strict=True))).slope, NO_SLOPE)
+    return found
+
+
+def calibrated(parts: Sequence[Evidence], kind: Normalisation, distance: FusedDistance, protocol: str) -> Calibration:
+    """Fit the probability that two tracklets show one person to their fused distance."""
+    pairs = []
+    for part in parts:
+        streams = part.distances(kind)
+        fused_QG = distance.of(streams.matrices, streams.query, streams.gallery)
+        complete = Distances(fused_QG, streams.complete_query_Q, streams.complete_gallery_G)
+        pairs.append(_pairs(part, complete, protocol))
+    return calibrate(*(np.concatenate(arrays) for arrays in zip(*pairs, strict=True)))
+
+
+def _pairs(part: Evidence, one: Distances, protocol: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the distances (M,) of all pairs with input that a protocol ranks, and which show one person (M,)."""
+    ranked_QG = one.valid_query_Q[:, None] & one.valid_gallery_G
+    for number in range(len(part.query)):
+        ranked_QG[number] &= ~not_ranked(part.query, number, part.gallery, protocol)
+    same_QG = part.query.pids[:, None] == part.gallery.pids
+    return np.asarray(one.distance_QG, np.float64)[ranked_QG], same_QG[ranked_QG]
 
 
 def weight_grid(streams: Sequence[str], step: float = STEP) -> list[dict[str, float]]:
@@ -98,7 +142,12 @@ def precision_table(
     Raises errors as `fuse`.
     """
     grid = weight_grid([*streams]) if grid is None else grid
-    normalised = NormalisedDistances(streams, normalisation)
+    return _precisions(NormalisedDistances(streams, normalisation), query, gallery, protocol, grid)
+
+
+def _precisions(
+    normalised: NormalisedDistances, query: Rows, gallery: Rows, protocol: str, grid: Sequence[Weights]
+) -> NDArray[np.float64]:
     table = [evaluate(normalised.fused(weights), query, gallery, protocol).ap_Q for weights in grid]
     return np.reshape(table, (len(grid), len(query)))
 

@@ -28,7 +28,9 @@ from numpy.typing import NDArray
 from sptskm.common.errors import ConfigError, DataError
 from sptskm.evaluation.distances import Floats
 
-Normalisation = Literal["zscore", "minmax", "rank", "concat"]
+Normalisation = Literal["zscore", "minmax", "rank", "concat", "calibrated"]
+OF_THE_DATA: Final = ("zscore", "minmax", "rank", "concat")
+"""Normalisations that need no people of whom it is known who they are."""
 Weights = Mapping[str, float]
 """Shares of the streams, which sum to 1."""
 Flags = Mapping[str, NDArray[np.bool_]]
@@ -172,11 +174,18 @@ class FusedDistance:
         return cls((Term({stream: 1.0}),))
 
     @classmethod
-    def fitted(cls, streams: StreamDistances, weights: Weights, normalisation: Normalisation) -> "FusedDistance":
+    def fitted(
+        cls,
+        streams: StreamDistances,
+        weights: Weights,
+        normalisation: Normalisation,
+        slopes: Mapping[str, float] | None = None,
+    ) -> "FusedDistance":
         """Fit the constants so that the distance ranks `streams` as `fuse` does, up to rounding.
 
-        With "concat" the features must have length 1, as in `fuse`. Raises ConfigError for "rank", which depends on a
-        whole ranking, and for an unknown normalisation, and DataError as `check_weights`.
+        `slopes` are those of "calibrated". With "concat" the features must have length 1, as in `fuse`. Raises
+        ConfigError for "rank", which depends on a whole ranking, and for an unknown normalisation, and DataError as
+        `check_weights`.
         """
         check_weights(weights, [*streams])
         complete = {name: streams.where_complete(matrix_QG) for name, matrix_QG in streams.matrices.items()}
@@ -186,9 +195,12 @@ class FusedDistance:
             scales = {name: np.ptp(distance_M) for name, distance_M in complete.items()}
         elif normalisation == "concat":
             scales = dict.fromkeys(complete, 1.0)
+        elif normalisation == "calibrated" and slopes is not None:
+            scales = {name: 1.0 / slopes[name] for name in complete}
         else:
             raise ConfigError(
-                f"normalisation is {normalisation!r}, wanted zscore, minmax or concat: ranks are no distance of a pair"
+                f"normalisation is {normalisation!r}, wanted zscore, minmax, concat or calibrated: ranks are no "
+                "distance of a pair"
             )
         subsets = [subset for size in range(1, len(streams)) for subset in combinations(streams, size)]
         terms = _terms(complete, {name: float(weights[name] / scales[name]) for name in complete}, scales, subsets)
@@ -286,26 +298,37 @@ class NormalisedDistances:
         "rank": the place among the query's distances to gallery tracklets with input of every stream, from 0 to 1.
         "concat": the distance itself. For squared distances of features of length 1, the result is the squared distance
         of the concatenated features, with weights that are the squares of theirs.
-    Raises DataError for an unknown normalisation.
+        "calibrated": the distance times its stream's slope of `slopes`: what it takes from the log-odds that the pair
+        shows one person (see `calibration`).
+    Raises DataError for an unknown normalisation, and for slopes that are missing.
     """
 
-    def __init__(self, streams: StreamDistances, normalisation: Normalisation = "zscore") -> None:
+    def __init__(
+        self,
+        streams: StreamDistances,
+        normalisation: Normalisation = "zscore",
+        slopes: Mapping[str, float] | None = None,
+    ) -> None:
         if normalisation not in (legal := get_args(Normalisation)):
             raise DataError(f"normalisation must be one of {', '.join(legal)}, found {normalisation!r}")
-        self._streams = streams
-        self._distance = {name: self._normalised(one, normalisation) for name, one in streams.items()}
+        if normalisation == "calibrated" and not set(streams) <= set(slopes or {}):
+            raise DataError(f"calibrated distances need a slope of each stream, found {sorted(slopes or {}) or 'none'}")
+        self._streams, self._slopes = streams, slopes or {}
+        self._distance = {name: self._normalised(name, one, normalisation) for name, one in streams.items()}
         own = {common for common, *_ in _blocks([*streams], streams.query, streams.gallery)}
         self._subsets = [
             [name for name in streams if name in common] for common in own if 0 < len(common) < len(streams)
         ]
 
-    def _normalised(self, one: Distances, normalisation: Normalisation) -> NDArray[np.float64]:
+    def _normalised(self, name: str, one: Distances, normalisation: Normalisation) -> NDArray[np.float64]:
         distance = one.distance_QG.astype(np.float64)
         if not (one.valid_query_Q.all() and one.valid_gallery_G.all()):
             # what stands in for a pair without input may be NaN; it is never used
             distance = np.where(one.valid_query_Q[:, None] & one.valid_gallery_G, distance, 0.0)
         if normalisation == "concat":
             return distance
+        if normalisation == "calibrated":
+            return distance * self._slopes[name]
         if normalisation == "rank":
             return np.stack([_places(row_G, row_G[self._streams.complete_gallery_G]) for row_G in distance])
         complete = self._streams.where_complete(distance)
@@ -330,10 +353,13 @@ class NormalisedDistances:
 
 
 def fuse(
-    streams: StreamDistances, weights: Weights, normalisation: Normalisation = "zscore"
+    streams: StreamDistances,
+    weights: Weights,
+    normalisation: Normalisation = "zscore",
+    slopes: Mapping[str, float] | None = None,
 ) -> NDArray[np.floating[Any]]:
     """Compute fused distances (Q, G) for ranking; see NormalisedDistances. Raises errors as it."""
-    return NormalisedDistances(streams, normalisation).fused(weights)
+    return NormalisedDistances(streams, normalisation, slopes).fused(weights)
 
 
 def _places(row_G: NDArray[np.float64], among_G: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -206,7 +206,7 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
     if len(held_out) > 1 or len(seeds) > 1:
         raise ConfigError("data.held_out and data.split_seed must be the same for all streams that are fused")
     names = fused_streams(plan.final, [config.stream for config in plan.configs])
-    choosing = len(names) > 1 and given_weights(plan.final, names) is None
+    choosing = len(names) > 1 and (given_weights(plan.final, names) is None or plan.final.normalisation == "calibrated")
     if held_out == {0.0} and choosing and not plan.final.folds:
         raise ConfigError(
             "data.held_out is 0, so that nothing can choose the fusion weight: set final.weight or final.folds"

@@ -110,9 +110,9 @@ def trial(plan: Plan, search: Search, number: int, settings: Settings) -> tuple[
 
 
 def without_test_split(plan: Plan) -> Plan:
-    """Return the plan with the test part of the data turned off."""
+    """Return the plan with the test part of the data turned off, and without folds: held-out people judge trials."""
     configs = tuple(replace(config, data=replace(config.data, test=False)) for config in plan.configs)
-    return replace(plan, configs=configs)
+    return replace(plan, configs=configs, final=replace(plan.final, folds=0))
 
 
 def best_trials(plan: Plan, trials: Sequence[Trial]) -> dict[str, Trial]:
@@ -157,7 +157,7 @@ def winner(plan: Plan, searched: Searches, best: Mapping[str, Trial], chosen: "H
     if chosen is not None:
         share = pair_weight(chosen.weights)
         weights = {} if share is not None else dict(chosen.weights)
-        final = replace(final, weight=share, weights=weights, normalisation=chosen.normalisation)
+        final = replace(final, weight=share, weights=weights, normalisation=chosen.normalisation, folds=0)
     write_text(home / "final.yaml", to_yaml(final))
     for config in plan.configs:
         found = configured(config, best[config.stream].settings)

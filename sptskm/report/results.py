@@ -18,6 +18,7 @@ from sptskm.config import Config, Final
 from sptskm.data import Tracklets
 from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
 from sptskm.evaluation import (
+    Calibration,
     Features,
     FusedDistance,
     Offer,
@@ -64,6 +65,8 @@ class Fusion:
     """Fused distance of two tracklets, fitted to the test set; None for "rank"."""
     offer: Offer | None = None
     """Which ranking held-out people recommend; None for weights that were given."""
+    odds: Calibration | None = None
+    """Log-odds that a pair at a fused distance shows one person, fitted to held-out pairs; None without any."""
 
     @property
     def weight(self) -> float | None:

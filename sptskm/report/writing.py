@@ -81,6 +81,7 @@ def _json(results: Results, looks: int) -> dict[str, Any]:
             "distance": fusion.distance
             and [{"factors": dict(term.factors), "offset": term.offset} for term in fusion.distance.terms],
             "offer": fusion.offer and {**vars(fusion.offer), "weights": dict(fusion.offer.weights)},
+            "odds": fusion.odds and dict(vars(fusion.odds)),
             "held_out_curve": None if fusion.curve_WS is None else fusion.curve_WS.tolist(),
         },
         "reranking": {"of": results.plain.name, **vars(Reranking())} if results.reranked else None,

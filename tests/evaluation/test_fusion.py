@@ -1,5 +1,3 @@
-from typing import get_args
-
 import numpy as np
 import pytest
 from helpers.pairs import of_pair
@@ -8,7 +6,6 @@ from sptskm import evaluation
 from sptskm.evaluation import (
     Distances,
     Features,
-    Normalisation,
     Rows,
     StreamDistances,
     align,
@@ -19,9 +16,10 @@ from sptskm.evaluation import (
     squared_distances,
     weight_grid,
 )
+from sptskm.evaluation.fusion import OF_THE_DATA
 
 ALL2, ALL4 = np.ones(2, bool), np.ones(4, bool)
-KINDS = get_args(Normalisation)
+KINDS = OF_THE_DATA
 
 
 def fuse(
@@ -202,7 +200,7 @@ def test_a_weight_outside_zero_to_one_is_refused(weight):
 
 
 def test_an_unknown_normalisation_is_refused():
-    with pytest.raises(ValueError, match="must be one of zscore, minmax, rank, concat, found 'softmax'"):
+    with pytest.raises(ValueError, match="must be one of zscore, minmax, rank, concat, calibrated, found 'softmax'"):
         fuse(np.eye(2), np.eye(2), ALL2, ALL2, 0.5, "softmax")
 
 

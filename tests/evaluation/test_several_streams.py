@@ -1,7 +1,5 @@
 """Fusion of three streams, and that of two as it was before there could be more. Legend: Q queries, G gallery rows."""
 
-from typing import get_args
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,6 @@ from sptskm.evaluation import (
     Distances,
     Evidence,
     FusedDistance,
-    Normalisation,
     Rows,
     StreamDistances,
     choose,
@@ -17,8 +14,9 @@ from sptskm.evaluation import (
     pair_weights,
     weight_grid,
 )
+from sptskm.evaluation.fusion import OF_THE_DATA
 
-KINDS = get_args(Normalisation)
+KINDS = OF_THE_DATA
 NAMES = ("ssin", "smin", "gait")
 WEIGHTS = {"ssin": 0.5, "smin": 0.2, "gait": 0.3}
 

@@ -16,6 +16,7 @@ from sptskm.evaluation import PROTOCOLS
 from sptskm.launching import local, slurm
 from sptskm.launching.jobs import FinalJob, TrainJob, final_job
 from sptskm.launching.plan import Plan, check, make_plan, parser
+from sptskm.launching.search import without_test_split
 
 
 def plan(configs: Path, *words: str, ranks: int = 1, stream: str = "both") -> Plan:
@@ -106,6 +107,8 @@ def test_folds_are_runs_of_every_stream_that_leave_a_part_of_the_people_out(conf
     assert (fold.data.fold, fold.data.test, whole.data.fold, whole.data.test) == ("2/2", False, "", True)
     assert replace(fold, run=whole.run, data=whole.data) == whole
     assert list(plan(configs, "data.held_out=0", "final.weight=0.5").runs) == ["ssin", "smin"]
+    with pytest.raises(ConfigError, match=r"data\.held_out is 0"):  # a search judges its trials by held-out people
+        check(without_test_split(found), dict.fromkeys(STREAMS, 1))
 
 
 def test_final_settings_come_from_the_configuration_folder(configs):
