@@ -237,7 +237,7 @@ class PlainSMIN(nn.Module):
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Compute the released label-smoothed cross entropy."""
     logs = F.log_softmax(logits, dim=1)
-    targets = torch.zeros(logs.size()).scatter_(1, labels.unsqueeze(1), 1)
+    targets = torch.zeros_like(logs).scatter_(1, labels.unsqueeze(1), 1)
     targets = 0.9 * targets + 0.1 / logs.size(1)
     return (-targets * logs).mean(0).sum()
 

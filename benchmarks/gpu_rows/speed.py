@@ -91,7 +91,13 @@ def steps(table: Table) -> None:
     for name, spec in STREAMS.items():
         sampling = spec.defaults.sampling
         published = sampling.identities * sampling.tracklets
-        clips = 4 if table.small else published if table.on_gpu else min(published, 4 if name == "ssin" else 64)
+        clips = (
+            4
+            if table.small
+            else published
+            if table.on_gpu
+            else min(published, 64 if spec.needs == ("skeletons",) else 4)
+        )
         for form in FORMATS:
             more = ("", ": of the product's speed", ": beside the ResNet-50", ": memory")
             whats = [f"{spec.title} {form}, {clips} clips{one}" for one in more]

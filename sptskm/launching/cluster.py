@@ -96,6 +96,8 @@ class Cluster:
     final: dict[str, Any] = field(default_factory=dict)
     """Different values of these keys for the final job; by default it has one rank on one node, with a share of the
     node's memory."""
+    gpu_gb: From0 = 0
+    """Memory of one GPU in GB, with which --estimate compares what a rank needs; 0 = not known."""
 
     def __post_init__(self) -> None:
         refuse(self._conflicts())

@@ -18,7 +18,7 @@ from sptskm.common.processes import end_with
 from sptskm.config import STREAMS, Config, ConfigError, Final
 from sptskm.configfile import to_yaml
 from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, is_ours
-from sptskm.launching import earlier
+from sptskm.launching import earlier, estimates
 from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser, refused
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -31,7 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.nproc < 1:
             raise ConfigError(f"--nproc is {chosen.nproc}, wanted at least 1")
         plan = make_plan(chosen)
-        check(plan, dict.fromkeys(STREAMS, chosen.nproc))
+        estimates.check_rate(chosen, len(plan.configs))
+        ranks = dict.fromkeys(STREAMS, chosen.nproc)
+        check(plan, ranks)
+        if chosen.estimate:
+            print(estimates.told(plan, ranks, chosen))
+            return 0
         gpus = visible_gpus()
         shares = share_gpus(gpus, chosen.nproc, len(plan.configs))
         earlier.refuse_queued(plan)
@@ -53,6 +58,7 @@ def command_line() -> argparse.ArgumentParser:
     """Return the parser of `sptskm local`."""
     options = parser("Train on this machine and evaluate.")
     options.add_argument("--nproc", type=int, default=1, help="processes per stream (one GPU or CPU core each)")
+    estimates.options(options)
     return options
 
 

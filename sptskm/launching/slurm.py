@@ -16,7 +16,7 @@ from typing import Any
 from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import CHECKOUT, find_file
 from sptskm.endings import is_ours
-from sptskm.launching import earlier, prepare_jobs, preparing, snapshot
+from sptskm.launching import earlier, estimates, prepare_jobs, preparing, snapshot
 from sptskm.launching import search as searches
 from sptskm.launching.cluster import Cluster, check_folder, construction, load_cluster, overriding, parameters
 from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser, refused
@@ -36,11 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.watch and (chosen.dry_run or cluster.executor == "local"):
             raise ConfigError("--watch follows jobs of SLURM, and there will be none")
         plan = make_plan(chosen)
+        estimates.check_rate(chosen, len(plan.configs))
         searched = searched_by(plan, cluster, chosen)
         ranks = dict.fromkeys(STREAMS, cluster.ranks) | {name: one.workers for name, one in searched.items()}
         check(searches.without_test_split(plan) if searched else plan, ranks)
         _check_times(plan, cluster)
         check_folder(plan.logs)
+        if chosen.estimate:
+            print(estimates.told(plan, ranks, chosen, cluster))
+            return 0
         if cluster.executor == "slurm" and not chosen.dry_run:
             _check_scheduler("--dry-run and --cluster local work")
         if chosen.dry_run:
@@ -105,6 +109,7 @@ def command_line() -> argparse.ArgumentParser:
     options = parser("Train and evaluate on a SLURM cluster.", preparing.USAGE.format("slurm"))
     _cluster_options(options, "a file configs/cluster/NAME.yaml, or a path; `local` needs no SLURM")
     options.add_argument("--dry-run", action="store_true", help="print the batch scripts, submit nothing")
+    estimates.options(options)
     options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
     searches.options(options)
     return options

@@ -29,7 +29,7 @@ from sptskm.common.processes import STOPPING
 from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import CHECKOUT
 from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable, is_ours
-from sptskm.launching import earlier, preparing, snapshot
+from sptskm.launching import earlier, estimates, preparing, snapshot
 from sptskm.launching import search as searches
 from sptskm.launching.local import request, visible_gpus
 from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser, refused
@@ -64,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         searched = searched_by(plan, chosen)
         ranks = dict.fromkeys(STREAMS, chosen.workers) | {name: search.workers for name, search in searched.items()}
         check(searches.without_test_split(plan) if searched else plan, ranks)
+        estimates.check_rate(chosen, len(plan.configs))
+        if chosen.estimate:
+            print(estimates.told(plan, ranks, chosen))
+            return 0
         make_folder(plan.folder)
         earlier.refuse_queued(plan)
         if not searched:
@@ -136,6 +140,7 @@ def _shipped(config: Path) -> Path:
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of `sptskm tune`."""
     options = parser("Train and evaluate as a Ray job.", preparing.USAGE.format("tune"))
+    estimates.options(options)
     options.add_argument(
         "--address", metavar="HOST:PORT", help="a running Ray cluster (default: a Ray of its own, here)"
     )

@@ -1,0 +1,78 @@
+"""Say before a start how long runs take and whether they fit their devices: what `--estimate` prints.
+
+Torch is imported only where an estimate is asked for.
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from sptskm.config import Config, ConfigError
+from sptskm.launching.cluster import Cluster
+from sptskm.launching.plan import Plan
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add --estimate, and from where its hours follow."""
+    parser.add_argument(
+        "--estimate", action="store_true", help="print steps, hours and memory of the runs; start nothing"
+    )
+    parser.add_argument(
+        "--rate",
+        default="",
+        metavar="CLIPS|RUN",
+        help="with --estimate: clips a second of all ranks together, or the folder of an earlier run like this one",
+    )
+    parser.add_argument(
+        "--measure", type=int, default=0, metavar="STEPS", help="with --estimate: measure so many steps on this machine"
+    )
+
+
+def check_rate(chosen: argparse.Namespace, streams: int = 1) -> None:
+    """Raise ConfigError for a rate that would have no effect, or would be that of several streams."""
+    if not chosen.estimate and (chosen.rate or chosen.measure):
+        raise ConfigError("--rate and --measure are for estimates, wanted --estimate with them")
+    if chosen.measure < 0:
+        raise ConfigError(f"--measure is {chosen.measure}, wanted the number of steps")
+    if streams > 1 and chosen.rate and not Path(chosen.rate).is_dir():
+        raise ConfigError(f"--rate is {chosen.rate} for {streams} streams, wanted the folder of earlier runs of them")
+
+
+def told(plan: Plan, ranks: Mapping[str, int], chosen: argparse.Namespace, cluster: Cluster | None = None) -> str:
+    """Return the estimates of a plan's runs, in a line each and one for what does not fit.
+
+    `cluster` says what a rank is granted; without one the runs are on this machine.
+    """
+    from sptskm.training.estimate import estimate
+
+    check_rate(chosen, len(plan.configs))
+    lines = []
+    for config in plan.configs:
+        rate = Path(chosen.rate) / config.stream
+        given = str(rate) if chosen.rate and rate.is_dir() else chosen.rate
+        device, granted, key = granted_by(cluster)
+        found = estimate(config, ranks[config.stream], device, given, chosen.measure)
+        lines.append(found.text(granted, key))
+        if cluster and found.rate and (jobs := -(-60 * found.hours // cluster.minutes)) > 1:
+            lines.append(f"{config.stream}: about {jobs:.0f} times the {cluster.minutes} minutes of a job")
+    return "\n".join(lines)
+
+
+def of_one(config: Config, chosen: argparse.Namespace) -> str:
+    """Return the estimate of one run on one rank of this machine."""
+    from sptskm.training.estimate import estimate
+
+    check_rate(chosen)
+    device, granted, key = granted_by(None)
+    return estimate(config, 1, device, chosen.rate, chosen.measure).text(granted, key)
+
+
+def granted_by(cluster: Cluster | None) -> tuple[str, float, str]:
+    """Return the device of a rank, the GB it is granted (0 = not known) and the key that says so."""
+    if cluster is None:
+        from sptskm.launching.local import visible_gpus
+
+        return ("cuda" if visible_gpus() else "cpu"), 0.0, ""
+    if cluster.gpus_per_node:
+        return "cuda", float(cluster.gpu_gb), "gpu_gb"
+    return "cpu", cluster.mem_gb / cluster.tasks_per_node, "mem_gb" if cluster.mem_gb else ""
