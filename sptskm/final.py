@@ -392,4 +392,5 @@ def _best(evidence: Sequence[Evidence], settings: Final) -> Chosen:
     """Choose the normalisation (given, or the best on these people) and its weights."""
     kinds: tuple[str, ...] = OF_THE_DATA if settings.normalisation == "auto" else (settings.normalisation,)
     kinds = tuple(kind for kind in kinds if kind != "rank" or not settings.rerank)  # it has no distance of a pair
-    return choose(evidence, settings.protocol, cast(Sequence[Normalisation], kinds), settings.weight_step)
+    hedge = settings.undecided == "fused"
+    return choose(evidence, settings.protocol, cast(Sequence[Normalisation], kinds), settings.weight_step, hedge)

@@ -247,6 +247,9 @@ class Final:
     folds: Annotated[int, Field(ge=0, le=100)] = 0
     """Parts of the training identities that choose the weights, each by runs that leave it out: this many more
     trainings of every stream, for few people, of whom `data.held_out` would cost too many; 0 = held-out ones choose."""
+    undecided: Literal["better", "fused"] = "better"
+    """The result where fusing is not shown to be better: the better stream, or, if that stream is not shown to be
+    better than the others either, the fused ranking with the weights of the highest mAP, as a hedge."""
     rerank: bool = False
     """Add the k-reciprocal re-ranking of the last ranking; auto then chooses among normalisations other than rank."""
     rerank_gigabytes: Annotated[float, Field(gt=0)] = 1.0

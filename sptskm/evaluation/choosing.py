@@ -60,7 +60,11 @@ class Evidence:
 
 
 def choose(
-    parts: Sequence[Evidence], protocol: str, normalisations: Sequence[Normalisation], step: float = STEP
+    parts: Sequence[Evidence],
+    protocol: str,
+    normalisations: Sequence[Normalisation],
+    step: float = STEP,
+    hedge: bool = False,
 ) -> Chosen:
     """Choose among normalisations, and among weights of a grid, by the mAP of all parts' queries.
 
@@ -80,7 +84,7 @@ def choose(
             tables.append(_precisions(normalised, part.query, part.gallery, protocol, grid))
         precision_WQ = np.concatenate(tables, axis=1)
         weights, curve_WS = choose_weights(precision_WQ, grid)
-        found.append(Chosen(kind, weights, curve_WS, offer(precision_WQ, pids_Q, grid), slopes))
+        found.append(Chosen(kind, weights, curve_WS, offer(precision_WQ, pids_Q, grid, hedge), slopes))
     return max(found, key=lambda one: one.mAP)
 
 

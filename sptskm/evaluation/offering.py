@@ -12,7 +12,7 @@ Shape suffixes: W weights, Q queries, I their identities.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -48,14 +48,21 @@ class Offer:
     p: float | None
     """How often chance alone adds as much; None where there are too few identities."""
     identities: int
+    hedged: bool = False
+    """Whether fusing is the result because neither it nor the better stream is known to be better."""
 
     @property
     def name(self) -> str:
         """Return the name of the ranking that is the result: "fused", or that of the better stream."""
-        return FUSED if self.p is not None and self.p <= LEVEL and self.gain > 0 else self.better
+        return FUSED if self.hedged or (self.p is not None and self.p <= LEVEL and self.gain > 0) else self.better
 
     def reason(self, title: str) -> str:
         """Say in a sentence which ranking is the result, and why; `title` names the better stream."""
+        if self.hedged:
+            return (
+                f"the result is fused: no stream is shown to be better than the others on {self.identities} held-out "
+                "identities, nor fusing, which is the hedge"
+            )
         if self.p is None:
             return (
                 f"the result is {title}, the better stream of {self.identities} held-out identities: fewer than "
@@ -67,12 +74,13 @@ class Offer:
         return f"the result is {title}: fused is not better on {self.identities} held-out identities ({told})"
 
 
-def offer(precision_WQ: Floats, pids_Q: Labels, grid: Sequence[Weights], seed: int = 0) -> Offer:
+def offer(precision_WQ: Floats, pids_Q: Labels, grid: Sequence[Weights], hedge: bool = False, seed: int = 0) -> Offer:
     """Choose between the fused ranking and that of the better stream.
 
     precision_WQ: average precision of every query at every weighting of the grid, NaN for skipped queries. The grid
-    holds each stream alone. Every identity counts alike, however many queries it has. `seed` draws the groups.
-    Raises DataError when no query counts, and when a stream alone is not in the grid.
+    holds each stream alone. Every identity counts alike, however many queries it has. With `hedge`, fusing with the
+    weights of the highest mAP is the result where the better stream is not better than each other one by the same test.
+    `seed` draws the groups. Raises DataError when no query counts, and when a stream alone is not in the grid.
     """
     counted_Q = ~np.isnan(precision_WQ[0])
     if not counted_Q.any():
@@ -81,11 +89,14 @@ def offer(precision_WQ: Floats, pids_Q: Labels, grid: Sequence[Weights], seed: i
     alone = {stream: _alone(grid, stream) for stream in grid[0]}
     better = max(alone, key=lambda stream: means_WI[alone[stream]].mean())  # the first of equal ones
     share_W = np.array([weights[better] for weights in grid])
-    weights, identities = grid[_shrunk(means_WI, share_W)], means_WI.shape[1]
-    if identities < FEWEST:
-        return Offer(weights, better, 0.0, None, identities)
-    change_I = _cross_validated(means_WI, share_W, seed) - means_WI[alone[better]]
-    return Offer(weights, better, float(change_I.mean()), p_better(change_I, seed), identities)
+    found = Offer(grid[_shrunk(means_WI, share_W)], better, 0.0, None, means_WI.shape[1])
+    if found.identities >= FEWEST:
+        change_I = _cross_validated(means_WI, share_W, seed) - means_WI[alone[better]]
+        found = replace(found, gain=float(change_I.mean()), p=p_better(change_I, seed))
+    ahead = [means_WI[alone[better]] - means_WI[place] for stream, place in alone.items() if stream != better]
+    if hedge and found.name == better and any(p_better(ahead_I, seed) > LEVEL for ahead_I in ahead):
+        found = replace(found, weights=grid[int(means_WI.mean(axis=1).argmax())], hedged=True)
+    return found
 
 
 def _alone(grid: Sequence[Weights], stream: str) -> int:

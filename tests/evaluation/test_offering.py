@@ -104,3 +104,21 @@ def test_the_test_of_being_better_is_exact_for_few_people():
     rng = np.random.default_rng(0)
     change = rng.normal(0.3, 1, 13)
     assert p_better(change, samples=8192) == pytest.approx(p_better(change, samples=8191), abs=0.02)
+
+
+@pytest.mark.parametrize("identities", [FEWEST - 2, 12])
+def test_a_hedge_fuses_streams_of_which_none_is_shown_to_be_better(identities):
+    """Half of the people are told apart by one stream, half by the other; fusing adds next to nothing."""
+    likes_a = np.arange(identities) % 2 == 0
+    rows = [np.where(likes_a, 0.3 + 0.3 * w["a"], 0.3 + 0.3 * w["b"]) + 0.01 * w["a"] * w["b"] for w in GRID]
+    plain = offer(np.array(rows), np.arange(identities), GRID)
+    hedged = offer(np.array(rows), np.arange(identities), GRID, hedge=True)
+    assert plain.name == plain.better
+    assert (hedged.name, hedged.weights) == ("fused", GRID[5])
+    assert "no stream is shown to be better" in hedged.reason("A")
+
+
+def test_a_hedge_does_not_fuse_noise():
+    for seed in range(20):
+        precision = table(np.random.default_rng(seed), 12, lambda share: 0.3 * share)
+        assert offer(*precision, GRID, hedge=True) == offer(*precision, GRID)
