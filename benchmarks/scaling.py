@@ -33,6 +33,7 @@ GPUS_OF_A_NODE = 8
 # a step's time is its FLOPs at this speed: that of a tuned ResNet-50, of which Lambda reports 3,079 images/s on an H200
 REACHED = 3079 * 24.5e9
 WORLDS = (8, 64, 512)
+LOADED = 1186  # clips a second that a core loads from a pack, augmenting left to the device (docs/benchmarks.md)
 JPEG, MASK = 6000, 400  # bytes of a 256 x 128 frame of MARS and of a bilevel mask, about
 
 
@@ -132,10 +133,10 @@ def feeding(config: Config, clips: int) -> None:
     pixels = config.clips.height * config.clips.width  # type: ignore[union-attr]
     rows = [
         [gpus, f"{gpus * rate:.0f}", f"{gpus * frames * (JPEG + MASK) / MEGA:.0f}", f"{2 * gpus * frames:.0f}",
-         f"{gpus * frames * 4 * pixels / GIGA:.1f}", f"{gpus * rate / 450:.0f}"]
+         f"{gpus * frames * 4 * pixels / GIGA:.1f}", f"{gpus * rate / LOADED:.1f}"]
         for gpus in (1, *WORLDS)
     ]  # fmt: skip
-    head = ["GPUs", "clips/s", "MB/s read", "files/s, unpacked", "GB/s to the devices", "cores of 450 clips/s"]
+    head = ["GPUs", "clips/s", "MB/s read", "files/s, unpacked", "GB/s to the devices", "cores that load"]
     print(f"\n{text_table(head, rows)}")
 
 
@@ -180,14 +181,14 @@ class Counting(World):
         return super().gather(tensor)
 
 
-def measure_rank(name: str, clips: int) -> dict[str, float]:
-    """Return what this rank of two (or one) counts and measures in steps, gradients and BN shared as in training."""
+def measure_rank(name: str, clips: int, norms: str = "sync") -> dict[str, float]:
+    """Return what this rank of two (or one) counts and measures in steps, gradients shared, and BN if it is "sync"."""
     torch.set_num_threads(1)
     with join(1, 2.0) as joined:
         world = Counting(joined.rank, joined.size, joined.local_rank)
         config = config_of(name, False, "model.width=16", "train.precision=float32")
         step = Step(config, clips // world.size, world.device)
-        model = world.wrap(step.network, "sync")
+        model = world.wrap(step.network, norms)
         step.forward, step.gather = model, world.gather
         found: dict[str, float] = {"latency": timed_sum(world, 1), "large": timed_sum(world, 2**22)}
         step()
@@ -219,16 +220,19 @@ def measured() -> None:
         shape = Shape.of(config_of(name, False, "model.width=16"))
         one, half = (together_do(1, "gloo", measure_rank, name, count)[0]["step"] for count in (clips, clips // 2))
         two = together_do(2, "gloo", measure_rank, name, clips)[0]
+        apart = together_do(2, "gloo", measure_rank, name, clips, "local")[0]
         wanted = Traffic.of(shape, 2, clips // 2)
         counted = two["bytes of sum"] + two["bytes of gather"]
         formula = wanted.statistics + wanted.mining
         speed = 2 * (2 - 1) / 2 * 4 * 2**22 / two["large"]
         sent = (wanted.gradient + formula) / speed + wanted.waits * two["latency"]
+        without = (wanted.gradient + wanted.mining) / speed + 4 * two["latency"]
         print(
             f"{STREAMS[name].title}, width 16, {clips} clips: BN and mining send {counted / MEGA:.3f} MB, by the "
             f"formula {formula / MEGA:.3f}; one rank {one:.3f} s, with half the clips {half:.3f} s; a collective takes "
             f"{1e6 * two['latency']:.0f} µs and sends {speed / GIGA:.2f} GB/s, so two ranks {half + sent:.3f} s by the "
-            f"model; measured {two['step']:.3f} s"
+            f"model, measured {two['step']:.3f} s; with BN per rank {half + without:.3f} s by the model, measured "
+            f"{apart['step']:.3f} s"
         )
 
 
