@@ -66,11 +66,13 @@ def run(opened, inputs) -> np.ndarray:
     return opened.run(None, {n: np.asarray(x) for n, x in zip(names, inputs, strict=True)})[0]
 
 
-def clips(stream: str, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+def clips(stream: str, batch: int, length: int) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(100 * batch + length)
     if stream == "ssin":
         shape = (batch, length, 3, 64, 32)
         return torch.rand(shape, generator=generator), torch.rand(batch, length, 64, 32, generator=generator)
+    if stream == "gait":
+        return ((torch.rand(batch, length, 64, 44, generator=generator) > 0.5).float(),)
     valid_BT = torch.rand(batch, length, generator=generator) > 0.3
     return torch.randn(batch, 4, length, 14, generator=generator), valid_BT
 
@@ -81,7 +83,7 @@ KINDS = {
     "ssin-3d": ("ssin", "model.variant=3d"),
     "smin": ("smin", *STRONG),  # its graph holds that of the published network
 }
-SIZES = {"ssin": [(2, 3), (1, 1), (3, 5)], "smin": [(2, 16), (1, 1), (3, 37), (1, 8)]}
+SIZES = {"ssin": [(2, 3), (1, 1), (3, 5)], "smin": [(2, 16), (1, 1), (3, 37), (1, 8)], "gait": [(2, 3), (1, 1), (3, 30)]}
 
 
 DISTANCE = {"ssin": 2.0, "smin": 0.5, "alone": 3.0, "offset": -0.25}

@@ -22,7 +22,7 @@ from sptskm.data import Tracklets
 from sptskm.data.mars import MarsFolders
 from sptskm.data.tracklets import Modality
 from sptskm.report import strips
-from sptskm.report.figures import clip_sheet, cmc_figure, skeleton_sheet, weight_figure
+from sptskm.report.figures import clip_sheet, cmc_figure, silhouette_sheet, skeleton_sheet, weight_figure
 from sptskm.report.ranked import COLOURS, QUERY, Outcome, Ranked, Result, ranked_grid
 from sptskm.report.strips import LEFT_LIMBS, LINE, RIGHT_LIMBS, Colour, Image, skeleton_of
 from sptskm.report.titles import BLUE, GREEN, ORANGE, PURPLE
@@ -100,6 +100,16 @@ def test_the_mask_outline_changes_pixels_along_the_edge_of_the_mask_only() -> No
     near_x = np.minimum(abs(x - x.min()), abs(x - x.max())) <= 3
     near_y = np.minimum(abs(y - y.min()), abs(y - y.max())) <= 3
     assert (near_x | near_y).all()
+
+
+def test_a_silhouette_sheet_shows_at_most_eight_clips_and_eight_silhouettes_white_on_black() -> None:
+    silhouettes = _clips(9, 8, 64, 44)[1]
+    picture = silhouette_sheet(silhouettes)
+    assert _is_picture(picture)
+    assert np.array_equal(picture, silhouette_sheet(silhouettes[:8]))
+    assert silhouette_sheet(_clips(1, 30)[1]).shape == silhouette_sheet(_clips(1, 8)[1]).shape
+    white = _places(silhouette_sheet(silhouettes[:2])[LEGEND:], (255, 255, 255))
+    assert len(white) > 16, "the middles of all silhouettes, beside the page"
 
 
 def test_a_skeleton_sheet_shows_at_most_six_clips_and_eight_moments() -> None:
