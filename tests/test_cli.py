@@ -27,7 +27,7 @@ def test_config_of_a_folder_is_what_a_launcher_would_run(capsys, tmp_path):
     words = ["demo", "train.epochs=7", "--run", str(tmp_path), "smin.train.epochs=9", "final.rerank=true"]
     assert main(["config", *words]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
-    plan = make_plan(parser("").parse_intermixed_args(["--config", *words, "--stream", "both"]))
+    plan = make_plan(parser("").parse_intermixed_args(["--config", *words, "--stream", "all"]))
     assert shown == {**{config.stream: to_dict(config) for config in plan.configs}, "final": to_dict(plan.final)}
     assert (shown["ssin"]["train"]["epochs"], shown["smin"]["train"]["epochs"]) == (7, 9)
     assert shown["smin"]["run"] == str(tmp_path / "smin")
@@ -97,7 +97,7 @@ def test_help_and_config_answer_without_torch():
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what sptskm itself raised is shortened to a sentence."""
-    monkeypatch.setattr(cli, "write_dataset", lambda *_: int("not a number"))
+    monkeypatch.setattr(cli, "write_dataset", lambda *_, **__: int("not a number"))
     with pytest.raises(ValueError, match="not a number"):
         main(["synth", "anywhere"])
 
