@@ -83,7 +83,11 @@ KINDS = {
     "ssin-3d": ("ssin", "model.variant=3d"),
     "smin": ("smin", *STRONG),  # its graph holds that of the published network
 }
-SIZES = {"ssin": [(2, 3), (1, 1), (3, 5)], "smin": [(2, 16), (1, 1), (3, 37), (1, 8)], "gait": [(2, 3), (1, 1), (3, 30)]}
+SIZES = {
+    "ssin": [(2, 3), (1, 1), (3, 5)],
+    "smin": [(2, 16), (1, 1), (3, 37), (1, 8)],
+    "gait": [(2, 3), (1, 1), (3, 30)],
+}
 
 
 DISTANCE = {"ssin": 2.0, "smin": 0.5, "alone": 3.0, "offset": -0.25}
