@@ -157,11 +157,12 @@ def baselines(table: Tracklets) -> dict[str, tuple[Sequence[float], Sequence[flo
 
 
 def bone_lengths(table: Tracklets, row: int) -> NDArray[np.float64]:
-    """Return the median length of each bone of a walk."""
+    """Return the median length of each bone of a walk; NaN for a walk without skeletons."""
     points_FV3 = read_skeletons(table, row, range(int(table.lengths[row])))[..., :3].astype(np.float64)
+    points_FV3 = points_FV3[np.isfinite(points_FV3).all(axis=(1, 2))]
     ends = np.array(EDGES)
     lengths = np.linalg.norm(points_FV3[:, ends[:, 0]] - points_FV3[:, ends[:, 1]], axis=2)
-    return np.nanmedian(lengths, axis=0)
+    return np.median(lengths, axis=0) if len(lengths) else np.full(len(EDGES), np.nan)
 
 
 def silhouette(table: Tracklets, row: int) -> NDArray[np.float64]:

@@ -115,6 +115,19 @@ def test_both_streams_stop_when_asked_and_the_same_command_ends_with_the_bits_of
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("program", ["tune", "local"])
+def test_runs_that_leave_a_fold_out_are_trained_before_the_final_job_asks_them(program, configs, tmp_path):
+    command = [word for word in words(configs, tmp_path / "run", "both") if program == "tune" or word != "--fixed"]
+    command[0] = f"launch/{program}.py"
+    code, out, err = launch(*command, "final.folds=2", "data.held_out=0", "train.epochs=1", MARK=str(tmp_path))
+    assert code == 0, err
+    assert "held-out identities" in out
+    for fold in (1, 2):
+        for stream in ("ssin", "smin"):
+            assert (tmp_path / "run/folds" / str(fold) / stream / "result.json").exists()
+
+
+@pytest.mark.slow
 def test_a_fault_of_the_run_itself_is_told_in_one_sentence_and_not_tried_again(walkers, tmp_path):
     broken = broken_walkers(walkers, tmp_path / "walkers")
     configs = write_configs(tmp_path / "configs", tmp_path / "walkers")
