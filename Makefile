@@ -1,5 +1,5 @@
 # Two commands do everything on a bare machine with Python 3.10+ and make:
-#   make demo   environment, generated data set, both streams, fused evaluation, TensorBoard files
+#   make demo   environment, generated data set, all streams, fused evaluation, TensorBoard files
 #   make test   environment, the quick tests (make test-all: all of them)
 # and make docs builds the documentation in build/docs.
 PYTHON ?= python3
@@ -19,7 +19,7 @@ data/walkers: | .venv/ready
 	$(BIN)/sptskm synth $@
 
 demo: .venv/ready data/walkers
-	$(BIN)/python launch/local.py --stream both --config configs/demo
+	$(BIN)/python launch/local.py --stream all --config configs/demo
 
 test: .venv/ready
 	$(PYTEST) -m "not slow"
