@@ -18,7 +18,7 @@ from faults.subjects import Subject, content_of, wrong_table
 from sptskm.data import DataError, read_dataset
 from sptskm.data.derived import read_derived, write_frames, write_method
 from sptskm.data.files import mat_bytes, read_frame, read_mask, read_skeleton, read_skeletons
-from sptskm.data.importers import ccvid, cvid, ilidsvid, lsvid, prid2011
+from sptskm.data.importers import ccvid, ilidsvid, lsvid, prid2011
 from sptskm.data.manifest import read_entries, write_entries
 from sptskm.data.packs.writing import verify_pack
 from sptskm.preparation.formats import mask_from, points_from, results_from, write_mask
@@ -275,24 +275,10 @@ def _lsvid(name: str) -> Callable[[Path, Path], Path]:
     return prepare
 
 
-def _cvid(_project: Path, folder: Path) -> Path:
-    for pid in ("0001", "0002"):
-        for record in "abcdef":
-            place = folder / "img" / pid / record
-            place.mkdir(parents=True)
-            for frame in range(8):
-                cv2.imwrite(str(place / f"{pid}{record}T0001F{frame:03d}.png"), np.zeros((4, 2, 3), np.uint8))
-    (folder / "info").mkdir()
-    (folder / "info" / "train_050.csv").write_text("pid\n1\n")
-    (folder / "info" / "test_040.csv").write_text("pid\n2\n")
-    return folder / "info" / "test_040.csv"
-
-
 def _up(read: Callable[[Path], Any], levels: int) -> Callable[[Path], Any]:
     return lambda path: [vars(entry) for entry in read(path.parents[levels - 1])]
 
 
-MARS_WORDS = [*m.TEXT, m.Mutation("cells", m.cells, "value")]
 WHOLE = [*b.MAT, NOT_WHOLE, NOT_WHOLE]
 XYC = ("openpose-18", "xyc")
 
@@ -341,5 +327,4 @@ SUBJECTS = [
     Subject("iLIDS splits", "readers", _ilids, _up(ilidsvid, 2), WHOLE),
     Subject("LS-VID list", "readers", _lsvid("list_sequence/list_seq_test.txt"), _up(lsvid, 3), m.TEXT),
     Subject("LS-VID queries", "readers", _lsvid("data/info_test.mat"), _up(lsvid, 3), WHOLE),
-    Subject("CVID identities", "readers", _cvid, _up(cvid, 2), m.CSV),
 ]

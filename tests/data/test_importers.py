@@ -18,7 +18,7 @@ from sptskm.cli import main
 from sptskm.config import ConfigError
 from sptskm.data import DataError, Tracklets, hold_out, read_dataset, read_mars
 from sptskm.data.check import check
-from sptskm.data.importers import ccvid, cvid, folder, ilidsvid, lsvid, mars, prid2011
+from sptskm.data.importers import ccvid, folder, ilidsvid, lsvid, mars, prid2011
 from sptskm.data.manifest import Entry, read_entries, read_manifest, write_entries
 from sptskm.endings import EXIT_BAD_INPUT
 
@@ -356,58 +356,6 @@ def test_splits_of_prid_are_lists_of_train_and_test(tmp_path: Path, content: str
         prid2011(tmp_path)
 
 
-# CVID-reID
-
-
-@pytest.fixture
-def cvid_root(tmp_path: Path) -> Path:
-    """A training identity with two records of two tracklets, one of them short; a test identity with six records."""
-    (tmp_path / "info").mkdir()
-    (tmp_path / "info" / "train_050.csv").write_text("pid,name\n12,x\n12,x\n")
-    (tmp_path / "info" / "test_040.csv").write_text("name,pid\ny,7\n")
-    for record, lengths in (("a", {1: 8, 2: 7}), ("b", {1: 9, 3: 12})):
-        for track, length in lengths.items():
-            names = (f"0012R{record}T{track:04d}F{frame:03d}" for frame in range(1, length + 1))
-            draw(*(tmp_path / home / "0012" / record / f"{name}.png" for name in names for home in ("img", "mask")))
-    for record in "123456":
-        draw(*(tmp_path / "img" / "0007" / record / f"0007R{record}T0001F{frame:03d}.png" for frame in range(8)))
-    return tmp_path
-
-
-def test_cvid_has_the_first_four_records_in_the_gallery_and_no_short_tracklets(cvid_root: Path) -> None:
-    entries = cvid(cvid_root)
-    assert [(e.pid, e.camera, e.split, e.frames) for e in entries[:4]] == [
-        ("0012", "a", "train", "img/0012/a/0012RaT0001*"),
-        ("0012", "b", "train", "img/0012/b/0012RbT0001*"),
-        ("0012", "b", "train", "img/0012/b/0012RbT0003*"),
-        ("0007", "1", "gallery", "img/0007/1/0007R1T0001*"),
-    ]
-    assert [(e.camera, e.split) for e in entries[3:]] == [(r, "gallery" if r < "5" else "query") for r in "123456"]
-    write_entries(cvid_root / "m.csv", entries)
-    table = read_dataset(cvid_root / "m.csv")
-    assert table.lengths.tolist() == [8, 9, 12, *[8] * 6]
-    assert table.path(0, 3, "masks").is_file()
-    assert table.folder(0, "skeletons") == cvid_root / "joint3d" / "0012" / "a"
-
-
-def test_what_is_not_cvid_is_named(cvid_root: Path) -> None:
-    draw(cvid_root / "img" / "0012" / "a" / "0012.png")
-    with pytest.raises(DataError, match=r"0012/a/0012\.png: names no tracklet"):
-        cvid(cvid_root)
-    (cvid_root / "img" / "0012" / "a" / "0012.png").unlink()
-    for record in "56":
-        (cvid_root / "img" / "0007" / record).rename(cvid_root / record)
-    with pytest.raises(DataError, match="0007: holds 4 records, wanted 4 for the gallery and more"):
-        cvid(cvid_root)
-    path = cvid_root / "info" / "train_050.csv"
-    path.write_text("pid\nx1\n")
-    with pytest.raises(DataError, match=r"train_050\.csv: has the pid 'x1', wanted numbers"):
-        cvid(cvid_root)
-    path.write_text("id\n1\n")
-    with pytest.raises(DataError, match=r"train_050\.csv: columns are \['id'\], wanted pid among them"):
-        cvid(cvid_root)
-
-
 # folders
 
 
@@ -541,7 +489,7 @@ def test_a_manifest_elsewhere_names_its_files_by_absolute_paths(
     assert check(inside, workers=1).ok
 
 
-@pytest.mark.parametrize("layout", ["mars", "ccvid", "lsvid", "ilidsvid", "prid2011", "cvid", "folder", "manifest"])
+@pytest.mark.parametrize("layout", ["mars", "ccvid", "lsvid", "ilidsvid", "prid2011", "folder", "manifest"])
 def test_a_root_that_is_not_there_or_empty_is_one_sentence(
     layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -580,11 +528,3 @@ def test_an_option_of_another_layout_is_refused(tmp_path: Path, capsys: pytest.C
     with pytest.raises(SystemExit):
         run("ccvid", tmp_path, "--pattern", "{pid}")
     assert "unrecognized arguments: --pattern" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("pid", ["", "x", "-1", "1.5"])
-def test_an_identity_of_cvid_that_is_no_number_is_told(tmp_path: Path, pid: str) -> None:
-    (tmp_path / "info").mkdir()
-    (tmp_path / "info" / "train_050.csv").write_text(f"pid,name\n1,a\n{pid},b\n")
-    with pytest.raises(DataError, match=f"has the pid '{pid}', wanted numbers"):
-        cvid(tmp_path)

@@ -5,10 +5,9 @@ Only lists and folders are read, no images.
 """
 
 from sptskm.data.importers.ccvid import ccvid
-from sptskm.data.importers.cvid import cvid
 from sptskm.data.importers.folder import folder
 from sptskm.data.importers.lsvid import lsvid
 from sptskm.data.importers.mars import mars
 from sptskm.data.importers.two_cameras import ilidsvid, prid2011
 
-__all__ = ["ccvid", "cvid", "folder", "ilidsvid", "lsvid", "mars", "prid2011"]
+__all__ = ["ccvid", "folder", "ilidsvid", "lsvid", "mars", "prid2011"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sptskm.data.importers import ccvid, cvid, folder, ilidsvid, lsvid, mars, prid2011
+from sptskm.data.importers import ccvid, folder, ilidsvid, lsvid, mars, prid2011
 from sptskm.data.importers.folder import PATTERN
 from sptskm.data.manifest import SPLITS, Entry, as_table, read_entries, write_entries
 from sptskm.data.splits import split_by_identity
@@ -19,7 +19,6 @@ LAYOUTS = {
     "lsvid": "LS-VID: info/list_sequence, info/data/info_test.mat",
     "ilidsvid": "iLIDS-VID: i-LIDS-VID/sequences, train-test people splits",
     "prid2011": "PRID 2011: prid_2011/multi_shot, splits_prid2011.json",
-    "cvid": "CVID-reID: info, img, mask",
     "folder": "a folder of frames for each tracklet, named <pid>/<camera>/<tracklet> or by --pattern",
     "manifest": "another manifest: into another form (.csv, .jsonl, .parquet) or with another split",
 }
@@ -78,7 +77,7 @@ def _entries(chosen: argparse.Namespace) -> Sequence[Entry]:
         return split_by_identity(folder(root, chosen.pattern), chosen.test_share, chosen.seed)
     if layout in ("ilidsvid", "prid2011"):
         return {"ilidsvid": ilidsvid, "prid2011": prid2011}[layout](root, chosen.split)
-    return {"mars": mars, "ccvid": ccvid, "lsvid": lsvid, "cvid": cvid}[layout](root)
+    return {"mars": mars, "ccvid": ccvid, "lsvid": lsvid}[layout](root)
 
 
 def _with_absolute_paths(entry: Entry, home: Path) -> Entry:
