@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sptskm.common.errors import DataError
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def exists(path: Path) -> bool:
@@ -37,9 +37,9 @@ def _mode(path: Path) -> int | None:
         return None
 
 
-def has_control(name: str) -> bool:
-    """Return whether a name has a line break or another control character."""
-    return _CONTROL.search(name) is not None
+def control_in(text: str) -> str:
+    """Return the first control character of a text, line breaks and lone surrogates included; empty without one."""
+    return found[0] if (found := _CONTROL.search(text)) else ""
 
 
 def check_inside(folder: Path, path: Path, source: Path) -> None:
@@ -47,7 +47,7 @@ def check_inside(folder: Path, path: Path, source: Path) -> None:
 
     The last part of the path is not followed: files are written under another name and renamed.
     """
-    if has_control(str(path)):
+    if control_in(str(path).removeprefix(str(folder))):
         raise DataError(f"{source}: names the file {str(path)!r}, wanted a name without control characters")
     home, parent = folder.resolve(), path.parent.resolve()
     if path.name in ("", ".", "..") or not (parent == home or parent.is_relative_to(home)):

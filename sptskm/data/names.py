@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from sptskm.common.errors import DataError
+from sptskm.common.paths import control_in
 from sptskm.data.forms import IMAGES
 
 LONGEST = 200
 """Largest number of characters in a label."""
-_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def label(text: str, place: str) -> str:
@@ -35,8 +35,8 @@ def check_label(text: str, place: str, longest: int = LONGEST) -> None:
 def check_names(names: Iterable[str], source: str) -> None:
     """Raise DataError, starting with `source`, for a name with control characters."""
     for name in names:
-        if found := _CONTROLS.search(name):
-            raise DataError(f"{source} has the control character {found[0]!a} in a name, wanted none")
+        if found := control_in(name):
+            raise DataError(f"{source} has the control character {found!a} in a name, wanted none")
 
 
 def bare_name(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sptskm.common.paths import has_control
+from sptskm.common.paths import control_in
 from sptskm.common.reading import read_yaml
 from sptskm.common.settings import refuse, settings
 from sptskm.config import ConfigError
@@ -148,7 +148,7 @@ class Cluster:
 
 def control_characters(what: str, text: str) -> Iterator[str]:
     """Yield a sentence if a text would not stay on its line of a batch script or of a terminal."""
-    if has_control(text) or any("\ud800" <= sign <= "\udfff" for sign in text):
+    if control_in(text) or len(text.splitlines()) > 1:
         yield f"{what} is {text!r}, wanted it without line breaks and other control characters"
 
 

@@ -131,13 +131,11 @@ class Projection(nn.Module):
 
 
 class ResidualLayer(nn.Module):
-    """Two basic blocks, the first with the stride: (N, C_in, H, W) to (N, C_out, H/s, W/s)."""
+    """Two basic blocks, the first with stride 2: (N, C_in, H, W) to (N, C_out, H/2, W/2)."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 2) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels)
-        )
+        self.layers = nn.Sequential(BasicBlock(in_channels, out_channels, 2), BasicBlock(out_channels, out_channels))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         return self.layers(x_NCHW)

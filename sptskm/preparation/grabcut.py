@@ -34,12 +34,12 @@ def body_prior(height: int, width: int) -> Bytes:
     return _ellipses(height, width, BODY)
 
 
-def person_mask(frame_HW3: Bytes, *, iterations: int = ITERATIONS, seed: int = 0) -> Bytes:
+def person_mask(frame_HW3: Bytes) -> Bytes:
     """Segment the person in a crop (H, W, 3) with any channel order: (H, W), 255 on the person, never empty.
 
     Keeps the parts of GrabCut's foreground that are connected to the middle of the body. If the colours separate
-    nothing of a person's size, the result is the prior. It depends on the frame, `iterations` and `seed` alone;
-    OpenCV's random generator stays seeded. Raises ValueError for other arrays and for frames below 16 x 8.
+    nothing of a person's size, the result is the prior. It depends on the frame alone; OpenCV's random generator
+    stays seeded. Raises ValueError for other arrays and for frames below 16 x 8.
     """
     if frame_HW3.ndim != 3 or frame_HW3.shape[2] != 3 or frame_HW3.dtype != np.uint8:
         raise DataError(f"frame is {frame_HW3.dtype} {frame_HW3.shape}, wanted uint8 (height, width, 3)")
@@ -47,9 +47,9 @@ def person_mask(frame_HW3: Bytes, *, iterations: int = ITERATIONS, seed: int = 0
     if height < SMALLEST[0] or width < SMALLEST[1]:
         raise DataError(f"frame is {height}x{width}, wanted at least {SMALLEST[0]}x{SMALLEST[1]}")
     labels_HW = _first_labels(height, width)
-    cv2.setRNGSeed(seed)
+    cv2.setRNGSeed(0)
     colours = np.zeros((1, 65)), np.zeros((1, 65))  # of background and foreground, filled by GrabCut
-    cv2.grabCut(frame_HW3, labels_HW, _NO_BOX, *colours, iterations, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(frame_HW3, labels_HW, _NO_BOX, *colours, ITERATIONS, cv2.GC_INIT_WITH_MASK)
     foreground_HW = (labels_HW == cv2.GC_FGD) | (labels_HW == cv2.GC_PR_FGD)
     mask_HW = _touching(foreground_HW, _ellipses(height, width, CORE) > 0)
     prior_HW = body_prior(height, width)

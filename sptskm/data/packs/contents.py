@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sptskm.atomic import naming
 from sptskm.common.arrays import Wanted, read_npz
 from sptskm.common.errors import DataError
+from sptskm.common.paths import control_in
 from sptskm.common.reading import parsed_json, read_text
 from sptskm.data.tracklets import IntArray, Modality, check_ranges
 
@@ -116,7 +117,7 @@ def read_summary(folder: Path) -> Summary:
 
 def is_plain(name: str) -> bool:
     """Return whether a text is the plain name of a file, without a path to another folder."""
-    return bool(name) and name not in (".", "..") and not set(name) & {"/", "\\", "\0"} and name.isprintable()
+    return bool(name) and name not in (".", "..") and not set(name) & {"/", "\\"} and not control_in(name)
 
 
 def read_part(folder: Path, part: Part, summary: Summary) -> dict[str, NDArray[Any]]:

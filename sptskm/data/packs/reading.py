@@ -91,8 +91,9 @@ class Member:
 class Shards:
     """The files of a pack, opened once per process; a copy on a local disk is used as soon as it is there."""
 
-    def __init__(self, folder: Path, files: Mapping[str, tuple[int, str]], copies: Path | None = None) -> None:
-        self.folder, self.files, self.copies = folder, files, copies
+    def __init__(self, folder: Path, files: Mapping[str, tuple[int, str]]) -> None:
+        self.folder, self.files = folder, files
+        self.copies: Path | None = None
         self.copier: subprocess.Popen[str] | None = None
         self._open: dict[str, tuple[int, bool]] = {}
         self._last = ("", 0, b"")

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sptskm.atomic import write_bytes
-from sptskm.common.paths import check_inside, has_control, is_file
+from sptskm.common.paths import check_inside, control_in, is_file
 from sptskm.data.derived import HOME, MADE, write_frames, write_method
 from sptskm.data.errors import DataError
 from sptskm.data.files import SKELETON_KEY, mat_bytes
@@ -40,7 +40,7 @@ def unpack(folder: Path, out: Path) -> Path:
             for place, files in groupby(_contents(table, row, modality, target), key=lambda file: file[0].parent):
                 checked = False
                 for path, content in files:
-                    if not checked or has_control(path.name):
+                    if not checked or control_in(path.name):
                         check_inside(out, path, folder)
                         place.mkdir(parents=True, exist_ok=True)
                         checked = True
@@ -69,7 +69,7 @@ def _check_names(folder: Path, table: Tracklets) -> None:
     keys, stems = table.keys_N.tolist(), decode_names(np.unique(table.stems_M)).tolist()
     for name in (*keys, *stems):
         path = PurePosixPath(name)
-        if has_control(name):
+        if control_in(name):
             raise DataError(f"{folder}: holds the name {name!r}, wanted one without control characters")
         if path.is_absolute() or ".." in path.parts:
             raise DataError(f"{folder}: holds the name {name}, wanted one without .. and without a leading /")
