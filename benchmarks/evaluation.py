@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from sptskm.evaluation import Rows, evaluate, evaluate_features, feature_distances, rerank, squared_distances
+from sptskm.evaluation import OFFICIAL, Rows, evaluate, evaluate_features, feature_distances, rerank, squared_distances
 from sptskm.training.spread import evaluate_spread, prepared
 from sptskm.training.world import join
 
@@ -151,7 +151,7 @@ def report_big(rng: np.random.Generator, gigabytes: float) -> bool:
     with join(threads=1, timeout_minutes=10) as world:
         if world.size > 1:
             there = prepared(gallery, world)
-            scores = evaluate_spread(lambda rows: there.to(queries[rows]), labels[0], everyone, "mars-official", world)
+            scores = evaluate_spread(lambda rows: there.to(queries[rows]), labels[0], everyone, OFFICIAL, world)
         else:
             scores = evaluate_features(queries, gallery, labels[0], everyone, gigabytes=gigabytes)
     seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -15,7 +15,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sptskm.evaluation import Distances, Evidence, Rows, StreamDistances, choose, evaluate, fuse, squared_distances
+from sptskm.evaluation import (
+    PROTOCOLS,
+    Distances,
+    Evidence,
+    Rows,
+    StreamDistances,
+    choose,
+    evaluate,
+    fuse,
+    squared_distances,
+)
 
 STREAMS = {
     "strong, noise": (0.75, 0.0),
@@ -27,7 +37,7 @@ STREAMS = {
     "strong, noise, noise": (0.75, 0.0, 0.0),
 }
 NUMBERS, CAMERAS, TRACKLETS, TESTED = 24, 4, 2, 30
-PROTOCOL, STEP = "mars-standard", 0.1
+PROTOCOL, STEP = PROTOCOLS["mars-standard"], 0.1
 RULES = ("best weights", "the rule", "the rule with a hedge")
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sptskm.config import SMIN_DEFAULTS, SSIN_DEFAULTS
 from sptskm.data import hold_out, read_mars
 from sptskm.data.sampler import epoch_batches
-from sptskm.evaluation import Rows, evaluate_features, protocol, select
+from sptskm.evaluation import OFFICIAL, Rows, evaluate_features, select
 
 TRAIN_TRACKLETS, TEST_TRACKLETS, QUERIES = 8298, 12180, 1980
 DIMENSIONS = {"SSIN": 3072, "SMIN": 1024}
@@ -45,7 +45,7 @@ def main() -> None:
             with step(f"draw an epoch of {name}"):
                 epoch_batches(config.sampling, split.train, table.pids[split.train], 0, 0)
         test = table.test
-        query, gallery = select(protocol("mars-official"), table.pids[test], table.lengths[test], table.query)
+        query, gallery = select(OFFICIAL, table.pids[test], table.lengths[test], table.query)
         rows = [Rows(table.pids[test[part]], table.camids[test[part]]) for part in (query, gallery)]
         for name, dimension in DIMENSIONS.items():
             features = np.random.default_rng(0).standard_normal((len(test), dimension), dtype=np.float32)

@@ -32,7 +32,7 @@ from sptskm.data import Tracklets, read_dataset
 from sptskm.data.files import read_skeletons
 from sptskm.data.silhouettes import MaskReader
 from sptskm.data.skeletons import EDGES
-from sptskm.evaluation import Rows, evaluate, squared_distances
+from sptskm.evaluation import PROTOCOLS, Rows, evaluate, squared_distances
 from sptskm.evaluation.statistics import paired_difference
 
 PROTOCOL = "torchreid"
@@ -151,7 +151,7 @@ def baselines(table: Tracklets) -> dict[str, tuple[Sequence[float], Sequence[flo
         (SILHOUETTES, {row: silhouette(table, row) for row in [*query.tolist(), *test.tolist()]}),
     ):
         distance_QG = squared_distances(*(np.stack([features[row] for row in rows.tolist()]) for rows in (query, test)))
-        scores = evaluate(distance_QG, Rows.of(table, query), Rows.of(table, test), PROTOCOL)
+        scores = evaluate(distance_QG, Rows.of(table, query), Rows.of(table, test), PROTOCOLS[PROTOCOL])
         found[name] = (scores.ap_Q.tolist(), (scores.first_hit_Q == 1).astype(float).tolist())
     return found
 

@@ -22,7 +22,7 @@ from sptskm.common.reading import read_yaml
 from sptskm.config import Config
 from sptskm.configfile import apply_overrides, load
 from sptskm.data.clips import TrainItem
-from sptskm.evaluation import Rows, evaluate, stream_distances
+from sptskm.evaluation import PROTOCOLS, Rows, evaluate, stream_distances
 from sptskm.training.extract import extract
 from sptskm.training.meters import Meters
 from sptskm.training.setup import Setup
@@ -31,7 +31,7 @@ from sptskm.training.trainer import Trainer
 from sptskm.training.world import World
 
 ROWS = Path(__file__).with_name("recipes.yaml")
-PROTOCOLS = {"mAP": "mars-official", "changed": "ccvid-clothes-changing"}
+RULES = {"mAP": PROTOCOLS["mars-official"], "changed": PROTOCOLS["ccvid-clothes-changing"]}
 HEADER = "| ingredient | mAP | to base | mAP, other clothes | to base | step, s | seeds |"
 RULE = "|---|---|---|---|---|---|---|"
 BASE = "base"
@@ -83,7 +83,7 @@ def score(config: Config) -> dict[str, float]:
     labels = Rows.of(data, split.held_out[query]), Rows.of(data, split.held_out)
     scores = {
         name: 100 * evaluate(distance_QG, *labels, protocol).mAP
-        for name, protocol in PROTOCOLS.items()
+        for name, protocol in RULES.items()
         if name == "mAP" or data.has_clothes
     }
     return {**scores, "step": median(b - a for a, b in pairwise(trainer.times)), "steps": trainer.step}
@@ -117,7 +117,7 @@ def lines(found: Found, names: Iterable[str]) -> list[str]:
             continue
         own = [found[name, seed] for seed in seeds]
         cells = [name]
-        for score in (score for score in PROTOCOLS if score in own[0]):
+        for score in (score for score in RULES if score in own[0]):
             pairs = [(found[name, n][score], found[BASE, n][score]) for n in seeds if (BASE, n) in found]
             cells.append(spread([one[score] for one in own]))
             cells.append(spread([ours - base for ours, base in pairs], "+.1f") if name != BASE and pairs else "")

@@ -26,6 +26,7 @@ from sptskm.evaluation import (
     FusedDistance,
     Normalisation,
     Part,
+    Protocol,
     Weights,
     aligned,
     calibrated,
@@ -82,12 +83,8 @@ class Trained:
     insight: Insight
 
 
-@dataclass(frozen=True, eq=False)
-class Fold:
-    """Features of the people whom the runs of a fold left out, by stream in order; `rows` are those of the table."""
-
-    rows: NDArray[np.int64]
-    features: Sequence[Features]
+Fold = tuple[NDArray[np.int64], Sequence[Features]]
+"""People whom the runs of a fold left out: their rows of the table, and their features by stream in order."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +112,11 @@ def final(
     and Stopped when a rank's `stop` was set before all features were extracted.
     """
     _claim(Path(out))
-    streams, folds = _trained(runs, overrides, "true", settings, stop)
+    rules = protocol(settings.protocol)
+    streams, folds = _trained(runs, [*overrides, "data.test=true"], settings, rules, stop)
     if not streams:
         return None
-    results = _evaluate(streams, folds, settings)
+    results = _evaluate(streams, folds, settings, rules)
     write(results, Path(out))
     return results
 
@@ -142,26 +140,27 @@ def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | 
     Every rank makes the same call; rank 0 gets the result. Raises errors as `final`.
     """
     open_to_choice = replace(settings, weight=None, weights={}, normalisation="auto", folds=0)
-    streams, _ = _trained(runs, (), "false", open_to_choice, stop)
+    rules = protocol(settings.protocol)
+    streams, _ = _trained(runs, ["data.test=false"], open_to_choice, rules, stop)
     if not streams:
         return None
-    part = _held_out(streams, settings)
+    part = _held_out(streams, rules)
     alone: dict[str, float] = {
-        stream.config.stream: evaluate(part.alone(stream.held_out), part.query, part.gallery, settings.protocol).mAP
+        stream.config.stream: evaluate(part.alone(stream.held_out), part.query, part.gallery, rules).mAP
         for stream in streams
     }
-    found = _best([_known(part, [stream.held_out for stream in streams])], open_to_choice)
+    found = _best([_known(part, [stream.held_out for stream in streams])], open_to_choice, rules)
     return HeldOut(found.normalisation, found.weights, {**alone, "fused": found.mAP})
 
 
 def _trained(
-    runs: Sequence[str | Path], overrides: Sequence[str], test: str, settings: Final, stop: StopFlag | None
+    runs: Sequence[str | Path], overrides: Sequence[str], settings: Final, rules: Protocol, stop: StopFlag | None
 ) -> tuple[list[Trained], list[Fold]]:
     """Extract the features of all runs and, where they choose the fusion, of the runs that leave a fold out.
 
     Every rank makes the same call, and rank 0 gets the features in the order of streams; others get none.
     """
-    opened = _opened(runs, [*overrides, f"data.test={test}"], settings)
+    opened = _opened(runs, overrides, settings)
     choosing = _check(opened, settings)
     folds = [
         _opened([fold_folder(one.config.run, fold) for one in opened], [*overrides, "data.test=false"], settings)
@@ -169,11 +168,11 @@ def _trained(
     ]
     _check_folds(folds, opened, settings)
     with join(opened[0].config.train.threads, opened[0].config.train.timeout_minutes) as world:
-        streams = [_extract(one, world, stop, settings, choosing and not settings.folds) for one in opened]
+        streams = [_extract(one, world, stop, settings, rules, choosing and not settings.folds) for one in opened]
         found = [[_left_out(one, world, stop) for one in fold] for fold in folds]
     if not world.is_main:
         return [], []
-    return streams, [Fold(fold[0][0], [features for _, features in fold]) for fold in found]
+    return streams, [(fold[0][0], [features for _, features in fold]) for fold in found]
 
 
 def _opened(runs: Sequence[str | Path], overrides: Sequence[str], settings: Final) -> list[Opened]:
@@ -200,7 +199,6 @@ def _check(opened: Sequence[Opened], settings: Final) -> bool:
 
     Returns whether the fusion weights will be chosen on people on whom the networks did not train.
     """
-    protocol(settings.protocol)
     names = [one.config.stream for one in opened]
     if len(set(names)) != len(names):
         raise ConfigError(f"the runs are {' and '.join(names)}, wanted one of each stream")
@@ -229,16 +227,18 @@ def _check_folds(folds: Sequence[Sequence[Opened]], opened: Sequence[Opened], se
             raise ConfigError(f"{fold[0].config.run}: its people are not those of the other streams, wanted one split")
 
 
-def _extract(one: Opened, world: World, stop: StopFlag | None, settings: Final, choosing: bool) -> Trained:
+def _extract(
+    one: Opened, world: World, stop: StopFlag | None, settings: Final, rules: Protocol, choosing: bool
+) -> Trained:
     """Extract the features of one stream and record their provenance.
 
     `choosing`: the fusion weight will be chosen on the held-out identities.
     """
     config, state = one.config, one.state
     setup = Setup.of(config, world, training=False)
-    check_judging(settings, setup.table)
+    check_judging(settings, rules, setup.table)
     if choosing:
-        check_choosing(settings, setup.table, setup.split)
+        check_choosing(rules, setup.table, setup.split)
     model = _network(one, setup, world)
     rows = np.concatenate([setup.split.held_out, setup.table.test])
     found, cut = _features(one, setup, model, rows, world, stop), len(setup.split.held_out)
@@ -284,13 +284,13 @@ def _features(
     return Features(found.features_ND, keys, found.valid_N, setup.table.fingerprint, one.config.stream)
 
 
-def _evaluate(streams: Sequence[Trained], folds: Sequence[Fold], settings: Final) -> Results:
+def _evaluate(streams: Sequence[Trained], folds: Sequence[Fold], settings: Final, rules: Protocol) -> Results:
     """Score each stream alone, their fusion and, if wanted, the last of these re-ranked."""
     table = streams[0].table
-    test = part_of(table, table.test, table.query, settings.protocol)
+    test = part_of(table, table.test, table.query, rules)
 
     def judged(name: str, distance_QG: Floats) -> Ranking:
-        return Ranking(name, distance_QG, evaluate(distance_QG, test.query, test.gallery, settings.protocol))
+        return Ranking(name, distance_QG, evaluate(distance_QG, test.query, test.gallery, rules))
 
     rankings = [judged(stream.config.stream, test.alone(stream.test)) for stream in streams]
     fusion = None
@@ -305,6 +305,7 @@ def _evaluate(streams: Sequence[Trained], folds: Sequence[Fold], settings: Final
         gallery_rows=table.test[test.gallery_rows],
         query=test.query,
         gallery=test.gallery,
+        protocol=rules,
         rankings=rankings,
         fusion=fusion,
         features=[stream.test for stream in streams],
@@ -321,19 +322,19 @@ def _evaluate(streams: Sequence[Trained], folds: Sequence[Fold], settings: Final
 def _fuse(streams: Sequence[Trained], folds: Sequence[Fold], test: Part, settings: Final) -> tuple[Fusion, Floats]:
     """Fuse all streams; return the fusion and the fused distances (Q, G)."""
     weights = given_weights(settings, [stream.config.stream for stream in streams])
-    evidence, name = _evidence(streams, folds, test, settings, weights is None), settings.protocol
+    evidence, rules = _evidence(streams, folds, test, settings, weights is None), test.protocol
     if weights is None:
-        found = _best(evidence, settings)
+        found = _best(evidence, settings, rules)
         weights, slopes = found.offer.weights, found.slopes
         fusion = Fusion(weights, found.normalisation, found.curve_WS, offer=found.offer)
     else:
-        slopes = slopes_of(evidence, name) if settings.normalisation == "calibrated" else None
+        slopes = slopes_of(evidence, rules) if settings.normalisation == "calibrated" else None
         fusion = Fusion(weights, settings.normalisation, None)
     kind = cast(Normalisation, fusion.normalisation)
     distances = test.fusable([stream.test for stream in streams], kind)
     if kind != "rank":
         distance = FusedDistance.fitted(distances, weights, kind, slopes)
-        odds = calibrated(evidence, kind, distance, name) if evidence else None
+        odds = calibrated(evidence, kind, distance, rules) if evidence else None
         fusion = replace(fusion, distance=distance, odds=odds)
     return fusion, fuse(distances, weights, kind, slopes)
 
@@ -369,28 +370,27 @@ def _evidence(
 
     Given weights need nobody; then a protocol may leave no query of the held-out people.
     """
-    table, name = streams[0].table, settings.protocol
     if folds:
-        parts = [(everybody(table, fold.rows, name), fold.features) for fold in folds]
+        parts = [(everybody(streams[0].table, rows, test.protocol), features) for rows, features in folds]
     elif len(streams[0].split.held_out) and (wanted or settings.normalisation == "calibrated"):
-        parts = [(_held_out(streams, settings), [stream.held_out for stream in streams])]
+        parts = [(_held_out(streams, test.protocol), [stream.held_out for stream in streams])]
     else:
         parts = []
-    return [_known(part.asked_as(test, name), features) for part, features in parts]
+    return [_known(part.asked_as(test), features) for part, features in parts]
 
 
-def _held_out(streams: Sequence[Trained], settings: Final) -> Part:
+def _held_out(streams: Sequence[Trained], rules: Protocol) -> Part:
     split = streams[0].split
-    return part_of(streams[0].table, split.held_out, split.query, settings.protocol)
+    return part_of(streams[0].table, split.held_out, split.query, rules)
 
 
 def _known(part: Part, features: Sequence[Features]) -> Evidence:
     return Evidence(part.query, part.gallery, lambda kind: part.fusable(features, kind))
 
 
-def _best(evidence: Sequence[Evidence], settings: Final) -> Chosen:
+def _best(evidence: Sequence[Evidence], settings: Final, rules: Protocol) -> Chosen:
     """Choose the normalisation (given, or the best on these people) and its weights."""
     kinds: tuple[str, ...] = OF_THE_DATA if settings.normalisation == "auto" else (settings.normalisation,)
     kinds = tuple(kind for kind in kinds if kind != "rank" or not settings.rerank)  # it has no distance of a pair
     hedge = settings.undecided == "fused"
-    return choose(evidence, settings.protocol, cast(Sequence[Normalisation], kinds), settings.weight_step, hedge)
+    return choose(evidence, rules, cast(Sequence[Normalisation], kinds), settings.weight_step, hedge)

@@ -1,4 +1,4 @@
-"""Scores of features under a named protocol, for data other than those of a final job.
+"""Scores of features under a protocol, for data other than those of a final job.
 
 Legend: N tracklets, Q queries, B queries of a block, G gallery rows, D embedding.
 """
@@ -31,23 +31,24 @@ def score(
     ranks a share of the queries and returns the whole result. Raises ConfigError and DataError where features, data and
     protocol do not belong together.
     """
-    check_judging(settings, table)
+    rules = protocol(settings.protocol)
+    check_judging(settings, rules, table)
     if (len(features) > 1) != (fused is not None):
         raise ConfigError("features of several streams and a fusion are wanted together, found one of them")
     streams = [_of_test(one, table) for one in features]
     test = table.test
-    query_rows, gallery_rows = select(protocol(settings.protocol), table.pids_N[test], table.lengths[test], table.query)
+    query_rows, gallery_rows = select(rules, table.pids_N[test], table.lengths[test], table.query)
     places = test[query_rows], test[gallery_rows]
     query, gallery = (Rows.of(table, rows) for rows in places)
     ways = {one.stream: _alone(one, query_rows, gallery_rows, world) for one in streams}
     if fused is not None:
         ways["fused"] = _fused(fused, streams, query_rows, gallery_rows, world)
     rankings = [
-        Ranking(name, np.empty((len(query), 0)), evaluate_spread(distances, query, gallery, settings.protocol, world))
+        Ranking(name, np.empty((len(query), 0)), evaluate_spread(distances, query, gallery, rules, world))
         for name, distances in ways.items()
     ]
     fusion = None if fused is None else Fusion(fused.weights, fused.normalisation, None, fused.distance)
-    return Results(table, *places, query, gallery, rankings, fusion, streams, [], settings, {})
+    return Results(table, *places, query, gallery, rules, rankings, fusion, streams, [], settings, {})
 
 
 def _of_test(features: Features, table: Tracklets) -> Features:

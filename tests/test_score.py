@@ -11,6 +11,7 @@ from sptskm.cli import main
 from sptskm.config import ConfigError, Final
 from sptskm.data import DataError, Tracklets, read_mars
 from sptskm.evaluation import (
+    PROTOCOLS,
     Distances,
     Features,
     FusedDistance,
@@ -72,7 +73,9 @@ def test_scores_are_those_of_the_whole_matrices(
     assert [ranking.name for ranking in found.rankings] == list(wanted)
     for ranking in found.rankings:
         np.testing.assert_array_equal(
-            ranking.scores.ap_Q, evaluate(wanted[ranking.name], query, gallery, NAME).ap_Q, err_msg=ranking.name
+            ranking.scores.ap_Q,
+            evaluate(wanted[ranking.name], query, gallery, PROTOCOLS[NAME]).ap_Q,
+            err_msg=ranking.name,
         )
 
 

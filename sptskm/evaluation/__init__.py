@@ -1,4 +1,4 @@
-"""Protocols, metrics and fusion: from features and labels to scores that name their protocol."""
+"""Protocols, metrics and fusion: from features and labels to scores that carry their protocol."""
 
 from sptskm.evaluation.calibration import Calibration, calibrate
 from sptskm.evaluation.cameras import CameraPairs, camera_pairs
@@ -35,11 +35,12 @@ from sptskm.evaluation.metrics import (
 )
 from sptskm.evaluation.offering import Offer
 from sptskm.evaluation.parts import Part, everybody, part_of
-from sptskm.evaluation.protocols import PROTOCOLS, Protocol, check_labels, protocol, select
+from sptskm.evaluation.protocols import OFFICIAL, PROTOCOLS, Protocol, check_labels, protocol, select
 from sptskm.evaluation.refusals import check_choosing, check_judging, check_some, fused_streams, given_weights
 from sptskm.evaluation.reranking import Reranking, check_memory, feature_distances, fused_distances, rerank
 
 __all__ = [
+    "OFFICIAL",
     "PROTOCOLS",
     "Calibration",
     "CameraPairs",

@@ -23,6 +23,7 @@ from sptskm.evaluation.fusion import (
 )
 from sptskm.evaluation.metrics import Rows, evaluate, not_ranked
 from sptskm.evaluation.offering import Offer, offer
+from sptskm.evaluation.protocols import OFFICIAL, Protocol
 
 STEP: Final = 0.05
 SAME_MAP: Final = 1e-12
@@ -61,7 +62,7 @@ class Evidence:
 
 def choose(
     parts: Sequence[Evidence],
-    protocol: str,
+    protocol: Protocol,
     normalisations: Sequence[Normalisation],
     step: float = STEP,
     hedge: bool = False,
@@ -88,7 +89,7 @@ def choose(
     return max(found, key=lambda one: one.mAP)
 
 
-def slopes_of(parts: Sequence[Evidence], protocol: str) -> dict[str, float]:
+def slopes_of(parts: Sequence[Evidence], protocol: Protocol) -> dict[str, float]:
     """Return what each stream's distance takes from the log-odds that a pair shows one person."""
     given = [part.distances("calibrated") for part in parts]
     found = {}
@@ -98,7 +99,9 @@ def slopes_of(parts: Sequence[Evidence], protocol: str) -> dict[str, float]:
     return found
 
 
-def calibrated(parts: Sequence[Evidence], kind: Normalisation, distance: FusedDistance, protocol: str) -> Calibration:
+def calibrated(
+    parts: Sequence[Evidence], kind: Normalisation, distance: FusedDistance, protocol: Protocol
+) -> Calibration:
     """Fit the probability that two tracklets show one person to their fused distance."""
     pairs = []
     for part in parts:
@@ -109,7 +112,7 @@ def calibrated(parts: Sequence[Evidence], kind: Normalisation, distance: FusedDi
     return calibrate(*(np.concatenate(arrays) for arrays in zip(*pairs, strict=True)))
 
 
-def _pairs(part: Evidence, one: Distances, protocol: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _pairs(part: Evidence, one: Distances, protocol: Protocol) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the distances (M,) of all pairs with input that a protocol ranks, and which show one person (M,)."""
     ranked_QG = one.valid_query_Q[:, None] & one.valid_gallery_G
     for number in range(len(part.query)):
@@ -137,7 +140,7 @@ def precision_table(
     streams: StreamDistances,
     query: Rows,
     gallery: Rows,
-    protocol: str = "mars-official",
+    protocol: Protocol = OFFICIAL,
     grid: Sequence[Weights] | None = None,
     normalisation: Normalisation = "zscore",
 ) -> NDArray[np.float64]:
@@ -150,7 +153,7 @@ def precision_table(
 
 
 def _precisions(
-    normalised: NormalisedDistances, query: Rows, gallery: Rows, protocol: str, grid: Sequence[Weights]
+    normalised: NormalisedDistances, query: Rows, gallery: Rows, protocol: Protocol, grid: Sequence[Weights]
 ) -> NDArray[np.float64]:
     table = [evaluate(normalised.fused(weights), query, gallery, protocol).ap_Q for weights in grid]
     return np.reshape(table, (len(grid), len(query)))

@@ -1,4 +1,4 @@
-"""mAP and CMC of a ranking, under a named protocol.
+"""mAP and CMC of a ranking, under a protocol.
 
 Ties are broken by gallery row order, as in a stable sort: of two rows at the same distance the one with the lower row
 number ranks first.
@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from sptskm.common.errors import DataError
 from sptskm.data import Tracklets
 from sptskm.data.tracklets import JUNK_PID
-from sptskm.evaluation import protocols
 from sptskm.evaluation.distances import TILE, Floats, SquaredDistances
-from sptskm.evaluation.protocols import Integers, Protocol
+from sptskm.evaluation.protocols import OFFICIAL, Integers, Protocol, check_labels
 
 CMC_RANKS: Final = 50
 QUERY_BLOCK: Final = 1024  # a longer block gains nothing
@@ -75,13 +74,13 @@ class Scores:
     ap_Q: average precision, NaN for a skipped query.
     first_hit_Q: 1-based rank of the first correct row, junk not counted; 0 without a positive.
     num_gallery: number of gallery rows, junk included.
-    protocol: name of the protocol.
+    protocol: rules under which they hold.
     """
 
     ap_Q: NDArray[np.float64]
     first_hit_Q: NDArray[np.int64]
     num_gallery: int
-    protocol: str
+    protocol: Protocol
 
     @classmethod
     def joined(cls, parts: Sequence["Scores"]) -> "Scores":
@@ -137,22 +136,21 @@ class Scores:
         return replace(self, ap_Q=self.ap_Q[mask], first_hit_Q=self.first_hit_Q[mask])
 
 
-def evaluate(distance_QG: Floats, query: Rows, gallery: Rows, protocol: str = "mars-official") -> Scores:
+def evaluate(distance_QG: Floats, query: Rows, gallery: Rows, protocol: Protocol = OFFICIAL) -> Scores:
     """Compute the scores of a distance matrix (Q, G); a smaller distance is nearer.
 
-    Rows and columns must already be those of the protocol (see `protocols.select`). Raises ConfigError for an unknown
-    protocol or missing clothes labels that the protocol needs, and DataError for another shape and for NaN.
+    Rows and columns must already be those of the protocol (see `protocols.select`). Raises ConfigError for missing
+    clothes labels that the protocol needs, and DataError for another shape and for NaN.
     """
-    rules = protocols.protocol(protocol)
     distance = np.asarray(distance_QG)
     if distance.shape != (len(query), len(gallery)) or distance.dtype.kind not in "fiu":
         raise DataError(
             f"distances must be real numbers ({len(query)} queries, {len(gallery)} gallery rows), "
             f"found {distance.dtype} {distance.shape}"
         )
-    judge = _Judge(query, gallery, rules, distance.dtype if distance.dtype.kind == "f" else np.float64)
+    judge = _Judge(query, gallery, protocol, distance.dtype if distance.dtype.kind == "f" else np.float64)
     ranks = [judge.ranks(number, row_G) for number, row_G in enumerate(distance)]
-    return _scores(ranks, len(gallery), rules)
+    return _scores(ranks, len(gallery), protocol)
 
 
 def evaluate_features(
@@ -160,7 +158,7 @@ def evaluate_features(
     gallery_features_GD: Floats | SquaredDistances,
     query: Rows,
     gallery: Rows,
-    protocol: str = "mars-official",
+    protocol: Protocol = OFFICIAL,
     gigabytes: float = GIGABYTES,
 ) -> Scores:
     """Compute the scores of features under squared Euclidean distance, without holding the (Q, G) matrix.
@@ -182,19 +180,18 @@ def evaluate_features(
     return evaluate_blocks(lambda chosen: distances.to(query_features[chosen]), query, gallery, protocol, block)
 
 
-def evaluate_blocks(distances: Blocks, query: Rows, gallery: Rows, protocol: str, block: int) -> Scores:
+def evaluate_blocks(distances: Blocks, query: Rows, gallery: Rows, protocol: Protocol, block: int) -> Scores:
     """Compute the scores from distances that are made for one block of queries at a time and not kept.
 
     Raises errors as `evaluate`.
     """
-    rules = protocols.protocol(protocol)
-    judge = _Judge(query, gallery, rules)
+    judge = _Judge(query, gallery, protocol)
     ranks = []
     for start in range(0, len(query), block):
         block_BG = distances(slice(start, min(start + block, len(query))))
         ranks += [judge.ranks(start + place, row_G) for place, row_G in enumerate(block_BG)]
         del block_BG  # before there is the next one
-    return _scores(ranks, len(gallery), rules)
+    return _scores(ranks, len(gallery), protocol)
 
 
 def _block(num_gallery: int, gigabytes: float) -> int:
@@ -210,7 +207,7 @@ def _block(num_gallery: int, gigabytes: float) -> int:
     return min(QUERY_BLOCK, int(gigabytes // tile) * TILE) if num_gallery else QUERY_BLOCK
 
 
-def clothes_changed(query: Rows, gallery: Rows, protocol: str = "mars-official") -> NDArray[np.bool_]:
+def clothes_changed(query: Rows, gallery: Rows, protocol: Protocol = OFFICIAL) -> NDArray[np.bool_]:
     """Return a mask (Q,) of the queries that can only be found in other clothes.
 
     True where a query has positives under the protocol, the clothes of the query and of all its positives are known,
@@ -218,7 +215,7 @@ def clothes_changed(query: Rows, gallery: Rows, protocol: str = "mars-official")
     """
     if query.clothes is None or gallery.clothes is None:
         raise DataError("clothes labels are needed for both the query and the gallery rows")
-    judged = JudgedRows(query, gallery, protocols.protocol(protocol))
+    judged = JudgedRows(query, gallery, protocol)
     changed_Q = np.zeros(len(query), dtype=np.bool_)
     for number, own in enumerate(query.clothes):
         worn_P = gallery.clothes[judged.relevant(number)[0]]
@@ -227,12 +224,12 @@ def clothes_changed(query: Rows, gallery: Rows, protocol: str = "mars-official")
     return changed_Q
 
 
-def not_ranked(query: Rows, number: int, gallery: Rows, protocol: str) -> NDArray[np.bool_]:
+def not_ranked(query: Rows, number: int, gallery: Rows, protocol: Protocol) -> NDArray[np.bool_]:
     """Return a mask (G,) of the gallery rows that a protocol does not rank for one query.
 
     Raises errors as `evaluate`.
     """
-    judged = JudgedRows(query, gallery, protocols.protocol(protocol))
+    judged = JudgedRows(query, gallery, protocol)
     left_out_G: NDArray[np.bool_] = gallery.pids == JUNK_PID
     left_out_G[judged.relevant(number)[1]] = True
     return left_out_G
@@ -258,7 +255,7 @@ class JudgedRows:
     """
 
     def __init__(self, query: Rows, gallery: Rows, rules: Protocol) -> None:
-        protocols.check_labels(rules, query.clothes is not None and gallery.clothes is not None)
+        check_labels(rules, query.clothes is not None and gallery.clothes is not None)
         self._query, self._gallery, self.rules = query, gallery, rules
         self._by_pid = _ByIdentity(gallery.pids)
         self.junk = self._by_pid.rows(JUNK_PID)
@@ -363,12 +360,12 @@ def average_precisions(
     return ap_Q
 
 
-def _scores(ranks: Sequence[NDArray[np.int64]], num_gallery: int, rules: Protocol) -> Scores:
-    ap_Q = average_precisions(ranks, rules.ap)
-    if rules.average == "all":
+def _scores(ranks: Sequence[NDArray[np.int64]], num_gallery: int, protocol: Protocol) -> Scores:
+    ap_Q = average_precisions(ranks, protocol.ap)
+    if protocol.average == "all":
         ap_Q[np.isnan(ap_Q)] = 0.0
     first_hit_Q = np.array([ranks_P[0] if ranks_P.size else 0 for ranks_P in ranks], np.int64)
-    return Scores(ap_Q, first_hit_Q, num_gallery, rules.name)
+    return Scores(ap_Q, first_hit_Q, num_gallery, protocol)
 
 
 def _labels(name: str, labels: Integers) -> NDArray[np.int64]:

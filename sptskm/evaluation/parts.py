@@ -14,7 +14,7 @@ from sptskm.evaluation.distances import stream_distances
 from sptskm.evaluation.features import Features, aligned
 from sptskm.evaluation.fusion import Distances, Normalisation, StreamDistances
 from sptskm.evaluation.metrics import JudgedRows, Rows
-from sptskm.evaluation.protocols import protocol, select
+from sptskm.evaluation.protocols import Protocol, select
 from sptskm.evaluation.refusals import check_some
 
 Ints = NDArray[np.int64]
@@ -22,12 +22,13 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Query and gallery rows among the tracklets of a part; row numbers count within that part."""
+    """Query and gallery rows of a protocol among the tracklets of a part; row numbers count within that part."""
 
     query_rows: Ints
     gallery_rows: Ints
     query: Rows
     gallery: Rows
+    protocol: Protocol
 
     def alone(self, features: Features) -> NDArray[np.float64]:
         """Compute the squared Euclidean distances (Q, G) of one stream; a tracklet without input is infinitely far."""
@@ -48,11 +49,11 @@ class Part:
             }
         )
 
-    def asked_as(self, test: "Part", name: str) -> "Part":
+    def asked_as(self, test: "Part") -> "Part":
         """Leave only queries and gallery rows of cameras that have some in the test part.
 
         Who is to be found in other clothes, or from one camera to another, is then what the choice is made for. Returns
-        the part as it is where no query of it would have a positive left. `name` is that of the protocol.
+        the part as it is where no query of it would have a positive left.
         """
         query_Q, gallery_G = (
             np.isin(own.camids, theirs.camids)
@@ -63,33 +64,33 @@ class Part:
             self.gallery_rows[gallery_G],
             self.query.part(query_Q),
             self.gallery.part(gallery_G),
+            self.protocol,
         )
-        judged = JudgedRows(part.query, part.gallery, protocol(name))
+        judged = JudgedRows(part.query, part.gallery, part.protocol)
         return part if any(judged.relevant(q)[0].size for q in range(len(part.query))) else self
 
 
-def part_of(table: Tracklets, rows: Ints, query: Ints, name: str) -> Part:
+def part_of(table: Tracklets, rows: Ints, query: Ints, rules: Protocol) -> Part:
     """Return the part of these rows of a table, of which `query` numbers the queries, under a protocol.
 
     Raises ConfigError where the protocol leaves no queries or no gallery.
     """
-    rules = protocol(name)
     query_rows, gallery_rows = select(rules, table.pids_N[rows], table.lengths[rows], query)
     whose = "test" if len(rows) and rows[0] >= table.num_train else "held-out"
     check_some(rules, whose, len(query_rows), len(gallery_rows))
-    return Part(query_rows, gallery_rows, Rows.of(table, rows[query_rows]), Rows.of(table, rows[gallery_rows]))
+    labels = Rows.of(table, rows)
+    return Part(query_rows, gallery_rows, labels.part(query_rows), labels.part(gallery_rows), rules)
 
 
-def everybody(table: Tracklets, rows: Ints, name: str) -> Part:
+def everybody(table: Tracklets, rows: Ints, rules: Protocol) -> Part:
     """Return the part in which every tracklet of these rows is a query and in the gallery, as far as a protocol allows.
 
     A protocol that ranks tracklets of the query's own camera would find the query itself, so that there every second
     tracklet is a query and the others are the gallery. Raises errors as `part_of`.
     """
-    rules = protocol(name)
     if not rules.ignore_same_camera:
-        return part_of(table, rows, np.arange(0, len(rows), 2), name)
+        return part_of(table, rows, np.arange(0, len(rows), 2), rules)
     chosen = np.flatnonzero(table.lengths[rows] >= rules.min_length)
     check_some(rules, "left-out", len(chosen), len(chosen))
     labels = Rows.of(table, rows[chosen])
-    return Part(chosen, chosen, labels, labels)
+    return Part(chosen, chosen, labels, labels, rules)

@@ -1,8 +1,8 @@
-"""Evaluation protocols by name: which rows form the gallery, which are ignored, how AP is computed.
+"""Evaluation protocols: which rows form the gallery, which are ignored, how AP is computed.
 
-The same features give numbers many points apart under different protocols, so a result always carries the name of its
-protocol. A custom protocol is a YAML file that states its name and every rule; its path can be used wherever a protocol
-name can.
+The same features give numbers many points apart under different protocols, so a result always carries its protocol.
+Users name a protocol, or give the path of a YAML file that states its name and every rule. A command looks it up once
+and hands on the rules, so that a file that is edited meanwhile does not mix rules.
 
 Shape suffixes: N test rows, Q queries.
 """
@@ -66,6 +66,8 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         Protocol("ccvid-same-clothes", False, False, 0, True, "precision", "same"),
     )
 }
+
+OFFICIAL: Final = PROTOCOLS["mars-official"]
 
 
 def protocol(name: str) -> Protocol:

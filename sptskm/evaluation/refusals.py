@@ -6,16 +6,15 @@ from sptskm.config import STREAMS, ConfigError, Final
 from sptskm.data import Split, Tracklets
 from sptskm.evaluation.fusion import Weights, pair_weights
 from sptskm.evaluation.metrics import JudgedRows, Rows
-from sptskm.evaluation.protocols import Protocol, check_labels, protocol, select
+from sptskm.evaluation.protocols import Protocol, check_labels, select
 from sptskm.evaluation.reranking import check_memory
 
 
-def check_judging(settings: Final, table: Tracklets) -> None:
-    """Raise ConfigError or DataError where the test tracklets cannot be evaluated with these settings.
+def check_judging(settings: Final, rules: Protocol, table: Tracklets) -> None:
+    """Raise ConfigError or DataError where the test tracklets cannot be evaluated with these settings under a protocol.
 
     The tracklets are not checked in a table that was read without its test part.
     """
-    rules = protocol(settings.protocol)
     check_labels(rules, table.has_clothes)
     if not len(table.test):
         return
@@ -25,9 +24,9 @@ def check_judging(settings: Final, table: Tracklets) -> None:
         check_memory(len(table.test), len(table.query), gigabytes=settings.rerank_gigabytes)
 
 
-def check_choosing(settings: Final, table: Tracklets, split: Split) -> None:
-    """Raise ConfigError where the held-out tracklets cannot choose a fusion weight under the settings' protocol."""
-    rules, rows = protocol(settings.protocol), split.held_out
+def check_choosing(rules: Protocol, table: Tracklets, split: Split) -> None:
+    """Raise ConfigError where the held-out tracklets cannot choose a fusion weight under a protocol."""
+    rows = split.held_out
     query_rows, gallery_rows = select(rules, table.pids_N[rows], table.lengths[rows], split.query)
     check_some(rules, "held-out", len(query_rows), len(gallery_rows))
     query, gallery = (Rows.of(table, rows[chosen]) for chosen in (query_rows, gallery_rows))

@@ -23,7 +23,7 @@ from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset, spl
 from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
 from sptskm.endings import EXIT_BAD_INPUT, sentence
-from sptskm.evaluation import check_choosing, check_judging, fused_streams, given_weights
+from sptskm.evaluation import check_choosing, check_judging, fused_streams, given_weights, protocol
 from sptskm.evaluation.protocols import ENDINGS
 from sptskm.report.trackers import check_trackers
 
@@ -194,8 +194,9 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
     Raises ConfigError, DataError or FileNotFoundError.
     """
     tables = {data: read_dataset(*data) for data in {(c.data.root, c.data.test) for c in plan.runs.values()}}
+    rules = protocol(plan.final.protocol)
     for table in tables.values():
-        check_judging(plan.final, table)
+        check_judging(plan.final, rules, table)
     for name, config in plan.runs.items():
         try:
             _check_stream(config, tables[config.data.root, config.data.test], ranks[config.stream])
@@ -214,7 +215,7 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
     if choosing and not plan.final.folds:
         data = plan.configs[0].data
         table = tables[data.root, data.test]
-        check_choosing(plan.final, table, hold_out(table, data.held_out, data.split_seed))
+        check_choosing(rules, table, hold_out(table, data.held_out, data.split_seed))
 
 
 def make_folder(folder: Path) -> None:

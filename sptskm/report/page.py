@@ -181,7 +181,7 @@ def _table(results: Results) -> str:
     header += ["used", "skipped", "gallery", "protocol"]
     last = [row[1] == title_of(results.plain.name) and len(results.rankings) > 1 for row in rows]
     notes = "".join(f"<p>{escape(part[:1].upper() + part[1:])}.</p>" for part in results.caption().split("\n"))
-    if results.rules.average == "found":
+    if results.protocol.average == "found":
         notes += "<p>Skipped queries have nothing to be found in the gallery and count nowhere.</p>"
     return f'<div class="results">{_rows(header, rows, 2, last)}</div>\n<div class="soft">{notes}</div>'
 

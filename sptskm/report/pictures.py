@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from sptskm.config import STREAMS
-from sptskm.evaluation import camera_pairs, not_ranked
+from sptskm.evaluation import OFFICIAL, camera_pairs, not_ranked
 from sptskm.report import charts
 from sptskm.report.figures import cmc_figure, weight_figure
 from sptskm.report.insight_pictures import attention_sheet, joint_figure
@@ -24,7 +24,6 @@ from sptskm.report.selection import disputed, ranked, typical
 from sptskm.report.strips import Floats, Image
 from sptskm.report.titles import MADE, title_of
 
-OFFICIAL: Final = "mars-official"  # the only protocol for which camera pairs are defined
 QUERIES_MEASURED: Final = 400  # whose distances a histogram counts, chosen evenly
 
 
@@ -62,7 +61,7 @@ def pictures(results: Results) -> list[Picture]:
 
 
 def _curves(results: Results) -> Iterator[Picture]:
-    title = f"{results.protocol}, {pluralize(results.rankings[-1].scores.num_queries, 'query', 'queries')}"
+    title = f"{results.protocol.name}, {pluralize(results.rankings[-1].scores.num_queries, 'query', 'queries')}"
     image = cmc_figure({r.name: r.scores.cmc for r in results.rankings}, title)
     yield Picture("CMC", "results", image, "How many queries have a right tracklet among their first k results.")
     fusion = results.fusion
@@ -86,7 +85,7 @@ def _ranked(results: Results) -> Iterator[Picture]:
     }
     for kind, chosen in typical(ranking, results.query.pids).items():
         rows = [ranked(results, ranking, q) for q in chosen]
-        title = f"{title_of(ranking.name)}, {results.protocol}: {kind} queries"
+        title = f"{title_of(ranking.name)}, {results.protocol.name}: {kind} queries"
         yield Picture(f"ranked results {kind}", "ranked", ranked_grid(results.table, rows, title), captions[kind])
 
 
@@ -108,6 +107,7 @@ def _plain_first(results: Results) -> list[Ranking]:
 
 
 def _cameras(results: Results) -> Iterator[Picture]:
+    # the only protocol for which camera pairs are defined
     if results.protocol != OFFICIAL or len(np.unique(results.gallery.camids)) < 2:
         return
     for ranking in _plain_first(results):
@@ -147,7 +147,7 @@ def pair_distances(results: Results, ranking: Ranking) -> tuple[Floats, Floats]:
     same, different = [], []
     total = len(results.query)
     for q in np.unique(np.linspace(0, total - 1, min(total, QUERIES_MEASURED)).round().astype(int)).tolist():
-        counted_G = ~not_ranked(results.query, q, results.gallery, results.settings.protocol)
+        counted_G = ~not_ranked(results.query, q, results.gallery, results.protocol)
         counted_G &= np.isfinite(ranking.distance_QG[q])
         own_G = results.gallery.pids == results.query.pids[q]
         same.append(ranking.distance_QG[q, counted_G & own_G])

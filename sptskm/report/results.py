@@ -29,7 +29,6 @@ from sptskm.evaluation import (
     Weights,
     clothes_changed,
     pair_weight,
-    protocol,
 )
 from sptskm.evaluation.distances import Floats
 from sptskm.evaluation.protocols import Integers
@@ -83,6 +82,7 @@ class Results:
     gallery_rows: NDArray[np.int64]
     query: Rows
     gallery: Rows
+    protocol: Protocol
     rankings: Sequence[Ranking]
     fusion: Fusion | None
     features: Sequence[Features]
@@ -90,16 +90,6 @@ class Results:
     settings: Final
     provenance: Mapping[str, Any]
     insight: Insight = NOTHING
-
-    @property
-    def protocol(self) -> str:
-        """Return the protocol's name, also where the settings give the path of its file."""
-        return self.rules.name
-
-    @cached_property
-    def rules(self) -> Protocol:
-        """Return the protocol."""
-        return protocol(self.settings.protocol)
 
     @property
     def plain(self) -> Ranking:
@@ -137,8 +127,8 @@ class Results:
     def subsets(self) -> dict[str, NDArray[np.bool_]]:
         """Return the mask (Q,) of queries for each subset of the table of results."""
         chosen = {"all": np.ones(len(self.query), dtype=bool)}
-        if self.table.has_clothes and self.rules.clothes == "any":
-            chosen["clothes changed"] = clothes_changed(self.query, self.gallery, self.settings.protocol)
+        if self.table.has_clothes and self.protocol.clothes == "any":
+            chosen["clothes changed"] = clothes_changed(self.query, self.gallery, self.protocol)
         return chosen
 
     def lines(self) -> list[dict[str, Any]]:
@@ -158,7 +148,7 @@ class Results:
                 "skipped": scores.num_skipped,
                 "without_positive": int(np.count_nonzero(scores.first_hit_Q == 0)),
                 "gallery": scores.num_gallery,
-                "protocol": scores.protocol,
+                "protocol": scores.protocol.name,
             }
             for subset, mask_Q in self.subsets.items()
             for ranking in self.rankings
@@ -179,7 +169,7 @@ class Results:
 
     def caption(self) -> str:
         """Describe protocol, gallery, fusion and re-ranking in a sentence each."""
-        pids, rules = self.gallery.pids, self.rules
+        pids, rules = self.gallery.pids, self.protocol
         junk, distractors = int((pids == JUNK_PID).sum()), int((pids == DISTRACTOR_PID).sum())
         parts = [
             f"protocol {rules.name}: gallery of {len(pids)} tracklets ({junk} junk, {distractors} distractors), "

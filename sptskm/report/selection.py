@@ -22,7 +22,7 @@ ASIDE: Final = 2  # results of a query that are shown though they are not ranked
 
 def first_results(results: Results, ranking: Ranking, q: int) -> list[Result]:
     """Return a query's nearest tracklets without the query itself; at most two of them are rows that are not ranked."""
-    left_out_G = not_ranked(results.query, q, results.gallery, results.settings.protocol)
+    left_out_G = not_ranked(results.query, q, results.gallery, results.protocol)
     itself_G = left_out_G & (results.gallery_rows == results.query_rows[q])
     others = [one for one in results.rankings if one is not ranking and one.name != "reranked"]
     found: list[Result] = []

@@ -67,8 +67,8 @@ def _file(picture: str) -> str:
 def _json(results: Results, looks: int) -> dict[str, Any]:
     fusion = results.fusion
     return {
-        "protocol": results.protocol,
-        "rules": dict(vars(results.rules)),
+        "protocol": results.protocol.name,
+        "rules": dict(vars(results.protocol)),
         "test_data": results.test_data,
         "results": results.lines(),
         "cmc": {ranking.name: list(map(number, ranking.scores.cmc)) for ranking in results.rankings},

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from sptskm.evaluation import Rows, Scores
+from sptskm.evaluation import Protocol, Rows, Scores
 from sptskm.evaluation.distances import TILE, Doubles, Floats, SquaredDistances
 from sptskm.evaluation.metrics import Blocks, evaluate_blocks
 from sptskm.training.world import World
@@ -18,7 +18,7 @@ from sptskm.training.world import World
 BLOCK = 4 * TILE
 
 
-def evaluate_spread(distances: Blocks, query: Rows, gallery: Rows, protocol: str, world: World) -> Scores:
+def evaluate_spread(distances: Blocks, query: Rows, gallery: Rows, protocol: Protocol, world: World) -> Scores:
     """Compute the result of `evaluate_blocks` on every rank; all ranks call it, each ranks a share of the queries.
 
     Shares begin at tile borders, so that the bits of `SquaredDistances` are the same for any number of ranks.

@@ -43,7 +43,6 @@ log = logging.getLogger(__name__)
 LOG_EVERY = 10  # steps between points in TensorBoard
 WANTED = ("model", "config", "provenance", "step", "best_mAP", "epochs_done", "optimizer", "scaler", "world")
 """Keys that every checkpoint has."""
-VALIDATION_PROTOCOL = "mars-official"
 CHEAP_SECONDS, CHEAP_SHARE = (
     0.5,
     1 / 20,
@@ -242,7 +241,7 @@ class Trainer:
         features, valid, query = found.features_ND, found.valid_N, split.query
         distance_QG = stream_distances(features[query], features, valid[query], valid)
         labels = Rows.of(table, split.held_out[query]), Rows.of(table, split.held_out)
-        return evaluate(distance_QG, *labels, VALIDATION_PROTOCOL)
+        return evaluate(distance_QG, *labels)
 
     def must_save(self) -> bool:
         """Return whether a checkpoint within the epoch is due."""

@@ -6,6 +6,7 @@ from scipy.special import expit
 
 from sptskm.common.errors import DataError
 from sptskm.evaluation import (
+    PROTOCOLS,
     Calibration,
     Distances,
     Evidence,
@@ -93,12 +94,12 @@ def test_a_stream_of_noise_takes_nothing_from_calibrated_distances_of_equal_weig
     """With z-scores the same weights lose a third and more."""
     noise = {"ssin": 0.5, "smin": 0.5, "gait": 60.0}
     known, others = evidence_of(noise, 1), evidence_of(noise, 2)
-    slopes = slopes_of([known], "torchreid")
+    slopes = slopes_of([known], PROTOCOLS["torchreid"])
     assert slopes["gait"] < 0.05 * slopes["ssin"]
     streams, equal = others.distances("calibrated"), dict.fromkeys(noise, 1 / 3)
 
     def mAP(distance_QG: np.ndarray) -> float:
-        return evaluate(distance_QG, others.query, others.gallery, "torchreid").mAP
+        return evaluate(distance_QG, others.query, others.gallery, PROTOCOLS["torchreid"]).mAP
 
     pair = StreamDistances({name: streams[name] for name in ("ssin", "smin")})
     without = mAP(fuse(pair, pair_weights(("ssin", "smin"), 0.5), "calibrated", slopes))
@@ -108,9 +109,15 @@ def test_a_stream_of_noise_takes_nothing_from_calibrated_distances_of_equal_weig
 
 def test_the_unit_of_a_stream_does_not_change_calibrated_distances() -> None:
     noise = {"ssin": 1.0, "smin": 2.0}
+    rules = PROTOCOLS["torchreid"]
     plain, other = evidence_of(noise, 3), evidence_of(noise, 3, sizes={"smin": 1000.0})
     found = [
-        fuse(one.distances("calibrated"), {"ssin": 0.5, "smin": 0.5}, "calibrated", slopes_of([one], "torchreid"))
+        fuse(
+            one.distances("calibrated"),
+            {"ssin": 0.5, "smin": 0.5},
+            "calibrated",
+            slopes_of([one], rules),
+        )
         for one in (plain, other)
     ]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-3)
@@ -119,12 +126,12 @@ def test_the_unit_of_a_stream_does_not_change_calibrated_distances() -> None:
 def test_the_calibrated_distance_of_two_tracklets_ranks_as_the_fusion_and_knows_the_probability() -> None:
     noise = {"ssin": 0.6, "smin": 1.2}
     known, others = evidence_of(noise, 4, people=60), evidence_of(noise, 5, people=60)
-    slopes, weights = slopes_of([known], "torchreid"), {"ssin": 0.7, "smin": 0.3}
+    slopes, weights = slopes_of([known], PROTOCOLS["torchreid"]), {"ssin": 0.7, "smin": 0.3}
     streams = others.distances("calibrated")
     distance = FusedDistance.fitted(streams, weights, "calibrated", slopes)
     fused_QG = distance.of(streams.matrices, streams.query, streams.gallery)
     np.testing.assert_allclose(fused_QG, fuse(streams, weights, "calibrated", slopes))
-    chance_QG = calibrated([known], "calibrated", distance, "torchreid").probability(fused_QG)
+    chance_QG = calibrated([known], "calibrated", distance, PROTOCOLS["torchreid"]).probability(fused_QG)
     same_QG = others.query.pids[:, None] == others.gallery.pids
     for low in np.arange(0.1, 0.9, 0.2):  # of pairs at even odds with such a probability, so many show one person
         there_QG = (chance_QG >= low) & (chance_QG < low + 0.2)

@@ -32,35 +32,35 @@ def worn(pid: int, camid: int, clothes: int) -> Rows:
     ],
 )
 def test_a_toy_scores_as_by_hand(name, ap, first):
-    scores = evaluate(DISTANCE, worn(1, 1, 5), GALLERY, name)
+    scores = evaluate(DISTANCE, worn(1, 1, 5), GALLERY, PROTOCOLS[name])
     assert scores.mAP == pytest.approx(ap, abs=1e-12)
     assert scores.first_hit_Q.tolist() == [first]
-    assert (scores.num_gallery, scores.protocol) == (5, name)
+    assert (scores.num_gallery, scores.protocol.name) == (5, name)
 
 
 def test_clothes_of_other_people_do_not_matter():
     naked = Rows(GALLERY.pids, GALLERY.camids, np.where(GALLERY.pids == 2, 77, GALLERY.clothes))
     for name in PROTOCOLS_OF_CCVID:
-        a, b = (evaluate(DISTANCE, worn(1, 1, 5), gallery, name) for gallery in (GALLERY, naked))
+        a, b = (evaluate(DISTANCE, worn(1, 1, 5), gallery, PROTOCOLS[name]) for gallery in (GALLERY, naked))
         assert a.ap_Q.tolist() == b.ap_Q.tolist()
 
 
 def test_queries_without_a_positive_in_the_clothes_asked_for_are_skipped_and_counted():
     query = Rows([1, 1, 2], [1, 1, 1], [5, 6, 5])
-    changing = evaluate(np.tile(DISTANCE, (3, 1)), query, GALLERY, "ccvid-clothes-changing")
+    changing = evaluate(np.tile(DISTANCE, (3, 1)), query, GALLERY, PROTOCOLS["ccvid-clothes-changing"])
     assert (changing.num_queries, changing.num_skipped) == (2, 1), "2 has one outfit"
     assert np.isnan(changing.ap_Q).tolist() == [False, False, True]
     query = Rows([1, 1, 1], [1, 1, 1], [9, 5, 6])
-    same = evaluate(np.tile(DISTANCE, (3, 1)), query, GALLERY, "ccvid-same-clothes")
+    same = evaluate(np.tile(DISTANCE, (3, 1)), query, GALLERY, PROTOCOLS["ccvid-same-clothes"])
     assert (same.num_queries, same.num_skipped) == (2, 1), "nobody wears 9"
 
 
 def test_unknown_clothes_are_neither_the_same_nor_others():
     unknown = Rows(GALLERY.pids, GALLERY.camids, [-1, 5, -1, 5, 6])
-    assert evaluate(DISTANCE, worn(1, 1, 5), unknown, "ccvid-clothes-changing").first_hit_Q.tolist() == [3]
-    assert evaluate(DISTANCE, worn(1, 1, 5), unknown, "ccvid-same-clothes").num_skipped == 1
+    assert evaluate(DISTANCE, worn(1, 1, 5), unknown, PROTOCOLS["ccvid-clothes-changing"]).first_hit_Q.tolist() == [3]
+    assert evaluate(DISTANCE, worn(1, 1, 5), unknown, PROTOCOLS["ccvid-same-clothes"]).num_skipped == 1
     for name in OF_CLOTHES:
-        assert evaluate(DISTANCE, worn(1, 1, -1), GALLERY, name).num_skipped == 1
+        assert evaluate(DISTANCE, worn(1, 1, -1), GALLERY, PROTOCOLS[name]).num_skipped == 1
 
 
 def walked(distance: np.ndarray, query: Rows, gallery: Rows, name: str) -> list[tuple[float, int]]:
@@ -94,7 +94,7 @@ def test_scores_equal_a_walk_down_the_sorted_list(name):
         distance = np.floor(rng.random((queries, size)) * rng.choice([4, 1000]))
         query = Rows(rng.integers(1, 4, queries), rng.integers(0, 3, queries), rng.integers(-1, 3, queries))
         gallery = Rows(rng.integers(-1, 4, size), rng.integers(0, 3, size), rng.integers(-1, 3, size))
-        scores = evaluate(distance, query, gallery, name)
+        scores = evaluate(distance, query, gallery, PROTOCOLS[name])
         ap, first = zip(*walked(distance, query, gallery, name), strict=True)
         np.testing.assert_allclose(scores.ap_Q, ap, rtol=0, atol=1e-12)
         assert scores.first_hit_Q.tolist() == list(first)
@@ -115,10 +115,10 @@ def test_a_number_about_clothes_is_refused_without_clothes_labels(name):
     query, gallery = Rows([1], [1]), Rows([1, 2], [2, 2])
     sentence = f"protocol {name} asks who wears what, and the data set has no clothes labels"
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        evaluate(np.zeros((1, 2)), query, gallery, name)
+        evaluate(np.zeros((1, 2)), query, gallery, PROTOCOLS[name])
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        evaluate_features(np.zeros((1, 3)), np.zeros((2, 3)), query, gallery, name)
-    assert evaluate(np.zeros((1, 2)), query, gallery, "ccvid-general").num_queries == 1
+        evaluate_features(np.zeros((1, 3)), np.zeros((2, 3)), query, gallery, PROTOCOLS[name])
+    assert evaluate(np.zeros((1, 2)), query, gallery, PROTOCOLS["ccvid-general"]).num_queries == 1
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_number_about_clothes_is_refused_without_clothes_labels(name):
 )
 def test_rows_that_are_not_ranked_can_be_asked_for(name, left_out):
     gallery = Rows([*GALLERY.pids, -1], [*GALLERY.camids, 1], [*GALLERY.clothes, 5])
-    assert np.flatnonzero(not_ranked(worn(1, 1, 5), 0, gallery, name)).tolist() == left_out
+    assert np.flatnonzero(not_ranked(worn(1, 1, 5), 0, gallery, PROTOCOLS[name])).tolist() == left_out
 
 
 def test_no_other_protocol_looks_at_clothes():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sptskm.cli import main
-from sptskm.evaluation import Rows, evaluate, explain, protocol
+from sptskm.evaluation import PROTOCOLS, Rows, evaluate, explain, protocol
 
 # 0: query, 1: in its camera, 2: in another; 3: query, alone; 4: query, 5: in its camera; 6: junk; 7: distractor
 PIDS = np.array([1, 1, 1, 2, 3, 3, -1, 0])
@@ -40,7 +40,7 @@ def test_it_counts_as_the_evaluation_does(name):
     rows = Rows(rng.integers(-1, 12, 90), rng.integers(1, 4, 90))
     query = rng.permutation(np.flatnonzero(rows.pids > 0))[:30]
     found = explain(protocol(name), rows, rng.integers(20, 60, 90), query)
-    scores = evaluate(rng.random((len(found.query), len(found.gallery))), found.query, found.gallery, name)
+    scores = evaluate(rng.random((len(found.query), len(found.gallery))), found.query, found.gallery, PROTOCOLS[name])
     assert sum(found.skipped.values()) == scores.num_skipped
     assert ((found.positives_Q > 0) == scores.counted_Q).all()
     assert found.too_short == 30 - len(found.query)

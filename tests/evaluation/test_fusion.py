@@ -4,6 +4,7 @@ from helpers.pairs import of_pair
 
 from sptskm import evaluation
 from sptskm.evaluation import (
+    PROTOCOLS,
     Distances,
     Features,
     Rows,
@@ -242,14 +243,14 @@ def test_the_chosen_weight_is_where_the_curve_is_highest():
     smin = ssin + 3 * rng.random(ssin.shape)
     ssin = ssin + rng.random(ssin.shape)
     flags = np.ones(30, bool), np.arange(90) % 4 > 0
-    table = precision_table(of_pair(ssin, smin, *flags), query, gallery, "torchreid")
+    table = precision_table(of_pair(ssin, smin, *flags), query, gallery, PROTOCOLS["torchreid"])
     weights, curve = choose_weights(table, weight_grid(["ssin", "smin"]))
     np.testing.assert_allclose(curve[:, 0], np.linspace(0, 1, 21))
     assert weights == pair_weights(("ssin", "smin"), curve[curve[:, 1].argmax(), 0])
     assert np.ptp(curve[:, 1]) > 0.05
     for row in (0, 7, 20):
         fused = fuse(ssin, smin, *flags, curve[row, 0])
-        scores = evaluate(fused, query, gallery, "torchreid")
+        scores = evaluate(fused, query, gallery, PROTOCOLS["torchreid"])
         assert curve[row, 1] == scores.mAP
         assert table[row].tolist() == scores.ap_Q.tolist()
 

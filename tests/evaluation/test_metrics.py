@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from sptskm.evaluation import (
+    PROTOCOLS,
     Rows,
     clothes_changed,
     evaluate,
@@ -32,7 +33,7 @@ def test_scores_equal_a_walk_down_the_sorted_list(name, assert_as_walked):
     seen = {"skipped": 0, "averaged": 0}
     for _ in range(150):
         case = random_case(rng)
-        scores = evaluate(*case, name)
+        scores = evaluate(*case, PROTOCOLS[name])
         assert_as_walked(scores, *case, name)
         seen["skipped"] += scores.num_skipped
         seen["averaged"] += scores.num_queries
@@ -46,7 +47,7 @@ def test_many_positives_are_ranked_as_exactly_as_few(name, assert_as_walked):
     gallery = Rows(rng.integers(-1, 3, 1200), rng.integers(0, 4, 1200))
     positives = np.count_nonzero((gallery.pids == 1) & (gallery.camids != 0))
     assert positives > metrics.COUNTED_POSITIVES
-    scores = evaluate(distance, query, gallery, name)
+    scores = evaluate(distance, query, gallery, PROTOCOLS[name])
     assert_as_walked(scores, distance, query, gallery, name)
 
 
@@ -65,15 +66,15 @@ def test_counting_and_sorting_give_the_same_places(monkeypatch):
 @pytest.mark.parametrize(("name", "ap"), [("mars-official", 0.79167), ("mars-standard", 0.83333)])
 def test_hits_at_ranks_one_and_three_give_the_known_average_precision(name, ap):
     gallery = rows_of((3, 2), (4, 2), (3, 5))
-    scores = evaluate(np.array([[0.1, 0.2, 0.3]]), rows_of((3, 1)), gallery, name)
+    scores = evaluate(np.array([[0.1, 0.2, 0.3]]), rows_of((3, 1)), gallery, PROTOCOLS[name])
     assert scores.mAP == pytest.approx(ap, abs=1e-5)
-    assert scores.protocol == name
+    assert scores.protocol.name == name
 
 
 def test_junk_in_front_takes_no_rank_but_a_distractor_does(name):
     query, near = rows_of((3, 1)), np.array([[0.1, 0.2]])
-    junk = evaluate(near, query, rows_of((-1, 2), (3, 2)), name)
-    distractor = evaluate(near, query, rows_of((0, 2), (3, 2)), name)
+    junk = evaluate(near, query, rows_of((-1, 2), (3, 2)), PROTOCOLS[name])
+    distractor = evaluate(near, query, rows_of((0, 2), (3, 2)), PROTOCOLS[name])
     assert (junk.rank(1), distractor.rank(1), distractor.rank(2)) == (1, 0, 1)
     assert junk.mAP == 1.0 > distractor.mAP
     assert junk.num_gallery == 2
@@ -81,7 +82,7 @@ def test_junk_in_front_takes_no_rank_but_a_distractor_does(name):
 
 def test_the_own_camera_is_left_out_unless_the_protocol_ignores_cameras(name):
     gallery = rows_of((3, 1), (4, 2), (3, 2))
-    scores = evaluate(np.array([[0.1, 0.2, 0.3]]), rows_of((3, 1)), gallery, name)
+    scores = evaluate(np.array([[0.1, 0.2, 0.3]]), rows_of((3, 1)), gallery, PROTOCOLS[name])
     assert scores.first_hit_Q.tolist() == ([1] if name == "sptskm-smin" else [2])
 
 
@@ -137,9 +138,9 @@ def test_features_score_as_their_distances(name):
     queries = rng.standard_normal((40, 77)).astype(np.float32)
     features = rng.standard_normal((40, 77)).astype(np.float32)[rng.integers(0, 40, 211)]
     exact = ((queries.astype(np.float64)[:, None] - features) ** 2).sum(axis=2)
-    expected = evaluate(exact, query, gallery, name)
+    expected = evaluate(exact, query, gallery, PROTOCOLS[name])
     assert expected.num_queries > 20
-    scores = evaluate_features(queries, features, query, gallery, name)
+    scores = evaluate_features(queries, features, query, gallery, PROTOCOLS[name])
     np.testing.assert_array_equal(scores.ap_Q, expected.ap_Q)
     np.testing.assert_array_equal(scores.first_hit_Q, expected.first_hit_Q)
 
@@ -200,7 +201,9 @@ def test_clothes_changed_wants_every_positive_in_known_other_clothes():
     labels += [(4, 0, 5), (-1, 1, 6)]
     gallery = Rows(*np.array(labels).T)
     assert clothes_changed(query, gallery).tolist() == [True, *[False] * 4, True, False]
-    everywhere = clothes_changed(query, gallery, "sptskm-smin")  # whose positives are those of the same camera as well
+    everywhere = clothes_changed(
+        query, gallery, PROTOCOLS["sptskm-smin"]
+    )  # whose positives are those of the same camera as well
     assert everywhere.tolist() == [False, *[False] * 3, True, False, False]
     with pytest.raises(ValueError, match="clothes labels are needed"):
         clothes_changed(Rows([1], [0]), gallery)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sptskm.evaluation import (
+    PROTOCOLS,
     Rows,
     evaluate,
     evaluate_features,
@@ -40,7 +41,7 @@ def test_the_published_evaluation_code_gives_the_same_numbers(recorded, case, co
         Rows(pids, pick.get(f"{side}_camids", np.zeros_like(pids)))
         for side, pids in (("q", pick["q_pids"]), ("g", pick["g_pids"]))
     ]
-    scores = evaluate(pick["distmat"], *sides, protocol_name)
+    scores = evaluate(pick["distmat"], *sides, PROTOCOLS[protocol_name])
     assert scores.mAP == pytest.approx(float(pick[f"{code}_mAP"]), abs=1e-6)
     expected = pick[f"{code}_cmc"]
     np.testing.assert_allclose(scores.cmc[: len(expected)], expected, rtol=0, atol=1e-6)
@@ -60,7 +61,7 @@ def test_on_the_labels_of_mars_scores_equal_the_walk(mars, assert_as_walked, nam
     features += 0.8 * rng.standard_normal((2000, 12))[mars.pids]
     query = Rows(mars.pids[query_rows], mars.camids[query_rows])
     gallery = Rows(mars.pids[gallery_rows], mars.camids[gallery_rows])
-    scores = evaluate_features(features[query_rows], features[gallery_rows], query, gallery, name)
+    scores = evaluate_features(features[query_rows], features[gallery_rows], query, gallery, PROTOCOLS[name])
     assert scores.num_queries == VALID[name]
     assert scores.num_skipped == len(query_rows) - VALID[name]
     some = np.arange(0, len(query_rows), 40)

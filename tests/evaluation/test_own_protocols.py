@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
+from sptskm.cli import main
+from sptskm.common.reading import read_yaml
 from sptskm.config import ConfigError
 from sptskm.evaluation import PROTOCOLS, Rows, evaluate, protocol, select
 
@@ -40,17 +42,17 @@ def test_scores_carry_the_name_in_the_file_and_equal_those_of_the_same_rules_by_
     distance = rng.random((6, 40))
     for known in PROTOCOLS.values():
         if known.clothes == "any":
-            own = evaluate(distance, query, gallery, written(tmp_path, **vars(known) | {"name": "mine"}))
-            by_name = evaluate(distance, query, gallery, known.name)
-            assert (own.protocol, by_name.protocol) == ("mine", known.name)
+            own = evaluate(distance, query, gallery, protocol(written(tmp_path, **vars(known) | {"name": "mine"})))
+            by_name = evaluate(distance, query, gallery, known)
+            assert (own.protocol.name, by_name.protocol) == ("mine", known)
             np.testing.assert_array_equal(own.ap_Q, by_name.ap_Q)
 
 
 def test_averaging_over_all_counts_a_query_without_a_positive_as_lost(tmp_path):
     query, gallery = Rows([1, 9, 1, 8], [0, 0, 0, 0]), Rows([1, 2], [1, 1])
     distance = np.array([[0.0, 1], [0, 1], [1, 0], [0, 1]])
-    found = evaluate(distance, query, gallery, written(tmp_path, average="found"))
-    everyone = evaluate(distance, query, gallery, written(tmp_path, average="all"))
+    found = evaluate(distance, query, gallery, protocol(written(tmp_path, average="found")))
+    everyone = evaluate(distance, query, gallery, protocol(written(tmp_path, average="all")))
     assert (found.num_queries, found.num_skipped, found.mAP, found.rank(1)) == (2, 2, 0.75, 0.5)
     assert (everyone.num_queries, everyone.num_skipped, everyone.mAP, everyone.rank(1)) == (4, 0, 0.375, 0.25)
     assert everyone.ap_Q.tolist() == [1, 0, 0.5, 0]
@@ -85,3 +87,24 @@ def test_rules_that_mean_nothing_are_refused_with_their_file(tmp_path, changes, 
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: no such file"):
         protocol("nowhere.yaml")
+
+
+def test_a_command_reads_the_file_of_a_protocol_once(trained, walkers, tmp_path, monkeypatch):
+    path, reads = written(tmp_path), []
+
+    def counted(file):
+        reads.append(str(file))
+        return read_yaml(file)
+
+    monkeypatch.setattr("sptskm.evaluation.protocols.read_yaml", counted)
+    runs, out = [str(trained["ssin"]), str(trained["smin"])], tmp_path / "final"
+    words = ["evaluate", *runs, "--out", str(out), "--protocol", path, "--set", "rerank=true"]
+    commands = {
+        "evaluate": words,
+        "explain": ["evaluate", "--explain", str(walkers), "--protocol", path],
+        "score": ["score", str(out / "features-smin.npz"), "--data", str(walkers), "--protocol", path],
+    }
+    for name, command in commands.items():
+        reads.clear()
+        assert main(command) == 0
+        assert reads == [path], name

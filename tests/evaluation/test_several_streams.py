@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sptskm.evaluation import (
+    PROTOCOLS,
     Distances,
     Evidence,
     FusedDistance,
@@ -177,7 +178,7 @@ def test_the_weights_chosen_for_three_streams_use_the_one_that_tells_people_apar
         {name: Distances(told_QG + loud * rng.random((20, 60)), *flags) for name, loud in noise.items()}
     )
     evidence = [Evidence(query, gallery, lambda _: given)]
-    found = choose(evidence, "torchreid", ["zscore", "minmax"], step=0.1)
+    found = choose(evidence, PROTOCOLS["torchreid"], ["zscore", "minmax"], step=0.1)
     assert found.weights["gait"] > 0.6
     assert found.curve_WS.shape == (66, 3), "weights of all but the first, and the mAP"
     assert found.mAP == found.curve_WS[:, -1].max()

@@ -44,7 +44,8 @@ def written(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _results(table: Tracklets, streams: Sequence[str], settings: Final, folder: Path) -> Results:
-    rows = select(protocol(settings.protocol), table.pids_N[table.test], table.lengths[table.test], table.query)
+    rules = protocol(settings.protocol)
+    rows = select(rules, table.pids_N[table.test], table.lengths[table.test], table.query)
     query, gallery = (
         Rows(table.pids_N[test], table.camids_N[test], table.clothes_N[test] if table.has_clothes else None)
         for test in (table.test[rows[0]], table.test[rows[1]])
@@ -66,7 +67,8 @@ def _results(table: Tracklets, streams: Sequence[str], settings: Final, folder: 
         gallery_rows=table.test[rows[1]],
         query=query,
         gallery=gallery,
-        rankings=[Ranking(name, d, evaluate(d, query, gallery, settings.protocol)) for name, d in rankings],
+        protocol=rules,
+        rankings=[Ranking(name, d, evaluate(d, query, gallery, rules)) for name, d in rankings],
         fusion=Fusion({"ssin": 0.5, "smin": 0.5}, "zscore", curve_WS) if len(streams) == 2 else None,
         features=features,
         configs=[small_config(stream, Path("data"), folder / stream) for stream in streams],

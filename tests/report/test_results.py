@@ -30,7 +30,8 @@ def made(protocol: str, has_clothes: bool = True) -> Results:
         fusion=None,
         features=[],
         configs=[],
-        settings=Final(protocol=protocol),
+        protocol=PROTOCOLS[protocol],
+        settings=Final(),
         provenance={},
     )
 

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from sptskm.evaluation import Scores
+from sptskm.evaluation import OFFICIAL, Scores
 from sptskm.report.results import Ranking
 from sptskm.report.selection import typical
 
 
 def ranking(ap: list[float], first_hit: list[int] | None = None) -> Ranking:
     hits = np.array(first_hit or [1] * len(ap))
-    return Ranking("ssin", np.zeros((len(ap), 1)), Scores(np.array(ap), hits, 1, "mars-official"))
+    return Ranking("ssin", np.zeros((len(ap), 1)), Scores(np.array(ap), hits, 1, OFFICIAL))
 
 
 def test_best_middling_and_worst_queries_are_of_different_persons_where_there_are_some() -> None:

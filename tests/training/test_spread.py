@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from helpers.small import on_ranks
 
-from sptskm.evaluation import Rows, Scores, evaluate_features
+from sptskm.evaluation import PROTOCOLS, Rows, Scores, evaluate_features
 from sptskm.evaluation.distances import SquaredDistances
 from sptskm.training.spread import evaluate_spread, multiply_on, prepared
 from sptskm.training.world import World, join
@@ -22,7 +22,7 @@ def made_up(num_queries: int) -> tuple[np.ndarray, np.ndarray, Rows, Rows]:
 def spread(num_queries: int, world: World) -> Scores:
     query, gallery, *labels = made_up(num_queries)
     there = prepared(gallery, world)
-    return evaluate_spread(lambda rows: there.to(query[rows]), *labels, "torchreid", world)
+    return evaluate_spread(lambda rows: there.to(query[rows]), *labels, PROTOCOLS["torchreid"], world)
 
 
 def ranked(counts: tuple[int, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -33,7 +33,7 @@ def ranked(counts: tuple[int, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def test_every_rank_gets_the_scores_of_all_queries_also_one_that_has_none_to_rank() -> None:
     counts = (150, 40)
-    expected = [evaluate_features(*made_up(count), "torchreid") for count in counts]
+    expected = [evaluate_features(*made_up(count), PROTOCOLS["torchreid"]) for count in counts]
     for of_rank in on_ranks(2, ranked, counts):
         for (ap_Q, first_hit_Q), scores in zip(of_rank, expected, strict=True):
             np.testing.assert_array_equal(ap_Q, scores.ap_Q)
@@ -41,7 +41,7 @@ def test_every_rank_gets_the_scores_of_all_queries_also_one_that_has_none_to_ran
 
 
 def test_one_process_needs_no_others() -> None:
-    assert spread(40, World()).mAP == evaluate_features(*made_up(40), "torchreid").mAP
+    assert spread(40, World()).mAP == evaluate_features(*made_up(40), PROTOCOLS["torchreid"]).mAP
 
 
 def test_products_of_another_device_come_back_as_distances() -> None:
