@@ -25,6 +25,7 @@ from sptskm.endings import (
     sentence,
     until_nobody_reads,
 )
+from sptskm.launching import estimates
 from sptskm.preparation import command as preparation
 from sptskm.preparation import weights_cache
 from sptskm.report.console import set_up_logging
@@ -99,11 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train one stream, or continue it (also under torchrun)")
     train.add_argument("file", type=Path)
     train.add_argument("overrides", nargs="*", metavar="section.key=value")
-    train.add_argument(
-        "--estimate", action="store_true", help="print what the run takes on this machine; train nothing"
-    )
-    train.add_argument("--rate", default="", metavar="CLIPS|RUN", help="with --estimate: clips/s, or an earlier run")
-    train.add_argument("--measure", type=int, default=0, metavar="STEPS", help="with --estimate: measure steps here")
+    estimates.options(train)
     train.set_defaults(command=_train)
 
     evaluate = commands.add_parser("evaluate", help="extract, fuse and report one or two trained runs")
@@ -272,8 +269,6 @@ def _config(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     if options.estimate or options.rate or options.measure:
-        from sptskm.launching import estimates
-
         print(estimates.of_one(load(find_file(options.file), options.overrides), options))
         return 0
     from sptskm.training.trainer import train

@@ -6,10 +6,13 @@ Torch is imported only where an estimate is asked for.
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sptskm.config import Config, ConfigError
-from sptskm.launching.cluster import Cluster
-from sptskm.launching.plan import Plan
+
+if TYPE_CHECKING:
+    from sptskm.launching.cluster import Cluster
+    from sptskm.launching.plan import Plan
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +41,7 @@ def check_rate(chosen: argparse.Namespace, streams: int = 1) -> None:
         raise ConfigError(f"--rate is {chosen.rate} for {streams} streams, wanted the folder of earlier runs of them")
 
 
-def told(plan: Plan, ranks: Mapping[str, int], chosen: argparse.Namespace, cluster: Cluster | None = None) -> str:
+def told(plan: "Plan", ranks: Mapping[str, int], chosen: argparse.Namespace, cluster: "Cluster | None" = None) -> str:
     """Return the estimates of a plan's runs, in a line each and one for what does not fit.
 
     `cluster` says what a rank is granted; without one the runs are on this machine.
@@ -67,7 +70,7 @@ def of_one(config: Config, chosen: argparse.Namespace) -> str:
     return estimate(config, 1, device, chosen.rate, chosen.measure).text(granted, key)
 
 
-def granted_by(cluster: Cluster | None) -> tuple[str, float, str]:
+def granted_by(cluster: "Cluster | None") -> tuple[str, float, str]:
     """Return the device of a rank, the GB it is granted (0 = not known) and the key that says so."""
     if cluster is None:
         from sptskm.launching.local import visible_gpus

@@ -64,8 +64,6 @@ class Raw(NamedTuple):
     """Probability that a person is there."""
     mask: Floats
     """(S, S): logits of the person's outline."""
-    heatmaps: Floats
-    """(64, 64, 39)."""
 
 
 class Network(Protocol):
@@ -105,8 +103,8 @@ class OpenCVNetwork:
         self._net.setInput(np.ascontiguousarray(_network_input(square_SS3).transpose(2, 0, 1)[None]))
         names = ("Identity", "Identity_4", "Identity_1", "Identity_2", "Identity_3")
         found = (np.asarray(output, np.float32) for output in self._net.forward(names))
-        points, world, presence, mask, heatmaps = found
-        return _raw(points, world, presence, mask[0, 0], heatmaps[0].transpose(1, 2, 0))
+        points, world, presence, mask, _ = found  # the fifth are heat maps
+        return _raw(points, world, presence, mask[0, 0])
 
 
 class LiteRTNetwork:
@@ -129,9 +127,9 @@ class LiteRTNetwork:
         """Run the network on one square of 256 x 256, blue first."""
         self._interpreter.set_tensor(self._input, _network_input(square_SS3)[None])
         self._interpreter.invoke()
-        names = ("Identity", "Identity_4", "Identity_1", "Identity_2", "Identity_3")
-        points, world, presence, mask, heatmaps = (self._interpreter.get_tensor(self._outputs[name]) for name in names)
-        return _raw(points, world, presence, mask[0, ..., 0], heatmaps[0])
+        names = ("Identity", "Identity_4", "Identity_1", "Identity_2")
+        points, world, presence, mask = (self._interpreter.get_tensor(self._outputs[name]) for name in names)
+        return _raw(points, world, presence, mask[0, ..., 0])
 
 
 def open_network(file: Path, engine: str = "opencv") -> Network:
@@ -234,5 +232,5 @@ def _network_input(square_SS3: Bytes) -> Floats:
     return np.ascontiguousarray(square_SS3[..., ::-1]).astype(np.float32) / np.float32(255)
 
 
-def _raw(points: Floats, world: Floats, presence: Floats, mask_SS: Floats, heatmaps: Floats) -> Raw:
-    return Raw(points.reshape(39, 5), world.reshape(39, 3), float(presence.item()), mask_SS, heatmaps)
+def _raw(points: Floats, world: Floats, presence: Floats, mask_SS: Floats) -> Raw:
+    return Raw(points.reshape(39, 5), world.reshape(39, 3), float(presence.item()), mask_SS)

@@ -45,7 +45,7 @@ def raw(presence: float = 0.99, scale: float = 1.0, logit: float = 4.0) -> Raw:
     for landmark, (x, y) in places.items():
         world[landmark, :2] = x * scale, y * scale
     landmarks = np.full((39, 5), logit, np.float32)
-    return Raw(landmarks, world, presence, np.zeros((256, 256), np.float32), np.zeros((64, 64, 39), np.float32))
+    return Raw(landmarks, world, presence, np.zeros((256, 256), np.float32))
 
 
 def test_masks_of_generated_walkers_agree_with_the_true_ones(network: Network, walkers: Path) -> None:

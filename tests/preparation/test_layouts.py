@@ -197,7 +197,7 @@ def test_landmarks_of_blazepose_become_the_joints_that_this_house_takes_from_the
     nothing = np.zeros((1, 1), np.float32)
     points = np.concatenate([world, expit(logits).prod(axis=1, keepdims=True)], axis=1)[None, :33]
     found = to_joints(points, "blazepose-33", "xyzc").skeletons_FV4[0]
-    np.testing.assert_allclose(found, joints_unchecked(Raw(landmarks, world, 1.0, nothing, nothing)), rtol=1e-5)
+    np.testing.assert_allclose(found, joints_unchecked(Raw(landmarks, world, 1.0, nothing)), rtol=1e-5)
 
 
 OWN = ["pelvis", "nose", "left shoulder", "right shoulder"] + [
