@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from sptskm.evaluation import OFFICIAL, Rows, evaluate, evaluate_features, feature_distances, rerank, squared_distances
+from sptskm.evaluation import OFFICIAL, Rows, evaluate, feature_blocks, feature_distances, rerank, squared_distances
+from sptskm.evaluation.metrics import block_within
 from sptskm.training.spread import evaluate_spread, prepared
 from sptskm.training.world import join
 
@@ -134,7 +135,7 @@ def report_reranking(features: np.ndarray, rows: np.ndarray, query: Rows, galler
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, time.perf_counter()
     found = rerank(feature_distances(features), rows, np.arange(len(features)), len(features))
     seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    plain, again = evaluate_features(features[rows], features, query, gallery), evaluate(found, query, gallery)
+    plain, again = evaluate(feature_blocks(features[rows], features), query, gallery), evaluate(found, query, gallery)
     print(f"re-ranking {len(rows)} x {len(features)}, length {features.shape[1]}: {seconds:.1f} s, one process")
     print(f"  result {found.nbytes / 2**30:.2f} GiB, peak {peak:.2f} GiB, before it {before:.2f} GiB")
     print(f"  mAP {100 * plain.mAP:.2f} -> {100 * again.mAP:.2f}, rank-1 {plain.rank(1):.4f} -> {again.rank(1):.4f}")
@@ -153,11 +154,13 @@ def report_big(rng: np.random.Generator, gigabytes: float) -> bool:
             there = prepared(gallery, world)
             scores = evaluate_spread(lambda rows: there.to(queries[rows]), labels[0], everyone, OFFICIAL, world)
         else:
-            scores = evaluate_features(queries, gallery, labels[0], everyone, gigabytes=gigabytes)
+            scores = evaluate(
+                feature_blocks(queries, gallery), labels[0], everyone, block=block_within(gigabytes, len(gallery))
+            )
     seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if world.is_main:
         how = f"{world.size} ranks" if world.size > 1 else f"gigabytes={gigabytes:g}"
-        print(f"evaluate_features {BIG_QUERIES} x {BIG_GALLERY}, length {BIG_LENGTH}: {seconds:.0f} s")
+        print(f"evaluate {BIG_QUERIES} x {BIG_GALLERY}, length {BIG_LENGTH}: {seconds:.0f} s")
         print(f"  {how}, mAP {100 * scores.mAP:.4f} %, peak {peak:.2f} GiB, before it {before:.2f} GiB")
     return world.is_main
 
@@ -201,8 +204,8 @@ def main() -> None:
     runs: dict[str, Callable[[], float]] = {
         "argsort loop": lambda: argsort_loop(distance, query, gallery),
         "evaluate": lambda: evaluate(distance, query, gallery).mAP,
-        f"evaluate_features, length {options.length}": lambda: (
-            evaluate_features(features[rows], features, query, gallery).mAP
+        f"evaluate by blocks, length {options.length}": lambda: (
+            evaluate(feature_blocks(features[rows], features), query, gallery).mAP
         ),
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sptskm.config import SMIN_DEFAULTS, SSIN_DEFAULTS
 from sptskm.data import hold_out, read_mars
 from sptskm.data.sampler import epoch_batches
-from sptskm.evaluation import OFFICIAL, Rows, evaluate_features, select
+from sptskm.evaluation import OFFICIAL, Rows, evaluate, feature_blocks, select
 
 TRAIN_TRACKLETS, TEST_TRACKLETS, QUERIES = 8298, 12180, 1980
 DIMENSIONS = {"SSIN": 3072, "SMIN": 1024}
@@ -50,7 +50,7 @@ def main() -> None:
         for name, dimension in DIMENSIONS.items():
             features = np.random.default_rng(0).standard_normal((len(test), dimension), dtype=np.float32)
             with step(f"evaluate {len(query)} x {len(gallery)} features of {name} ({dimension})"):
-                evaluate_features(features[query], features[gallery], *rows)
+                evaluate(feature_blocks(features[query], features[gallery]), *rows)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sptskm.config import ConfigError, Final
 from sptskm.data import DataError, Tracklets
-from sptskm.evaluation import Features, Rows, aligned, check_judging, protocol, select
+from sptskm.evaluation import Features, Rows, aligned, check_judging, feature_blocks, protocol, select
 from sptskm.evaluation.distances import Floats
 from sptskm.evaluation.metrics import Blocks
 from sptskm.report.fused import Fused
@@ -74,12 +74,12 @@ def _of_test(features: Features, table: Tracklets) -> Features:
 def _alone(features: Features, query_rows: Ints, gallery_rows: Ints, world: World) -> Blocks:
     """Return a function that computes one stream's distances (B, G); a tracklet without input is infinitely far."""
     features_ND = features.known_ND
-    gallery, valid_G = prepared(features_ND[gallery_rows], world), features.valid_N[gallery_rows]
+    valid_Q, valid_G = features.valid_N[query_rows], features.valid_N[gallery_rows]
+    squared = feature_blocks(features_ND[query_rows], prepared(features_ND[gallery_rows], world))
 
-    def block(chosen: slice) -> NDArray[np.float64]:
-        rows = query_rows[chosen]
-        distance_BG = gallery.to(features_ND[rows])
-        distance_BG[~(features.valid_N[rows][:, None] & valid_G)] = np.inf
+    def block(chosen: slice) -> Floats:
+        distance_BG = squared(chosen)
+        distance_BG[~(valid_Q[chosen, None] & valid_G)] = np.inf
         return distance_BG
 
     return block

@@ -30,7 +30,7 @@ from sptskm.evaluation.metrics import (
     Scores,
     clothes_changed,
     evaluate,
-    evaluate_features,
+    feature_blocks,
     not_ranked,
 )
 from sptskm.evaluation.offering import Offer
@@ -73,9 +73,9 @@ __all__ = [
     "choose_weights",
     "clothes_changed",
     "evaluate",
-    "evaluate_features",
     "everybody",
     "explain",
+    "feature_blocks",
     "feature_distances",
     "fuse",
     "fused_distances",

@@ -136,66 +136,60 @@ class Scores:
         return replace(self, ap_Q=self.ap_Q[mask], first_hit_Q=self.first_hit_Q[mask])
 
 
-def evaluate(distance_QG: Floats, query: Rows, gallery: Rows, protocol: Protocol = OFFICIAL) -> Scores:
-    """Compute the scores of a distance matrix (Q, G); a smaller distance is nearer.
-
-    Rows and columns must already be those of the protocol (see `protocols.select`). Raises ConfigError for missing
-    clothes labels that the protocol needs, and DataError for another shape and for NaN.
-    """
-    distance = np.asarray(distance_QG)
-    if distance.shape != (len(query), len(gallery)) or distance.dtype.kind not in "fiu":
-        raise DataError(
-            f"distances must be real numbers ({len(query)} queries, {len(gallery)} gallery rows), "
-            f"found {distance.dtype} {distance.shape}"
-        )
-    judge = _Judge(query, gallery, protocol, distance.dtype if distance.dtype.kind == "f" else np.float64)
-    ranks = [judge.ranks(number, row_G) for number, row_G in enumerate(distance)]
-    return _scores(ranks, len(gallery), protocol)
-
-
-def evaluate_features(
-    query_features_QD: Floats,
-    gallery_features_GD: Floats | SquaredDistances,
+def evaluate(
+    distances: Floats | Blocks,
     query: Rows,
     gallery: Rows,
     protocol: Protocol = OFFICIAL,
-    gigabytes: float = GIGABYTES,
+    block: int | None = None,
 ) -> Scores:
-    """Compute the scores of features under squared Euclidean distance, without holding the (Q, G) matrix.
+    """Compute the scores of distances; a smaller distance is nearer.
 
-    Distances are computed in float64 over blocks of queries. The distances of a block take at most `gigabytes` (2^30
-    bytes) beside the features; a block has at least 64 queries. The result equals that of the whole matrix bit for bit,
-    for any block size.
-    The gallery may be given as SquaredDistances, to prepare it once for several calls or to multiply on another device.
-    Raises errors as `evaluate`, and DataError for features of another length and where 64 queries need more memory than
-    allowed.
+    `distances` is a matrix (Q, G), or a function that computes those of a block of queries, which are not kept: see
+    `feature_blocks`. `block` is the number of queries of a block, else `block_within` decides; it changes no result.
+    Rows and columns must already be those of the protocol (see `protocols.select`). Raises ConfigError for missing
+    clothes labels that the protocol needs, and DataError for another shape and for NaN.
     """
-    query_features = _features("query", query_features_QD, len(query))
-    distances = gallery_features_GD
-    if not isinstance(distances, SquaredDistances):
-        distances = SquaredDistances(_features("gallery", distances, len(gallery)))
-    elif len(distances) != len(gallery):
-        raise DataError(f"the prepared gallery has {len(distances)} rows, wanted {len(gallery)}")
-    block = _block(len(gallery), gigabytes)
-    return evaluate_blocks(lambda chosen: distances.to(query_features[chosen]), query, gallery, protocol, block)
-
-
-def evaluate_blocks(distances: Blocks, query: Rows, gallery: Rows, protocol: Protocol, block: int) -> Scores:
-    """Compute the scores from distances that are made for one block of queries at a time and not kept.
-
-    Raises errors as `evaluate`.
-    """
-    judge = _Judge(query, gallery, protocol)
-    ranks = []
-    for start in range(0, len(query), block):
-        block_BG = distances(slice(start, min(start + block, len(query))))
+    of_block = distances if callable(distances) else _of_matrix(np.asarray(distances), len(query), len(gallery))
+    judge, ranks = _Judge(query, gallery, protocol), []
+    step = block_within(GIGABYTES, len(gallery)) if block is None else block
+    for start in range(0, len(query), step):
+        end = min(start + step, len(query))
+        block_BG = of_block(slice(start, end))
+        _check_distances(block_BG, end - start, len(gallery))
         ranks += [judge.ranks(start + place, row_G) for place, row_G in enumerate(block_BG)]
         del block_BG  # before there is the next one
     return _scores(ranks, len(gallery), protocol)
 
 
-def _block(num_gallery: int, gigabytes: float) -> int:
-    """Return the number of queries whose float64 distances to the gallery fit into `gigabytes`.
+def _of_matrix(distance_QG: NDArray[Any], queries: int, num_gallery: int) -> Blocks:
+    _check_distances(distance_QG, queries, num_gallery)
+    return lambda chosen: distance_QG[chosen]
+
+
+def _check_distances(found: NDArray[Any], queries: int, num_gallery: int) -> None:
+    if found.shape != (queries, num_gallery) or found.dtype.kind not in "fiu":
+        raise DataError(
+            f"distances must be real numbers ({queries} queries, {num_gallery} gallery rows), "
+            f"found {found.dtype} {found.shape}"
+        )
+
+
+def feature_blocks(query_QD: Floats, gallery_GD: Floats | SquaredDistances) -> Blocks:
+    """Return a function that computes the squared Euclidean distances of blocks of queries, in float64.
+
+    The scores equal those of the whole matrix bit for bit, for any block size that is a multiple of TILE. The gallery
+    may be given as SquaredDistances, to prepare it once for several calls or to multiply on another device. Raises
+    DataError for features that are not finite; the function raises it for features of another length.
+    """
+    query, gallery = _finite("query", query_QD), gallery_GD
+    if not isinstance(gallery, SquaredDistances):
+        gallery = SquaredDistances(_finite("gallery", gallery))
+    return lambda chosen: gallery.to(query[chosen])
+
+
+def block_within(gigabytes: float, num_gallery: int) -> int:
+    """Return the number of queries whose float64 distances to the gallery fit into `gigabytes` (2^30 bytes).
 
     It is a multiple of TILE and at most QUERY_BLOCK. Raises DataError where one tile does not fit.
     """
@@ -283,10 +277,10 @@ class JudgedRows:
 class _Judge:
     """Ranks the positives of one query at a time; the result does not depend on other queries."""
 
-    def __init__(self, query: Rows, gallery: Rows, rules: Protocol, dtype: Any = np.float64) -> None:
+    def __init__(self, query: Rows, gallery: Rows, rules: Protocol) -> None:
         self._rows = JudgedRows(query, gallery, rules)
         self._room = np.empty((COUNTED_POSITIVES, min(ROOM, len(gallery))), np.bool_)
-        self._row_G = np.empty(len(gallery), dtype)
+        self._row_G = np.empty(len(gallery))
 
     def ranks(self, number: int, row_G: Floats) -> NDArray[np.int64]:
         """Return the 1-based ranks (P,) of a query's positives, ascending, from its distances (G,).
@@ -377,12 +371,11 @@ def _labels(name: str, labels: Integers) -> NDArray[np.int64]:
     return own
 
 
-def _features(side: str, features: Floats, rows: int) -> NDArray[Any]:
+def _finite(side: str, features: Floats) -> NDArray[Any]:
     matrix = np.asarray(features)
-    if matrix.ndim != 2 or len(matrix) != rows:
-        raise DataError(f"{side} features must be ({rows} rows, length), found {matrix.dtype} {matrix.shape}")
     # a part at a time: the flags of all values of a big gallery would be a matrix themselves
-    finite = [np.isfinite(matrix[at : at + 4096]).all(axis=1) for at in range(0, rows, 4096)]
+    axes = tuple(range(1, matrix.ndim))
+    finite = [np.isfinite(matrix[at : at + 4096]).all(axis=axes) for at in range(0, len(matrix), 4096)]
     bad = np.flatnonzero(~np.concatenate(finite)) if finite else np.empty(0, np.int64)
     if bad.size:
         raise DataError(f"{side} features of {bad.size} rows are not finite, first row {bad[0]}")

@@ -10,19 +10,19 @@ from functools import partial
 import numpy as np
 import torch
 
-from sptskm.evaluation import Protocol, Rows, Scores
+from sptskm.evaluation import Protocol, Rows, Scores, evaluate
 from sptskm.evaluation.distances import TILE, Doubles, Floats, SquaredDistances
-from sptskm.evaluation.metrics import Blocks, evaluate_blocks
+from sptskm.evaluation.metrics import Blocks
 from sptskm.training.world import World
 
 BLOCK = 4 * TILE
 
 
 def evaluate_spread(distances: Blocks, query: Rows, gallery: Rows, protocol: Protocol, world: World) -> Scores:
-    """Compute the result of `evaluate_blocks` on every rank; all ranks call it, each ranks a share of the queries.
+    """Compute the result of `evaluate` on every rank; all ranks call it, each ranks a share of the queries.
 
     Shares begin at tile borders, so that the bits of `SquaredDistances` are the same for any number of ranks.
-    Raises as `evaluate_blocks`.
+    Raises as `evaluate`.
     """
     share = -(-len(query) // (world.size * TILE)) * TILE
     first = world.rank * share
@@ -31,7 +31,7 @@ def evaluate_spread(distances: Blocks, query: Rows, gallery: Rows, protocol: Pro
     def own(chosen: slice) -> Floats:
         return distances(slice(first + chosen.start, first + chosen.stop))
 
-    return Scores.joined(world.collect(evaluate_blocks(own, query.part(rows), gallery, protocol, BLOCK)))
+    return Scores.joined(world.collect(evaluate(own, query.part(rows), gallery, protocol, BLOCK)))
 
 
 def prepared(gallery_GD: Floats, world: World) -> SquaredDistances:

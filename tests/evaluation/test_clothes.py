@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from sptskm.evaluation import PROTOCOLS, Rows, evaluate, evaluate_features, not_ranked, protocol, select
+from sptskm.evaluation import PROTOCOLS, Rows, evaluate, feature_blocks, not_ranked, protocol, select
 
 PROTOCOLS_OF_CCVID = ["ccvid-general", "ccvid-clothes-changing", "ccvid-same-clothes"]
 OF_CLOTHES = PROTOCOLS_OF_CCVID[1:]
@@ -117,7 +117,7 @@ def test_a_number_about_clothes_is_refused_without_clothes_labels(name):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         evaluate(np.zeros((1, 2)), query, gallery, PROTOCOLS[name])
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        evaluate_features(np.zeros((1, 3)), np.zeros((2, 3)), query, gallery, PROTOCOLS[name])
+        evaluate(feature_blocks(np.zeros((1, 3)), np.zeros((2, 3))), query, gallery, PROTOCOLS[name])
     assert evaluate(np.zeros((1, 2)), query, gallery, PROTOCOLS["ccvid-general"]).num_queries == 1
 
 

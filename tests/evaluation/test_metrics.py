@@ -6,11 +6,12 @@ from sptskm.evaluation import (
     Rows,
     clothes_changed,
     evaluate,
-    evaluate_features,
+    feature_blocks,
     metrics,
     squared_distances,
 )
 from sptskm.evaluation.distances import SquaredDistances
+from sptskm.evaluation.metrics import QUERY_BLOCK, block_within
 
 
 def rows_of(*labels: tuple[int, int]) -> Rows:
@@ -140,7 +141,7 @@ def test_features_score_as_their_distances(name):
     exact = ((queries.astype(np.float64)[:, None] - features) ** 2).sum(axis=2)
     expected = evaluate(exact, query, gallery, PROTOCOLS[name])
     assert expected.num_queries > 20
-    scores = evaluate_features(queries, features, query, gallery, PROTOCOLS[name])
+    scores = evaluate(feature_blocks(queries, features), query, gallery, PROTOCOLS[name])
     np.testing.assert_array_equal(scores.ap_Q, expected.ap_Q)
     np.testing.assert_array_equal(scores.first_hit_Q, expected.first_hit_Q)
 
@@ -157,8 +158,7 @@ def test_distances_and_scores_are_bit_equal_however_blocks_are_cut(length):
     ).all()
     expected = evaluate(whole, query, gallery)
     for tiles in (1, 2, 100):
-        gigabytes = 1.01 * tiles * 64 * 2500 * 8 / 2**30
-        scores = evaluate_features(queries, features, query, gallery, gigabytes=gigabytes)
+        scores = evaluate(feature_blocks(queries, features), query, gallery, block=tiles * 64)
         np.testing.assert_array_equal(scores.ap_Q, expected.ap_Q)
 
 
@@ -168,18 +168,18 @@ def test_a_gallery_prepared_once_serves_several_calls():
     queries, features = (rng.standard_normal((n, 32)).astype(np.float32) for n in (70, 210))
     prepared = SquaredDistances(features)
     for _ in range(2):
-        scores = evaluate_features(queries, prepared, query, gallery)
-        assert scores.ap_Q.tolist() == evaluate_features(queries, features, query, gallery).ap_Q.tolist()
-    with pytest.raises(ValueError, match="the prepared gallery has 210 rows, wanted 70"):
-        evaluate_features(queries, prepared, query, query)
+        scores = evaluate(feature_blocks(queries, prepared), query, gallery)
+        assert scores.ap_Q.tolist() == evaluate(feature_blocks(queries, features), query, gallery).ap_Q.tolist()
+    with pytest.raises(ValueError, match=r"\(70 queries, 70 gallery rows\), found float64 \(70, 210\)"):
+        evaluate(feature_blocks(queries, prepared), query, query)
 
 
 def test_a_budget_bounds_the_block_and_one_too_small_is_refused():
-    assert metrics._block(519_732, 1.0) == 256
-    assert metrics._block(12_180, 1.0) == metrics.QUERY_BLOCK
-    assert metrics._block(519_732, 0.25) * 519_732 * 8 <= 2**28
+    assert block_within(1.0, 519_732) == 256
+    assert block_within(1.0, 12_180) == QUERY_BLOCK
+    assert block_within(0.25, 519_732) * 519_732 * 8 <= 2**28
     with pytest.raises(ValueError, match=r"gigabytes is 0.1, wanted at least 0.248: 64 queries by 519732 gallery rows"):
-        metrics._block(519_732, 0.1)
+        block_within(0.1, 519_732)
 
 
 def test_identical_gallery_rows_are_equally_far():
@@ -225,11 +225,11 @@ def test_a_nan_distance_is_refused_with_its_place():
 def test_features_that_are_not_finite_or_do_not_fit_are_refused():
     query, gallery = rows_of((1, 1)), rows_of((1, 2), (2, 2))
     with pytest.raises(ValueError, match="gallery features of 1 rows are not finite, first row 1"):
-        evaluate_features(np.ones((1, 2)), np.array([[1, 1], [1, np.inf]]), query, gallery)
-    with pytest.raises(ValueError, match="query features must be"):
-        evaluate_features(np.ones((2, 2)), np.ones((2, 2)), query, gallery)
+        evaluate(feature_blocks(np.ones((1, 2)), np.array([[1, 1], [1, np.inf]])), query, gallery)
+    with pytest.raises(ValueError, match=r"\(2 queries, 2 gallery rows\), found float64 \(1, 2\)"):
+        evaluate(feature_blocks(np.ones((1, 2)), np.ones((2, 2))), gallery, gallery)
     with pytest.raises(ValueError, match="have 3 values, gallery features 2"):
-        evaluate_features(np.ones((1, 3)), np.ones((2, 2)), query, gallery)
+        evaluate(feature_blocks(np.ones((1, 3)), np.ones((2, 2))), query, gallery)
 
 
 @pytest.mark.parametrize(
@@ -251,8 +251,8 @@ def test_the_order_of_queries_and_gallery_rows_changes_no_bit(length):
     rng = np.random.default_rng(12)
     query, gallery = (Rows(rng.integers(1, 9, n), rng.integers(0, 3, n)) for n in (150, 2500))
     queries, features = (rng.standard_normal((n, length)).astype(np.float32) for n in (150, 2500))
-    scores = evaluate_features(queries, features, query, gallery)
+    scores = evaluate(feature_blocks(queries, features), query, gallery)
     q, g = rng.permutation(150), rng.permutation(2500)
-    shuffled = evaluate_features(queries[q], features[g], query.part(q), gallery.part(g))
+    shuffled = evaluate(feature_blocks(queries[q], features[g]), query.part(q), gallery.part(g))
     np.testing.assert_array_equal(shuffled.ap_Q, scores.ap_Q[q])
     np.testing.assert_array_equal(shuffled.first_hit_Q, scores.first_hit_Q[q])

@@ -7,7 +7,7 @@ from sptskm.evaluation import (
     PROTOCOLS,
     Rows,
     evaluate,
-    evaluate_features,
+    feature_blocks,
     protocol,
     select,
     squared_distances,
@@ -61,7 +61,7 @@ def test_on_the_labels_of_mars_scores_equal_the_walk(mars, assert_as_walked, nam
     features += 0.8 * rng.standard_normal((2000, 12))[mars.pids]
     query = Rows(mars.pids[query_rows], mars.camids[query_rows])
     gallery = Rows(mars.pids[gallery_rows], mars.camids[gallery_rows])
-    scores = evaluate_features(features[query_rows], features[gallery_rows], query, gallery, PROTOCOLS[name])
+    scores = evaluate(feature_blocks(features[query_rows], features[gallery_rows]), query, gallery, PROTOCOLS[name])
     assert scores.num_queries == VALID[name]
     assert scores.num_skipped == len(query_rows) - VALID[name]
     some = np.arange(0, len(query_rows), 40)
