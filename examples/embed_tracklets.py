@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from sptskm.api import extract, search
+from sptskm import extract, search
 
 
 def main(run: Path, data: Path, out: Path) -> None:

@@ -94,7 +94,7 @@ def sections() -> Iterator[Section]:
     """Yield every section of the configuration: those of a stream, of the final job, and of the other files."""
     from sptskm.evaluation.protocols import Protocol
     from sptskm.launching.cluster import Cluster
-    from sptskm.search.space import Rules
+    from sptskm.tuning.space import Rules
 
     configs = {name: spec.defaults for name, spec in STREAMS.items()}
     of_all = {name: part for name, part in vars(next(iter(configs.values()))).items() if is_dataclass(part)}

@@ -18,10 +18,10 @@ from sptskm.evaluation.feature_files import read_features
 from sptskm.extraction import extract_run
 from sptskm.final import final
 from sptskm.launching.plan import check, make_plan, parser
-from sptskm.search import check as check_search
-from sptskm.search import load_search
 from sptskm.training.rundir import RunDir
 from sptskm.training.trainer import train
+from sptskm.tuning import check as check_search
+from sptskm.tuning import load_search
 
 PAGE = (ROOT / "docs/streams.md").read_text()
 

@@ -1,6 +1,7 @@
 """The functions of `from sptskm import ...` do what the commands do, and the examples run."""
 
 import importlib.util
+import pkgutil
 import subprocess
 import sys
 import warnings
@@ -15,8 +16,7 @@ from helpers.launching import ROOT
 from helpers.small import small_config
 
 import sptskm
-from sptskm import evaluate, extract, load_config, load_model
-from sptskm.api import search
+from sptskm import evaluate, extract, load_config, load_model, search
 
 
 def example(name: str) -> ModuleType:
@@ -65,6 +65,11 @@ def test_runs_are_evaluated_and_the_numbers_returned(trained, tmp_path):
 def test_importing_the_package_does_not_import_torch():
     code = "import sptskm, sys; assert 'torch' not in sys.modules; sptskm.train; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_module_of_the_package_hides_a_function_of_the_api():
+    modules = {module.name for module in pkgutil.iter_modules(sptskm.__path__)}
+    assert not modules & set(sptskm.__all__)
 
 
 @pytest.mark.slow

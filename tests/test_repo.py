@@ -14,8 +14,8 @@ from helpers.launching import ROOT
 from sptskm.config import STREAMS, Final
 from sptskm.configfile import flat, load, load_final, to_dict
 from sptskm.launching.cluster import Cluster, load_cluster
-from sptskm.search import Draw, load_search
-from sptskm.search.space import Rules
+from sptskm.tuning import Draw, load_search
+from sptskm.tuning.space import Rules
 
 # From the roof down; a module imports from its own room and from those below.
 ROOMS = [
@@ -38,7 +38,7 @@ ROOMS = [
     "synthetic",
     "endings",
     "data",
-    "search",
+    "tuning",
     "configfile",
     "config",
     "sections",
@@ -261,7 +261,7 @@ def test_no_file_knows_the_machine_it_was_written_on():
         ("sptskm/sections.py", ("SsinClips", "SsinModel", "SsinLoss")),
         ("sptskm/sections.py", ("SminClips", "SminModel", "SminLoss")),
         ("sptskm/sections.py", ("GaitClips", "GaitModel", "GaitLoss", "Final")),
-        ("sptskm/search/space.py", ("Rules",)),
+        ("sptskm/tuning/space.py", ("Rules",)),
         ("sptskm/launching/cluster.py", ("Cluster",)),
         ("sptskm/evaluation/protocols.py", ("Protocol",)),
     ],

@@ -13,7 +13,7 @@ from sptskm.configfile import apply_overrides, load
 from sptskm.launching import local, slurm, tune
 from sptskm.launching.cluster import load_cluster
 from sptskm.launching.plan import make_plan
-from sptskm.search import check, load_search
+from sptskm.tuning import check, load_search
 
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 

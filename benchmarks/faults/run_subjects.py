@@ -28,8 +28,8 @@ from sptskm.nearest import Index
 from sptskm.preparation.video import Cut, tracklets_of
 from sptskm.report.comparison import read_judged, read_results
 from sptskm.report.fused import read_fused
-from sptskm.search import space
 from sptskm.training.rundir import RunDir
+from sptskm.tuning import space
 
 ROOT = Path(__file__).parents[2]
 

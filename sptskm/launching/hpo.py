@@ -34,8 +34,8 @@ from sptskm.launching.search import Searches
 from sptskm.launching.storage import whole_files
 from sptskm.launching.trials import CREWS, Follower, Teams, failure_reason, lead, room_for
 from sptskm.launching.workers import Failed, Report, Team, ask_to_stop
-from sptskm.search import Draw, Score, Search, Trial, encoded, grid, name_of, present, settings_of
 from sptskm.training.signals import StopFlag
+from sptskm.tuning import Draw, Score, Search, Trial, encoded, grid, name_of, present, settings_of
 
 METRIC, BEST, EPOCH, SECONDS = "validation/mAP", "validation/best mAP", "epoch", "seconds"
 EXCHANGE = "exchange"  # the epoch as PBT counts it

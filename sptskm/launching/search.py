@@ -13,9 +13,9 @@ from sptskm.config import Config, ConfigError
 from sptskm.configfile import changed_keys, find_file, load_final, to_dict, to_yaml
 from sptskm.configfile import load as load_config
 from sptskm.launching.plan import Plan
-from sptskm.search import Search, Settings, Trial, check, configured, load_search, ranked
 from sptskm.training.allocation import is_main
 from sptskm.training.signals import StopFlag
+from sptskm.tuning import Search, Settings, Trial, check, configured, load_search, ranked
 
 if TYPE_CHECKING:
     from sptskm.final import HeldOut

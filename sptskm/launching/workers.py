@@ -25,9 +25,9 @@ from sptskm.config import Config, ConfigError, Final
 from sptskm.endings import Stopped, Unreachable, is_ours, sentence
 from sptskm.launching.plan import Plan
 from sptskm.report.console import set_up_logging
-from sptskm.search import Search, Trial
 from sptskm.training.allocation import interface_of, is_main, set_variables
 from sptskm.training.signals import StopFlag
+from sptskm.tuning import Search, Trial
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from sptskm.report.figures import axes_of
 from sptskm.report.strips import INK, SOFT, Image, hexadecimal, rendered
 from sptskm.report.tensorboard import Board
 from sptskm.report.titles import colour_of, title_of
-from sptskm.search import Search, Trial, ranked
+from sptskm.tuning import Search, Trial, ranked
 
 SHOWN = 5  # trials of each stream in the table
 PARTS = 3  # into which the range of a number is cut to see what it explains

@@ -11,7 +11,7 @@ import pytest
 from sptskm.config import ConfigError
 from sptskm.launching import search as searches
 from sptskm.launching.plan import make_plan, parser
-from sptskm.search import Draw, Search, configured
+from sptskm.tuning import Draw, Search, configured
 
 pytest.importorskip("ray")
 
@@ -46,7 +46,7 @@ def tried(search: Search, first: dict[str, Any], storage: Path) -> list[dict[str
     from ray import tune
 
     from sptskm.launching import hpo
-    from sptskm.search import grid, settings_of
+    from sptskm.tuning import grid, settings_of
 
     def objective(settings: dict[str, Any]) -> None:
         tune.report({hpo.METRIC: settings["optim.lr"], hpo.EPOCH: 1})

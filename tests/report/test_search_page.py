@@ -11,7 +11,7 @@ from helpers.serving import tensorboard
 
 from sptskm.report.search import METRIC, begin_page, write_page
 from sptskm.report.tensorboard import Board
-from sptskm.search import Draw, Score, Search, Trial, ranked
+from sptskm.tuning import Draw, Score, Search, Trial, ranked
 
 RATE, MOVE = Draw("loguniform", (1e-3, 1.0)), Draw("choice", (True, False))
 FOUND = {

@@ -7,7 +7,7 @@ from helpers.launching import ROOT
 
 from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import nest
-from sptskm.search import Draw, check, configured, encoded, grid, load_search, present, settings_of
+from sptskm.tuning import Draw, check, configured, encoded, grid, load_search, present, settings_of
 
 SPACE = """
 trials: 200

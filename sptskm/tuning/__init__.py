@@ -1,6 +1,6 @@
 """Hyper-parameter searches: the space of settings, and the scores of the trials."""
 
-from sptskm.search.space import (
+from sptskm.tuning.space import (
     Draw,
     Search,
     Settings,
@@ -13,7 +13,7 @@ from sptskm.search.space import (
     present,
     settings_of,
 )
-from sptskm.search.trials import Score, Trial, name_of, ranked
+from sptskm.tuning.trials import Score, Trial, name_of, ranked
 
 __all__ = [
     "Draw",

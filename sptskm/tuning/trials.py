@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from sptskm.search.space import Settings
+from sptskm.tuning.space import Settings
 
 End = Literal["", "finished", "ended early", "failed"]
 

@@ -4,7 +4,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sptskm.report import search as report
-from sptskm.search import Score, Search, Trial, ranked
+from sptskm.tuning import Score, Search, Trial, ranked
 
 FOUND = {stream: Search(epochs=4, stream=stream) for stream in ("ssin", "smin")}
 
