@@ -40,7 +40,7 @@ def end_with(parent: int, number: signal.Signals = signal.SIGKILL) -> None:
         os.kill(os.getpid(), number)
 
 
-class _ForkedPopen(ForkPopen):
+class _Unasked:
     def _launch(self, process: Any) -> None:
         with unasked():
             super()._launch(process)  # type: ignore[misc]
@@ -49,13 +49,12 @@ class _ForkedPopen(ForkPopen):
         self.kill()  # type: ignore[attr-defined]
 
 
-class _SpawnedPopen(SpawnPopen):
-    def _launch(self, process: Any) -> None:
-        with unasked():
-            super()._launch(process)  # type: ignore[misc]
+class _ForkedPopen(_Unasked, ForkPopen):
+    pass
 
-    def terminate(self) -> None:
-        self.kill()  # type: ignore[attr-defined]
+
+class _SpawnedPopen(_Unasked, SpawnPopen):
+    pass
 
 
 class _Forked(ForkProcess):

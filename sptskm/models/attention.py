@@ -38,7 +38,7 @@ class CrossAttention(nn.Module):
     def attention(self, image_NCHW: Tensor, mask_NCHW: Tensor) -> Tensor:
         """Compute the mask attention S (N, K, P)."""
         with _no_autocast(image_NCHW):
-            image, mask = at_least_float32(image_NCHW), at_least_float32(mask_NCHW)
+            image, mask = full_precision(image_NCHW), full_precision(mask_NCHW)
             return mask_attention(self.f(image).flatten(2), self.g(image).flatten(2), self.h(mask).flatten(2))
 
 
@@ -68,7 +68,7 @@ class SpaceTimeAttention(nn.Module):
     def attention(self, image_BCTHW: Tensor, mask_BCTHW: Tensor) -> Tensor:
         """Compute the mask attention S (B, C, P)."""
         with _no_autocast(image_BCTHW):
-            image, mask = at_least_float32(image_BCTHW), at_least_float32(mask_BCTHW)
+            image, mask = full_precision(image_BCTHW), full_precision(mask_BCTHW)
             return mask_attention(self.h(image).flatten(2), self.g(image).flatten(2), self.h(mask).flatten(2))
 
 
@@ -86,6 +86,6 @@ def _no_autocast(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """Convert half precision to float32 and leave other types unchanged."""
+def full_precision(x: Tensor) -> Tensor:
+    """Convert half precision to float32, and leave other types: sums over many values in half are inaccurate."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sptskm.common.errors import ConfigError
 from sptskm.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from sptskm.models.attention import CrossAttention, SpaceTimeAttention, at_least_float32
+from sptskm.models.attention import CrossAttention, SpaceTimeAttention, full_precision
 from sptskm.models.resnet import MaskLayer, ResidualLayer, ResNet, kaiming_fan_out
 
 Variant = Literal["2d", "3d"]
@@ -206,7 +206,7 @@ class SSIN(nn.Module):
         if self.exponents is None:
             return x_NCHW.mean(dim=(2, 3))
         p = self.exponents[branch]
-        return at_least_float32(x_NCHW).clamp(min=GEM_FLOOR).pow(p).mean(dim=(2, 3)).pow(1 / p).to(x_NCHW.dtype)
+        return full_precision(x_NCHW).clamp(min=GEM_FLOOR).pow(p).mean(dim=(2, 3)).pow(1 / p).to(x_NCHW.dtype)
 
     def _attend(self, block: nn.Module, x: Tensor, k: Tensor, T: int) -> Tensor:
         """Attend image features and take the maximum over the T frames: (N, C, h, w) twice to (B, C, h, w)."""

@@ -11,12 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sptskm.models.attention import full_precision
+
 Collective = Callable[[Tensor], Tensor]
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """Convert to float32 unless the precision is higher: sums over a batch in half precision are inaccurate."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 class SyncedBatchNorm(_BatchNorm):

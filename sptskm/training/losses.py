@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sptskm.training.batchnorm import full_precision
+from sptskm.models.attention import full_precision
 
 CLOTHES_SCALE, OTHER_OUTFITS = 16.0, 0.1  # Gu et al. 2022: 1 / temperature, and the share e of other outfits
 Gather = Callable[[Tensor], Tensor]
