@@ -53,7 +53,6 @@ from sptskm.report.results import RESULTS, Fusion, Ranking, Results
 from sptskm.report.writing import write
 from sptskm.training.explain import explain
 from sptskm.training.extract import extract
-from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir, fingerprint
 from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag
@@ -269,8 +268,7 @@ def _network(one: Opened, setup: Setup, world: World) -> nn.Module:
         )
     if world.is_main:
         warn_of_methods(f"{config.run}", methods_in(state.get("methods")), config.data.root, setup.methods)
-    precision = Precision.of(config.train.precision, world.device)
-    model = setup.network(pretrained=False).to(world.device, precision.dtype)
+    model = setup.network(pretrained=False).to(world.device, setup.precision.dtype)
     load_weights(model, state["model"], Path(config.run))
     return model
 

@@ -13,7 +13,6 @@ from sptskm.data.clips import Inputs
 from sptskm.data.tracklets import IntArray, Tracklets
 from sptskm.evaluation import Features
 from sptskm.report.insight import Insight
-from sptskm.training.precision import Precision
 from sptskm.training.setup import Setup
 from sptskm.training.world import World
 
@@ -35,17 +34,13 @@ class Lens:
         clips_cT = self.setup.source.all_clips(row)
         middle = len(clips_cT) // 2
         inputs = self.setup.source.read(row, clips_cT[middle : middle + 1])
-        return self.setup.stream.prepare(inputs, self.world.device, self._precision.dtype)
+        return self.setup.stream.prepare(inputs, self.world.device, self.setup.precision.dtype)
 
     @torch.inference_mode()
     def embed(self, model: nn.Module, inputs: Inputs) -> Tensor:
         """Return the embeddings (B, D) of clips on the CPU."""
-        with self._precision.autocast():
+        with self.setup.precision.autocast():
             return model.embed(*inputs).float().cpu()  # type: ignore[operator, no-any-return]
-
-    @property
-    def _precision(self) -> Precision:
-        return Precision.of(self.setup.config.train.precision, self.world.device)
 
 
 def explain(model: nn.Module, setup: Setup, test: Features, world: World) -> Insight:

@@ -60,13 +60,14 @@ def extract(  # noqa: PLR0913  # inputs and ranks
     place = {int(row): n for n, row in enumerate(rows)}
     dealt = [[piece for own in share for piece in own] for share in deal(pieces, world.size)]
     own, longest = (-(-pieces // config.extract.batch) for pieces in (len(dealt[world.rank]), max(map(len, dealt))))
+    precision = Precision.of(config.train.precision, world.device)
     model.eval()
     if world.device.type == "cuda":
         channels_last(model)
     with closing(_loaded(clips, dealt[world.rank], config, world)) as loaded_ahead:
         batches = _in_step(loaded_ahead, longest, world, stop or StopFlag())
         for batch in progress(batches, f"extract {config.stream}", total=own, shown=world.is_main):
-            for piece, embedding_cD in _embed(model, stream, batch, config, world):
+            for piece, embedding_cD in _embed(model, stream, batch, precision, world):
                 sums_ND[place[piece.row]] += embedding_cD.double().sum(0)
                 counts_N[place[piece.row]] += len(embedding_cD)
     sums_ND = world.sum(sums_ND.to(world.device)).cpu()
@@ -111,9 +112,8 @@ def _loaded(
 
 
 def _embed(
-    model: nn.Module, stream: Stream, batch: list[PieceItem], config: Config, world: World
+    model: nn.Module, stream: Stream, batch: list[PieceItem], precision: Precision, world: World
 ) -> Iterator[tuple[Piece, Tensor]]:
-    precision = Precision.of(config.train.precision, world.device)
     for items in [batch] if world.device.type == "cuda" else [[item] for item in batch]:
         yield from _embed_together(model, stream, items, precision, world)
 

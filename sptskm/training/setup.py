@@ -37,6 +37,7 @@ class Setup:
     stream: Stream
     source: Source
     schedule: Schedule
+    precision: Precision
 
     @classmethod
     def of(cls, config: Config, world: World, training: bool = True) -> "Setup":
@@ -53,7 +54,7 @@ class Setup:
             config.sampling, rows, table.pids_N[rows], config.train.epochs, config.train.seed, world.rank, world.size
         )
         check_parts(config, world.size)
-        setup = cls(config, table, split, stream, source, schedule)
+        setup = cls(config, table, split, stream, source, schedule, precision)
         computing = {"device": world.device.type, "precision": str(precision), "table": table.fingerprint}
         world.agree({**packages(), **computing, **setup.provenance, **flat(to_dict(config))})
         return setup

@@ -30,7 +30,6 @@ from sptskm.training.logbook import Logbook
 from sptskm.training.meters import Meters
 from sptskm.training.optimisers import clip_gradient, learning_rate, make_optimizer, set_rate
 from sptskm.training.passes import Passes
-from sptskm.training.precision import Precision
 from sptskm.training.profiling import Profile
 from sptskm.training.rundir import RunDir, of_a_run
 from sptskm.training.setup import Setup
@@ -98,7 +97,7 @@ class Trainer:
         self.setup, self.world, self.stop = setup, world, stop
         self.report = report if world.is_main else _no_report
         self.config = config = setup.config
-        self.precision = Precision.of(config.train.precision, world.device)
+        self.precision = setup.precision
         self.folder = RunDir(config.run)
         state = self.newest()
         torch.manual_seed(config.train.seed)
