@@ -32,7 +32,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.report.console import table as text_table
+from sptskm.common.console import table as text_table
 
 T = 4  # frames of a clip
 H, W = 256, 128

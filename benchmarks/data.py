@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from sptskm.common.console import table as text_table
 from sptskm.config import SsinClips
 from sptskm.data import Tracklets, bilevel, read_dataset
 from sptskm.data.clips import FrameSource, TrainClips
@@ -47,7 +48,6 @@ from sptskm.data.packs.writing import pack
 from sptskm.data.sampler import Draw
 from sptskm.data.tracklets import Readable
 from sptskm.data.windows import random_window
-from sptskm.report.console import table as text_table
 from sptskm.synthetic.casting import Sizes
 from sptskm.synthetic.writer import write_dataset
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sptskm.common.console import table as text_table
 from sptskm.config import ConfigError
 from sptskm.data import bilevel
 from sptskm.data.skeletons import EDGE_TOTAL, EDGES
@@ -30,7 +31,6 @@ from sptskm.preparation.grabcut import body_prior, person_mask
 from sptskm.preparation.parsing import FAST, PUBLISHED, parse_frames, place
 from sptskm.preparation.pose import estimate_skeletons
 from sptskm.preparation.weights_cache import blazepose_weights
-from sptskm.report.console import table as text_table
 from sptskm.synthetic import DEMO
 from sptskm.synthetic.casting import cast
 from sptskm.synthetic.filming import film

@@ -19,8 +19,8 @@ from gpu_rows.runs import together_do
 from gpu_rows.step import CLASSES, Step, config_of
 from torch import Tensor, nn
 
+from sptskm.common.console import table as text_table
 from sptskm.config import STREAMS, Config
-from sptskm.report.console import table as text_table
 from sptskm.training.streams import stream_of
 from sptskm.training.world import World, join
 

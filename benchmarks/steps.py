@@ -22,8 +22,8 @@ from gpu_rows.plain import PlainSMIN, PlainSSIN, smoothed_cross_entropy, triplet
 from gpu_rows.step import CLASSES, Step, config_of
 from torch import Tensor, nn
 
+from sptskm.common.console import table as text_table
 from sptskm.config import STREAMS
-from sptskm.report.console import table as text_table
 from sptskm.training.memory import keep_freed_memory
 
 PAIR_CLIPS = {"ssin": 4, "smin": 32}

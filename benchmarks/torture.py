@@ -27,7 +27,7 @@ import torch
 from faults import commands, io_errors, kills, project, readers
 from faults.kills import Try
 
-from sptskm.report.console import table
+from sptskm.common.console import table
 
 PARTS = ("readers", "kills", "errors", "full disk")
 SHARES = {"readers": 0.4, "errors": 0.3, "kills": 0.2, "full disk": 0.1}  # of the seconds

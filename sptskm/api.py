@@ -11,12 +11,12 @@ from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import find_file, load, merge
 from sptskm.data import DataError
 from sptskm.evaluation import Features
+from sptskm.evaluation.fused import read_fused
+from sptskm.evaluation.results import Results
 from sptskm.extraction import Network, extract_run, load_network
 from sptskm.final import final
 from sptskm.nearest import read_set
 from sptskm.nearest import search as nearest
-from sptskm.report.fused import read_fused
-from sptskm.report.results import Results
 from sptskm.training.trainer import NonFiniteLoss, Outcome, train
 
 __all__ = [

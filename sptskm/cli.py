@@ -10,6 +10,7 @@ from typing import Any
 
 from sptskm import __version__, config_command
 from sptskm import feature_commands as features
+from sptskm.common.console import set_up_logging
 from sptskm.config import ConfigError, Final
 from sptskm.configfile import apply_overrides, find_file, load, load_final
 from sptskm.data import read_dataset
@@ -28,7 +29,6 @@ from sptskm.endings import (
 from sptskm.launching import estimates
 from sptskm.preparation import command as preparation
 from sptskm.preparation import weights_cache
-from sptskm.report.console import set_up_logging
 from sptskm.synthetic import DEMO, Sizes, write_dataset
 from sptskm.training.allocation import enter_step, number_of
 from sptskm.training.signals import ignore_stopping, stop_flag
@@ -298,8 +298,8 @@ def _final_settings(options: argparse.Namespace) -> Final:
 
 
 def _explained(data: Path, name: str) -> str:
+    from sptskm.common.console import table as text_table
     from sptskm.evaluation import Rows, explain, protocol
-    from sptskm.report.console import table as text_table
 
     rules, table = protocol(name), read_dataset(data)
     found = explain(rules, Rows.of(table, table.test), table.lengths[table.test], table.query)

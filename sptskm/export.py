@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from sptskm.atomic import partial_of, write_error
 from sptskm.config import PAIR, ConfigError
 from sptskm.evaluation import pair_weight
+from sptskm.evaluation.fused import Fused, read_fused
 from sptskm.extraction import Network, load_network
-from sptskm.report.fused import Fused, read_fused
 from sptskm.training.streams import stream_of
 
 OPSET = 18

@@ -47,9 +47,9 @@ from sptskm.evaluation import (
 )
 from sptskm.evaluation.distances import Floats
 from sptskm.evaluation.fusion import OF_THE_DATA
+from sptskm.evaluation.insight import Insight
+from sptskm.evaluation.results import RESULTS, Fusion, Ranking, Results
 from sptskm.extraction import load_weights
-from sptskm.report.insight import Insight
-from sptskm.report.results import RESULTS, Fusion, Ranking, Results
 from sptskm.report.writing import write
 from sptskm.training.explain import explain
 from sptskm.training.extract import extract

@@ -31,10 +31,10 @@ from sptskm.evaluation import (
     squared_distances,
 )
 from sptskm.evaluation.feature_files import Labelled, read_features
+from sptskm.evaluation.fused import Fused
 from sptskm.evaluation.index import RECALL_SAMPLE, Index, drawn
 from sptskm.evaluation.neighbours import Compared, Ints, Nearest, exact
 from sptskm.report.found import Found
-from sptskm.report.fused import Fused
 
 FITTED_ON = 512  # tracklets of the gallery whose distances tell how far each stream spreads
 

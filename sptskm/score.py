@@ -13,9 +13,9 @@ from sptskm.config import ConfigError, Final
 from sptskm.data import DataError, Tracklets
 from sptskm.evaluation import Features, Rows, aligned, check_judging, feature_blocks, protocol, select
 from sptskm.evaluation.distances import Floats
+from sptskm.evaluation.fused import Fused
 from sptskm.evaluation.metrics import Blocks
-from sptskm.report.fused import Fused
-from sptskm.report.results import Fusion, Ranking, Results
+from sptskm.evaluation.results import Fusion, Ranking, Results
 from sptskm.training.spread import evaluate_spread, prepared
 from sptskm.training.world import World
 

@@ -15,9 +15,9 @@ from sptskm.config import ConfigError
 from sptskm.configfile import to_dict
 from sptskm.data import DataError, Tracklets, read_mars
 from sptskm.evaluation import Distances, Features, FusedDistance, Rows, StreamDistances, evaluate, squared_distances
+from sptskm.evaluation.fused import Fused, read_fused
 from sptskm.export import export, export_distance
 from sptskm.extraction import Network, load_network
-from sptskm.report.fused import Fused, read_fused
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir

@@ -16,11 +16,11 @@ from sptskm.data import read_dataset
 from sptskm.data.derived import write_method
 from sptskm.evaluation import Features, FusedDistance, Rows
 from sptskm.evaluation.feature_files import Labelled, read_features, write_features
+from sptskm.evaluation.fused import Fused, read_fused
+from sptskm.evaluation.results import RESULTS
 from sptskm.extraction import extract_run
 from sptskm.final import final
 from sptskm.nearest import FeatureSet, search
-from sptskm.report.fused import Fused, read_fused
-from sptskm.report.results import RESULTS
 from sptskm.training.rundir import RunDir
 from sptskm.training.setup import methods_of
 from sptskm.training.trainer import train

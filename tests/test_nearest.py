@@ -26,11 +26,11 @@ from sptskm.evaluation import (
     squared_distances,
 )
 from sptskm.evaluation.feature_files import Labelled, read_features, write_features
+from sptskm.evaluation.fused import Fused, read_fused
 from sptskm.evaluation.neighbours import Compared, exact
 from sptskm.extraction import load_network
 from sptskm.nearest import FeatureSet, Index, fit_fused, index_beside, search
 from sptskm.report import found as found_module
-from sptskm.report.fused import Fused, read_fused
 
 NETWORKS = {"ssin": "aaaa", "smin": "bbbb"}
 PAIR = ("ssin", "smin")

@@ -24,7 +24,7 @@ from sptskm.evaluation import (
     stream_distances,
 )
 from sptskm.evaluation.feature_files import write_features
-from sptskm.report.fused import Fused
+from sptskm.evaluation.fused import Fused
 from sptskm.score import score
 from sptskm.training.world import World, join
 

@@ -17,6 +17,7 @@ from sptskm.config import STREAMS
 from sptskm.configfile import load, load_final, to_dict
 from sptskm.data import DataError
 from sptskm.evaluation.feature_files import read_features
+from sptskm.evaluation.fused import read_fused
 from sptskm.evaluation.neighbours import Compared
 from sptskm.evaluation.protocols import read_protocol
 from sptskm.extraction import load_network
@@ -27,7 +28,6 @@ from sptskm.models.weights import load_pretrained
 from sptskm.nearest import Index
 from sptskm.preparation.video import Cut, tracklets_of
 from sptskm.report.comparison import read_judged, read_results
-from sptskm.report.fused import read_fused
 from sptskm.training.rundir import RunDir
 from sptskm.tuning import space
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from sptskm.report.console import table as text_table
+from sptskm.common.console import table as text_table
 
 NO_GPU = "no GPU"
 NO_TIME = "no time left"

@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 import submitit
 from submitit.helpers import Checkpointable
 
+from sptskm.common.console import set_up_logging
 from sptskm.config import Config, Final
 from sptskm.endings import EXIT_UNREACHABLE, Stopped, Unreachable
 from sptskm.launching.plan import Plan
 from sptskm.launching.requeue import requeue
-from sptskm.report.console import set_up_logging
 from sptskm.training.allocation import number_of, port, set_variables
 from sptskm.training.signals import StopFlag, ignore_stopping, stop_flag
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 from submitit.helpers import Checkpointable
 
+from sptskm.common.console import set_up_logging
 from sptskm.data import DataError
 from sptskm.launching.cluster import Cluster
 from sptskm.launching.preparing import jobs_folder, resolved, verified
 from sptskm.launching.submission import Queued, queue, queue_array
 from sptskm.preparation.command import Wanted, made
-from sptskm.report.console import set_up_logging
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,8 @@ def conclude(plan: Plan, searched: Searches, trials: Sequence[Trial], stop: Stop
 
     All ranks must call it. Raises ConfigError when a stream has no trial with a score, Stopped, Unreachable.
     """
+    from sptskm.evaluation.results import weights_told
     from sptskm.final import fuse_held_out
-    from sptskm.report.results import weights_told
     from sptskm.report.search import text, write_page
 
     best = best_trials(plan, trials)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sptskm.common.console import table
 from sptskm.endings import EXIT_INTERRUPTED
-from sptskm.report.console import table
 
 ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
 GONE = "GONE"  # SLURM forgets jobs some minutes after their end

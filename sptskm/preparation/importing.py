@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.console import progress
 from sptskm.config import ConfigError
 from sptskm.data import DataError, Tracklets, usable
 from sptskm.data.derived import Made
@@ -34,7 +35,6 @@ from sptskm.preparation.formats import (
 )
 from sptskm.preparation.layouts import IN_SPACE, Channels, OwnLayout
 from sptskm.preparation.work import Ledger, Outcome, note
-from sptskm.report.console import progress
 
 log = logging.getLogger(__name__)
 

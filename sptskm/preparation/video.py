@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.atomic import naming, write_text
+from sptskm.common.console import progress
 from sptskm.common.errors import ConfigError, DataError
 from sptskm.common.reading import read_json
 from sptskm.data.manifest import FASTEST, Entry, write_entries
@@ -24,7 +25,6 @@ from sptskm.data.names import natural
 from sptskm.preparation.blazepose import square_around
 from sptskm.preparation.boxes import Boxes, read_boxes, read_yolo_boxes
 from sptskm.preparation.work import SQUARES, square_of
-from sptskm.report.console import progress
 
 MANIFEST = "manifest.csv"
 QUALITY = 95  # of the JPEGs

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.atomic import write_text
+from sptskm.common.console import progress
 from sptskm.common.reading import read_json
 from sptskm.config import ConfigError
 from sptskm.data import DataError, Tracklets
@@ -28,7 +29,6 @@ from sptskm.data.files import read_frame
 from sptskm.data.stale import fingerprint_of, is_stale
 from sptskm.data.tracklets import Modality
 from sptskm.data.usable import Skeletons
-from sptskm.report.console import progress
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Bytes = NDArray[np.uint8]

@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sptskm.evaluation import CameraPairs
+from sptskm.evaluation.results import title_of
+from sptskm.report.colours import BLUE, GREEN, colour_of
 from sptskm.report.figures import axes_of, legend_row, plain_axes
 from sptskm.report.ranked import COLOURS
 from sptskm.report.strips import DPI, INK, LINE, SOFT, Floats, Image, hexadecimal, rendered, shortened
-from sptskm.report.titles import BLUE, GREEN, colour_of, title_of
 
 Curves = Mapping[str, Floats]  # steps and values (2, points) by TensorBoard tag
 

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.console import table as text_table
 from sptskm.configfile import flat, in_force
 from sptskm.data import DataError
+from sptskm.evaluation.results import QUERIES, RANKS, RESULTS, pluralize, title_of
+from sptskm.evaluation.saved import read_queries, read_results
 from sptskm.evaluation.statistics import Difference, paired_difference
-from sptskm.report.console import table as text_table
-from sptskm.report.results import QUERIES, RANKS, RESULTS, pluralize
-from sptskm.report.saved import read_queries, read_results
-from sptskm.report.titles import title_of
 
 Floats = NDArray[np.float64]
 

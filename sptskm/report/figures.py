@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sptskm.config import PAIR
+from sptskm.evaluation.results import title_of
 from sptskm.report import strips
+from sptskm.report.colours import GREEN, colour_of
 from sptskm.report.strips import (
     DPI,
     INK,
@@ -29,7 +31,6 @@ from sptskm.report.strips import (
     Image,
     hexadecimal,
 )
-from sptskm.report.titles import GREEN, colour_of, title_of
 
 CLIPS_SHOWN: Final = 8
 SEQUENCES_SHOWN: Final = 6

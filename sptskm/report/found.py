@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.atomic import write_bytes, write_error
+from sptskm.common.console import table
 from sptskm.data import DataError, Tracklets
 from sptskm.data.tracklets import JUNK_PID, Modality, Readable
 from sptskm.evaluation import Features
 from sptskm.evaluation.feature_files import Labelled
-from sptskm.report.console import table
 from sptskm.report.ranked import Outcome, Ranked, Result, ranked_grid
 from sptskm.report.strips import Image
 

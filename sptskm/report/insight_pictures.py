@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from sptskm.common.errors import DataError
 from sptskm.data.skeletons import EDGES, JOINTS
+from sptskm.evaluation.insight import Attention, Joints
 from sptskm.report import strips
+from sptskm.report.colours import ORANGE
 from sptskm.report.figures import plain_axes
-from sptskm.report.insight import Attention, Joints
 from sptskm.report.strips import DPI, INK, LINE, OUTLINE, SOFT, Box, Canvas, Floats, Image, hexadecimal
-from sptskm.report.titles import ORANGE
 
 ATTENDED_FRAMES: Final = 4
 _CELL = (80, 160)  # width, height

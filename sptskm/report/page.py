@@ -7,10 +7,9 @@ from typing import Any, Final
 
 from sptskm import config
 from sptskm.configfile import flat, to_dict, to_yaml
+from sptskm.evaluation.results import QUERIES, RANKS, RESULTS, Results, pluralize, title_of
 from sptskm.report.pictures import Picture
-from sptskm.report.results import QUERIES, RANKS, RESULTS, Results, pluralize
 from sptskm.report.tabular import LATEX, TABLE
-from sptskm.report.titles import title_of
 
 REPORT: Final = "report.html"
 

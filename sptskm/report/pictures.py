@@ -15,14 +15,14 @@ import numpy as np
 
 from sptskm.config import STREAMS
 from sptskm.evaluation import OFFICIAL, camera_pairs, not_ranked
+from sptskm.evaluation.results import Ranking, Results, pluralize, title_of
 from sptskm.report import charts
+from sptskm.report.colours import MADE
 from sptskm.report.figures import cmc_figure, weight_figure
 from sptskm.report.insight_pictures import attention_sheet, joint_figure
 from sptskm.report.ranked import ranked_grid
-from sptskm.report.results import Ranking, Results, pluralize
 from sptskm.report.selection import disputed, ranked, typical
 from sptskm.report.strips import Floats, Image
-from sptskm.report.titles import MADE, title_of
 
 QUERIES_MEASURED: Final = 400  # whose distances a histogram counts, chosen evenly
 

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from sptskm.data import Tracklets
 from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
 from sptskm.evaluation import Features
+from sptskm.evaluation.results import Results, title_of
 from sptskm.report import strips
-from sptskm.report.results import Results
 from sptskm.report.strips import Box, Canvas, Image
 from sptskm.report.tensorboard import Board, clear
-from sptskm.report.titles import title_of
 
 SPRITE: Final = 8192  # pixels an edge that graphics cards take; TensorBoard shows nothing of a larger sprite
 LARGEST: Final = 64  # edge of a thumbnail

@@ -10,9 +10,9 @@ from typing import Final, Literal
 
 from sptskm.data import Tracklets
 from sptskm.report import strips
+from sptskm.report.colours import BLUE
 from sptskm.report.figures import legend
 from sptskm.report.strips import INK, LINE, OUTLINE, SOFT, Box, Canvas, Colour, Image
-from sptskm.report.titles import BLUE
 
 Outcome = Literal["right", "wrong", "junk"]
 RESULTS_SHOWN: Final = 8

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from sptskm.report.console import table
+from sptskm.common.console import table
+from sptskm.evaluation.results import title_of
+from sptskm.report.colours import colour_of
 from sptskm.report.figures import axes_of
 from sptskm.report.strips import INK, SOFT, Image, hexadecimal, rendered
 from sptskm.report.tensorboard import Board
-from sptskm.report.titles import colour_of, title_of
 from sptskm.tuning import Search, Trial, ranked
 
 SHOWN = 5  # trials of each stream in the table

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from sptskm.evaluation import not_ranked
 from sptskm.evaluation.protocols import Integers
+from sptskm.evaluation.results import Ranking, Results, title_of
 from sptskm.report.ranked import RESULTS_SHOWN, Outcome, Ranked, Result
-from sptskm.report.results import Ranking, Results
-from sptskm.report.titles import title_of
 
 EACH: Final = 3  # queries of each kind
 DISPUTED: Final = 2  # queries of each way to disagree

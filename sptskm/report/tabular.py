@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
-from sptskm.report.results import RANKS
-from sptskm.report.titles import title_of
+from sptskm.evaluation.results import RANKS, title_of
 
 TABLE, LATEX = "results.csv", "results.tex"
 _METRICS = ("mAP", *(f"rank-{k}" for k in RANKS))

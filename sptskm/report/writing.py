@@ -18,14 +18,14 @@ from sptskm.configfile import to_dict
 from sptskm.data.derived import methods_in
 from sptskm.evaluation import Reranking, Rows
 from sptskm.evaluation.feature_files import write_features
+from sptskm.evaluation.results import QUERIES, RANKS, RESULTS, Ranking, Results, number, title_of
+from sptskm.report.colours import MADE
 from sptskm.report.page import REPORT, page
 from sptskm.report.pictures import Picture, pictures, possible
 from sptskm.report.projector import write_projector
 from sptskm.report.provenance import code_state, versions
-from sptskm.report.results import QUERIES, RANKS, RESULTS, Ranking, Results, number
 from sptskm.report.tabular import LATEX, TABLE, csv_table, latex_table
 from sptskm.report.tensorboard import Board, clear
-from sptskm.report.titles import MADE, title_of
 
 log = logging.getLogger(__name__)
 

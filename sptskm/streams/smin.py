@@ -17,9 +17,9 @@ from sptskm.data.skeleton_store import load_skeletons
 from sptskm.data.skeletons import JOINTS
 from sptskm.data.tracklets import IntArray, Tracklets
 from sptskm.evaluation import Features
+from sptskm.evaluation.insight import Insight, Joints
 from sptskm.models import SMIN
 from sptskm.models.smin import SMINOutput
-from sptskm.report.insight import Insight, Joints
 from sptskm.training.explain import Lens, evenly
 from sptskm.training.losses import Gather, batch_hard_triplet, identity_loss
 from sptskm.training.precision import Precision

@@ -15,9 +15,9 @@ from sptskm.data.augment import CROP, paint, show_together
 from sptskm.data.clips import FrameSource, Inputs
 from sptskm.data.tracklets import IntArray, Tracklets
 from sptskm.evaluation import Features
+from sptskm.evaluation.insight import Attention, Insight
 from sptskm.models import SSIN, load_pretrained
 from sptskm.models.ssin import SSINOutput
-from sptskm.report.insight import Attention, Insight
 from sptskm.training.explain import Lens, evenly
 from sptskm.training.losses import Gather, batch_hard_triplet, clothes_adversarial_loss, clothes_loss, identity_loss
 from sptskm.training.precision import Precision

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sptskm.data.clips import Inputs
 from sptskm.data.tracklets import IntArray, Tracklets
 from sptskm.evaluation import Features
-from sptskm.report.insight import Insight
+from sptskm.evaluation.insight import Insight
 from sptskm.training.setup import Setup
 from sptskm.training.world import World
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sptskm.report.console import table
+from sptskm.common.console import table
 from sptskm.training.allocation import interface_of, number_of
 from sptskm.training.devices import gpu_uuid, host_name
 from sptskm.training.world import World, join

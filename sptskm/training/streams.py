@@ -18,8 +18,8 @@ from sptskm.config import STREAMS, Config
 from sptskm.data.clips import Inputs, Source
 from sptskm.data.tracklets import IntArray, Tracklets
 from sptskm.evaluation import Features
+from sptskm.evaluation.insight import Insight
 from sptskm.models.stgcn import STGCN
-from sptskm.report.insight import Insight
 from sptskm.training.losses import Gather
 from sptskm.training.precision import Precision
 

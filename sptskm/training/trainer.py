@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sptskm import __version__
+from sptskm.common.console import progress
 from sptskm.common.errors import DataError
 from sptskm.common.paths import exists
 from sptskm.config import Config, ConfigError
@@ -22,7 +23,6 @@ from sptskm.data.derived import methods_in, warn_of_methods
 from sptskm.endings import Stopped
 from sptskm.evaluation import Rows, Scores, evaluate, stream_distances
 from sptskm.models.recomputing import recompute
-from sptskm.report.console import progress
 from sptskm.training.averaging import Average
 from sptskm.training.checkpoints import State, read
 from sptskm.training.extract import channels_last, extract

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sptskm.cli import main
+from sptskm.common.console import table as text_table
 from sptskm.data import Tracklets, read_dataset, read_mars
 from sptskm.data.files import read_mask, read_skeleton
 from sptskm.data.skeletons import EDGES, JOINTS, normalise
@@ -29,7 +30,6 @@ from sptskm.preparation.quality import (
     summary,
     worst,
 )
-from sptskm.report.console import table as text_table
 
 Floats = NDArray[np.float64]
 FRAME = 4

@@ -17,7 +17,7 @@ from sptskm.config import Final
 from sptskm.data import Tracklets, read_mars
 from sptskm.evaluation import Features, Rows, evaluate, stream_distances
 from sptskm.evaluation.protocols import protocol, select
-from sptskm.report.results import Fusion, Ranking, Results
+from sptskm.evaluation.results import Fusion, Ranking, Results
 from sptskm.report.writing import write
 
 Make = Callable[..., Results]

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from sptskm.data.skeletons import JOINTS
 from sptskm.evaluation import CameraPairs
+from sptskm.evaluation.insight import Attention, Joints
 from sptskm.report.charts import camera_figure, distance_figure, read_curves, training_figure
-from sptskm.report.insight import Attention, Joints
+from sptskm.report.colours import BLUE, GREEN, ORANGE
 from sptskm.report.insight_pictures import attention_sheet, joint_figure
 from sptskm.report.ranked import COLOURS
 from sptskm.report.strips import LINE, Colour, Image, shortened, spread
 from sptskm.report.tensorboard import Board
-from sptskm.report.titles import BLUE, GREEN, ORANGE
 
 
 def _like(picture: Image, colour: Colour, tolerance: int = 5) -> NDArray[np.bool_]:

@@ -22,10 +22,10 @@ from sptskm.data import Tracklets
 from sptskm.data.mars import MarsFolders
 from sptskm.data.tracklets import Modality
 from sptskm.report import strips
+from sptskm.report.colours import BLUE, GREEN, ORANGE, PURPLE
 from sptskm.report.figures import clip_sheet, cmc_figure, silhouette_sheet, skeleton_sheet, weight_figure
 from sptskm.report.ranked import COLOURS, QUERY, Outcome, Ranked, Result, ranked_grid
 from sptskm.report.strips import LEFT_LIMBS, LINE, RIGHT_LIMBS, Colour, Image, skeleton_of
-from sptskm.report.titles import BLUE, GREEN, ORANGE, PURPLE
 
 HIT, MISS, JUNK = (COLOURS[outcome] for outcome in get_args(Outcome))
 RANKED_GAP = 6  # pixels between two tracklets

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from helpers.serving import tensorboard
 
+from sptskm.report.colours import colour_of
 from sptskm.report.page import REPORT
-from sptskm.report.titles import colour_of
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 LAPTOP = (1366, 768)

@@ -12,9 +12,9 @@ import pytest
 from sptskm.config import Final
 from sptskm.configfile import to_dict
 from sptskm.evaluation import PROTOCOLS
+from sptskm.evaluation.results import Results
 from sptskm.report.page import REPORT
 from sptskm.report.pictures import possible
-from sptskm.report.results import Results
 from sptskm.report.selection import first_results
 from sptskm.report.writing import write
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from sptskm.evaluation.results import Results
 from sptskm.report.projector import LARGEST, SHOWN, SPRITE, reduced, sample, tile, write_projector
-from sptskm.report.results import Results
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 100, 2000, 12_180, 16_384, 16_385, 1_000_000])

@@ -9,7 +9,7 @@ import pytest
 
 from sptskm.config import Final
 from sptskm.evaluation import PROTOCOLS, Rows
-from sptskm.report.results import Ranking, Results
+from sptskm.evaluation.results import Ranking, Results
 from sptskm.report.selection import first_results
 
 Make = Callable[..., Results]

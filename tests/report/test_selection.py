@@ -3,7 +3,7 @@
 import numpy as np
 
 from sptskm.evaluation import OFFICIAL, Scores
-from sptskm.report.results import Ranking
+from sptskm.evaluation.results import Ranking
 from sptskm.report.selection import typical
 
 

@@ -99,7 +99,7 @@ class OnGpu(World):
 
 @pytest.mark.parametrize("world", [World(), OnGpu()])
 def test_a_network_embeds_channels_last_on_a_gpu_and_only_there(walkers, tmp_path, world):
-    config = small_config("smin", walkers, tmp_path / "run")
+    config = small_config("smin", walkers, tmp_path / "run", "train.precision=float32")
     setup = Setup.of(config, World(), training=False)
     model = setup.stream.model(3)
     weight = model.backbone.st_gcn_networks[5].tcn[2].weight

@@ -122,7 +122,7 @@ def test_synchronised_bn_counts_unequal_shares_as_one_batch(meetings):
 FAILING = """
     import sys, time, torch
     from sptskm.training.world import join
-    from sptskm.report.console import set_up_logging
+    from sptskm.common.console import set_up_logging
     with join(threads=1, timeout_minutes=10) as world:
         set_up_logging(world.rank)
         world.sum(torch.ones(1))

@@ -11,7 +11,7 @@ from sptskm.common.reading import read_json, read_text
 from sptskm.common.tables import read_rows
 from sptskm.config import STREAMS
 from sptskm.data import DataError
-from sptskm.report.results import QUERIES, RESULTS
+from sptskm.evaluation.results import QUERIES, RESULTS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]

@@ -1,4 +1,4 @@
-"""Names and colours of streams, and of the rankings made of them, in tables, pictures and reports."""
+"""Colours of streams, and of the rankings made of them, in tables, pictures and reports."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -13,11 +13,6 @@ PURPLE: Final[Colour] = (128, 70, 170)
 OF_STREAMS: Final[Sequence[Colour]] = (BLUE, ORANGE, (190, 40, 90), (20, 150, 165), (125, 95, 60))
 MADE: Final = {"fused": GREEN, "reranked": PURPLE}
 """Rankings that are made of those of streams."""
-
-
-def title_of(ranking: str) -> str:
-    """Return the name of a stream, or of a ranking made of streams, as people read it."""
-    return STREAMS[ranking].title if ranking in STREAMS else ranking
 
 
 def colour_of(ranking: str) -> Colour:

@@ -9,7 +9,7 @@ from sptskm.data import DataError
 from sptskm.data.derived import Made, Method, methods_in
 from sptskm.evaluation import FusedDistance, Weights, pair_weights
 from sptskm.evaluation.fusion import Term
-from sptskm.report.saved import SavedTerm, read_fusion
+from sptskm.evaluation.saved import SavedTerm, read_fusion
 
 log = logging.getLogger(__name__)
 

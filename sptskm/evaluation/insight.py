@@ -1,6 +1,6 @@
 """Explanations of trained streams: SSIN's attention, and the joints that matter to SMIN.
 
-Training imports this, so the pictures, which need matplotlib, are in `insight_pictures`.
+Training imports this, so the pictures, which need matplotlib, are in `report.insight_pictures`.
 Shapes: T frames, H rows, W columns of a frame, h and w those of an attention map, V = 14 joints.
 """
 

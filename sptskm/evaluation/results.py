@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.config import Config, Final
+from sptskm.common.console import table as text_table
+from sptskm.config import STREAMS, Config, Final
 from sptskm.data import Tracklets
 from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
 from sptskm.evaluation import (
@@ -31,11 +32,9 @@ from sptskm.evaluation import (
     pair_weight,
 )
 from sptskm.evaluation.distances import Floats
+from sptskm.evaluation.insight import NOTHING, Insight
 from sptskm.evaluation.protocols import Integers
 from sptskm.evaluation.statistics import bootstrap_interval
-from sptskm.report.console import table as text_table
-from sptskm.report.insight import NOTHING, Insight
-from sptskm.report.titles import title_of
 
 RESULTS, QUERIES = "results.json", "queries.csv"
 RANKS = (1, 5, 10, 20)
@@ -195,6 +194,11 @@ class Results:
                 "(transductive), so that it compares only with results that do so too"
             )
         return "\n".join(parts)
+
+
+def title_of(ranking: str) -> str:
+    """Return the name of a stream, or of a ranking made of streams, as people read it."""
+    return STREAMS[ranking].title if ranking in STREAMS else ranking
 
 
 def weights_told(weights: Weights) -> str:
