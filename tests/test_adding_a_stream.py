@@ -11,7 +11,7 @@ from helpers.launching import ROOT
 from helpers.small import COMMON, small_config
 
 import sptskm.streams
-from sptskm import config
+from sptskm import config, sections
 from sptskm.config import STREAMS, Config, Final
 from sptskm.configfile import apply_overrides, load, to_yaml
 from sptskm.evaluation.feature_files import read_features
@@ -28,16 +28,18 @@ PAGE = (ROOT / "docs/streams.md").read_text()
 
 @pytest.fixture(autouse=True)
 def bones(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The toolkit with the page's section in the configuration, and with the page's module among the streams."""
-    section, module = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    """The toolkit with the page's sections in the configuration, and with the page's module among the streams."""
+    classes, entry, module = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     monkeypatch.setitem(STREAMS, "bones", None)
-    added = dict(vars(config))
-    exec(section, added)
+    added = dict(vars(sections))
+    exec(classes, added)
     for name in ("BonesClips", "BonesModel", "BonesLoss"):
-        monkeypatch.setattr(config, name, added[name], raising=False)
-    home = tmp_path_factory.mktemp("streams")
-    (home / "bones.py").write_text(module)
-    monkeypatch.setattr(sptskm.streams, "__path__", [*sptskm.streams.__path__, str(home)])
+        for home in (sections, config):
+            monkeypatch.setattr(home, name, added[name], raising=False)
+    exec(entry, dict(vars(config)))
+    folder = tmp_path_factory.mktemp("streams")
+    (folder / "bones.py").write_text(module)
+    monkeypatch.setattr(sptskm.streams, "__path__", [*sptskm.streams.__path__, str(folder)])
     monkeypatch.delitem(sys.modules, "sptskm.streams.bones", raising=False)
 
 

@@ -47,7 +47,13 @@ def sptskm(site: Path, folder: Path, *words: object) -> str:
 
 def test_the_wheel_holds_one_package_with_its_configurations_and_batch_templates(installed: Path) -> None:
     assert {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")} <= {"sptskm", "bin"}
-    for name in ("configs/mars/ssin.yaml", "configs/cluster/slurm.yaml", "slurm/ray.sbatch", "launching/slurm.py"):
+    for name in (
+        "configs/mars/ssin.yaml",
+        "configs/strong/gait.yaml",
+        "configs/cluster/slurm.yaml",
+        "slurm/ray.sbatch",
+        "launching/slurm.py",
+    ):
         assert (installed / "sptskm" / name).is_file(), name
 
 
@@ -59,3 +65,17 @@ def test_an_installed_toolkit_runs_the_commands_of_the_readme_in_any_folder(inst
     root = f"data.root={tmp_path / 'walkers'}"
     script = sptskm(installed, tmp_path, "slurm", "--stream", "both", "--config", "configs/demo", "--dry-run", root)
     assert script.count("#SBATCH --job-name=") == 3
+
+
+def test_an_installed_toolkit_has_the_functions_of_the_api_and_their_recommended_recipe(
+    installed: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sptskm; from sptskm import load_config, search, train; "
+        "print(sptskm.__file__, load_config('strong/gait').stream, callable(train), callable(search))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(installed / "sptskm/__init__.py"), "gait", "True", "True"]

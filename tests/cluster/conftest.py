@@ -8,6 +8,8 @@ from helpers.launching import write_configs
 from helpers.nodes import CLUSTER, Slurm, bring_up
 from helpers.runs import options
 
+from sptskm.config import STREAMS
+
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Slurm]:
@@ -31,16 +33,16 @@ def cluster_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def configs(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small configurations of both streams on the tiny walkers."""
+    """Small configurations of all streams on the tiny walkers."""
     return write_configs(tmp_path_factory.mktemp("configs"), walkers)
 
 
 @pytest.fixture(scope="session")
 def finished(slurm: Slurm, configs: Path, cluster_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both streams and the final job, uninterrupted, DDP across both nodes."""
+    """All streams and the final job, uninterrupted, DDP across both nodes."""
     run = tmp_path_factory.mktemp("finished") / "run"
-    jobs = slurm.launch(*options(configs, cluster_file, run, "both"))
-    assert list(jobs) == ["ssin", "smin", "final"]
+    jobs = slurm.launch(*options(configs, cluster_file, run, "all"))
+    assert list(jobs) == [*STREAMS, "final"]
     assert slurm.state(jobs["final"]) == "PENDING"
     slurm.wait(jobs["final"], "COMPLETED")
     return run

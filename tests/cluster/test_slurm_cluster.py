@@ -12,13 +12,14 @@ from helpers.launching import ROOT, launch, processes_naming, write_configs
 from helpers.nodes import CLUSTER, Slurm, ids
 from helpers.runs import SHIPPED, assert_same_end, end_of, options, until, until_training
 
+from sptskm.config import STREAMS
 from sptskm.training.allocation import port
 
 
-def test_both_streams_train_across_two_nodes_and_the_final_job_follows(finished: Path) -> None:
+def test_all_streams_train_across_two_nodes_and_the_final_job_follows(finished: Path) -> None:
     results = json.loads((finished / "final" / "results.json").read_text())
-    assert {line["stream"] for line in results["results"]} == {"ssin", "smin", "fused"}
-    for stream in ("ssin", "smin"):
+    assert {line["stream"] for line in results["results"]} == {*STREAMS, "fused"}
+    for stream in STREAMS:
         assert torch.load(max((finished / stream).glob("checkpoint-*.pt")), weights_only=True)["world"] == 2
 
 
@@ -32,16 +33,16 @@ def test_a_preempted_job_is_requeued_once_and_ends_with_the_same_bits(
     assert_same_end(tmp_path / "run" / "ssin", finished / "ssin")
 
 
-def test_both_streams_preempted_by_term_alone_end_with_the_same_bits_and_the_final_job_with_the_same_numbers(
+def test_three_streams_with_gait_preempted_by_term_alone_end_with_the_same_bits_and_the_final_job_with_the_same_numbers(
     slurm_term_only: Slurm, configs: Path, cluster_file: Path, tmp_path: Path, finished: Path
 ) -> None:
     slurm = slurm_term_only
-    jobs = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "both"))
-    until_training(tmp_path / "run" / "ssin")
+    jobs = slurm.launch(*options(configs, cluster_file, tmp_path / "run", "all"))
+    until_training(tmp_path / "run" / "gait")
     slurm.wait(slurm.occupy(seconds=1), "COMPLETED")
-    slurm.wait_once_requeued(jobs["ssin"])
-    slurm.wait(jobs["smin"], "COMPLETED")
-    for stream in ("ssin", "smin"):
+    slurm.wait_once_requeued(jobs["gait"])
+    for stream in STREAMS:
+        slurm.wait(jobs[stream], "COMPLETED")
         assert_same_end(tmp_path / "run" / stream, finished / stream)
     slurm.wait(jobs["final"], "COMPLETED")
     found, wanted = (json.loads((run / "final" / "results.json").read_text()) for run in (tmp_path / "run", finished))

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from helpers.small import small_config
+from sptskm.config import STREAMS
 from sptskm.configfile import to_yaml
 from sptskm.data import read_mars
 
@@ -17,9 +18,9 @@ DEADLINE = 480  # seconds; only a hanging launcher meets it
 
 
 def write_configs(folder: Path, root: Path) -> Path:
-    """A configuration folder with both streams on the data in `root`."""
+    """A configuration folder with all streams on the data in `root`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for stream in ("ssin", "smin"):
+    for stream in STREAMS:
         (folder / f"{stream}.yaml").write_text(to_yaml(small_config(stream, root, Path("unused"))))
     return folder
 
