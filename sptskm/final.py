@@ -53,6 +53,7 @@ from sptskm.extraction import load_weights
 from sptskm.report.writing import write
 from sptskm.training.explain import explain
 from sptskm.training.extract import extract
+from sptskm.training.logbook import training_cost
 from sptskm.training.rundir import RunDir, fingerprint
 from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag
@@ -245,6 +246,8 @@ def _extract(
     origin = {"step": state["step"], "held_out_mAP": state["best_mAP"], "version": state["version"]}
     origin |= {"methods": setup.methods}
     origin |= {"network": fingerprint(state["model"]), "finished": exists(RunDir(config.run).result)}
+    if cost := training_cost(Path(config.run)):
+        origin |= {"seconds": round(cost[0]), "ranks": cost[1]}
     if not origin["finished"]:
         log.warning("%s: training has not finished, its weights of step %s are evaluated", config.run, state["step"])
     insight = explain(model, setup, test, world) if world.is_main else Insight()

@@ -102,14 +102,15 @@ def test_features_load_without_pickle_and_carry_their_keys(results, walkers):
         assert not saved["valid"].all()
 
 
-def test_the_board_has_metrics_curves_and_pictures(results):
+def test_the_board_has_metrics_and_pictures_whose_tags_group(results):
     out, _ = results
     events = EventAccumulator(str(out)).Reload()
-    assert set(events.Tags()["images"]) >= {"CMC", "fusion weight", "ranked results best", "attention", "joints"}
+    assert set(events.Tags()["images"]) >= {
+        *("results/CMC", "results/fusion weight", "ranked/best", "insight/attention", "insight/joints")
+    }
     assert (out / "ranked-results-best.png").is_file()
     for name in ("SSIN", "SMIN", "fused"):
         events = EventAccumulator(str(out / name)).Reload()
-        assert [event.step for event in events.Scalars("CMC over rank")] == list(range(1, 51))
         assert {"all queries/mAP", "clothes changed queries/rank-1"} <= set(events.Tags()["scalars"])
 
 

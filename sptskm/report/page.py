@@ -2,7 +2,9 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from html import escape
+from pathlib import Path
 from typing import Any, Final
 
 from sptskm import config
@@ -21,11 +23,12 @@ STYLE: Final = """
 * { box-sizing: border-box; }
 html { scroll-padding-top: 3.2rem; }
 body { margin: 0; background: var(--back); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-header, main { max-width: 1480px; margin: 0 auto; padding: 0 1rem; }
+header, main { padding: 0 1rem; }
+h1, summary { overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; margin: 1rem 0 .2rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .4rem; }
 nav { position: sticky; top: 0; background: var(--back); border-bottom: 1px solid var(--line); padding: .5rem 1rem;
   z-index: 1; }
-nav ul { max-width: 1448px; margin: 0 auto; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem;
+nav ul { margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem;
   list-style: none; }
 a { color: var(--link); } p { max-width: 75ch; margin: .4rem 0; } .soft, figcaption { color: var(--soft); }
 header p { max-width: none; }
@@ -109,7 +112,9 @@ def page(results: Results, saved: Mapping[str, Any], drawn: Sequence[Picture]) -
     body = "\n".join(
         f'<section id="{key}">\n<h2>{titles[key]}</h2>\n{body}\n</section>' for key, body in sections.items() if body
     )
-    title = "Person re-identification: results"
+    folders = sorted({Path(one.run).parent.name for one in results.configs} - {""})
+    data = sorted({Path(one.data.root).name for one in results.configs} - {""})
+    title = escape(f"{', '.join(folders) or 'Person re-identification'}: results on {', '.join(data) or 'test data'}")
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -157,8 +162,8 @@ def _section(key: str, drawn: Sequence[Picture], results: Results) -> str:
 
 
 def _figure(picture: Picture) -> str:
-    source = f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
-    kind = ' class="chart"' if picture.section not in ("ranked", "disputed") else ""
+    source = f"data:image/webp;base64,{base64.b64encode(picture.webp).decode()}"
+    kind = ' class="chart"' if picture.is_chart else ""
     height, width = picture.image.shape[:2]
     size = f'width="{width}" height="{height}"'
     return (
@@ -207,6 +212,7 @@ def _provenance(results: Results, saved: Mapping[str, Any]) -> str:
     """Return all that is needed to get the same numbers again."""
     facts: dict[str, object] = {
         "evaluated": saved["date"],
+        "command": saved["command"],
         "looks at the test set": f"{saved['test_evaluations']} (evaluations into this folder, this one included)",
         "versions": ", ".join(f"{name} {version}" for name, version in saved["versions"].items()),
         "code": ", ".join(f"{name} {value}" for name, value in saved["code"].items()),
@@ -255,11 +261,15 @@ def _streams(results: Results) -> str:
         "finished": "training has finished",
         "held_out_mAP": "held-out mAP",
         "version": "sptskm that trained it",
+        "seconds": "time of training (h:mm:ss)",
+        "ranks": "ranks of the training",
     }
     for key, words in names.items():
         found = [results.provenance[one.stream].get(key, "-") for one in results.configs]
         if key == "held_out_mAP":  # below 0 where nobody was held out
             found = [f"{100 * value:.1f} %" if value != "-" and value >= 0 else "-" for value in found]
+        if key == "seconds":
+            found = [value if value == "-" else str(timedelta(seconds=value)) for value in found]
         if key == "finished":
             found = [{True: "yes", False: "no: these are the weights so far"}.get(value, "-") for value in found]
         rows.append([words, *found])

@@ -38,8 +38,26 @@ class Picture:
 
     @cached_property
     def png(self) -> bytes:
-        """Return the picture as a PNG file; it is cached, as it is needed three times."""
+        """Return the picture as a PNG file; it is cached, as it is needed twice."""
         return cv2.imencode(".png", self.image[..., ::-1])[1].tobytes()
+
+    @property
+    def is_chart(self) -> bool:
+        """Return whether it shows numbers rather than frames."""
+        return self.section not in ("ranked", "disputed") and self.name != "attention"
+
+    @property
+    def webp(self) -> bytes:
+        """Return the picture as a small WebP file: charts without loss, frames at a quality that hides it."""
+        quality = 101 if self.is_chart else 75  # above 100: without loss
+        return cv2.imencode(".webp", self.image[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
+
+    @property
+    def tag(self) -> str:
+        """Return the tag in TensorBoard, which groups pictures by what stands before the slash: "ranked/best"."""
+        kinds = ("ranked results", "camera pairs", "distances", "training")
+        kind = next((kind for kind in kinds if self.name.startswith(kind)), "")
+        return f"{self.section}/{self.name.removeprefix(kind).strip()}"
 
 
 def possible() -> list[str]:

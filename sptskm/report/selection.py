@@ -31,12 +31,22 @@ def first_results(results: Results, ranking: Ranking, q: int) -> list[Result]:
             continue
         rank, aside = (rank, aside + 1) if left_out_G[g] else (rank + 1, aside)
         right = results.gallery.pids[g] == results.query.pids[q]
-        distances = {title_of(one.name): float(one.distance_QG[q, g]) for one in (ranking, *others)}
+        distances = dict(told(results, one, float(one.distance_QG[q, g])) for one in (ranking, *others))
         outcome: Outcome = "junk" if left_out_G[g] else "right" if right else "wrong"
         found.append(Result(int(results.gallery_rows[g]), outcome, 0 if left_out_G[g] else rank, distances))
         if len(found) == RESULTS_SHOWN:
             break
     return found
+
+
+def told(results: Results, ranking: Ranking, distance: float) -> tuple[str, float]:
+    """Return the name and value by which a picture tells a distance.
+
+    A fused distance has no unit and may be negative, so that the probability of one person is told where it is known.
+    """
+    odds = None if results.fusion is None or ranking.name != "fused" else results.fusion.odds
+    name = title_of(ranking.name)
+    return (name, distance) if odds is None else (f"{name}: p", float(odds.probability(np.float64(distance))))
 
 
 def ranked(results: Results, ranking: Ranking, q: int) -> Ranked:

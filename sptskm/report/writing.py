@@ -5,6 +5,8 @@ import io
 import json
 import logging
 import math
+import shlex
+import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -91,6 +93,7 @@ def _json(results: Results, looks: int) -> dict[str, Any]:
         "configs": {config.stream: to_dict(config) for config in results.configs},
         "versions": versions(),
         "code": code_state(),
+        "command": shlex.join(sys.argv),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
@@ -125,25 +128,33 @@ def _count_look(path: Path) -> int:
 
 
 def _write_board(results: Results, drawn: Sequence[Picture], out: Path) -> None:
-    """Write text and pictures in `out`, and the curves as one run per ranking, so that TensorBoard overlays them."""
+    """Write text and pictures in `out`, and the scores as one run per ranking, for comparisons and HParams."""
     for folder in (out, *(out / name for name in map(title_of, (*STREAMS, *MADE)))):
         clear(folder)
     board = Board(out)
-    board.text("results", "```\n" + results.text() + "\n```")
+    board.text("results/scores", "```\n" + results.text() + "\n```")
+    board.text("results/CMC in percent", _cmc_table(results))
     for picture in drawn:
-        board.encoded(picture.name, picture.png, picture.image.shape[:2])
+        board.encoded(picture.tag, picture.png, picture.image.shape[:2])
     board.close()
     for ranking in results.rankings:
-        _write_curves(Board(out / title_of(ranking.name)), ranking, results)
+        _write_scores(Board(out / title_of(ranking.name)), ranking, results)
     write_projector(results, out / "projector")
 
 
-def _write_curves(board: Board, ranking: Ranking, results: Results) -> None:
-    """Write the metrics as points, and the CMC as a curve over the rank."""
+def _cmc_table(results: Results) -> str:
+    """Return the CMC of all rankings as a table in Markdown: TensorBoard would smooth a curve."""
+    names, shown = [title_of(ranking.name) for ranking in results.rankings], range(1, RANKS[-1] + 1)
+    head = [f"| rank | {' | '.join(names)} |", f"|{'--:|' * (len(names) + 1)}"]
+    curves = [ranking.scores.cmc for ranking in results.rankings]
+    cells = [[f"{100 * cmc[min(k, len(cmc)) - 1]:.1f}" for cmc in curves] for k in shown]
+    return "\n".join([*head, *(f"| {k} | {' | '.join(row)} |" for k, row in zip(shown, cells, strict=True))])
+
+
+def _write_scores(board: Board, ranking: Ranking, results: Results) -> None:
+    """Write the metrics as points."""
     for line in results.lines():
         if line["stream"] == ranking.name:
             names = ("mAP", *(f"rank-{k}" for k in RANKS))
             board.scalars({f"{line['queries']} queries/{n}": line[n] for n in names if line[n] is not None}, 0)
-    for k, share in enumerate(ranking.scores.cmc, start=1):
-        board.scalars({"CMC over rank": float(share)}, k)
     board.close()

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from sptskm.atomic import write_text
+from sptskm.common.errors import DataError
 from sptskm.common.tables import read_rows
 from sptskm.config import Config
 from sptskm.configfile import flat, to_dict
@@ -46,8 +47,10 @@ class Logbook:
     replaced. `epochs_done` is the number of epochs whose lines in metrics.csv are kept.
     """
 
-    def __init__(self, config: Config, folder: Path, first_step: int, epochs_done: int, writes: bool) -> None:
-        self.config, self.folder, self.writes = config, folder, writes
+    def __init__(
+        self, config: Config, folder: Path, first_step: int, epochs_done: int, ranks: int, writes: bool
+    ) -> None:
+        self.config, self.folder, self.ranks, self.writes = config, folder, ranks, writes
         self.board = Board(folder, first_step, writes)
         settings = flat(to_dict(config))
         self.trackers: list[Tracker] = []
@@ -59,6 +62,7 @@ class Logbook:
                 self.board.experiment(settings, [RESULT])
                 self.board.hyperparameters(settings)
         self.began, self.first = time.monotonic(), first_step
+        self.told = self.began
 
     def clips(self, picture: NDArray[np.uint8]) -> None:
         """Show training clips."""
@@ -88,7 +92,9 @@ class Logbook:
         log.info("%s %s  %s left", self.config.stream, line, duration(left))
         if self.writes:
             costs = {"learning rate": rate, "clips per s": speed, "data wait share": waiting, "memory GiB": memory}
-            self.metrics.add({**values, **costs})
+            now = time.monotonic()
+            self.metrics.add({**values, **costs, "seconds": now - self.told, "ranks": self.ranks})
+            self.told = now
         return values
 
     def close(self, finished: bool) -> None:
@@ -107,7 +113,7 @@ class Logbook:
 class MetricsFile:
     """A table (CSV) with one line for each epoch; a continued run goes on below the epochs that it keeps."""
 
-    def __init__(self, path: Path, keep: int) -> None:
+    def __init__(self, path: Path, keep: int | None) -> None:
         self.path = path
         self.rows: list[dict[str, Any]] = []
         if path.is_file():
@@ -123,6 +129,18 @@ class MetricsFile:
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
+
+
+def training_cost(run: Path) -> tuple[float, int] | None:
+    """Read the seconds of the epochs of a run, validations included, and its number of ranks in the last one.
+
+    What an interruption has discarded and time spent in a queue do not count. None where the run has not kept them.
+    """
+    try:
+        rows = MetricsFile(run / METRICS, None).rows
+        return sum(float(row["seconds"]) for row in rows), int(rows[-1]["ranks"])
+    except (DataError, LookupError, ValueError):
+        return None
 
 
 def memory_gigabytes() -> float:

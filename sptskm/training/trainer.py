@@ -124,7 +124,9 @@ class Trainer:
         if self.setup.keeps_last:
             log.info("%s keeps its last weights and no best epoch: %s", self.config.stream, self.setup.few)
         first = self.first_logged()
-        self.logbook = Logbook(self.config, self.folder.path, first, self.epochs_done, self.world.is_main)
+        self.logbook = Logbook(
+            self.config, self.folder.path, first, self.epochs_done, self.world.size, self.world.is_main
+        )
         self.profile = Profile(self.folder.path, self.config.train.profile if self.world.is_main else 0)
         with closing(self.setup.batches(self.step, self.world.device.type == "cuda")) as batches:
             return self.leave(finished=self.finish(batches))

@@ -12,10 +12,11 @@ import pytest
 from sptskm.config import Final
 from sptskm.configfile import to_dict
 from sptskm.evaluation import PROTOCOLS
+from sptskm.evaluation.calibration import Calibration
 from sptskm.evaluation.results import Results
 from sptskm.report.page import REPORT
 from sptskm.report.pictures import possible
-from sptskm.report.selection import first_results
+from sptskm.report.selection import first_results, told
 from sptskm.report.writing import write
 
 Make = Callable[..., Results]
@@ -69,7 +70,7 @@ def _read(out: Path) -> _Reader:
     assert "script" not in reader.seen
     inner = {link.removeprefix("#") for link in reader.links if link.startswith("#")}
     assert inner <= reader.ids
-    assert all(link.startswith(("#", "data:image/png;base64,")) for link in reader.links)
+    assert all(link.startswith(("#", "data:image/webp;base64,")) for link in reader.links)
     return reader
 
 
@@ -114,6 +115,23 @@ def test_the_report_is_whole_and_carries_the_numbers_of_results_json(written: Pa
     assert "-100.0 %" not in reader.text
     assert reader.ids >= {"results", "ranked", "cameras", "distances", "provenance", "glossary"}
     assert reader.seen.count("img") == len(list(written.glob("*.png")))
+
+
+def test_the_title_names_the_folder_of_the_runs_and_the_data_and_the_command_is_told(written: Path) -> None:
+    content = (written / REPORT).read_text()
+    assert "<h1>runs: results on data</h1>" in content
+    assert (
+        f'command</td><td class="name">{json.loads((written / "results.json").read_text())["command"][:5]}' in content
+    )
+
+
+def test_a_fused_distance_is_told_as_a_probability_where_held_out_pairs_have_taught_it(make: Make) -> None:
+    results = make()
+    assert results.fusion is not None
+    results = replace(results, fusion=replace(results.fusion, odds=Calibration(2.0, 4.0)))
+    name, value = told(results, results.plain, -0.5)
+    assert (name, round(value, 3)) == ("fused: p", 0.982)
+    assert told(results, results.rankings[0], 0.25) == ("SSIN", 0.25)
 
 
 def test_nothing_that_users_have_named_becomes_markup(make: Make, tmp_path: Path) -> None:

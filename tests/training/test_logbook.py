@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sptskm.config import ConfigError
 from sptskm.report.trackers import check_trackers
-from sptskm.training.logbook import MetricsFile, duration
+from sptskm.training.logbook import MetricsFile, duration, training_cost
 from sptskm.training.meters import Meters
 from sptskm.training.profiling import TRACE
 from sptskm.training.trainer import train
@@ -48,6 +48,15 @@ def test_epochs_that_are_trained_again_are_replaced_in_the_table(tmp_path):
         {"epoch": "1", "total": "0.5", "validation/mAP": ""},
         {"epoch": "2", "total": "0.25", "validation/mAP": "0.5"},
     ]
+
+
+def test_the_cost_of_a_training_is_the_sum_of_its_epochs_and_unknown_for_runs_that_kept_none(trained, tmp_path):
+    seconds, ranks = training_cost(trained["smin"])
+    assert seconds > 0
+    assert ranks == 1
+    assert training_cost(tmp_path) is None
+    MetricsFile(tmp_path / "metrics.csv", keep=0).add({"epoch": 1, "total": 0.5})
+    assert training_cost(tmp_path) is None
 
 
 def test_the_means_of_a_part_of_an_epoch_say_so():

@@ -303,7 +303,7 @@ def test_the_loss_looks_at_no_value_so_that_no_gpu_is_waited_for():
 def test_a_step_looks_once_at_what_the_device_has_computed(walkers, tmp_path, monkeypatch):
     config = small_config("ssin", walkers, tmp_path / "run", "optim.algorithm=sgd")
     trainer = Trainer(Setup.of(config, World()), World(), StopFlag())
-    trainer.logbook = Logbook(config, tmp_path, 0, 0, writes=False)
+    trainer.logbook = Logbook(config, tmp_path, 0, 0, 1, writes=False)
     batch, looks, tolist = next(trainer.setup.batches(0, pinned=False)), [], torch.Tensor.tolist
     with monkeypatch.context() as hooked:
         hooked.setattr(torch.Tensor, "tolist", lambda self: looks.append(self.shape) or tolist(self))
