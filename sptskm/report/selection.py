@@ -31,7 +31,7 @@ def first_results(results: Results, ranking: Ranking, q: int) -> list[Result]:
             continue
         rank, aside = (rank, aside + 1) if left_out_G[g] else (rank + 1, aside)
         right = results.gallery.pids[g] == results.query.pids[q]
-        distances = dict(told(results, one, float(one.distance_QG[q, g])) for one in (ranking, *others))
+        distances = dict(told(results, one, q, g) for one in (ranking, *others))
         outcome: Outcome = "junk" if left_out_G[g] else "right" if right else "wrong"
         found.append(Result(int(results.gallery_rows[g]), outcome, 0 if left_out_G[g] else rank, distances))
         if len(found) == RESULTS_SHOWN:
@@ -39,14 +39,21 @@ def first_results(results: Results, ranking: Ranking, q: int) -> list[Result]:
     return found
 
 
-def told(results: Results, ranking: Ranking, distance: float) -> tuple[str, float]:
+def told(results: Results, ranking: Ranking, q: int, g: int) -> tuple[str, float]:
     """Return the name and value by which a picture tells a distance.
 
-    A fused distance has no unit and may be negative, so that the probability of one person is told where it is known.
+    A sum of z-scores has no unit and may be negative, so that the probability of one person (at even odds) is told
+    where held-out pairs have taught it.
     """
-    odds = None if results.fusion is None or ranking.name != "fused" else results.fusion.odds
-    name = title_of(ranking.name)
-    return (name, distance) if odds is None else (f"{name}: p", float(odds.probability(np.float64(distance))))
+    name, fusion = title_of(ranking.name), results.fusion
+    if ranking.name == "fused" and fusion and fusion.odds and fusion.distance and fusion.normalisation == "zscore":
+        alone = {one.name: float(one.distance_QG[q, g]) for one in results.rankings if one.name in fusion.weights}
+        known = {stream: distance for stream, distance in alone.items() if np.isfinite(distance)}
+        for term in fusion.distance.terms:
+            if set(term.factors) == set(known):
+                distance = term.offset + sum(term.factors[stream] * known[stream] for stream in known)
+                return f"{name}: p", float(fusion.odds.probability(np.float64(distance)))
+    return name, float(ranking.distance_QG[q, g])
 
 
 def ranked(results: Results, ranking: Ranking, q: int) -> Ranked:
