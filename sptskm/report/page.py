@@ -31,16 +31,18 @@ nav { position: sticky; top: 0; background: var(--back); border-bottom: 1px soli
 nav ul { margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem;
   list-style: none; }
 a { color: var(--link); } p { max-width: 75ch; margin: .4rem 0; } .soft, figcaption { color: var(--soft); }
-header p { max-width: none; }
+header p, .soft p { max-width: none; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid var(--line); }
-th { color: var(--soft); font-weight: 600; } td.name, th.name { text-align: left; overflow-wrap: anywhere; }
+th { color: var(--soft); font-weight: 600; }
+td.name, th.name { text-align: left; min-width: 5rem; overflow-wrap: anywhere; }
 .results th, .results td { white-space: nowrap; padding: .25rem .6rem; }
 tr.last td { background: var(--pale); font-weight: 600; }
 figure { margin: .8rem 0; } figcaption { max-width: 95ch; font-size: .9rem; }
 figure img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 4px;
   display: block; }
+figure.frames div { overflow-x: auto; } figure.frames img { min-width: 1000px; }
 figure.chart img { max-width: min(100%, 960px); }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 540px), 1fr)); gap: 0 1rem; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--link); }
@@ -163,11 +165,11 @@ def _section(key: str, drawn: Sequence[Picture], results: Results) -> str:
 
 def _figure(picture: Picture) -> str:
     source = f"data:image/webp;base64,{base64.b64encode(picture.webp).decode()}"
-    kind = ' class="chart"' if picture.is_chart else ""
+    kind = "chart" if picture.is_chart else "frames"  # frames scroll on a narrow screen, or nothing could be read
     height, width = picture.image.shape[:2]
     size = f'width="{width}" height="{height}"'
     return (
-        f'<figure{kind}>\n<img src="{source}" {size} alt="{escape(picture.name)}">\n'
+        f'<figure class="{kind}">\n<div><img src="{source}" {size} alt="{escape(picture.name)}"></div>\n'
         f"<figcaption>{escape(picture.caption)}</figcaption>\n</figure>\n"
     )
 

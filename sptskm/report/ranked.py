@@ -108,7 +108,7 @@ class _Grid:
         canvas = Canvas(end.y, end.x + 2)
         canvas.text(14, 18, title, 15)
         entries = [("query", QUERY), *((name, COLOURS[name]) for name in ("right", "wrong"))]
-        remark = "below: rank, identity · camera, distance (p: probability of one person)"
+        remark = "below: rank, identity · camera, distance (p: probability of one person at even odds)"
         legend(canvas, [*entries, ("not ranked", COLOURS["junk"]), ("mask outline", OUTLINE)], remark)
         canvas.fill(Box(self._box((0, 1)).x - 10, _HEAD, 1, end.y - _HEAD - _GAP), LINE)
         return canvas

@@ -52,7 +52,7 @@ def told(results: Results, ranking: Ranking, q: int, g: int) -> tuple[str, float
         for term in fusion.distance.terms:
             if set(term.factors) == set(known):
                 distance = term.offset + sum(term.factors[stream] * known[stream] for stream in known)
-                return f"{name}: p", float(fusion.odds.probability(np.float64(distance)))
+                return f"{name}: p", float(fusion.odds.probability(np.array(distance)))
     return name, float(ranking.distance_QG[q, g])
 
 

@@ -77,7 +77,7 @@ def test_the_report_opens_in_a_browser_without_a_network_and_is_no_wider_than_a_
     command = [BROWSER, *options, "--virtual-time-budget=20000", "--dump-dom", frame.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     seen = json.loads(dom.partition("<title>")[2].partition("</title>")[0])
-    assert seen["heading"] == "Person re-identification: results"
+    assert seen["heading"] == "runs: results on data"
     assert seen["wide"] <= LAPTOP[0]
     assert len(seen["images"]) > 5
     assert min(seen["images"]) > 100

@@ -7,12 +7,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sptskm.config import Final
 from sptskm.configfile import to_dict
-from sptskm.evaluation import PROTOCOLS
+from sptskm.evaluation import PROTOCOLS, FusedDistance
 from sptskm.evaluation.calibration import Calibration
+from sptskm.evaluation.fusion import Term
 from sptskm.evaluation.results import Results
 from sptskm.report.page import REPORT
 from sptskm.report.pictures import possible
@@ -120,18 +122,21 @@ def test_the_report_is_whole_and_carries_the_numbers_of_results_json(written: Pa
 def test_the_title_names_the_folder_of_the_runs_and_the_data_and_the_command_is_told(written: Path) -> None:
     content = (written / REPORT).read_text()
     assert "<h1>runs: results on data</h1>" in content
-    assert (
-        f'command</td><td class="name">{json.loads((written / "results.json").read_text())["command"][:5]}' in content
-    )
+    command = json.loads((written / "results.json").read_text())["command"].split()[0]
+    assert f'command</td><td class="name">{command}' in content
 
 
 def test_a_fused_distance_is_told_as_a_probability_where_held_out_pairs_have_taught_it(make: Make) -> None:
     results = make()
     assert results.fusion is not None
-    results = replace(results, fusion=replace(results.fusion, odds=Calibration(2.0, 4.0)))
-    name, value = told(results, results.plain, -0.5)
-    assert (name, round(value, 3)) == ("fused: p", 0.982)
-    assert told(results, results.rankings[0], 0.25) == ("SSIN", 0.25)
+    distance = FusedDistance((Term({"ssin": 0.0, "smin": 2.0}, 0.5),))
+    fusion = replace(results.fusion, distance=distance, odds=Calibration(2.0, 4.0))
+    smin = float(results.rankings[1].distance_QG[0, 1])
+    name, value = told(replace(results, fusion=fusion), results.plain, 0, 1)
+    assert name == "fused: p"
+    assert value == pytest.approx(1 / (1 + np.exp(4 * (2 * smin + 0.5) - 2)))
+    assert told(results, results.plain, 0, 1) == ("fused", float(results.plain.distance_QG[0, 1]))
+    assert told(results, results.rankings[1], 0, 1) == ("SMIN", smin)
 
 
 def test_nothing_that_users_have_named_becomes_markup(make: Make, tmp_path: Path) -> None:
