@@ -34,7 +34,7 @@ def cluster_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def configs(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small configurations of all streams on the tiny walkers."""
-    return write_configs(tmp_path_factory.mktemp("configs"), walkers)
+    return write_configs(tmp_path_factory.mktemp("configs"), walkers, STREAMS)
 
 
 @pytest.fixture(scope="session")
