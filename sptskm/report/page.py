@@ -128,7 +128,7 @@ def page(results: Results, saved: Mapping[str, Any], drawn: Sequence[Picture]) -
 
 def _summary(results: Results, saved: Mapping[str, Any]) -> str:
     """Say the number that counts most in a sentence with its protocol."""
-    name = results.plain.name
+    name = results.offered
     line = next(line for line in results.lines() if line["stream"] == name)
     if line["mAP"] is None:
         found = "no query had anything to be found"
@@ -185,7 +185,7 @@ def _table(results: Results) -> str:
         cells = [line["queries"], title_of(line["stream"]), mAP, interval, *ranks, line["used"], line["skipped"]]
         rows.append([*cells, line["gallery"], line["protocol"]])
     header += ["used", "skipped", "gallery", "protocol"]
-    last = [row[1] == title_of(results.plain.name) and len(results.rankings) > 1 for row in rows]
+    last = [row[1] == title_of(results.offered) and len(results.rankings) > 1 for row in rows]
     notes = "".join(f"<p>{escape(part[:1].upper() + part[1:])}.</p>" for part in results.caption().split("\n"))
     if results.protocol.average == "found":
         notes += "<p>Skipped queries have nothing to be found in the gallery and count nowhere.</p>"
