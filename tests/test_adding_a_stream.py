@@ -96,4 +96,6 @@ def test_launchers_and_searches_know_it_by_its_name(walkers: Path, tmp_path: Pat
     assert [config.stream for config in plan.configs] == ["ssin", "smin", "bones"]
     assert plan.config("bones").train.epochs == 3
     (tmp_path / "search.yaml").write_text("bones:\n  model.width: {choice: [4, 8]}\n")
-    check_search(load_search(tmp_path / "search.yaml")["bones"], load(tmp_path / "bones.yaml"))
+    check_search(
+        tmp_path / "search.yaml", load_search(tmp_path / "search.yaml")["bones"], load(tmp_path / "bones.yaml")
+    )

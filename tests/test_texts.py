@@ -102,7 +102,7 @@ def test_the_search_file_that_the_documentation_shows_is_one(tmp_path):
     (example,) = re.findall(r"^```yaml\n(.*?)^```", text_of(ROOT / "docs/tuning.md"), re.DOTALL | re.MULTILINE)
     (tmp_path / "search.yaml").write_text(example)
     for stream, search in load_search(tmp_path / "search.yaml").items():
-        check(search, STREAMS[stream].defaults)
+        check(tmp_path / "search.yaml", search, STREAMS[stream].defaults)
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)

@@ -161,7 +161,7 @@ def looped(table: Table, walkers: Path, folder: Path, workers: int, on_device: b
     object.__setattr__(trainer.setup.source, "on_device", on_device)
     steps = (1, 2) if table.small else (5, 30) if table.on_gpu else (1, 2)
     meters = Meters(sum(steps), config.optim.lr)
-    trainer.logbook = Logbook(config, trainer.folder.path, 0, 0, True)
+    trainer.logbook = Logbook(config, trainer.folder.path, 0, 0, ranks=1, writes=True)
     trainer.model.train()
     batches = trainer.setup.batches(0, table.on_gpu)
     try:

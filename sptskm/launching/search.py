@@ -46,7 +46,7 @@ def load(plan: Plan, file: Path) -> Searches:
     for config in plan.configs:
         if config.stream not in known:
             raise ConfigError(f"{file} has no section {config.stream}, and --stream asks for it")
-        check(known[config.stream], config)
+        check(file, known[config.stream], config)
         if known[config.stream].method == "optuna" and find_spec("optuna") is None:
             raise ConfigError(f"{file}: method is optuna, which is not installed here (pip install optuna)")
         _check_same(plan, known[config.stream])

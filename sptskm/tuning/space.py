@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sptskm.common.reading import read_yaml
-from sptskm.common.settings import refuse, settings
+from sptskm.common.settings import SettingsError, refuse, settings
 from sptskm.config import STREAMS, Config, ConfigError
 from sptskm.configfile import flat, merge, named, nest, to_dict
 
@@ -175,8 +175,17 @@ def _search(stream: str, section: Any, shared: Rules) -> Search:
     return Search(**vars(rules), stream=stream, space=space)
 
 
-def check(search: Search, config: Config) -> None:
-    """Check that `config` can have every value of a space; ConfigError names the key and the value."""
+def check(path: Path, search: Search, config: Config) -> None:
+    """Check that `config` can have every value of a search; ConfigError names the file, the key and the value."""
+    try:
+        _check(search, config)
+    except SettingsError as error:
+        raise error.within(path) from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _check(search: Search, config: Config) -> None:
     space = search.space
     for name, draw in space.items():
         if name in FIXED:

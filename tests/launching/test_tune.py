@@ -69,7 +69,9 @@ def test_more_than_ray_has_is_refused(configs, tmp_path):
     command = words(configs, tmp_path / "run", "both", "--cpus-per-worker", 1000)
     code, out, err = launch(*command, MARK=str(tmp_path))
     assert (code, out) == (2, "")
-    assert err.startswith("launch/tune.py: --workers is 1, but Ray has no room for a worker of 1000 CPUs: its nodes have ")
+    assert err.startswith(
+        "launch/tune.py: --workers is 1, but Ray has no room for a worker of 1000 CPUs: its nodes have "
+    )
     assert not processes_with(f"MARK={tmp_path}")
 
 
