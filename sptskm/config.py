@@ -24,7 +24,7 @@ from sptskm.sections import SsinModel as SsinModel
 from sptskm.sections import StreamClips as StreamClips
 from sptskm.sections import StreamLoss as StreamLoss
 from sptskm.sections import StreamModel as StreamModel
-from sptskm.sections import pyramid_problems, strip_problems
+from sptskm.sections import strip_problems
 
 Modality = Literal["frames", "masks", "skeletons"]
 
@@ -185,8 +185,6 @@ class Config:
             raise ConfigError(f"sampling.identities is {identities}; a triplet needs at least 2 identities")
         if isinstance(self.clips, GaitClips) and isinstance(self.model, GaitModel):
             refuse(strip_problems(self.clips, self.model))
-        if isinstance(self.clips, SsinClips) and isinstance(self.model, SsinModel):
-            refuse(pyramid_problems(self.clips, self.model))
 
 
 SSIN_DEFAULTS = Config("ssin", SsinClips(), SsinModel(), SsinLoss())

@@ -13,13 +13,17 @@ import yaml
 
 from sptskm.common.reading import parsed_yaml, read_yaml
 from sptskm.common.settings import SettingsError, declared, refuse
-from sptskm.config import FREE_ON_RESUME, STREAMS, Config, ConfigError, Final
+from sptskm.config import FREE_ON_RESUME, STREAMS, Config, ConfigError, Final, SsinClips, SsinModel
 
 _PACKAGE = Path(__file__).parent
 CHECKOUT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
 """Where `configs/` and `slurm/` lie that belong to this code: in the installed package, or in its checkout."""
-WITHDRAWN = {"camera_weights": False}
-"""Settings of the final job that earlier versions had, each with the value at which it changed nothing."""
+WITHDRAWN: dict[type, dict[str, Any]] = {
+    Final: {"camera_weights": False},
+    SsinClips: {"jitter": 0.0, "grey": 0.0},
+    SsinModel: {"bnneck": False, "mask_parts": []},
+}
+"""Settings that earlier versions had, by section, each with the value at which it changed nothing."""
 
 
 def find_file(given: Path, home: str = "configs") -> Path:
@@ -152,12 +156,13 @@ def merge(section: Any, values: Mapping[str, Any], prefix: str = "", everything:
     """
     everything = everything or [f"{prefix}{name}" for name in flat(dataclasses.asdict(section)) if name != "stream"]
     legal = [key for key in declared(type(section)) if key != "stream"]
+    withdrawn = WITHDRAWN.get(type(section), {})
     changes: dict[str, Any] = {}
     problems: list[str] = []
     for key, value in values.items():
         name = f"{prefix}{key}"
-        if key in WITHDRAWN and isinstance(section, Final):
-            if value is not WITHDRAWN[key]:
+        if key in withdrawn:
+            if value != withdrawn[key]:
                 problems.append(f"{name} is {value!r}, wanted it left out: this version has no such setting any more")
         elif key not in legal:
             problems.append(_unknown(name, key, legal, everything))
@@ -230,15 +235,24 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     """
     stream = str(after.get("stream"))
     defaults = flat(to_dict(STREAMS[stream].defaults)) if stream in STREAMS else {}
-    old, new = defaults | flat(before), flat(after)
+    old, new = {n: value for n, value in (defaults | flat(before)).items() if not _is_idle(n, value)}, flat(after)
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if n not in FREE_ON_RESUME]
 
 
 def in_force(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings by dotted names without those that change nothing and that another version does not have."""
-    idle: dict[str, Any] = {f"final.{key}": value for key, value in WITHDRAWN.items()} | {"final.streams": []}
-    return {name: value for name, value in settings.items() if name not in idle or value != idle[name]}
+    return {
+        name: value
+        for name, value in settings.items()
+        if not _is_idle(name, value) and not (name == "final.streams" and value == [])
+    }
+
+
+def _is_idle(dotted: str, value: Any) -> bool:
+    """Return whether this is a withdrawn setting at the value at which it changed nothing."""
+    key = dotted.rpartition(".")[2]
+    return any(key in keys and value == keys[key] for keys in WITHDRAWN.values())
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

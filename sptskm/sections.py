@@ -41,15 +41,6 @@ class SsinClips(StreamClips):
     """Whether the last possible window may be drawn; false is the published code, which never draws it."""
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the training clips with a rectangle erased from all frames and masks (random erasing)."""
-    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Largest change of brightness, contrast and saturation of training clips, as a share."""
-    grey: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the training clips that lose their colours."""
-
-    @property
-    def has_looks(self) -> bool:
-        """Return whether training clips differ from the recorded ones in more than crop and flip."""
-        return bool(self.erase or self.jitter or self.grey)
 
 
 @settings
@@ -76,11 +67,6 @@ class SsinModel(StreamModel):
     """Stride of the last stage of both trunks; 1 gives maps of twice the height and width."""
     spatial_pooling: Literal["mean", "gem"] = "mean"
     """Pooling of a frame's features over its positions; gem is the generalised mean with a learned exponent."""
-    bnneck: bool = False
-    """BNNeck: triplets see a branch's features before its batch normalisation, classifiers and search those behind."""
-    mask_parts: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Horizontal pyramid of the mask branch: numbers of strips into which the mask trunk's map is cut, such as [1, 2,
-    4], each strip with a linear layer of its own; empty = published."""
     pretrained: str = ""
     """Local file with ImageNet weights in torchvision's layout (resnet50-19c8e357.pth), read when a run begins; empty
     = none."""
@@ -106,16 +92,6 @@ class SsinLoss(StreamLoss):
     """Label smoothing: share of the target that is spread evenly over all identities."""
     clothes: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the clothes-adversarial loss, for data that say who wears what; 0 leaves it out."""
-
-
-def pyramid_problems(clips: SsinClips, model: SsinModel) -> Iterator[str]:
-    """Yield a sentence if the mask trunk's map has fewer rows than its pyramid has strips."""
-    strips, rows = max(model.mask_parts, default=1), -(-clips.height // (16 * model.last_stride))
-    if strips > rows:
-        yield (
-            f"model.mask_parts has {strips} strips, wanted at most the {rows} rows of the mask trunk's map "
-            "(clips.height / 32; / 16 with model.last_stride=1)"
-        )
 
 
 @settings

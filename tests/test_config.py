@@ -316,6 +316,20 @@ def test_changed_keys_sees_the_other_stream_and_settings_of_older_versions() -> 
     assert changed_keys(older, before) == ["optim.momentum: 0.9 -> None"]
 
 
+def test_a_run_of_before_with_ingredients_that_are_gone_opens_if_they_were_off() -> None:
+    now = to_dict(SSIN_DEFAULTS)
+    clips, model = {**now["clips"], "jitter": 0.0, "grey": 0.0}, {**now["model"], "bnneck": False, "mask_parts": []}
+    off = {**now, "clips": clips, "model": model}
+    assert from_dict(off) == SSIN_DEFAULTS
+    assert changed_keys(off, now) == []
+    on = {**off, "clips": {**clips, "jitter": 0.3}}
+    with pytest.raises(
+        ConfigError, match=r"clips\.jitter is 0\.3, wanted it left out: this version has no such setting"
+    ):
+        from_dict(on)
+    assert changed_keys(on, now) == ["clips.jitter: 0.3 -> None"]
+
+
 def test_merge_leaves_the_original_alone() -> None:
     assert merge(SSIN_DEFAULTS, {"sampling": {"identities": 4}}).sampling == Sampling(identities=4)
     assert SSIN_DEFAULTS.sampling.identities == 8

@@ -1,7 +1,6 @@
 """Augment frames and masks for training: one draw per clip, the same for all its frames.
 
-Crops and flips are the published ones. The look of a clip (colours, grey, an erased rectangle) comes on top where the
-configuration asks for it.
+Crops and flips are the published ones. A rectangle is erased on top where the configuration asks for it.
 Legend: B clips, T frames, H rows, W columns, C channels, L places along H or W.
 """
 
@@ -21,12 +20,10 @@ _WEIGHT_BITS = 11  # of cv2.resize
 
 ERASED_AREA, ERASED_RATIO, ERASING_TRIES = (0.02, 0.4), 0.3, 100  # Zhong et al. 2020
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R 601)
-UNIT = 1024  # of the factors in a view
 
 
 class View(NamedTuple):
-    """The crop, flip and look of a clip, as whole numbers, so that a batch of views is a tensor (B, 12)."""
+    """The crop, flip and erased rectangle of a clip, as whole numbers, so that a batch of views is a tensor (B, 8)."""
 
     enlarged: int
     """Whether the clip is resized to 9/8 of the size and cropped, rather than resized to the size."""
@@ -37,11 +34,6 @@ class View(NamedTuple):
     erased_left: int = 0
     erased_height: int = 0
     erased_width: int = 0
-    brightness: int = UNIT
-    """Factor in units of 1/UNIT, like the two after it."""
-    contrast: int = UNIT
-    saturation: int = UNIT
-    grey: int = 0
 
     def shown(self) -> "View":
         """Return what is left to do when the clip has been cropped and flipped."""
@@ -62,19 +54,14 @@ def draw_view(height: int, width: int, rng: np.random.Generator) -> View:
     return View(int(enlarged), top, left, int(rng.random() < 0.5))
 
 
-def draw_look(view: View, clips: SsinClips, rng: np.random.Generator) -> View:
-    """Draw the look of a clip as far as `clips` has one; where it has none nothing is drawn.
+def draw_erased(view: View, clips: SsinClips, rng: np.random.Generator) -> View:
+    """Draw the rectangle that is erased from a clip, in a share `clips.erase` of the clips; for 0 nothing is drawn.
 
-    Factors of colour are uniform in 1 - jitter to 1 + jitter. The erased rectangle has a uniform share and a uniform
-    ratio of height to width, drawn again until it is smaller than the clip, as published for random erasing.
+    It has a uniform share of the area and a uniform ratio of height to width, drawn again until it is smaller than the
+    clip, as published for random erasing.
     """
-    if clips.jitter:
-        factors = (UNIT * rng.uniform(1 - clips.jitter, 1 + clips.jitter, 3)).round().astype(int).tolist()
-        view = view._replace(brightness=factors[0], contrast=factors[1], saturation=factors[2])
-    if clips.grey:
-        view = view._replace(grey=int(rng.random() < clips.grey))
     if clips.erase and rng.random() < clips.erase:
-        view = view._replace(**_rectangle(clips.height, clips.width, rng))
+        return view._replace(**_rectangle(clips.height, clips.width, rng))
     return view
 
 
@@ -89,32 +76,17 @@ def _rectangle(height: int, width: int, rng: np.random.Generator) -> dict[str, i
     return {}
 
 
-def paint(frames_BTCHW: Tensor, masks_BTHW: Tensor, views_BV: Tensor) -> tuple[Tensor, Tensor]:
-    """Give clips in [0, 1], already cropped and flipped, their looks on any device.
+def erase(frames_BTCHW: Tensor, masks_BTHW: Tensor, views_BV: Tensor) -> tuple[Tensor, Tensor]:
+    """Erase the rectangles of clips in [0, 1], already cropped and flipped, on any device.
 
-    First brightness, contrast and saturation: a blend, by the factor, of the frame with black, with the mean grey of
-    the clip, and with its own grey (as torchvision's ColorJitter does for one image), each kept within [0, 1]. Then
-    grey. At last the rectangle is ImageNet's mean colour in every frame and 0 in every mask.
+    A rectangle becomes ImageNet's mean colour in every frame and 0 in every mask.
     """
     fields = dict(zip(View._fields, views_BV.unbind(1), strict=True))
-    wide = {name: value.view(-1, 1, 1, 1, 1) for name, value in fields.items()}
-    weights_C = frames_BTCHW.new_tensor(GREY).view(1, 1, 3, 1, 1)
-
-    def grey_of(x_BTCHW: Tensor) -> Tensor:
-        return (x_BTCHW * weights_C).sum(2, keepdim=True)
-
-    def blend(x_BTCHW: Tensor, other: Tensor | float, factor: Tensor) -> Tensor:
-        share = (factor / UNIT).to(x_BTCHW.dtype)
-        return torch.where(factor == UNIT, x_BTCHW, (share * x_BTCHW + (1 - share) * other).clamp(0, 1))
-
-    x = blend(frames_BTCHW, 0.0, wide["brightness"])
-    x = blend(x, grey_of(x).mean(dim=(1, 2, 3, 4), keepdim=True), wide["contrast"])
-    x = blend(x, grey_of(x), wide["saturation"])
-    x = torch.where(wide["grey"] > 0, grey_of(x), x)
-    inside_BHW = _within(fields["erased_top"], fields["erased_height"], x.shape[3])[:, :, None]
-    inside_BHW = inside_BHW & _within(fields["erased_left"], fields["erased_width"], x.shape[4])[:, None, :]
-    x = torch.where(inside_BHW[:, None, None], x.new_tensor(IMAGENET_MEAN).view(1, 1, 3, 1, 1), x)
-    return x, masks_BTHW.masked_fill(inside_BHW[:, None], 0)
+    inside_BHW = _within(fields["erased_top"], fields["erased_height"], frames_BTCHW.shape[3])[:, :, None]
+    inside_BHW = inside_BHW & _within(fields["erased_left"], fields["erased_width"], frames_BTCHW.shape[4])[:, None, :]
+    mean_C = frames_BTCHW.new_tensor(IMAGENET_MEAN).view(1, 1, 3, 1, 1)
+    frames = torch.where(inside_BHW[:, None, None], mean_C, frames_BTCHW)
+    return frames, masks_BTHW.masked_fill(inside_BHW[:, None], 0)
 
 
 def _within(first_B: Tensor, count_B: Tensor, size: int) -> Tensor:

@@ -120,7 +120,7 @@ class FrameSource(FileSource):
     def draw(self, row: int, rng: np.random.Generator, frames_THW3: Tensor, masks_THW: Tensor) -> augment.View:
         """Draw a random training clip into these tensors; return what `prepare` still has to do, on the device."""
         window = windows.random_window(int(self.table.lengths[row]), self.clips.frames, rng, self.clips.last_window)
-        view = augment.draw_look(augment.draw_view(self.clips.height, self.clips.width, rng), self.clips, rng)
+        view = augment.draw_erased(augment.draw_view(self.clips.height, self.clips.width, rng), self.clips, rng)
         images = read_images(self.table, row, window)
         later = self.on_device and all(mask.shape == masks_THW.shape[1:] for _, mask in images)
         _write(images, augment.PLAIN if later else view, frames_THW3, masks_THW)
@@ -182,7 +182,7 @@ class TrainClips(Dataset[TrainItem]):
         for draw, *places, view, row in zip(draws, frames, masks, views, rows, strict=True):
             view[:] = torch.tensor(self.source.draw(draw.row, draw.generator(self.seed), *places))
             row.fill_(draw.row)
-        viewed = self.source.on_device or self.source.clips.has_looks
+        viewed = self.source.on_device or self.source.clips.erase
         return TrainItem((frames, masks, views) if viewed else (frames, masks), rows)
 
     def _memory(self, count: int) -> Memory:

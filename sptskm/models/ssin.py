@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sptskm.common.errors import ConfigError
 from sptskm.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from sptskm.models.attention import CrossAttention, SpaceTimeAttention, full_precision
 from sptskm.models.resnet import MaskLayer, ResidualLayer, ResNet, kaiming_fan_out
@@ -39,10 +38,7 @@ class ClothesLogits(NamedTuple):
 
 
 class SSINOutput(NamedTuple):
-    """Outputs for training: the logits of the three branches and the embedding (B, D_out) for triplets.
-
-    The embedding is L2-normalised; with BNNeck it is taken before batch normalisation, and is not.
-    """
+    """Outputs for training: logits of the three branches, and the L2-normalised embedding (B, D_out) for triplets."""
 
     logits: SSINLogits
     embedding: Tensor
@@ -80,15 +76,13 @@ class SSIN(nn.Module):
         imagenet: bool = False,
         last_stride: int = 2,
         spatial_pooling: Literal["mean", "gem"] = "mean",
-        bnneck: bool = False,
-        mask_parts: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if variant not in ("2d", "3d"):
             raise ValueError(f"SSIN has the variants '2d' and '3d', not {variant!r}")
         self.variant: Variant = variant
         self.pooling: Pooling = pooling
-        self.imagenet, self.bnneck, self.mask_parts = imagenet, bnneck, tuple(mask_parts)
+        self.imagenet = imagenet
         self.img_base = ResNet(depths, width, last_stride=last_stride).as_sequential()
         self.mask_base = ResNet(mask_depths, width, grey=True, last_stride=last_stride).as_sequential()
         top = 32 * width  # 2048 in the paper; the levels below have half and a quarter of it
@@ -102,18 +96,15 @@ class SSIN(nn.Module):
         self.glob_layer1 = ResidualLayer(top, top // 2)
         self.glob_layer2 = ResidualLayer(top // 2, top // 4)
         self.fc_img = nn.Linear(top // 4, embedding_dim)
-        self.fc_mask = Pyramid(mask_parts, top, embedding_dim) if mask_parts else nn.Linear(top // 4, embedding_dim)
+        self.fc_mask = nn.Linear(top // 4, embedding_dim)
         self.fc_glob = nn.Linear(top // 4, embedding_dim)
         self.img_feat_bn = nn.BatchNorm1d(embedding_dim)
         self.mask_feat_bn = nn.BatchNorm1d(embedding_dim)
         self.glob_feat_bn = nn.BatchNorm1d(embedding_dim)
         self.drop = nn.Dropout(dropout)
-        self.conv_cls = nn.Linear(embedding_dim, num_classes, bias=not bnneck)
-        self.mask_cls = nn.Linear(embedding_dim, num_classes, bias=not bnneck)
-        self.glob_cls = nn.Linear(embedding_dim, num_classes, bias=not bnneck)
-        if bnneck:
-            for norm in (self.img_feat_bn, self.mask_feat_bn, self.glob_feat_bn):
-                norm.bias.requires_grad_(False)  # stays 0
+        self.conv_cls = nn.Linear(embedding_dim, num_classes)
+        self.mask_cls = nn.Linear(embedding_dim, num_classes)
+        self.glob_cls = nn.Linear(embedding_dim, num_classes)
         self.exponents = nn.Parameter(torch.full((3,), 3.0)) if spatial_pooling == "gem" else None
         self.clothes_cls: nn.Linear | None = None
         self.reset_parameters()
@@ -127,14 +118,12 @@ class SSIN(nn.Module):
     def reset_parameters(self) -> None:
         """Initialise as published; trunks start from `load_resnet` weights if these are given."""
         kaiming_fan_out(self)
-        for branch in (self.fc_img, self.fc_mask, self.fc_glob):
-            for linear in (layer for layer in branch.modules() if isinstance(layer, nn.Linear)):
-                nn.init.kaiming_normal_(linear.weight, mode="fan_out")
-                nn.init.zeros_(linear.bias)
+        for linear in (self.fc_img, self.fc_mask, self.fc_glob):
+            nn.init.kaiming_normal_(linear.weight, mode="fan_out")
+            nn.init.zeros_(linear.bias)
         for linear in (self.conv_cls, self.mask_cls, self.glob_cls):
             nn.init.normal_(linear.weight, std=0.001)
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
+            nn.init.zeros_(linear.bias)
         for module in self.modules():
             if isinstance(module, nn.Conv3d) and module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -144,19 +133,18 @@ class SSIN(nn.Module):
         self.clothes_cls = nn.Linear(self.embedding_dim, outfits, bias=False)
 
     def forward(self, frames: Tensor, masks: Tensor) -> SSINOutput:
-        features = self._branches(frames, masks)
-        branches = self._normalised(features)
+        branches = self._branches(frames, masks)
         logits = SSINLogits(
             self.conv_cls(self.drop(branches.image)),
             self.mask_cls(self.drop(branches.mask)),
             self.glob_cls(self.drop(branches.glob)),
         )
         embedding = F.normalize(self._join(branches), dim=1)
-        return SSINOutput(logits, self._join(features) if self.bnneck else embedding, self._clothes(embedding))
+        return SSINOutput(logits, embedding, self._clothes(embedding))
 
     def embed(self, frames: Tensor, masks: Tensor) -> Tensor:
         """Compute the L2-normalised embedding (B, 3*D) or (B, 2*D) by which tracklets are compared."""
-        return F.normalize(self._join(self._normalised(self._branches(frames, masks))), dim=1)
+        return F.normalize(self._join(self._branches(frames, masks)), dim=1)
 
     def _join(self, branches: Branches) -> Tensor:
         return torch.cat(branches if self.variant == "2d" else (branches.image, branches.glob), dim=1)
@@ -168,32 +156,22 @@ class SSIN(nn.Module):
         return ClothesLogits(embedding_BD.detach() @ weight_CD.T, embedding_BD @ weight_CD.detach().T)
 
     def _branches(self, frames: Tensor, masks: Tensor) -> Branches:
-        """Compute the features of the branches; those with batch normalisation per frame have it already."""
+        """Compute the features of the three branches."""
         _check_shapes(frames, masks)
         T = frames.shape[1]
         x = self.img_base(self._scaled(frames.flatten(0, 1)))  # (N, C, h, w)
-        k = strips = self.mask_base(masks.flatten(0, 1).unsqueeze(1))  # published: three equal channels
+        k = self.mask_base(masks.flatten(0, 1).unsqueeze(1))  # published: three equal channels
         g = self._attend(self.attenblock0, x, k, T)  # (B, C, h, w)
         x, k = self.conv_layer1(x), self.mask_layer1(k)
         g = self.glob_layer1(g) + self._attend(self.attenblock1, x, k, T)
         x, k = self.conv_layer2(x), self.mask_layer2(k)
         g = self.glob_layer2(g) + self._attend(self.attenblock2, x, k, T)
         x, k, g = (self._pool(F.relu(y), branch) for branch, y in enumerate((x, k, g)))  # (N, C), (N, C), (B, C)
-        silhouettes = self.fc_mask(strips.unflatten(0, (-1, T)).amax(dim=1)) if self.mask_parts else self.fc_mask(k)
         return Branches(
-            self._set_pool(self.img_feat_bn, self.fc_img(x), T),
-            silhouettes if self.mask_parts else self._set_pool(self.mask_feat_bn, silhouettes, T),
-            self.fc_glob(g),
+            self._set_pool(self.img_feat_bn(self.fc_img(x)), T),
+            self._set_pool(self.mask_feat_bn(self.fc_mask(k)), T),
+            self.glob_feat_bn(self.fc_glob(g)),
         )
-
-    def _normalised(self, features: Branches) -> Branches:
-        """Apply the batch normalisation that comes behind set pooling: of all branches with BNNeck."""
-        image, mask, glob = features
-        if self.bnneck:
-            image = self.img_feat_bn(image)
-        if self.bnneck or self.mask_parts:
-            mask = self.mask_feat_bn(mask)
-        return Branches(image, mask, self.glob_feat_bn(glob))
 
     def _scaled(self, frames_NCHW: Tensor) -> Tensor:
         if not self.imagenet:
@@ -215,30 +193,10 @@ class SSIN(nn.Module):
         clips = (y.unflatten(0, (-1, T)).transpose(1, 2) for y in (x, k))  # (B, C, T, h, w)
         return block(*clips).amax(dim=2)
 
-    def _set_pool(self, norm: nn.Module, x_ND: Tensor, T: int) -> Tensor:
-        """Pool over the frames, behind batch normalisation unless BNNeck puts it later: (B, D)."""
-        x_BTD = (x_ND if self.bnneck else norm(x_ND)).unflatten(0, (-1, T))
+    def _set_pool(self, x_ND: Tensor, T: int) -> Tensor:
+        """Pool over the T frames: (N, D) to (B, D)."""
+        x_BTD = x_ND.unflatten(0, (-1, T))
         return x_BTD.amax(dim=1) if self.pooling == "max" else x_BTD.mean(dim=1)
-
-
-class Pyramid(nn.Module):
-    """Horizontal pyramid pooling (Fu et al. 2019): maps (B, C, h, w) to (B, D), a part of D from each strip.
-
-    A strip is the sum of its maximum and its mean, and has a linear layer of its own. `parts` are numbers of strips.
-    """
-
-    def __init__(self, parts: Sequence[int], channels: int, embedding_dim: int) -> None:
-        super().__init__()
-        self.parts, count = tuple(parts), sum(parts)
-        if embedding_dim < count:
-            raise ConfigError(f"embedding_dim is {embedding_dim}, wanted at least {count}, one number for each strip")
-        sizes = [len(part) for part in torch.arange(embedding_dim).tensor_split(count)]
-        self.strips = nn.ModuleList(nn.Linear(channels, size) for size in sizes)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        strips = (strip for number in self.parts for strip in x_BCHW.tensor_split(number, dim=2))
-        pooled = (strip.amax(dim=(2, 3)) + strip.mean(dim=(2, 3)) for strip in strips)
-        return torch.cat([layer(x_BC) for layer, x_BC in zip(self.strips, pooled, strict=True)], dim=1)
 
 
 def _attention(variant: Variant, channels: int, projected: int) -> nn.Module:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sptskm.config import SsinClips, SsinLoss, SsinModel
-from sptskm.data.augment import CROP, paint, show_together
+from sptskm.data.augment import CROP, erase, show_together
 from sptskm.data.clips import FrameSource, Inputs
 from sptskm.data.tracklets import IntArray, Tracklets
 from sptskm.evaluation import Features
@@ -51,8 +51,6 @@ class SsinStream(Stream):
             imagenet=config.imagenet,
             last_stride=config.last_stride,
             spatial_pooling=config.spatial_pooling,
-            bnneck=config.bnneck,
-            mask_parts=config.mask_parts,
         )
         if config.pretrained and pretrained:
             load_pretrained(model, config.pretrained)
@@ -73,7 +71,7 @@ class SsinStream(Stream):
         if device.type != "cuda":
             frames = frames.contiguous()  # channels last is slower on CPUs and faster on GPUs
         frames, masks = frames.to(dtype).div_(255), masks.to(dtype).div_(255)
-        return paint(frames, masks, *views) if views and self.clips.has_looks else (frames, masks)
+        return erase(frames, masks, *views) if views and self.clips.erase else (frames, masks)
 
     def picture(self, inputs: Inputs) -> NDArray[np.uint8]:
         from sptskm.report.figures import clip_sheet

@@ -1,15 +1,8 @@
 """What SSIN can have beside the published network."""
 
-import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-from sptskm.common.errors import ConfigError
-from sptskm.config import SSIN_DEFAULTS
-from sptskm.configfile import apply_overrides
 from sptskm.models import SSIN
-from sptskm.models.ssin import Pyramid
 
 SMALL = {"depths": (1, 1, 1, 1), "width": 4, "embedding_dim": 8}
 FRAMES, MASKS = torch.rand(3, 2, 3, 64, 32), torch.rand(3, 2, 64, 32)
@@ -49,48 +42,6 @@ def test_the_generalised_mean_is_the_mean_for_one_and_near_the_maximum_for_many(
     assert torch.allclose(network._pool(x, 1), x.amax((2, 3)), atol=0.02)
     network(FRAMES, MASKS).logits.glob.square().sum().backward()
     assert network.exponents.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("variant", ["2d", "3d"])
-def test_bnneck_gives_triplets_the_features_before_and_search_those_behind_batch_normalisation(variant):
-    network = made(bnneck=True, variant=variant, dropout=0.0)
-    raw = network._branches(FRAMES, MASKS)
-    output = network.train()(FRAMES, MASKS)
-    parts = raw if variant == "2d" else (raw.image, raw.glob)
-    assert torch.allclose(output.embedding, torch.cat(parts, dim=1), atol=1e-5), "neither normalised nor scaled"
-    behind = F.batch_norm(raw.glob, None, None, network.glob_feat_bn.weight, training=True)
-    assert torch.allclose(output.logits.glob, F.linear(behind, network.glob_cls.weight), atol=1e-5), "no bias"
-    assert network.glob_feat_bn.bias.requires_grad is False
-    embedding = network.eval().embed(FRAMES, MASKS)
-    assert torch.allclose(embedding.norm(dim=1), torch.ones(3))
-    assert embedding.shape == output.embedding.shape
-
-
-def test_a_pyramid_gives_each_strip_its_own_layer_and_part_of_the_embedding():
-    torch.manual_seed(0)
-    pyramid, x = Pyramid((1, 2), 6, 8), torch.rand(2, 6, 4, 3)
-    assert [layer.out_features for layer in pyramid.strips] == [3, 3, 2]
-    lower = x[:, :, 2:]
-    expected = pyramid.strips[2](lower.amax((2, 3)) + lower.mean((2, 3)))
-    assert torch.allclose(pyramid(x)[:, 6:], expected)
-    with pytest.raises(ConfigError, match="embedding_dim is 2, wanted at least 3"):
-        Pyramid((1, 2), 6, 2)
-
-
-def test_a_pyramid_sees_masks_and_not_their_order_in_time():
-    network = made(mask_parts=(1, 2)).eval()
-    before = network._normalised(network._branches(FRAMES, MASKS)).mask
-    for frames, masks, same in ((1 - FRAMES, MASKS, True), (FRAMES, MASKS.flip(1), True), (FRAMES, 1 - MASKS, False)):
-        assert torch.allclose(network._normalised(network._branches(frames, masks)).mask, before, atol=1e-5) is same
-    assert network(FRAMES, MASKS).embedding.shape == (3, 24)
-    assert isinstance(made().fc_mask, nn.Linear)
-
-
-def test_more_strips_than_rows_are_refused_before_anything_starts():
-    config = apply_overrides(SSIN_DEFAULTS, ["model.mask_parts=[1,4]", "clips.height=64", "model.last_stride=1"])
-    assert config.model.mask_parts == (1, 4)
-    with pytest.raises(ConfigError, match=r"model.mask_parts has 4 strips, wanted at most the 2 rows"):
-        apply_overrides(config, ["model.last_stride=2"])
 
 
 def test_a_network_told_of_outfits_embeds_as_before():

@@ -29,8 +29,8 @@ from sptskm.training.world import World, join
 
 EXACT = ["train.precision=float64", "model.dropout=0.0"]
 ALL = ["optim.algorithm=adamw", "optim.schedule=cosine", "optim.warmup=1", "optim.clip=0.1", "optim.ema=0.9"]
-SWITCHES = ["model.imagenet=true", "model.last_stride=1", "model.spatial_pooling=gem", "model.bnneck=true"]
-SWITCHES += ["model.mask_parts=[1,2]", "loss.clothes=0.5", "clips.erase=0.5", "clips.jitter=0.2", "clips.grey=0.2"]
+SWITCHES = ["model.imagenet=true", "model.last_stride=1", "model.spatial_pooling=gem", "loss.clothes=0.5"]
+SWITCHES += ["clips.erase=0.5"]
 IN_PARTS = ["train.accumulate=2", "train.recompute=true"]
 Arrays = dict[str, np.ndarray]
 
