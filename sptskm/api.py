@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sptskm.common.errors import DataError
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import find_file, load, merge
-from sptskm.data import DataError
 from sptskm.evaluation import Features
 from sptskm.evaluation.fused import read_fused
 from sptskm.evaluation.results import Results

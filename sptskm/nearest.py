@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.atomic import write_error
+from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
-from sptskm.data import DataError
 from sptskm.data.derived import warn_of_methods
 from sptskm.evaluation import (
     Distances,

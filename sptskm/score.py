@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.errors import DataError
 from sptskm.config import ConfigError, Final
-from sptskm.data import DataError, Tracklets
+from sptskm.data import Tracklets
 from sptskm.evaluation import Features, Rows, aligned, check_judging, feature_blocks, protocol, select
 from sptskm.evaluation.distances import Floats
 from sptskm.evaluation.fused import Fused

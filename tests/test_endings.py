@@ -9,8 +9,8 @@ import pytest
 from helpers.launching import ROOT
 
 from sptskm import cli
+from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
-from sptskm.data import DataError
 from sptskm.endings import is_ours
 
 

@@ -11,9 +11,10 @@ import torch
 from helpers.small import small_config
 
 from sptskm.cli import main
+from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
 from sptskm.configfile import to_dict
-from sptskm.data import DataError, Tracklets, read_mars
+from sptskm.data import Tracklets, read_mars
 from sptskm.evaluation import Distances, Features, FusedDistance, Rows, StreamDistances, evaluate, squared_distances
 from sptskm.evaluation.fused import Fused, read_fused
 from sptskm.export import export, export_distance

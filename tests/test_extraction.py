@@ -11,9 +11,10 @@ from helpers.networks import write_posehg3d
 from helpers.small import on_ranks, small_config
 
 from sptskm.cli import main
+from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
 from sptskm.configfile import to_dict
-from sptskm.data import DataError, read_dataset, read_mars
+from sptskm.data import read_dataset, read_mars
 from sptskm.data.packs.writing import pack
 from sptskm.endings import Stopped
 from sptskm.evaluation.feature_files import read_features

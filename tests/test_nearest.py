@@ -13,8 +13,9 @@ from helpers.drawing import nothing_drawn
 from helpers.pairs import of_pair
 
 from sptskm.cli import main
+from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
-from sptskm.data import DataError, read_dataset, read_mars
+from sptskm.data import read_dataset, read_mars
 from sptskm.evaluation import (
     Features,
     FusedDistance,

@@ -8,8 +8,9 @@ import pytest
 from helpers.small import on_ranks
 
 from sptskm.cli import main
+from sptskm.common.errors import DataError
 from sptskm.config import ConfigError, Final
-from sptskm.data import DataError, Tracklets, read_mars
+from sptskm.data import Tracklets, read_mars
 from sptskm.evaluation import (
     PROTOCOLS,
     Distances,

@@ -19,7 +19,7 @@ from faults import io_errors, readers  # noqa: E402
 from faults.mutations import Mutation  # noqa: E402
 from faults.subjects import Subject, digest  # noqa: E402
 
-from sptskm.data import DataError  # noqa: E402
+from sptskm.common.errors import DataError  # noqa: E402
 
 
 def numbered(read: Callable[[Path], Any], **more: Any) -> Subject:

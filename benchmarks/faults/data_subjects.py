@@ -15,7 +15,8 @@ from faults import binary_mutations as b
 from faults import mutations as m
 from faults.project import copy
 from faults.subjects import Subject, content_of, wrong_table
-from sptskm.data import DataError, read_dataset
+from sptskm.common.errors import DataError
+from sptskm.data import read_dataset
 from sptskm.data.derived import read_derived, write_frames, write_method
 from sptskm.data.files import mat_bytes, read_frame, read_mask, read_skeleton, read_skeletons
 from sptskm.data.importers import ccvid, ilidsvid, lsvid, prid2011

@@ -13,9 +13,9 @@ from faults import binary_mutations as b
 from faults import mutations as m
 from faults.project import copy
 from faults.subjects import Subject
+from sptskm.common.errors import DataError
 from sptskm.config import STREAMS
 from sptskm.configfile import load, load_final, to_dict
-from sptskm.data import DataError
 from sptskm.evaluation.feature_files import read_features
 from sptskm.evaluation.fused import read_fused
 from sptskm.evaluation.neighbours import Compared

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from sptskm.common.errors import DataError
 from sptskm.data import usable
 from sptskm.data.dataset import read_dataset
 from sptskm.data.derived import MADE, record_of, told
-from sptskm.data.errors import DataError
 from sptskm.data.files import (
     MASK_THRESHOLD,
     SKELETON_SHAPE,

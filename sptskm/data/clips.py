@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from sptskm.common.errors import DataError
 from sptskm.config import SsinClips
 from sptskm.data import augment, windows
-from sptskm.data.errors import DataError
 from sptskm.data.files import read_frame, read_mask
 from sptskm.data.sampler import Draw, Schedule
 from sptskm.data.tracklets import IntArray, Readable, Tracklets

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sptskm.atomic import write_text
+from sptskm.common.errors import DataError
 from sptskm.common.reading import read_json
-from sptskm.data.errors import DataError
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ try:
 except ImportError:  # an optional extra; OpenCV decodes to the same pixels
     simplejpeg = None
 
+from sptskm.common.errors import DataError
 from sptskm.common.matlab import parsed_mat
 from sptskm.common.paths import is_file
 from sptskm.data import bilevel, images, usable
-from sptskm.data.errors import DataError
 from sptskm.data.skeletons import normalise
 from sptskm.data.tracklets import Modality, Readable, Tracklets
 

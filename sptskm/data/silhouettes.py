@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from sptskm.common.errors import DataError
 from sptskm.config import GaitClips
-from sptskm.data.errors import DataError
 from sptskm.data.files import read_mask
 from sptskm.data.tracklets import IntArray, Tracklets
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from sptskm.data.errors import DataError
+from sptskm.common.errors import DataError
 from sptskm.data.files import SKELETON_SHAPE, training_skeletons
 from sptskm.data.skeleton_scale import Scale, unit_of
 from sptskm.data.tracklets import IntArray, Tracklets

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from sptskm.common.errors import DataError
 from sptskm.config import Data
-from sptskm.data.errors import DataError
 from sptskm.data.manifest import NAMELESS, Entry
 from sptskm.data.names import natural
 from sptskm.data.tracklets import IntArray, Tracklets

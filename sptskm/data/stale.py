@@ -1,7 +1,7 @@
 """Check whether masks and skeletons were made from the frames that now lie beside them."""
 
+from sptskm.common.errors import DataError
 from sptskm.data.derived import Made, fingerprint
-from sptskm.data.errors import DataError
 from sptskm.data.files import read_retrying
 from sptskm.data.tracklets import Tracklets
 

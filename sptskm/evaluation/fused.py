@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sptskm.data import DataError
+from sptskm.common.errors import DataError
 from sptskm.data.derived import Made, Method, methods_in
 from sptskm.evaluation import FusedDistance, Weights, pair_weights
 from sptskm.evaluation.fusion import Term

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
+from sptskm.common.errors import DataError
 from sptskm.common.reading import read_json, read_text
 from sptskm.common.tables import read_rows
 from sptskm.config import STREAMS
-from sptskm.data import DataError
 from sptskm.evaluation.results import QUERIES, RESULTS
 
 Share = Annotated[float, Field(ge=0, le=1)]

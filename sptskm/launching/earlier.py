@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from sptskm.atomic import write_text
+from sptskm.common.errors import DataError
 from sptskm.common.reading import read_json, read_yaml
 from sptskm.config import ConfigError
 from sptskm.configfile import changed_keys, flat, from_dict, in_force, to_dict
-from sptskm.data import DataError
 from sptskm.launching.plan import Plan, make_folder
 from sptskm.launching.watch import ENDS, Followed
 

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from sptskm.atomic import write_error
+from sptskm.common.errors import DataError
 from sptskm.common.paths import fold_folder
 from sptskm.common.settings import together
 from sptskm.config import PAIR, STREAMS, Config, ConfigError, Final, SsinModel
 from sptskm.configfile import find_folder, load, load_final
-from sptskm.data import DataError, Split, Tracklets, hold_out, read_dataset, split_of
+from sptskm.data import Split, Tracklets, hold_out, read_dataset, split_of
 from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
 from sptskm.endings import EXIT_BAD_INPUT, sentence

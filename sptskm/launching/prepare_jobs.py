@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from submitit.helpers import Checkpointable
 
 from sptskm.common.console import set_up_logging
-from sptskm.data import DataError
+from sptskm.common.errors import DataError
 from sptskm.launching.cluster import Cluster
 from sptskm.launching.preparing import jobs_folder, resolved, verified
 from sptskm.launching.submission import Queued, queue, queue_array

@@ -16,7 +16,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.data.errors import DataError
+from sptskm.common.errors import DataError
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER_BYTES = 48

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sptskm.data.errors import DataError
+from sptskm.common.errors import DataError
 
 _CHUNK = 2**22  # bytes read at a time
 _BEGINNINGS = (

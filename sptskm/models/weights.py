@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sptskm.common.errors import DataError
 from sptskm.config import SsinModel
-from sptskm.data.errors import DataError
 from sptskm.models.jppnet import JPPNet, tf_names
 from sptskm.models.posehg3d import PoseHG3D
 from sptskm.models.resnet import ResNet

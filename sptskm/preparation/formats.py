@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from sptskm.atomic import write_bytes
 from sptskm.common.arrays import read_npy
+from sptskm.common.errors import DataError
 from sptskm.common.matlab import parsed_mat
 from sptskm.data import bilevel
-from sptskm.data.errors import DataError
 from sptskm.data.files import MASK_THRESHOLD, SKELETON_KEY, SKELETON_SHAPE, decoded, mat_bytes
 from sptskm.preparation import keypoint_json
 from sptskm.preparation.layouts import LAYOUTS, Channels, Converted, Layout, OwnLayout, to_joints

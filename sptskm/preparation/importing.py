@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.common.console import progress
+from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
-from sptskm.data import DataError, Tracklets, usable
+from sptskm.data import Tracklets, usable
 from sptskm.data.derived import Made
 from sptskm.data.files import SKELETON_SHAPE, read_frame
 from sptskm.data.tracklets import decode_names

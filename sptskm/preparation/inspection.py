@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from sptskm.atomic import write_bytes
 from sptskm.common.console import progress
 from sptskm.common.console import table as text_table
+from sptskm.common.errors import DataError
 from sptskm.common.tables import FORMS
 from sptskm.config import ConfigError
-from sptskm.data import DataError, Tracklets
+from sptskm.data import Tracklets
 from sptskm.data.files import read_skeletons
 from sptskm.data.manifest import read_entries, write_entries
 from sptskm.preparation.quality import SUMMARY, USABLE_SHARE, Quality, is_bad, measure, summary, worst

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from sptskm.atomic import write_text
 from sptskm.common.console import progress
+from sptskm.common.errors import DataError
 from sptskm.common.reading import read_json
 from sptskm.config import ConfigError
-from sptskm.data import DataError, Tracklets
+from sptskm.data import Tracklets
 from sptskm.data.derived import HOME, SETTINGS, Made, home_of, read_derived, write_frames, write_method
 from sptskm.data.files import read_frame
 from sptskm.data.stale import fingerprint_of, is_stale

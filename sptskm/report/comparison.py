@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.common.console import table as text_table
+from sptskm.common.errors import DataError
 from sptskm.configfile import flat, in_force
-from sptskm.data import DataError
 from sptskm.evaluation.results import QUERIES, RANKS, RESULTS, pluralize, title_of
 from sptskm.evaluation.saved import read_queries, read_results
 from sptskm.evaluation.statistics import Difference, paired_difference

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from sptskm.atomic import write_bytes, write_error
 from sptskm.common.console import table
-from sptskm.data import DataError, Tracklets
+from sptskm.common.errors import DataError
+from sptskm.data import Tracklets
 from sptskm.data.tracklets import JUNK_PID, Modality, Readable
 from sptskm.evaluation import Features
 from sptskm.evaluation.feature_files import Labelled

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sptskm.data import DataError, bilevel
+from sptskm.common.errors import DataError
+from sptskm.data import bilevel
 from sptskm.data.files import read_mask
 
 SIZES = [(1, 1), (5, 7), (6, 8), (3, 9), (256, 128)]

@@ -9,7 +9,8 @@ import pytest
 import scipy.io
 from helpers.handmade import TEST, TRAIN, write_files, write_tables
 
-from sptskm.data import DataError, read_dataset, read_mars
+from sptskm.common.errors import DataError
+from sptskm.data import read_dataset, read_mars
 from sptskm.data.check import KEPT, Report, check
 from sptskm.data.manifest import Entry, write_entries
 

@@ -9,7 +9,8 @@ import pytest
 import scipy.io
 from helpers.handmade import write_files
 
-from sptskm.data import DataError, Tracklets, read_mars
+from sptskm.common.errors import DataError
+from sptskm.data import Tracklets, read_mars
 from sptskm.data.check import check
 from sptskm.data.clips import read_images
 from sptskm.data.files import read_mask

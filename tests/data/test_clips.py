@@ -11,8 +11,9 @@ import torch
 from helpers.handmade import Walk, write_files, write_tables
 from torch.utils.data import DataLoader
 
+from sptskm.common.errors import DataError
 from sptskm.config import SsinClips
-from sptskm.data import DataError, Tracklets, clips, read_mars
+from sptskm.data import Tracklets, clips, read_mars
 from sptskm.data.augment import CROP, show_together
 from sptskm.data.files import read_frame
 from sptskm.data.packs.reading import read_pack

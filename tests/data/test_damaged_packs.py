@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from helpers.handmade import write_files
 
-from sptskm.data import DataError, Tracklets, read_dataset
+from sptskm.common.errors import DataError
+from sptskm.data import Tracklets, read_dataset
 from sptskm.data.check import check
 from sptskm.data.files import read_frame, read_skeletons
 from sptskm.data.packs.contents import SUMMARY, SUMS

@@ -9,8 +9,8 @@ import pytest
 import scipy.io
 from numpy.typing import NDArray
 
+from sptskm.common.errors import DataError
 from sptskm.data import files
-from sptskm.data.errors import DataError
 from sptskm.data.files import ATTEMPTS, read_frame, read_mask, read_skeleton
 
 READERS = {"frame": (read_frame, "a.jpg"), "mask": (read_mask, "a.png"), "skeleton": (read_skeleton, "a.mat")}

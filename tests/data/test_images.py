@@ -18,8 +18,8 @@ import scipy.io
 from helpers.handmade import write_files
 from numpy.typing import NDArray
 
+from sptskm.common.errors import DataError
 from sptskm.data import bilevel, files, images, read_mars
-from sptskm.data.errors import DataError
 from sptskm.data.files import read_frame, read_mask, read_or_none, read_skeleton, read_skeletons
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -216,7 +216,7 @@ def test_a_small_mask_takes_no_gigabytes(tmp_path: Path) -> None:
 import resource, sys
 from contextlib import suppress
 from pathlib import Path
-from sptskm.data.errors import DataError
+from sptskm.common.errors import DataError
 from sptskm.data.files import read_mask
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for name in sys.argv[1:]:

@@ -15,8 +15,9 @@ import scipy.io
 from helpers.handmade import QUERY, TEST, TRAIN, Walk, write_files, write_tables
 
 from sptskm.cli import main
+from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
-from sptskm.data import DataError, Tracklets, hold_out, read_dataset, read_mars
+from sptskm.data import Tracklets, hold_out, read_dataset, read_mars
 from sptskm.data.check import check
 from sptskm.data.importers import ccvid, folder, ilidsvid, lsvid, mars, prid2011
 from sptskm.data.manifest import Entry, read_entries, read_manifest, write_entries

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from sptskm.data import DataError, read_dataset
+from sptskm.common.errors import DataError
 from sptskm.data import manifest as manifest_module
+from sptskm.data import read_dataset
 from sptskm.data.files import is_there, read_frame, read_skeletons
 from sptskm.data.manifest import FIELDS, Entry, images, read_entries, read_manifest, write_entries
 from sptskm.data.names import natural

@@ -13,7 +13,8 @@ import scipy.io
 from helpers.handmade import TEST, TRAIN, Walk, write_tables
 from helpers.oracles import SHARED, needs_shared
 
-from sptskm.data import DataError, Tracklets, hold_out, read_mars
+from sptskm.common.errors import DataError
+from sptskm.data import Tracklets, hold_out, read_mars
 
 
 @pytest.fixture

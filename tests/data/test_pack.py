@@ -21,7 +21,8 @@ import pytest
 from helpers.handmade import write_files, write_frame_of, write_tables
 
 from sptskm.cli import main
-from sptskm.data import DataError, Tracklets, read_dataset, read_mars
+from sptskm.common.errors import DataError
+from sptskm.data import Tracklets, read_dataset, read_mars
 from sptskm.data.check import check
 from sptskm.data.files import read_skeletons
 from sptskm.data.packs.contents import SUMMARY, checksum

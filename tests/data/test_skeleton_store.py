@@ -8,8 +8,9 @@ import pytest
 import scipy.io
 from helpers.handmade import write_files, write_tables
 
+from sptskm.common.errors import DataError
 from sptskm.config import SminClips
-from sptskm.data import DataError, Tracklets, read_mars
+from sptskm.data import Tracklets, read_mars
 from sptskm.data.clips import AllClips
 from sptskm.data.skeleton_clips import SkeletonSource
 from sptskm.data.skeleton_store import load_skeletons, resampled, resampled_length

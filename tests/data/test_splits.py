@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from helpers.handmade import Walk, write_tables
 
+from sptskm.common.errors import DataError
 from sptskm.config import ConfigError, Data
-from sptskm.data import DataError, Tracklets, hold_out, read_mars
+from sptskm.data import Tracklets, hold_out, read_mars
 from sptskm.data.manifest import Entry
 from sptskm.data.splits import split_by_identity
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from helpers.handmade import write_files
 
-from sptskm.data import DataError, Tracklets, read_dataset
+from sptskm.common.errors import DataError
+from sptskm.data import Tracklets, read_dataset
 from sptskm.data.packs import staging
 from sptskm.data.packs.reading import PackFiles, Shards
 from sptskm.data.packs.writing import pack

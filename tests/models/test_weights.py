@@ -13,8 +13,8 @@ import torch
 from helpers.oracles import GAINS, weights_by_rule
 from torch import Tensor
 
+from sptskm.common.errors import DataError
 from sptskm.config import SsinModel
-from sptskm.data import DataError
 from sptskm.models import SMIN, SSIN, load_pretrained, load_published, load_resnet, read_state_dict
 from sptskm.models.graph import adjacency
 from sptskm.models.resnet import ResNet

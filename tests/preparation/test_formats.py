@@ -16,7 +16,7 @@ import scipy.io
 from helpers.oracles import needs_shared, oracle
 from numpy.typing import NDArray
 
-from sptskm.data import DataError
+from sptskm.common.errors import DataError
 from sptskm.data.files import read_mask, read_skeleton
 from sptskm.data.skeletons import JOINTS, normalise
 from sptskm.preparation.formats import (

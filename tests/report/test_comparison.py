@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sptskm.cli import main
-from sptskm.data import DataError
+from sptskm.common.errors import DataError
 from sptskm.evaluation import PROTOCOLS
 from sptskm.report.comparison import compare, read_judged, summary
 

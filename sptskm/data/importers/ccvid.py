@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from sptskm.data.errors import DataError
+from sptskm.common.errors import DataError
 from sptskm.data.importers.reading import lines_of_words
 from sptskm.data.manifest import Entry
 

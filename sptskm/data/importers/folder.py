@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
-from sptskm.data.errors import DataError
 from sptskm.data.importers.reading import subfolders
 from sptskm.data.manifest import Entry, images
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import IO
 
 from sptskm.atomic import naming
+from sptskm.common.errors import DataError
 from sptskm.common.paths import is_file
 from sptskm.common.processes import unasked
-from sptskm.data.errors import DataError
 from sptskm.data.packs.contents import SUMMARY, read_summary
 from sptskm.data.packs.reading import PackFiles
 from sptskm.data.tracklets import IntArray, Tracklets

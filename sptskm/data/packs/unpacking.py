@@ -11,9 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from sptskm.atomic import write_bytes
+from sptskm.common.errors import DataError
 from sptskm.common.paths import check_inside, control_in, is_file
 from sptskm.data.derived import HOME, MADE, write_frames, write_method
-from sptskm.data.errors import DataError
 from sptskm.data.files import SKELETON_KEY, mat_bytes
 from sptskm.data.manifest import NAMELESS, Entry, ManifestFolders, write_entries
 from sptskm.data.mars import MarsFolders, mars_folders, write_mars_tables

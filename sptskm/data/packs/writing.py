@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 from sptskm.atomic import partial_of, write_text
 from sptskm.common.arrays import Wanted, read_npz
+from sptskm.common.errors import DataError
 from sptskm.common.paths import exists, is_file
 from sptskm.common.reading import read_json
 from sptskm.config import ConfigError
 from sptskm.data.derived import MADE, PACKED
-from sptskm.data.errors import DataError
 from sptskm.data.files import SKELETON_SHAPE, read_retrying, read_skeletons
 from sptskm.data.packs.contents import (
     MASK_ENDING,

@@ -1,5 +1,0 @@
-"""Re-export DataError, the error about input data."""
-
-from sptskm.common.errors import DataError
-
-__all__ = ["DataError"]
