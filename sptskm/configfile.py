@@ -13,17 +13,18 @@ import yaml
 
 from sptskm.common.reading import parsed_yaml, read_yaml
 from sptskm.common.settings import SettingsError, declared, refuse
-from sptskm.config import FREE_ON_RESUME, STREAMS, Config, ConfigError, Final, SsinClips, SsinModel
+from sptskm.config import FREE_ON_RESUME, STREAMS, Config, ConfigError, Final
 
 _PACKAGE = Path(__file__).parent
 CHECKOUT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
 """Where `configs/` and `slurm/` lie that belong to this code: in the installed package, or in its checkout."""
-WITHDRAWN: dict[type, dict[str, Any]] = {
-    Final: {"camera_weights": False},
-    SsinClips: {"jitter": 0.0, "grey": 0.0},
-    SsinModel: {"bnneck": False, "mask_parts": []},
+WITHDRAWN: dict[str, dict[str, Any]] = {
+    "Final": {"camera_weights": False},
+    "SsinClips": {"jitter": 0.0, "grey": 0.0},
+    "SsinModel": {"bnneck": False, "mask_parts": []},
+    "Cluster": {"executor": "slurm"},
 }
-"""Settings that earlier versions had, by section, each with the value at which it changed nothing."""
+"""Settings that earlier versions had, by class of the section, each with the value at which it changed nothing."""
 
 
 def find_file(given: Path, home: str = "configs") -> Path:
@@ -156,7 +157,7 @@ def merge(section: Any, values: Mapping[str, Any], prefix: str = "", everything:
     """
     everything = everything or [f"{prefix}{name}" for name in flat(dataclasses.asdict(section)) if name != "stream"]
     legal = [key for key in declared(type(section)) if key != "stream"]
-    withdrawn = WITHDRAWN.get(type(section), {})
+    withdrawn = WITHDRAWN.get(type(section).__name__, {})
     changes: dict[str, Any] = {}
     problems: list[str] = []
     for key, value in values.items():

@@ -11,7 +11,6 @@ from sptskm import cli, config_command
 from sptskm.config import STREAMS, Final
 from sptskm.configfile import apply_overrides, load
 from sptskm.launching import local, slurm, tune
-from sptskm.launching.cluster import load_cluster
 from sptskm.launching.plan import make_plan
 from sptskm.tuning import check, load_search
 
@@ -81,7 +80,7 @@ def launched(script: str, words: list[str]) -> None:
     if program is tune:
         tune.searched_by(plan, chosen)
     if program is slurm:
-        slurm.searched_by(plan, load_cluster(ROOT / "configs/cluster" / f"{chosen.cluster}.yaml"), chosen)
+        slurm.searched_by(plan, chosen)
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -54,15 +54,13 @@ SRUN_READS = frozenset(
 MOST = 10_000_000  # of every number: minutes of 19 years
 From0 = Annotated[int, Field(ge=0, le=MOST)]
 From1 = Annotated[int, Field(ge=1, le=MOST)]
-FOR_TRAINING_ALONE = ("executor", "final", "at_once")
+FOR_TRAINING_ALONE = ("final", "at_once")
 
 
 @settings
 class Cluster:
     """Resources of one job and where it may run: the keys of a cluster file."""
 
-    executor: Literal["slurm", "local"] = "slurm"
-    """What runs the jobs: SLURM, or submitit on this machine (one node, no queue, no dependencies)."""
     nodes: From1 = 1
     """Nodes of a job."""
     gpus_per_node: From0 = 1
@@ -113,8 +111,6 @@ class Cluster:
             yield from _wrong_option(option, value)
         if self.tasks_per_node < 1:
             yield f"gpus_per_node or else cpu_ranks is {self.tasks_per_node}, wanted at least 1"
-        if self.nodes > 1 and self.executor != "slurm":
-            yield f"nodes is {self.nodes}, wanted 1 for the local executor"
         if self.warn_seconds >= 60 * self.minutes:  # a job that is asked to leave before it has started ends as failed
             yield f"warn_seconds is {self.warn_seconds}, wanted less than the {self.minutes} minutes of a job"
 
@@ -202,12 +198,6 @@ def load_cluster(path: Path, overrides: Sequence[str] = ()) -> Cluster:
         return apply_overrides(merge(Cluster(), content), overrides)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-def construction(cluster: Cluster) -> dict[str, Any]:
-    """Return the keyword arguments for the constructor of submitit's AutoExecutor."""
-    limit = {f"{cluster.executor}_max_num_timeout": cluster.requeues}
-    return {**limit, "slurm_python": PYTHON} if cluster.executor == "slurm" else limit
 
 
 def parameters(

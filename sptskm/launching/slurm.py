@@ -3,7 +3,7 @@
     sptskm slurm --stream both data.root=/data/mars
 
 `both` submits SSIN and SMIN side by side and a final job that starts when both have succeeded, `all` does so with all
-streams. `--cluster local` runs the same jobs through submitit on this machine.
+streams.
 """
 
 import argparse
@@ -11,15 +11,14 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import CHECKOUT, find_file
 from sptskm.endings import is_ours
 from sptskm.launching import earlier, estimates, prepare_jobs, preparing, snapshot
 from sptskm.launching import search as searches
-from sptskm.launching.cluster import Cluster, check_folder, construction, load_cluster, overriding, parameters
-from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser, refused
+from sptskm.launching.cluster import PYTHON, Cluster, check_folder, load_cluster, overriding, parameters
+from sptskm.launching.plan import Plan, check, make_plan, parser, refused
 from sptskm.launching.submission import Queued, queue
 from sptskm.launching.watch import Followed, watch
 
@@ -31,13 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = command_line().parse_intermixed_args(arguments)
     try:
         cluster = _cluster(chosen)
-        if chosen.dry_run and cluster.executor == "local":
-            raise ConfigError(f"--dry-run shows batch scripts, and --cluster {chosen.cluster} has none")
-        if chosen.watch and (chosen.dry_run or cluster.executor == "local"):
+        if chosen.watch and chosen.dry_run:
             raise ConfigError("--watch follows jobs of SLURM, and there will be none")
         plan = make_plan(chosen)
         estimates.check_rate(chosen, len(plan.configs))
-        searched = searched_by(plan, cluster, chosen)
+        searched = searched_by(plan, chosen)
         ranks = dict.fromkeys(STREAMS, cluster.ranks) | {name: one.workers for name, one in searched.items()}
         check(searches.without_test_split(plan) if searched else plan, ranks)
         _check_times(plan, cluster)
@@ -45,13 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.estimate:
             print(estimates.told(plan, ranks, chosen, cluster))
             return 0
-        if cluster.executor == "slurm" and not chosen.dry_run:
-            _check_scheduler("--dry-run and --cluster local work")
         if chosen.dry_run:
             print(dry_run(plan, cluster))
             return 0
-        if cluster.executor == "local":
-            return run_here(plan, cluster)
+        _check_scheduler("--dry-run and `sptskm local` work")
         queued = into_queue(plan, cluster, searched, chosen.retrain)
     except (ValueError, OSError) as error:
         if not is_ours(error):
@@ -74,8 +68,6 @@ def prepare(arguments: Sequence[str] | None) -> int:
     chosen = prepare_command_line().parse_args(arguments)
     try:
         cluster = _cluster(chosen)
-        if cluster.executor == "local":
-            raise ConfigError("--prepare submits an array to SLURM; without one: sptskm prepare")
         wanted = preparing.wanted_of(chosen)
         preparing.check_weights(wanted)
         _check_scheduler("`sptskm prepare` works")
@@ -87,14 +79,14 @@ def prepare(arguments: Sequence[str] | None) -> int:
     return watch(queued.followed()) if chosen.watch else 0
 
 
-def searched_by(plan: Plan, cluster: Cluster, chosen: argparse.Namespace) -> searches.Searches:
+def searched_by(plan: Plan, chosen: argparse.Namespace) -> searches.Searches:
     """Return the hyper-parameter searches that a command line asks for; none without --search."""
     if chosen.search is None:
         if chosen.retrain:
             raise ConfigError("--retrain trains what a search has found, wanted --search FILE with it")
         return {}
-    if chosen.dry_run or cluster.executor == "local":
-        raise ConfigError("--search submits a job to SLURM, which neither --dry-run nor --cluster local do")
+    if chosen.dry_run:
+        raise ConfigError("--search submits a job to SLURM, which --dry-run does not")
     return searches.load(plan, chosen.search)
 
 
@@ -107,7 +99,7 @@ def _submit_search(plan: Plan, cluster: Cluster, searched: searches.Searches, re
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of `sptskm slurm`."""
     options = parser("Train and evaluate on a SLURM cluster.", preparing.USAGE.format("slurm"))
-    _cluster_options(options, "a file configs/cluster/NAME.yaml, or a path; `local` needs no SLURM")
+    _cluster_options(options, "a file configs/cluster/NAME.yaml, or a path")
     options.add_argument("--dry-run", action="store_true", help="print the batch scripts, submit nothing")
     estimates.options(options)
     options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
@@ -128,7 +120,7 @@ def _cluster(chosen: argparse.Namespace) -> Cluster:
     """
     given = {key: value for key in ("partition", "minutes", "nodes") if (value := getattr(chosen, key)) is not None}
     cluster = load_cluster(_cluster_file(chosen.cluster), [f"{key}={value}" for key, value in given.items()])
-    if cluster.executor == "slurm" and (note := overriding()):
+    if note := overriding():
         print(note, file=sys.stderr)
     return cluster
 
@@ -175,7 +167,7 @@ def dry_run(plan: Plan, cluster: Cluster) -> str:
         after = f"afterok:{':'.join(names)}" if name == "final" else ""
         granted = cluster.for_final() if name == "final" else cluster
         wanted = parameters(granted, name, plan.logs, snapshot.place(plan.logs), after)
-        printer = Printer(folder=plan.logs, python=construction(cluster)["slurm_python"])
+        printer = Printer(folder=plan.logs, python=PYTHON)
         plain = {key.removeprefix("slurm_"): value for key, value in wanted.items()}
         printer.update_parameters(**printer._convert_parameters(plain))
         texts.append(f"# --- {name} ---\n{printer._make_submission_file_text(f'<{name} job>', name)}")
@@ -223,29 +215,3 @@ def submit(plan: Plan, cluster: Cluster, kept: Mapping[str, Followed]) -> Queued
         own = cluster.for_final()
         queued.add("final", queue(plan.logs, own, final_job(plan, own.requeues), "final", after))
     return queued
-
-
-def run_here(plan: Plan, cluster: Cluster) -> int:
-    """Run the jobs through submitit on this machine and wait for them; here jobs have no dependencies."""
-    from sptskm.launching.jobs import TrainJob, final_job
-
-    make_folder(plan.logs)
-    earlier.refuse_other_runs(plan)
-
-    place, limit = plan.logs, cluster.requeues
-    training = [queue(place, cluster, TrainJob(config, limit), name) for name, config in plan.runs.items()]
-    if _failed(training):
-        return 1
-    final = queue(place, cluster.for_final(), final_job(plan, limit), "final")
-    if _failed([final]):
-        return 1
-    print(f"{final.results()[0]}\n\n{plan.tensorboard_command()}")
-    return 0
-
-
-def _failed(jobs: Sequence[Any]) -> bool:
-    """Wait for all jobs, print why any failed, and return whether one did."""
-    errors = {job.job_id: error for job in jobs if (error := job.exception()) is not None}
-    for job_id, error in errors.items():
-        refused("slurm", f"job {job_id} failed: {error}")
-    return bool(errors)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sptskm.config import ConfigError
 from sptskm.launching import snapshot
-from sptskm.launching.cluster import Cluster, construction, parameters
+from sptskm.launching.cluster import PYTHON, Cluster, parameters
 from sptskm.launching.watch import Followed
 
 
@@ -35,7 +35,7 @@ def _executor(folder: Path, cluster: Cluster, name: str, after: str = "", array:
 
     wanted = parameters(cluster, name, folder, snapshot.place(folder), after, array)
     snapshot.take(folder)
-    executor = submitit.AutoExecutor(folder, cluster.executor, **construction(cluster))
+    executor = submitit.AutoExecutor(folder, "slurm", slurm_max_num_timeout=cluster.requeues, slurm_python=PYTHON)
     executor.update_parameters(**wanted)
     return executor
 

@@ -8,7 +8,7 @@ import submitit
 from helpers.launching import ROOT
 
 from sptskm.config import ConfigError
-from sptskm.launching.cluster import Cluster, construction, load_cluster, overriding, parameters
+from sptskm.launching.cluster import Cluster, load_cluster, overriding, parameters
 
 
 def write(folder: Path, text: str) -> Path:
@@ -38,10 +38,9 @@ def test_a_wrong_key_is_refused_with_the_legal_ones_named(tmp_path):
     ("text", "sentence"),
     [
         ("minutes: soon", "minutes is 'soon', wanted int"),
-        ("executor: pbs", "executor is 'pbs', wanted one of slurm, local"),
+        ("executor: local", "executor is 'local', wanted it left out: this version has no such setting"),
         ("nodes: 0", "nodes is 0, wanted at least 1"),
         ("gpus_per_node: 0\ncpu_ranks: 0", "gpus_per_node or else cpu_ranks is 0, wanted at least 1"),
-        ("nodes: 2\nexecutor: local", "nodes is 2, wanted 1 for the local executor"),
         ("minutes: 2", "warn_seconds is 120, wanted less than the 2 minutes of a job"),
         ("minutes: -5", "minutes is -5, wanted at least 1"),
         ("minutes: 1e20", "minutes is 100000000000000000000, wanted at most 10000000"),
@@ -75,7 +74,7 @@ def test_a_wrong_key_is_refused_with_the_legal_ones_named(tmp_path):
         ('setup: ["module load cuda\\nrm x"]', "setup is 'module load cuda\\nrm x', wanted it without line breaks"),
         ("final: {nodes: 0}", "nodes is 0, wanted at least 1"),
         ("final: {node: 1}", "unknown key final.node; did you mean nodes?"),
-        ("final: {executor: local}", "final.executor is given, wanted it for all jobs, outside `final`"),
+        ("final: {at_once: 2}", "final.at_once is given, wanted it for all jobs, outside `final`"),
         ("final: {sbatch: {time: 3}}", "sbatch: time follows from a key of the cluster file"),
     ],
 )
@@ -87,7 +86,7 @@ def test_an_impossible_value_is_one_sentence_with_the_file(tmp_path, text, sente
 
 
 def test_a_missing_file_is_refused_with_the_existing_ones_named():
-    with pytest.raises(FileNotFoundError, match=r"nemo\.yaml: no such file \(found: .*local\.yaml.*slurm\.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"nemo\.yaml: no such file \(found: .*slurm\.yaml"):
         load_cluster(ROOT / "configs" / "cluster" / "nemo.yaml")
 
 
@@ -96,25 +95,20 @@ def test_ranks_are_gpus_or_else_cpu_processes_of_all_nodes():
     assert Cluster(nodes=2, gpus_per_node=0, cpu_ranks=3).ranks == 6
 
 
-def test_only_the_local_cluster_of_this_repository_needs_no_scheduler():
-    found = {path.stem: load_cluster(path).executor for path in (ROOT / "configs" / "cluster").glob("*.yaml")}
-    assert {name for name, executor in found.items() if executor == "local"} == {"local"}
-    assert found["slurm"] == "slurm"
-
-
 @pytest.mark.parametrize("after", ["", "afterok:12:13"])
-def test_submitit_accepts_the_parameters_of_a_full_cluster(tmp_path, after):
-    full = Cluster("local", 1, 0, 2, 4, 8, 60, "gpu", "prj", "a100", ("module load cuda",))
-    executor = submitit.AutoExecutor(tmp_path, full.executor, **construction(full))
+def test_submitit_accepts_the_parameters_of_a_full_cluster(tmp_path, after, monkeypatch):
+    monkeypatch.setattr(submitit.SlurmExecutor, "affinity", classmethod(lambda _: 1))
+    full = Cluster(1, 0, 2, 4, 8, 60, "gpu", "prj", "a100", ("module load cuda",))
+    executor = submitit.AutoExecutor(tmp_path, "slurm", slurm_max_num_timeout=full.requeues)
     executor.update_parameters(**parameters(full, "ssin", tmp_path, tmp_path / "code", after))
-    assert executor._executor.parameters["tasks_per_node"] == 2
+    assert executor._executor.parameters["ntasks_per_node"] == 2
     assert executor._executor.max_num_timeout == full.requeues
 
 
 def test_a_scheduler_is_asked_to_requeue_as_often_as_the_cluster_says(tmp_path, monkeypatch):
     monkeypatch.setattr(submitit.SlurmExecutor, "affinity", classmethod(lambda _: 1))
     cluster = Cluster(requeues=7)
-    executor = submitit.AutoExecutor(tmp_path, cluster.executor, **construction(cluster))
+    executor = submitit.AutoExecutor(tmp_path, "slurm", slurm_max_num_timeout=cluster.requeues)
     executor.update_parameters(**parameters(cluster, "ssin", tmp_path, tmp_path / "code"))
     assert executor._executor.max_num_timeout == 7
     assert executor._executor.parameters["signal_delay_s"] == cluster.warn_seconds

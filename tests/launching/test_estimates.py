@@ -19,7 +19,9 @@ def in_the_root(monkeypatch):
 @pytest.mark.parametrize("launcher", [local, tune, slurm])
 def test_an_estimate_names_steps_and_memory_of_every_stream_and_starts_nothing(launcher, configs, tmp_path, capsys):
     words = ["--stream", "both", "--config", str(configs), "--run", str(tmp_path / "run"), "--estimate"]
-    more = {slurm: ["--cluster", "local"], tune: ["--fixed"], local: []}
+    cluster = tmp_path / "cpus.yaml"
+    cluster.write_text("gpus_per_node: 0")
+    more = {slurm: ["--cluster", str(cluster)], tune: ["--fixed"], local: []}
     assert launcher.main([*words, *more[launcher]]) == 0
     told = capsys.readouterr().out
     for stream in ("ssin", "smin"):

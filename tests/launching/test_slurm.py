@@ -1,4 +1,4 @@
-"""Submitting to a scheduler as far as that can be seen without one, and a run through submitit's local executor."""
+"""Submitting to a scheduler as far as that can be seen without one."""
 
 import shutil
 import subprocess
@@ -7,10 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers.launching import ROOT, launch, processes_naming
+from helpers.launching import ROOT
 
 from sptskm.launching import jobs, slurm
-from sptskm.launching.cluster import load_cluster, parameters
+from sptskm.launching.cluster import parameters
 
 CLUSTER = """
 nodes: 2
@@ -169,11 +169,10 @@ def test_what_a_cluster_file_gets_wrong_is_one_sentence_and_nothing_is_submitted
     assert "leave_seconds is 120, wanted less than the 120 s" in refused(
         capsys, *words, "slurm", "train.leave_seconds=120"
     )
-    assert "--watch follows jobs of SLURM" in refused(capsys, *words, "local", "--watch")
+    assert "--watch follows jobs of SLURM" in refused(capsys, *words, "slurm", "--watch", "--dry-run")
     assert "--retrain trains what a search has found, wanted --search" in refused(capsys, *words, "slurm", "--retrain")
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert "no sbatch on this machine" in refused(capsys, *words, "slurm")
-    assert "--cluster local has none" in refused(capsys, *words, "local", "--dry-run")
     assert not (tmp_path / "run").exists()
 
 
@@ -225,20 +224,6 @@ def test_every_job_is_queued_and_the_final_one_behind_the_others(configs, tmp_pa
     assert capsys.readouterr().out == f"tensorboard --logdir {tmp_path / 'run'}\n"
 
 
-def test_locally_no_final_job_follows_a_failed_training_and_the_others_are_waited_for(configs, monkeypatch, capsys):
-    asked = []
-
-    def queue(_plan, _cluster, _job, name, *after):
-        assert not after
-        error = RuntimeError("frame 7.jpg: corrupt") if name == "ssin" else None
-        return SimpleNamespace(job_id=name, exception=lambda: asked.append(name) or error)
-
-    monkeypatch.setattr(slurm, "queue", queue)
-    assert slurm.main(["--stream", "both", "--config", str(configs), "--cluster", "local"]) == 1
-    assert asked == ["ssin", "smin"]
-    assert capsys.readouterr().err == "sptskm slurm: job ssin failed: frame 7.jpg: corrupt\n"
-
-
 def environment(folder: Path, rank: int) -> SimpleNamespace:
     paths = SimpleNamespace(result_pickle=folder / f"7_{rank}_result.pkl", submitted_pickle=folder / "7_submitted.pkl")
     return SimpleNamespace(paths=paths, global_rank=rank)
@@ -254,26 +239,3 @@ def test_a_requeued_job_removes_what_its_earlier_start_left_half_done(tmp_path, 
     gone = {f"7_{rank}_result.pkl", f"7_{rank}_result.pkl.save_tmp"}
     gone |= {"7_submitted.pkl.save_tmp"} if rank == 0 else set()
     assert {path.name for path in tmp_path.iterdir()} == set(names) - gone
-
-
-@pytest.mark.slow
-def test_both_streams_train_on_two_ranks_and_are_fused_through_the_local_executor(configs, tmp_path):
-    own = tmp_path / "two.yaml"
-    own.write_text((ROOT / "configs" / "cluster" / "local.yaml").read_text() + "cpu_ranks: 2\nfinal: {cpu_ranks: 2}\n")
-    run = tmp_path / "run"
-    words = ("--stream", "both", "--config", configs, "--run", run, "--cluster", own)
-    code, out, err = launch("launch/slurm.py", *words, "train.epochs=1", "sampling.rounds=1")
-    assert code == 0, err
-    submitted = [line.split(":")[0] for line in out.splitlines() if ": job " in line]
-    assert submitted == ["ssin", "smin", "final"]
-    assert [line.split()[1] for line in out.splitlines() if line.startswith("all ")] == ["SSIN", "SMIN", "fused"]
-    assert out.endswith(f"\n\ntensorboard --logdir {run}\n")
-    for stream in ("ssin", "smin"):
-        assert (run / stream / "result.json").is_file()
-    logs = "".join(path.read_text() for path in (run / "jobs").glob("*_1_log.*"))
-    assert len(list((run / "jobs").glob("*_1_result.pkl"))) == 3, f"every job has a second rank\n{logs}"
-    assert not processes_naming(str(run))
-
-
-def test_the_cluster_named_local_is_the_file_of_that_name_and_runs_here():
-    assert load_cluster(slurm._cluster_file("local")).executor == "local"
