@@ -233,7 +233,7 @@ def test_the_network_looks_at_the_picture_around_a_box_that_is_too_tight(tmp_pat
     assert main(["prepare", "--data", str(alone / "manifest.csv")]) == 0
     cropped = read_skeletons(read_dataset(alone / "manifest.csv"), 0, [0])[0]
     seen, unseen = (np.linalg.norm(found[:, :3] - loose[:, :3], axis=1).mean() for found in (tight, cropped))
-    assert not unseen < 2 * seen, f"{seen} and {unseen} metres from those of the loose box"
+    assert not unseen < 1.5 * seen, f"{seen} and {unseen} metres from those of the loose box"
 
 
 def test_the_rate_of_a_video_is_in_the_manifest_by_every_frame_that_is_taken(tmp_path: Path) -> None:
