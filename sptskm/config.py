@@ -90,6 +90,9 @@ class Optim:
     """Largest norm of the gradient; longer ones are scaled down to it. 0 = no limit."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of the moving average of weights that is validated, kept and used; 0 = the weights as trained."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from each layer of `model.trunk` to the one before it, for the last layer too; all
+    other weights have the full rate. 1 = one rate."""
 
 
 @settings
@@ -185,6 +188,8 @@ class Config:
             raise ConfigError(f"sampling.identities is {identities}; a triplet needs at least 2 identities")
         if isinstance(self.clips, GaitClips) and isinstance(self.model, GaitModel):
             refuse(strip_problems(self.clips, self.model))
+        if self.optim.layer_decay < 1 and not getattr(self.model, "trunk", ""):
+            raise ConfigError(f"optim.layer_decay is {self.optim.layer_decay}, wanted 1 without model.trunk")
 
 
 SSIN_DEFAULTS = Config("ssin", SsinClips(), SsinModel(), SsinLoss())
@@ -260,9 +265,8 @@ PAIR = ("ssin", "smin")
 # Settings that a resumed run may change; none of them affects the weights trained so far.
 FREE_ON_RESUME = frozenset(
     {
-        "run", "data.root", "data.workers", "data.stage", "model.pretrained", "train.epochs", "train.validate_every",
-        "train.save_minutes", "train.save_steps", "train.leave_seconds", "train.timeout_minutes", "train.compile",
-        "train.wandb", "train.mlflow", "train.profile",
-        "extract.batch",
+        "run", "data.root", "data.workers", "data.stage", "model.pretrained", "model.trunk", "train.epochs",
+        "train.validate_every", "train.save_minutes", "train.save_steps", "train.leave_seconds",
+        "train.timeout_minutes", "train.compile", "train.wandb", "train.mlflow", "train.profile", "extract.batch",
     }
 )  # fmt: skip

@@ -6,7 +6,7 @@ The rest of the configuration is in `sptskm.config`.
 from collections.abc import Iterator
 from dataclasses import field
 from math import remainder
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -70,6 +70,18 @@ class SsinModel(StreamModel):
     pretrained: str = ""
     """Local file with ImageNet weights in torchvision's layout (resnet50-19c8e357.pth), read when a run begins; empty
     = none."""
+    trunk: str = ""
+    """Local folder with config.json and model.safetensors of DINOv2, CLIP's vision part, ConvNeXt or ConvNeXt V2, as
+    `transformers` writes them (the extra `backbones`): the trunk of the frames, with its own mean and standard
+    deviation of images, in place of `depths`; the masks keep their ResNet. Its weights are read when a run begins;
+    empty = published."""
+    architecture: dict[str, Any] = field(default_factory=dict)
+    """What config.json in `trunk` says of the network; filled in when a run begins, for the time when the folder is
+    gone."""
+
+    def __post_init__(self) -> None:
+        if self.architecture and not self.trunk:
+            refuse(["architecture is given without trunk, wanted the folder of a trunk, which it describes"])
 
 
 @settings

@@ -16,6 +16,7 @@ HEAVY = (
     "pyarrow",
     "onnx",
     "optuna",
+    "transformers",
 )
 NEEDED = {
     "sptskm.cli": [],

@@ -39,6 +39,7 @@ ROOMS = [
     "endings",
     "data",
     "tuning",
+    "trunkfile",
     "configfile",
     "config",
     "sections",

@@ -27,6 +27,8 @@ from sptskm.endings import EXIT_BAD_INPUT, sentence
 from sptskm.evaluation import check_choosing, check_judging, fused_streams, given_weights, protocol
 from sptskm.evaluation.protocols import ENDINGS
 from sptskm.report.trackers import check_trackers
+from sptskm.sections import SsinClips
+from sptskm.trunkfile import completed
 
 GROUPS = ("both", "all")  # of streams, that `--stream` takes beside the name of one
 PROBES = 8  # files looked for per modality before a job is started; `sptskm check` looks for all
@@ -164,9 +166,10 @@ def _absolute(config: Config, folder: Path) -> Config:
     """Make the paths of a configuration absolute, since jobs run in other folders."""
     config = replace(config, run=str(folder / config.stream))
     config = replace(config, data=replace(config.data, root=str(Path(config.data.root).absolute())))
-    if isinstance(config.model, SsinModel) and config.model.pretrained:
-        pretrained = str(Path(config.model.pretrained).absolute())
-        config = replace(config, model=replace(config.model, pretrained=pretrained))
+    if isinstance(model := config.model, SsinModel):
+        paths = {name: getattr(model, name) for name in ("pretrained", "trunk")}
+        absolute: dict[str, Any] = {name: str(Path(path).absolute()) for name, path in paths.items() if path}
+        config = replace(config, model=replace(model, **absolute))
     return config
 
 
@@ -249,6 +252,11 @@ def _check_weights(config: Config) -> None:
         from sptskm.models.weights import check_pretrained  # imports torch, which nothing else here needs
 
         check_pretrained(config.model)
+    model, clips = completed(config).model, config.clips
+    if isinstance(model, SsinModel) and model.trunk and isinstance(clips, SsinClips):
+        from sptskm.models.trunks import check_trunk  # imports torch and transformers
+
+        check_trunk(Path(model.trunk), model.architecture, (clips.height, clips.width))
 
 
 def _check_files(config: Config, table: Tracklets, split: Split) -> None:

@@ -18,10 +18,11 @@ def recompute(network: nn.Module) -> None:
             block.forward = partial(_twice, block, block.forward)
 
 
-def _twice(block: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:
+def _twice(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
     if not torch.is_grad_enabled():
-        return forward(*inputs)
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_contexts, block))
+        return forward(*inputs, **named)
+    again = partial(forward, **named)
+    return checkpoint(again, *inputs, use_reentrant=False, context_fn=partial(_contexts, block))
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

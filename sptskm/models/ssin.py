@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sptskm.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from sptskm.models.attention import CrossAttention, SpaceTimeAttention, full_precision
 from sptskm.models.resnet import MaskLayer, ResidualLayer, ResNet, kaiming_fan_out
+from sptskm.models.trunks import Trunk
 
 Variant = Literal["2d", "3d"]
 Pooling = Literal["max", "mean"]
@@ -60,6 +61,7 @@ class SSIN(nn.Module):
     "3d" attends over the whole clip and embeds image and global branch (2*D numbers).
     `depths` and `mask_depths` are bottleneck counts, `width` the stem's channels; the defaults are the paper's
     ResNet-50 and its twin with one block per stage. Any H and W are accepted (published: 256 x 128).
+    `trunk` takes the place of the ResNet of the frames; the masks keep theirs, and its map is resized to the trunk's.
     """
 
     def __init__(  # noqa: PLR0913 - one keyword per field of the configuration's model section
@@ -76,14 +78,15 @@ class SSIN(nn.Module):
         imagenet: bool = False,
         last_stride: int = 2,
         spatial_pooling: Literal["mean", "gem"] = "mean",
+        trunk: Trunk | None = None,
     ) -> None:
         super().__init__()
         if variant not in ("2d", "3d"):
             raise ValueError(f"SSIN has the variants '2d' and '3d', not {variant!r}")
         self.variant: Variant = variant
         self.pooling: Pooling = pooling
-        self.imagenet = imagenet
-        self.img_base = ResNet(depths, width, last_stride=last_stride).as_sequential()
+        self.imagenet = imagenet and trunk is None
+        self.img_base: nn.Module = trunk or ResNet(depths, width, last_stride=last_stride).as_sequential()
         self.mask_base = ResNet(mask_depths, width, grey=True, last_stride=last_stride).as_sequential()
         top = 32 * width  # 2048 in the paper; the levels below have half and a quarter of it
         self.attenblock0 = _attention(variant, top, top // 8)
@@ -114,10 +117,15 @@ class SSIN(nn.Module):
         """Return the length of a clip's embedding."""
         return int(self.conv_cls.in_features) * (3 if self.variant == "2d" else 2)
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of a trunk of `transformers` by layer, from the first to the last; none without one."""
+        return self.img_base.layers() if isinstance(self.img_base, Trunk) else []
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Initialise as published; trunks start from `load_resnet` weights if these are given."""
-        kaiming_fan_out(self)
+        for part in self.children():
+            kaiming_fan_out(part.project if isinstance(part, Trunk) else part)
         for linear in (self.fc_img, self.fc_mask, self.fc_glob):
             nn.init.kaiming_normal_(linear.weight, mode="fan_out")
             nn.init.zeros_(linear.bias)
@@ -161,6 +169,8 @@ class SSIN(nn.Module):
         T = frames.shape[1]
         x = self.img_base(self._scaled(frames.flatten(0, 1)))  # (N, C, h, w)
         k = self.mask_base(masks.flatten(0, 1).unsqueeze(1))  # published: three equal channels
+        if k.shape[2:] != x.shape[2:]:  # a trunk has smaller patches
+            k = F.interpolate(k, x.shape[2:], mode="bilinear")
         g = self._attend(self.attenblock0, x, k, T)  # (B, C, h, w)
         x, k = self.conv_layer1(x), self.mask_layer1(k)
         g = self.glob_layer1(g) + self._attend(self.attenblock1, x, k, T)

@@ -90,11 +90,12 @@ def load_published(model: nn.Module, state_dict: Mapping[str, Any]) -> Loaded:
 def load_resnet(model: SSIN, state_dict: Mapping[str, Any]) -> Loaded:
     """Load ImageNet weights in torchvision's layout (`resnet50-19c8e357.pth`) into both trunks of SSIN.
 
-    The mask trunk has fewer blocks per stage and takes the first of each, as published. `fc` is left out.
+    The mask trunk has fewer blocks per stage and takes the first of each, as published. `fc` is left out. Beside a
+    trunk of `transformers` only the mask trunk takes them.
     Raises DataError with some of the entries that are missing, unexpected, mis-shaped or not finite.
     """
     entries = plain_names(state_dict)
-    for trunk, fitted in zip((model.img_base, model.mask_base), _trunks(model, entries), strict=True):
+    for trunk, fitted in _trunks(model, entries):
         _fill(trunk, fitted)
     return Loaded(ignored=tuple(sorted(name for name in entries if name.startswith("fc."))))
 
@@ -111,22 +112,23 @@ def check_pretrained(model: SsinModel) -> None:
     content = read_state_dict(model.pretrained)
     with torch.device("meta"):  # shapes only
         trunks = SimpleNamespace(
-            img_base=ResNet(model.depths, model.width).as_sequential(),
+            img_base=None if model.trunk else ResNet(model.depths, model.width).as_sequential(),
             mask_base=ResNet(model.mask_depths, model.width).as_sequential(),
         )
     with _naming(model.pretrained):
         _trunks(trunks, plain_names(content))
 
 
-def _trunks(model: Any, entries: Mapping[str, Any]) -> list[dict[str, Tensor]]:
-    """Return the entries of torchvision's ResNet for the image and the mask trunk, by the trunks' own names."""
-    found = []
-    for trunk in (model.img_base, model.mask_base):
+def _trunks(model: Any, entries: Mapping[str, Any]) -> list[tuple[nn.Module, dict[str, Tensor]]]:
+    """Return the image and the mask trunk, each with the entries of torchvision's ResNet by the trunk's own names."""
+    found: list[tuple[nn.Module, dict[str, Tensor]]] = []
+    for trunk in (trunk for trunk in (model.img_base, model.mask_base) if isinstance(trunk, nn.Sequential)):
         own = {_published(name): value for name, value in trunk.state_dict().items()}
         # the image trunk gets all entries, so that weights of a deeper network are refused
         given = {n: v for n, v in entries.items() if n in own or (trunk is model.img_base and not n.startswith("fc."))}
         fitted = fit("ResNet", own, given)
-        found.append({name: fitted[_published(name)] for name in trunk.state_dict() if _published(name) in fitted})
+        named = {name: fitted[_published(name)] for name in trunk.state_dict() if _published(name) in fitted}
+        found.append((trunk, named))
     return found
 
 

@@ -24,9 +24,9 @@ METRICS = ("mAP", *(f"rank-{k}" for k in RANKS))
 SEEDS = (".train.seed", ".data.split_seed")
 # where things lie and how fast they go; rules and test data are compared on their own
 INDIFFERENT = (
-    ".run", ".data.root", ".data.workers", ".data.stage", ".model.pretrained", ".train.save_minutes",
-    ".train.save_steps", ".train.leave_seconds", ".train.timeout_minutes", ".train.compile", ".train.threads",
-    ".extract.batch", "final.protocol", "final.rerank_gigabytes",
+    ".run", ".data.root", ".data.workers", ".data.stage", ".model.pretrained", ".model.trunk",
+    ".train.save_minutes", ".train.save_steps", ".train.leave_seconds", ".train.timeout_minutes", ".train.compile",
+    ".train.threads", ".extract.batch", "final.protocol", "final.rerank_gigabytes",
 )  # fmt: skip
 SHOWN = 5  # queries that gain and lose most
 

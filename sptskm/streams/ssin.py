@@ -4,6 +4,7 @@ Legend: T frames, C channels, h, w rows and columns of a feature map.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,10 +19,12 @@ from sptskm.evaluation import Features
 from sptskm.evaluation.insight import Attention, Insight
 from sptskm.models import SSIN, load_pretrained
 from sptskm.models.ssin import SSINOutput
+from sptskm.models.trunks import Trunk, build_trunk, open_trunk
 from sptskm.training.explain import Lens, evenly
 from sptskm.training.losses import Gather, batch_hard_triplet, clothes_adversarial_loss, clothes_loss, identity_loss
 from sptskm.training.precision import Precision
 from sptskm.training.streams import Input, Stream, Terms
+from sptskm.trunkfile import architecture
 
 ATTENDED = 4  # tracklets whose attention is shown
 
@@ -51,10 +54,17 @@ class SsinStream(Stream):
             imagenet=config.imagenet,
             last_stride=config.last_stride,
             spatial_pooling=config.spatial_pooling,
+            trunk=self._trunk(pretrained) if config.trunk else None,
         )
         if config.pretrained and pretrained:
             load_pretrained(model, config.pretrained)
         return model
+
+    def _trunk(self, pretrained: bool) -> Trunk:
+        config, folder = self.model_config, Path(self.model_config.trunk)
+        found = config.architecture or architecture(folder)
+        size, channels = (self.clips.height, self.clips.width), 32 * config.width
+        return open_trunk(folder, found, size, channels) if pretrained else build_trunk(found, size, channels)
 
     def inputs(self) -> Sequence[Input]:
         size, free = (self.clips.height, self.clips.width), {0: "batch", 1: "length"}

@@ -138,9 +138,11 @@ def memory(config: Config, classes: int, clips: int, ranks: int, device: str) ->
     cast = Precision.of(
         ("bfloat16" if device == "cuda" else "float32") if name == "auto" else name, torch.device("cpu")
     )
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        stream = stream_of(config)
+    stream = stream_of(config)
+    with torch.device("meta"):  # numbers that are drawn cannot be looked at, as some networks do
         network = stream.model(classes, pretrained=False)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        network.to_empty(device="cpu")
         weights = sum(value.nbytes for value in network.state_dict().values())
         trained = sum(p.nbytes for p in network.parameters() if p.requires_grad)
         copies = 1 + MOMENTS[config.optim.algorithm] + (ranks > 1)  # ranks exchange gradients in a copy of them

@@ -23,13 +23,28 @@ def make_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     Adam and AdamW are fused: their step reads and writes each number once. SGD is not, as PyTorch's fused one leaves
     the momentum of a first step unset that the loss scaler of float16 skips.
     """
-    optim, parameters = config.optim, [p for p in model.parameters() if p.requires_grad]
+    optim, groups = config.optim, [{"params": [p for p in model.parameters() if p.requires_grad]}]
+    if optim.layer_decay < 1:
+        groups = layer_groups(model)
     if optim.algorithm == "adam":
-        return torch.optim.Adam(parameters, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+        return torch.optim.Adam(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
     if optim.algorithm == "adamw":
-        groups = decay_groups(parameters)
+        groups = [{**group, **part} for group in groups for part in decay_groups(group["params"])]
         return torch.optim.AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
-    return torch.optim.SGD(parameters, optim.lr, momentum=0.9, nesterov=True, weight_decay=optim.weight_decay)
+    return torch.optim.SGD(groups, optim.lr, momentum=0.9, nesterov=True, weight_decay=optim.weight_decay)
+
+
+def layer_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Sort parameters by the layer of the trunk that has them.
+
+    A group's `depth` is 1 for the last layer, 2 for the one before it. Parameters behind the trunk have no depth. The
+    network has `layers()`, as `models.ssin.SSIN` has.
+    """
+    layers = model.layers()  # type: ignore[operator]
+    inside = {id(p) for layer in layers for p in layer}
+    behind = [p for p in model.parameters() if p.requires_grad and id(p) not in inside]
+    groups = [{"params": layer, "depth": len(layers) - place} for place, layer in enumerate(layers)]
+    return [*groups, {"params": behind}]
 
 
 def decay_groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
@@ -62,10 +77,10 @@ def learning_rate(config: Config, epoch: int) -> float:
     return rate * (epoch + 1) / optim.warmup if epoch < optim.warmup else rate
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of all parameters."""
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, layer_decay: float = 1.0) -> None:
+    """Set the learning rate of all parameters; those of a layer of the trunk have rate * layer_decay^depth."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * layer_decay ** group.get("depth", 0)
 
 
 def clip_gradient(model: nn.Module, norm: float, largest: float) -> None:

@@ -25,6 +25,7 @@ from sptskm.training.loading import loaded
 from sptskm.training.precision import Precision
 from sptskm.training.streams import Stream, stream_of
 from sptskm.training.world import World
+from sptskm.trunkfile import completed
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,7 @@ class Setup:
     @classmethod
     def of(cls, config: Config, world: World, training: bool = True) -> "Setup":
         """Read the data to train or evaluate on. Raises RuntimeError when the ranks do not see the same data."""
+        config = completed(config)
         table = read_dataset(config.data.root, config.data.test)
         split = split_of(table, config.data)
         stream = stream_of(config)

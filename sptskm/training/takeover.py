@@ -11,6 +11,7 @@ from sptskm.report.tensorboard import clear
 from sptskm.training.checkpoints import State, read
 from sptskm.training.optimisers import set_decay
 from sptskm.training.rundir import RunDir
+from sptskm.trunkfile import completed
 
 ASIDE = "aside"  # in the folder of a run
 
@@ -62,7 +63,7 @@ def rewind(donor: Path | None, config: Config, epoch: int) -> None:
 
 
 def _replace(donor: Path, config: Config, best: bool) -> None:
-    theirs, mine = RunDir(donor), RunDir(config.run)
+    config, theirs, mine = completed(config), RunDir(donor), RunDir(config.run)
     found = theirs.newest()
     if found is None:
         raise FileNotFoundError(f"{donor}: no readable checkpoint to go on from")

@@ -138,7 +138,7 @@ class Trainer:
             self.setup.check_negatives(epoch)
             meters = Meters(per_epoch, learning_rate(self.config, epoch))
             set_training(self.model, self.config.train.batch_norm)
-            set_rate(self.optimizer, meters.rate)
+            set_rate(self.optimizer, meters.rate, self.config.optim.layer_decay)
             remaining = range(self.step - epoch * per_epoch, per_epoch)
             for _ in progress(remaining, f"{self.config.stream} epoch {epoch + 1}", shown=self.world.is_main):
                 with meters.waiting():
