@@ -5,7 +5,7 @@ Legend: Q queries, G gallery rows, N tracklets, K nearest.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from glob import escape
 from hashlib import blake2b
@@ -22,7 +22,6 @@ from sptskm.config import ConfigError
 from sptskm.data.derived import warn_of_methods
 from sptskm.evaluation import (
     Distances,
-    Features,
     FusedDistance,
     StreamDistances,
     aligned,
@@ -39,27 +38,18 @@ from sptskm.report.found import Found
 FITTED_ON = 512  # tracklets of the gallery whose distances tell how far each stream spreads
 
 
-class FeatureSet(Mapping[str, Labelled]):
+class FeatureSet(dict[str, Labelled]):
     """Features of the same tracklets by one or more streams, by stream; the first tells the tracklets' order.
 
     Raises ConfigError where two are of one stream.
     """
 
     def __init__(self, sides: Sequence[Labelled]) -> None:
-        self._sides = {side.features.stream: side for side in sides}
-        if len(self._sides) < len(sides):
+        super().__init__((side.features.stream, side) for side in sides)
+        if len(self) < len(sides):
             found = " and ".join(side.features.stream for side in sides)
             raise ConfigError(f"the features are of {found}, wanted one of each stream")
         self.first = sides[0]
-
-    def __getitem__(self, stream: str) -> Labelled:
-        return self._sides[stream]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._sides)
-
-    def __len__(self) -> int:
-        return len(self._sides)
 
     def check(self, fused: Fused | None) -> None:
         """Raise ConfigError or DataError where these features do not fit the fusion or a stream is missing."""
@@ -171,7 +161,7 @@ def search(  # what is searched, for what, and how
         remark += f"; {without} of the queries left out, as they have no input"
     found = Nearest(np.where(nearest.rows_QK < 0, -1, rows_G[nearest.rows_QK]), nearest.distances_QK)
     found = _without_itself(found, gallery, query, count)
-    return Found(gallery.first, _rows(queries.first, rows_Q).features, found.rows_QK, found.distances_QK, remark)
+    return Found(gallery.first, queries.first.features.part(rows_Q), found.rows_QK, found.distances_QK, remark)
 
 
 def _elsewhere(
@@ -227,10 +217,7 @@ def _row(labelled: Labelled, key: str) -> Labelled:
 
 
 def _rows(labelled: Labelled, rows: Ints) -> Labelled:
-    features = labelled.features
-    parts = features.features_ND[rows], features.keys_N[rows], features.valid_N[rows]
-    chosen = Features(*parts, features.fingerprint, features.stream)
-    return replace(labelled, features=chosen, labels=labelled.labels.part(rows))
+    return replace(labelled, features=labelled.features.part(rows), labels=labelled.labels.part(rows))
 
 
 def _check(gallery: FeatureSet, queries: FeatureSet) -> None:

@@ -4,7 +4,6 @@ Legend: N tracklets, Q queries, B queries of a block, G gallery rows, D embeddin
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,10 +65,7 @@ def _of_test(features: Features, table: Tracklets) -> Features:
             f"{missing[0]}, wanted those of `sptskm extract` on all of the data"
         )
     order = np.argsort(features.keys_N)
-    rows_N = order[np.searchsorted(features.keys_N, wanted_N, sorter=order)]
-    return replace(
-        features, features_ND=features.features_ND[rows_N], keys_N=wanted_N, valid_N=features.valid_N[rows_N]
-    )
+    return features.part(order[np.searchsorted(features.keys_N, wanted_N, sorter=order)])
 
 
 def _alone(features: Features, query_rows: Ints, gallery_rows: Ints, world: World) -> Blocks:

@@ -52,8 +52,8 @@ class Features:
         """Return the features (N, D), with zeros where the tracklet had no input."""
         return np.where(self.valid_N[:, None], self.features_ND, np.float32(0))
 
-    def part(self, rows: slice) -> "Features":
-        """Return some of the rows."""
+    def part(self, rows: slice | NDArray[np.int64]) -> "Features":
+        """Select rows by slice or number, in that order."""
         return replace(self, features_ND=self.features_ND[rows], keys_N=self.keys_N[rows], valid_N=self.valid_N[rows])
 
     def compared(self, normalisation: str) -> "Features":
@@ -81,8 +81,7 @@ def align(a: Features, b: Features) -> Features:
     _refuse(f"{b.stream} features lack", np.setdiff1d(a.keys_N, b.keys_N))
     _refuse(f"{b.stream} features have unexpected", np.setdiff1d(b.keys_N, a.keys_N))
     sorted_b = np.argsort(b.keys_N)
-    order = sorted_b[np.searchsorted(b.keys_N, a.keys_N, sorter=sorted_b)]
-    return Features(b.features_ND[order], b.keys_N[order], b.valid_N[order], b.fingerprint, b.stream)
+    return b.part(sorted_b[np.searchsorted(b.keys_N, a.keys_N, sorter=sorted_b)])
 
 
 def aligned(features: Sequence[Features], normalisation: str = "") -> dict[str, Features]:
