@@ -17,7 +17,7 @@ import torch
 from gpu_rows import correct, runs, speed
 from gpu_rows.table import Table
 
-from sptskm.report.provenance import code_state, versions
+from sptskm.provenance import code_state, versions
 from sptskm.training.memory import keep_freed_memory
 
 PARTS = {

@@ -22,7 +22,7 @@ from sptskm.data.manifest import UNSAID
 from sptskm.data.packs.staging import stage
 from sptskm.evaluation import Features, Rows
 from sptskm.evaluation.feature_files import write_features
-from sptskm.report.provenance import packages
+from sptskm.provenance import packages
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
 from sptskm.training.rundir import RunDir, fingerprint

@@ -49,8 +49,10 @@ from sptskm.evaluation.distances import Floats
 from sptskm.evaluation.fusion import OF_THE_DATA
 from sptskm.evaluation.insight import Insight
 from sptskm.evaluation.results import RESULTS, Fusion, Ranking, Results
+from sptskm.evaluation.writing import write_results
 from sptskm.extraction import load_weights
-from sptskm.report.writing import write
+from sptskm.provenance import origin
+from sptskm.report.writing import write_report
 from sptskm.training.explain import explain
 from sptskm.training.extract import extract
 from sptskm.training.logbook import training_cost
@@ -117,7 +119,7 @@ def final(
     if not streams:
         return None
     results = _evaluate(streams, folds, settings, rules)
-    write(results, Path(out))
+    write_report(results, write_results(results, Path(out), origin()), Path(out))
     return results
 
 
@@ -243,15 +245,15 @@ def _extract(
     rows = np.concatenate([setup.split.held_out, setup.table.test])
     found, cut = _features(one, setup, model, rows, world, stop), len(setup.split.held_out)
     held_out, test = found.part(slice(None, cut)), found.part(slice(cut, None))
-    origin = {"step": state["step"], "held_out_mAP": state["best_mAP"], "version": state["version"]}
-    origin |= {"methods": setup.methods}
-    origin |= {"network": fingerprint(state["model"]), "finished": exists(RunDir(config.run).result)}
+    made = {"step": state["step"], "held_out_mAP": state["best_mAP"], "version": state["version"]}
+    made |= {"methods": setup.methods, "command": state.get("command") or "-"}
+    made |= {"network": fingerprint(state["model"]), "finished": exists(RunDir(config.run).result)}
     if cost := training_cost(Path(config.run)):
-        origin |= {"seconds": round(cost[0]), "ranks": cost[1]}
-    if not origin["finished"]:
+        made |= {"seconds": round(cost[0]), "ranks": cost[1]}
+    if not made["finished"]:
         log.warning("%s: training has not finished, its weights of step %s are evaluated", config.run, state["step"])
     insight = explain(model, setup, test, world) if world.is_main else Insight()
-    return Trained(config, setup.table, setup.split, held_out, test, {**state["provenance"], **origin}, insight)
+    return Trained(config, setup.table, setup.split, held_out, test, {**state["provenance"], **made}, insight)
 
 
 def _left_out(one: Opened, world: World, stop: StopFlag | None) -> tuple[NDArray[np.int64], Features]:

@@ -1,7 +1,6 @@
 """The final job: two trained streams in, a table with its protocol out."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from sptskm.data import read_mars
 from sptskm.endings import Stopped
 from sptskm.evaluation import PROTOCOLS, pair_weight, protocol, rerank, squared_distances
 from sptskm.evaluation.fusion import NormalisedDistances
+from sptskm.evaluation.results import title_of
 from sptskm.final import final, fuse_held_out
 from sptskm.report.comparison import compare, read_judged
 from sptskm.training.signals import StopFlag
@@ -89,6 +89,7 @@ def test_provenance_says_what_was_trained_on_what(results):
     saved = json.loads((out / "results.json").read_text())
     assert saved["provenance"]["ssin"]["fingerprint"] == saved["provenance"]["smin"]["fingerprint"]
     assert saved["provenance"]["ssin"]["split"] == saved["provenance"]["smin"]["split"]
+    assert "pytest" in saved["provenance"]["ssin"]["command"], "what was typed to train"
     assert saved["configs"]["smin"]["clips"]["test_frames"] == 8
     assert saved["test_evaluations"] == 1
 
@@ -435,7 +436,7 @@ def test_a_reranked_result_stands_beside_the_plain_one_everywhere(runs, results,
     events = EventAccumulator(str(tmp_path / "reranked")).Reload()
     assert "all queries/mAP" in events.Tags()["scalars"]
     report = (tmp_path / "report.html").read_text()
-    assert re.findall(r"<strong>(\w+): mAP", report)[0].lower() in ("ssin", "smin", "fused")  # a plain one leads
+    assert f"<strong>{title_of(found.offered)}: mAP" in report
     assert '<td class="name">reranked</td>' in report
 
 

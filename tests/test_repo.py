@@ -37,6 +37,7 @@ ROOMS = [
     "models",
     "synthetic",
     "endings",
+    "provenance",
     "data",
     "tuning",
     "trunkfile",

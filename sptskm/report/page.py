@@ -10,8 +10,8 @@ from typing import Any, Final
 from sptskm import config
 from sptskm.configfile import flat, to_dict, to_yaml
 from sptskm.evaluation.results import QUERIES, RANKS, RESULTS, Results, pluralize, title_of
+from sptskm.evaluation.tabular import LATEX, TABLE
 from sptskm.report.pictures import Picture
-from sptskm.report.tabular import LATEX, TABLE
 
 REPORT: Final = "report.html"
 
@@ -263,6 +263,7 @@ def _streams(results: Results) -> str:
         "finished": "training has finished",
         "held_out_mAP": "held-out mAP",
         "version": "sptskm that trained it",
+        "command": "command of the training",
         "seconds": "time of training (h:mm:ss)",
         "ranks": "ranks of the training",
     }

@@ -20,7 +20,7 @@ from sptskm.data.derived import Made, Method
 from sptskm.data.packs.staging import stage
 from sptskm.data.sampler import Schedule, epoch_batches
 from sptskm.data.tracklets import IntArray
-from sptskm.report.provenance import packages
+from sptskm.provenance import packages
 from sptskm.training.loading import loaded
 from sptskm.training.precision import Precision
 from sptskm.training.streams import Stream, stream_of

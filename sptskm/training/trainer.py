@@ -23,6 +23,7 @@ from sptskm.data.derived import methods_in, warn_of_methods
 from sptskm.endings import Stopped
 from sptskm.evaluation import Rows, Scores, evaluate, stream_distances
 from sptskm.models.recomputing import recompute
+from sptskm.provenance import command
 from sptskm.training.averaging import Average
 from sptskm.training.checkpoints import State, read
 from sptskm.training.extract import channels_last, extract
@@ -115,6 +116,7 @@ class Trainer:
         self.scaler = self.precision.scaler()
         self.step, self.epochs_done, self.best_mAP = 0, 0, -1.0
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
+        self.command = command() if state is None else state.get("command", "")
         if state is not None:
             self.restore(state)
 
@@ -264,6 +266,7 @@ class Trainer:
             "step": self.step,
             "best_mAP": self.best_mAP,
             "version": __version__,
+            "command": self.command,
         }
 
     def save(self) -> None:

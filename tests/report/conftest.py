@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.drawing import write
 from helpers.sharing import shared
 from helpers.small import small_config
 
@@ -18,7 +19,6 @@ from sptskm.data import Tracklets, read_mars
 from sptskm.evaluation import Features, Rows, evaluate, stream_distances
 from sptskm.evaluation.protocols import protocol, select
 from sptskm.evaluation.results import Fusion, Ranking, Results
-from sptskm.report.writing import write
 
 Make = Callable[..., Results]
 

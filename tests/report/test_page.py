@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.drawing import write
 
 from sptskm.config import Final
 from sptskm.configfile import to_dict
@@ -19,7 +20,6 @@ from sptskm.evaluation.results import Results
 from sptskm.report.page import REPORT
 from sptskm.report.pictures import possible
 from sptskm.report.selection import first_results, told
-from sptskm.report.writing import write
 
 Make = Callable[..., Results]
 VOID = {"meta", "img", "br", "link", "hr", "input"}

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sptskm.report.tabular import csv_table, latex_table
+from sptskm.evaluation.tabular import csv_table, latex_table
 
 LINE: dict[str, Any] = {
     "queries": "all", "stream": "ssin", "mAP": 0.51234, "mAP_interval": [0.454, 0.556],

@@ -1,21 +1,55 @@
-"""Provenance of a result: code, versions, device."""
+"""Provenance of a result: command, code, versions, device.
+
+Launchers import this, so that torch is imported where its version is asked for.
+"""
 
 import hashlib
+import os
 import platform
+import shlex
 import subprocess
+import sys
+from datetime import datetime, timezone
 from pathlib import Path
-
-import cv2
-import numpy as np
-import torch
+from typing import Any
 
 from sptskm import __version__
 
 GIT_SECONDS = 10.0
+COMMAND = "SPTSKM_COMMAND"
+"""Environment variable by which launchers tell their jobs what was typed."""
+
+
+def typed() -> str:
+    """Return the command line of this process."""
+    return f"{sys.argv[0]} {shlex.join(sys.argv[1:])}".strip()
+
+
+def tell_jobs() -> None:
+    """Let the jobs that this process starts record its own command line."""
+    os.environ[COMMAND] = typed()
+
+
+def command() -> str:
+    """Return what was typed to start this process: the launcher's command if there was one, else its own.
+
+    It is empty in a worker of a Ray cluster that was there before, as no launcher can set variables there.
+    """
+    return os.environ.get(COMMAND) or ("" if Path(sys.argv[0]).name == "default_worker.py" else typed())
+
+
+def origin() -> dict[str, Any]:
+    """Return what made a result besides configuration and data: versions, code, command and date."""
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"versions": versions(), "code": code_state(), "command": command(), "date": date}
 
 
 def packages() -> dict[str, str]:
     """Return the versions of the packages that compute; they are the same on all ranks of a run."""
+    import cv2
+    import numpy as np
+    import torch
+
     return {
         "sptskm": __version__,
         "python": platform.python_version(),
@@ -27,12 +61,14 @@ def packages() -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Return the versions and the device, on which the result depends besides configuration and data."""
+    import torch
+
     return {**packages(), "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"}
 
 
 def code_state() -> dict[str, str]:
     """Return a hash of the toolkit's own modules and, in a git checkout, the commit ("-dirty": with changes)."""
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parent
     content = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         content.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() + b"\0")
