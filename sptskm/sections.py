@@ -199,6 +199,14 @@ class GaitModel(StreamModel):
     """Numbers of horizontal strips, coarse to fine; every strip is a part with an embedding of its own."""
     embedding_dim: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     """Length of each part's embedding; the parts are concatenated."""
+    mirror: bool = False
+    """Embed a clip as the mean of its own and its mirror image's embedding."""
+    static: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of average silhouettes, compared by a metric learned on the training people, in the squared distance of
+    embeddings; 0 = the network alone."""
+    static_rows: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """First row and end of each band of rows in which average silhouettes are compared, even numbers up to
+    clips.height: [0, 14, 40, 64] = head and legs of 64 rows; empty = all rows."""
 
 
 @settings
@@ -265,10 +273,17 @@ class Final:
 
 
 def strip_problems(clips: GaitClips, model: GaitModel) -> Iterator[str]:
-    """Yield a sentence if the last map of the network has too few rows for the strips."""
+    """Yield a sentence for strips or bands of rows that the network's last map or the silhouettes do not have."""
     rows = -(-clips.height // model.stride) // 4
     if not model.strips or max(model.strips) > rows:
         yield (
             f"model.strips is {list(model.strips)}, wanted numbers from 1 to {rows}: the rows that clips.height "
             f"{clips.height} and model.stride {model.stride} leave"
+        )
+    ends = list(model.static_rows)
+    empty = any(first == end for first, end in zip(ends[::2], ends[1::2], strict=False))
+    if len(ends) % 2 or any(row % 2 or row > clips.height for row in ends) or ends != sorted(ends) or empty:
+        yield (
+            f"model.static_rows is {ends}, wanted a first row and an end for each band, even numbers that rise to "
+            f"{clips.height} (clips.height) at most"
         )

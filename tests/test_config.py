@@ -120,6 +120,12 @@ def test_a_file_that_is_no_configuration_says_so_in_one_line(tmp_path: Path, tex
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("rows", ["[0, 14, 40]", "[0, 13]", "[14, 14]", "[40, 64, 0, 14]", "[0, 66]"])
+def test_bands_of_rows_that_silhouettes_do_not_have_are_refused(tmp_path: Path, rows: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.static_rows is \{rows[:-1]}\], wanted a first row and an end"):
+        load(written(tmp_path, f"stream: gait\nmodel: {{static_rows: {rows}}}\n"))
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfes", "stream: ssin  # é".encode("latin-1"), b"PK\x03\x04\x93\xe8"])
 def test_a_file_that_is_not_text_says_so(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.yaml").write_bytes(content)

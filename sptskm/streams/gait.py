@@ -6,7 +6,7 @@ from contextlib import closing
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from sptskm.config import GaitClips, GaitLoss, GaitModel
 from sptskm.data.clips import Inputs, Source
@@ -48,7 +48,23 @@ class GaitStream(Stream):
             stride=config.stride,
             strips=config.strips,
             embedding_dim=config.embedding_dim,
+            mirror=config.mirror,
+            static=config.static,
+            static_rows=config.static_rows,
+            size=(self.clips.height, self.clips.width),
         )
+
+    @torch.inference_mode()
+    def fit(self, model: nn.Module, source: Source, rows: IntArray, pids: IntArray) -> None:
+        """Take the constants of the static branch from average silhouettes of the training tracklets, on the CPU."""
+        if (branch := getattr(model, "averages", None)) is None:
+            return
+        assert isinstance(source, SilhouetteSource)
+        averages_NHW = []
+        for row in rows.tolist():
+            (silhouettes,) = source.read(row, source.all_clips(row))
+            averages_NHW.append(branch.averages(silhouettes.cpu()).mean(dim=0))
+        branch.fit(torch.stack(averages_NHW), pids)
 
     def inputs(self) -> Sequence[Input]:
         silhouettes = (torch.rand(2, 3, self.clips.height, self.clips.width) > 0.5).float()
