@@ -21,6 +21,7 @@ CHECKOUT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
 WITHDRAWN: dict[str, dict[str, Any]] = {
     "Final": {"camera_weights": False},
     "SsinClips": {"jitter": 0.0, "grey": 0.0},
+    "SsinLoss": {"clothes": 0.0},
     "SsinModel": {"bnneck": False, "mask_parts": []},
     "Cluster": {"executor": "slurm"},
 }

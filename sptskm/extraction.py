@@ -69,17 +69,12 @@ def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
     return Network(config, network.eval(), step, fingerprint(state["model"]), methods)
 
 
-TRAINING_ONLY = ("clothes_cls.weight",)
-"""Weights that a network has only where `Setup` knows the training people."""
-
-
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], run: Path) -> None:
     """Load the weights of a run into a network.
 
     Raises ConfigError where the weights do not fit this network.
     """
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    weights = {name: value for name, value in weights.items() if name in own or name not in TRAINING_ONLY}
     if strange := [name for name, value in weights.items() if not isinstance(value, Tensor)]:
         raise ConfigError(f"{run}: {strange[0]} is a {type(weights[strange[0]]).__name__}, wanted a tensor of weights")
     for name, value in weights.items():

@@ -102,8 +102,6 @@ class SsinLoss(StreamLoss):
     """Margin between the hardest positive and negative (Euclidean distance of unit embeddings)."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Label smoothing: share of the target that is spread evenly over all identities."""
-    clothes: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the clothes-adversarial loss, for data that say who wears what; 0 leaves it out."""
 
 
 @settings

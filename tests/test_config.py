@@ -325,7 +325,7 @@ def test_changed_keys_sees_the_other_stream_and_settings_of_older_versions() -> 
 def test_a_run_of_before_with_ingredients_that_are_gone_opens_if_they_were_off() -> None:
     now = to_dict(SSIN_DEFAULTS)
     clips, model = {**now["clips"], "jitter": 0.0, "grey": 0.0}, {**now["model"], "bnneck": False, "mask_parts": []}
-    off = {**now, "clips": clips, "model": model}
+    off = {**now, "clips": clips, "model": model, "loss": {**now["loss"], "clothes": 0.0}}
     assert from_dict(off) == SSIN_DEFAULTS
     assert changed_keys(off, now) == []
     on = {**off, "clips": {**clips, "jitter": 0.3}}

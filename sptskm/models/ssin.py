@@ -29,21 +29,11 @@ class SSINLogits(NamedTuple):
     glob: Tensor
 
 
-class ClothesLogits(NamedTuple):
-    """Cosines (B, C) of embeddings with the C outfits of training, twice: for the gradient of one of the two sides."""
-
-    classifier: Tensor
-    """Teaches what outfits look like, and not the network."""
-    adversary: Tensor
-    """Teaches the network, and not what outfits look like."""
-
-
 class SSINOutput(NamedTuple):
     """Outputs for training: logits of the three branches, and the L2-normalised embedding (B, D_out) for triplets."""
 
     logits: SSINLogits
     embedding: Tensor
-    clothes: ClothesLogits | tuple[()] = ()
 
 
 class Branches(NamedTuple):
@@ -109,7 +99,6 @@ class SSIN(nn.Module):
         self.mask_cls = nn.Linear(embedding_dim, num_classes)
         self.glob_cls = nn.Linear(embedding_dim, num_classes)
         self.exponents = nn.Parameter(torch.full((3,), 3.0)) if spatial_pooling == "gem" else None
-        self.clothes_cls: nn.Linear | None = None
         self.reset_parameters()
 
     @property
@@ -136,10 +125,6 @@ class SSIN(nn.Module):
             if isinstance(module, nn.Conv3d) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def add_clothes(self, outfits: int) -> None:
-        """Add a classifier of the outfits of training, for a clothes-adversarial loss (Gu et al., CVPR 2022)."""
-        self.clothes_cls = nn.Linear(self.embedding_dim, outfits, bias=False)
-
     def forward(self, frames: Tensor, masks: Tensor) -> SSINOutput:
         branches = self._branches(frames, masks)
         logits = SSINLogits(
@@ -147,8 +132,7 @@ class SSIN(nn.Module):
             self.mask_cls(self.drop(branches.mask)),
             self.glob_cls(self.drop(branches.glob)),
         )
-        embedding = F.normalize(self._join(branches), dim=1)
-        return SSINOutput(logits, embedding, self._clothes(embedding))
+        return SSINOutput(logits, F.normalize(self._join(branches), dim=1))
 
     def embed(self, frames: Tensor, masks: Tensor) -> Tensor:
         """Compute the L2-normalised embedding (B, 3*D) or (B, 2*D) by which tracklets are compared."""
@@ -156,12 +140,6 @@ class SSIN(nn.Module):
 
     def _join(self, branches: Branches) -> Tensor:
         return torch.cat(branches if self.variant == "2d" else (branches.image, branches.glob), dim=1)
-
-    def _clothes(self, embedding_BD: Tensor) -> ClothesLogits | tuple[()]:
-        if self.clothes_cls is None:
-            return ()
-        weight_CD = F.normalize(self.clothes_cls.weight, dim=1)
-        return ClothesLogits(embedding_BD.detach() @ weight_CD.T, embedding_BD @ weight_CD.detach().T)
 
     def _branches(self, frames: Tensor, masks: Tensor) -> Branches:
         """Compute the features of the three branches."""

@@ -21,7 +21,7 @@ from sptskm.models import SSIN, load_pretrained
 from sptskm.models.ssin import SSINOutput
 from sptskm.models.trunks import Trunk, build_trunk, open_trunk
 from sptskm.training.explain import Lens, evenly
-from sptskm.training.losses import Gather, batch_hard_triplet, clothes_adversarial_loss, clothes_loss, identity_loss
+from sptskm.training.losses import Gather, batch_hard_triplet, identity_loss
 from sptskm.training.precision import Precision
 from sptskm.training.streams import Input, Stream, Terms
 from sptskm.trunkfile import architecture
@@ -97,17 +97,11 @@ class SsinStream(Stream):
 
     def loss(self, output: SSINOutput, labels: Tensor, gather: Gather) -> Terms:
         w = self.weights
-        labels, *outfits = labels.unbind(1) if labels.ndim > 1 else (labels,)  # see Setup.labels
         image, mask, glob = (identity_loss(logits, labels, w.smoothing) for logits in output.logits)
         triplet = batch_hard_triplet(output.embedding, labels, w.margin, gather)
         identity = w.image * image + w.mask * mask + w.glob * glob
         total = w.identity * identity + w.triplet * triplet
-        terms = {"image": image, "mask": mask, "global": glob, "triplet": triplet}
-        if output.clothes and outfits:
-            terms["clothes"] = clothes_loss(output.clothes.classifier, outfits[0])
-            terms["adversary"] = clothes_adversarial_loss(output.clothes.adversary, *outfits)
-            total = total + w.clothes * (terms["clothes"] + terms["adversary"])
-        return {**terms, "total": total}
+        return {"image": image, "mask": mask, "global": glob, "triplet": triplet, "total": total}
 
 
 def _attention(model: SSIN, lens: Lens, row: int) -> Attention:

@@ -1,6 +1,6 @@
 """Compute the losses of the streams.
 
-Legend: B clips of this rank, G clips of the global batch, D embedding, C outfits of the training people.
+Legend: B clips of this rank, G clips of the global batch, D embedding.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from sptskm.models.attention import full_precision
 
-CLOTHES_SCALE, OTHER_OUTFITS = 16.0, 0.1  # Gu et al. 2022: 1 / temperature, and the share e of other outfits
 Gather = Callable[[Tensor], Tensor]
 
 
@@ -52,30 +51,6 @@ def batch_all_triplet(parts_BPD: Tensor, labels_B: Tensor, margin: float, gather
     hinge_PBGG = hinge_PBGG * (same_BG[:, :, None] & ~same_BG[:, None, :])
     counts_RP = gather((hinge_PBGG > 0).sum(dim=(1, 2, 3))[None])  # of every rank R
     return len(counts_RP) * (hinge_PBGG.sum(dim=(1, 2, 3)) / counts_RP.sum(dim=0).clamp(min=1)).mean()
-
-
-def clothes_loss(cosine_BC: Tensor, outfit_B: Tensor) -> Tensor:
-    """Compute the cross entropy of the classifier of outfits, mean over all clips; unknown outfits (-1) count as 0."""
-    logits_BC = full_precision(cosine_BC) * CLOTHES_SCALE
-    return F.cross_entropy(logits_BC, outfit_B, ignore_index=-1, reduction="sum") / len(outfit_B)
-
-
-def clothes_adversarial_loss(cosine_BC: Tensor, outfit_B: Tensor, first_B: Tensor, count_B: Tensor) -> Tensor:
-    """Compute the clothes-based adversarial loss (Gu et al., CVPR 2022, equations 4 and 5), mean over all clips.
-
-    All `count` outfits of the clip's person, which are those from number `first` on, are right: the own one with
-    1 - e + e/count, each other one with e/count (e = 0.1). Each is compared with the outfits of other people only, so
-    that no gradient tells two outfits of a person apart but by these weights. Clips whose outfit is unknown (-1) count
-    as 0.
-    """
-    logits_BC = full_precision(cosine_BC) * CLOTHES_SCALE
-    numbers_C = torch.arange(logits_BC.shape[1], device=logits_BC.device)
-    own_BC = (numbers_C >= first_B[:, None]) & (numbers_C < (first_B + count_B)[:, None])
-    others_B1 = logits_BC.masked_fill(own_BC, -torch.inf).logsumexp(dim=1, keepdim=True)
-    log_share_BC = logits_BC - torch.logaddexp(logits_BC, others_B1)
-    worn_BC = numbers_C == outfit_B[:, None]
-    share_BC = (1 - OTHER_OUTFITS) * worn_BC + OTHER_OUTFITS * own_BC / count_B.clamp(min=1)[:, None]
-    return -(share_BC * log_share_BC).sum(1).where(outfit_B >= 0, 0).sum() / len(outfit_B)
 
 
 def euclidean(x_BD: Tensor, y_GD: Tensor) -> Tensor:

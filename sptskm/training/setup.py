@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -78,28 +77,9 @@ class Setup:
     def network(self, pretrained: bool) -> nn.Module:
         """Build the network; without pretrained weights and constants of the data if all will be replaced."""
         network = self.stream.model(len(self.split.classes), pretrained)
-        if self.adversarial:
-            network.add_clothes(len(self.outfits))  # type: ignore[operator]
         if pretrained:
             self.stream.fit(network, self.source, self.schedule.rows, self.schedule.pids)
         return network
-
-    @property
-    def adversarial(self) -> bool:
-        """Return whether the loss has a part that is told who wears what."""
-        return getattr(self.config.loss, "clothes", 0) > 0
-
-    @cached_property
-    def outfits(self) -> IntArray:
-        """Return the outfits of training as pairs (pid, label), in order. Raises ConfigError if none is known."""
-        pairs = np.stack([self.table.pids_N, self.table.clothes_N], axis=1)[self.split.train]
-        known = np.unique(pairs[pairs[:, 1] >= 0], axis=0)
-        if not len(known):
-            raise ConfigError(
-                f"loss.clothes is {getattr(self.config.loss, 'clothes', 0)}, but no training tracklet of "
-                f"{self.config.data.root} says which clothes are worn, wanted clothes labels or 0"
-            )
-        return known
 
     @property
     def keeps_last(self) -> bool:
@@ -125,20 +105,8 @@ class Setup:
             raise ConfigError("a batch holds a single identity, so that no negative exists; raise sampling.identities")
 
     def labels(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the class of each row (B,): the position of its identity among the training identities.
-
-        For a clothes-adversarial loss, return (B, 4): the class, the number of the outfit (-1 if unknown), and the
-        first number and the count of the outfits of this identity.
-        """
-        pids = self.table.pids_N[rows.numpy()]
-        classes = torch.from_numpy(np.searchsorted(self.split.classes, pids))
-        if not self.adversarial:
-            return classes
-        number = {tuple(pair): n for n, pair in enumerate(self.outfits.tolist())}
-        worn = zip(pids.tolist(), self.table.clothes_N[rows.numpy()].tolist(), strict=True)
-        owner = np.ascontiguousarray(self.outfits[:, 0])
-        first, end = (torch.from_numpy(np.searchsorted(owner, pids, side)) for side in ("left", "right"))
-        return torch.stack([classes, torch.tensor([number.get(pair, -1) for pair in worn]), first, end - first], dim=1)
+        """Return the class of each row (B,): the position of its identity among the training identities."""
+        return torch.from_numpy(np.searchsorted(self.split.classes, self.table.pids_N[rows.numpy()]))
 
     def batches(self, step: int, pinned: bool) -> Generator[TrainItem, None, None]:
         """Return this rank's batches from global step `step` to the end of all epochs. The caller must close it."""

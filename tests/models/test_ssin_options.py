@@ -42,25 +42,3 @@ def test_the_generalised_mean_is_the_mean_for_one_and_near_the_maximum_for_many(
     assert torch.allclose(network._pool(x, 1), x.amax((2, 3)), atol=0.02)
     network(FRAMES, MASKS).logits.glob.square().sum().backward()
     assert network.exponents.grad.isfinite().all()
-
-
-def test_a_network_told_of_outfits_embeds_as_before():
-    network = made().eval()
-    before = network.embed(FRAMES, MASKS)
-    assert network(FRAMES, MASKS).clothes == ()
-    network.add_clothes(7)
-    assert network.embed(FRAMES, MASKS).equal(before)
-    assert network(FRAMES, MASKS).clothes.adversary.shape == (3, 7)
-
-
-def test_each_side_of_the_adversary_has_its_own_gradient():
-    network = made()
-    network.add_clothes(7)
-    output = network(FRAMES, MASKS)
-    output.clothes.classifier.sum().backward(retain_graph=True)
-    assert network.clothes_cls.weight.grad.abs().sum() > 0
-    assert network.fc_glob.weight.grad is None
-    network.clothes_cls.weight.grad = None
-    output.clothes.adversary.sum().backward()
-    assert network.clothes_cls.weight.grad is None
-    assert network.fc_glob.weight.grad.abs().sum() > 0

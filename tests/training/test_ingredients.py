@@ -29,8 +29,7 @@ from sptskm.training.world import World, join
 
 EXACT = ["train.precision=float64", "model.dropout=0.0"]
 ALL = ["optim.algorithm=adamw", "optim.schedule=cosine", "optim.warmup=1", "optim.clip=0.1", "optim.ema=0.9"]
-SWITCHES = ["model.imagenet=true", "model.last_stride=1", "model.spatial_pooling=gem", "loss.clothes=0.5"]
-SWITCHES += ["clips.erase=0.5"]
+SWITCHES = ["model.imagenet=true", "model.last_stride=1", "model.spatial_pooling=gem", "clips.erase=0.5"]
 IN_PARTS = ["train.accumulate=2", "train.recompute=true"]
 Arrays = dict[str, np.ndarray]
 
