@@ -5,16 +5,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
 from gpu_rows.counting import count  # noqa: E402
+from gpu_rows.runs import together_do  # noqa: E402
+from gpu_rows.speed import KERNELS, kernel_seconds, largest  # noqa: E402
 from gpu_rows.step import CLASSES, config_of  # noqa: E402
 from gpu_rows.table import NO_GPU, NO_TIME, Table  # noqa: E402
+from gpu_rows.watching import watch  # noqa: E402
 
 from sptskm.config import STREAMS  # noqa: E402
 from sptskm.training.streams import stream_of  # noqa: E402
@@ -39,6 +44,82 @@ def test_a_row_that_fails_holds_its_error_and_the_others_are_measured(tmp_path, 
     assert [row["value"] for row in written] == [None, None, 2.0, None, None]
     assert "only there" in table.text()
     assert "in two lines" in capsys.readouterr().out, "the whole error is printed beside the table"
+
+
+ROWS = """
+import os, sys, time
+from pathlib import Path
+import torch
+from gpu_rows.table import Table
+
+table = Table(torch.device("cpu"), True, 60.0, Path(sys.argv[1]))
+table.go_on()
+write, table.write = table.write, lambda now=None: write(now and {**now, "until": now["began"] + 3.0})
+table.measure("a", "first", lambda: (float(os.getpid()), ""))
+table.measure("a", ["dies", "dies with it"], os.abort)
+table.measure("b", "hangs", lambda: time.sleep(600))
+table.measure("b", "last", lambda: (2.0, "s"))
+"""
+
+
+@pytest.mark.slow
+def test_a_row_that_ends_or_holds_the_process_is_noted_and_the_next_one_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "benchmarks"), str(ROOT)]))
+    state = tmp_path / "gpu.json"
+    assert watch([sys.executable, "-c", ROWS, str(state)], state) == 0
+    rows = json.loads(state.read_text())["rows"]
+    assert [row["what"] for row in rows] == ["first", "dies", "dies with it", "hangs", "last"]
+    reasons = [row["reason"] for row in rows]
+    assert reasons[:3] == ["", *["the process ended by SIGABRT"] * 2]
+    assert reasons[3].startswith("stopped after ")
+    assert rows[-1]["value"] == 2
+
+
+def test_a_process_that_fails_outside_of_a_row_is_not_started_again(tmp_path, capfd):
+    assert watch([sys.executable, "-c", "print('begun'); raise SystemExit(3)"], tmp_path / "gpu.json") == 3
+    assert capfd.readouterr().out.count("begun") == 1
+
+
+def test_a_number_that_is_none_is_a_reason(tmp_path):
+    table = Table(CPU, True, 60.0, tmp_path / "gpu.json")
+    table.measure("a", "x", lambda: (float("nan"), "s"))
+    assert (table.rows[0].value, table.rows[0].text) == (None, "nan")
+
+
+def test_kernels_are_counted_once_and_sorted_by_their_names():
+    def event(key: str, seconds: float, device: DeviceType = DeviceType.CUDA, named: bool = False) -> SimpleNamespace:
+        told = {"key": key, "self_device_time_total": 1e6 * seconds, "device_type": device}
+        return SimpleNamespace(**told, is_user_annotation=named)
+
+    events = [
+        event("aten::cudnn_convolution", 4.0, DeviceType.CPU), event("Optimizer.step#Adam.step", 9.0, named=True),
+        event("sm90_xmma_fprop_implicit_gemm_bf16", 4.0), event("nchw_bn_fw_tr_1C11_kernel_NCHW", 1.0),
+        event("batch_norm_backward_reduce_channels_last", 1.0), event("FusedAdamMathFunctor", 0.5),
+        event("vectorized_elementwise_kernel<4, add>", 2.0), event("Memcpy DtoH", 0.25),
+    ]  # fmt: skip
+    assert list(kernel_seconds(events).values()) == [2.0, 4.0, 0.5, 2.25]
+    assert list(kernel_seconds([])) == list(KERNELS)
+
+
+def test_the_largest_batch_is_the_last_one_that_could_be_computed(tmp_path, monkeypatch):
+    def varied(_table, _name, _form, clips, _how):
+        if clips > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [(10.0 * clips, "clips/s"), (1.0, "GiB")]
+
+    monkeypatch.setattr("gpu_rows.speed.varied", varied)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    limit = 100
+    assert largest(Table(CPU, True, 60.0, tmp_path / "gpu.json"), "ssin", 32) == [(64, "clips"), (640.0, "clips/s")]
+    limit = 16
+    with pytest.raises(torch.OutOfMemoryError):
+        largest(Table(CPU, True, 60.0, tmp_path / "gpu.json"), "ssin", 32)
+
+
+@pytest.mark.slow
+def test_a_rank_that_ends_without_a_word_is_named():
+    with pytest.raises(RuntimeError, match=r"no answer from rank 0 \(exit status 7\)"):
+        together_do(1, "gloo", os._exit, 7)
 
 
 def test_counted_work_is_that_of_the_layers_by_hand():

@@ -150,8 +150,3 @@ def watched(step: Step) -> tuple[dict[str, Work], int]:
             total = step.stream.loss(output, step.labels, lambda rows: rows)["total"]
         total.backward()
     return dict(watch.parts), sum(saved)
-
-
-def flops_of(config: Config, clips: int) -> float:
-    """Return the FLOPs of a training step."""
-    return count(config, clips).whole.flops

@@ -2,15 +2,19 @@
 
 import multiprocessing
 import os
+import queue
 import socket
+import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from gpu_rows.step import config_of
+from gpu_rows.step import Step, config_of
 from gpu_rows.table import Table, Value
 from sptskm.config import STREAMS, Config
 from sptskm.synthetic import TINY, Sizes, write_dataset
@@ -27,8 +31,12 @@ SHORT = [
     "sampling.identities=2", "sampling.tracklets=2", "sampling.rounds=1", "data.held_out=0.4", "data.workers=0",
     "train.epochs=2", "train.validate_every=2",
 ]  # fmt: skip
+EVERYTHING = [
+    "train.precision=float16", "optim.ema=0.9", "optim.clip=1.0", "train.accumulate=2", "train.recompute=true",
+    "sampling.identities=4", "clips.erase=0.5",
+]  # fmt: skip
 LARGER = Sizes(train_ids=16, test_ids=1, cameras=2, tracklets_per_camera=(1, 2), frames=(24, 36), distractors=0, junk=0)
-RANK_SECONDS = 120
+RANK_SECONDS = 60
 
 
 def rows(table: Table, folder: Path) -> None:
@@ -38,11 +46,14 @@ def rows(table: Table, folder: Path) -> None:
     for name, spec in STREAMS.items():
         what = f"{spec.title}: stopped after an epoch and continued, against not stopped"
         table.measure("run", what, lambda n=name: stopped(n, walkers, folder / f"{n}-stopped"))
+    what = "SSIN in float16, averaged, recomputed, in parts: stopped and continued, against not stopped"
+    table.measure("run", what, lambda: stopped("ssin", walkers, folder / "half", *EVERYTHING))
     titles = [spec.title for spec in STREAMS.values()]
     whats = [f"{title}: two ranks over gloo on one device, against one" for title in titles]
-    table.measure("ranks", whats, lambda: ranked(walkers, folder / "gloo", 2, "gloo"))
+    table.measure("ranks", whats, lambda: ranked(walkers, folder / "gloo", 2, "gloo"), limit=90.0)
     whats = [f"{title}: ranks over NCCL, one a GPU, against one" for title in titles]
-    table.measure("ranks", whats, lambda: nccl(walkers, folder / "nccl"), gpu=True)
+    table.measure("ranks", whats, lambda: nccl(walkers, folder / "nccl"), gpu=True, limit=90.0)
+    table.measure("ranks", "a step of DDP on one rank (NCCL and SyncBatchNorm on a GPU), against without", alone)
     loader(table, folder)
 
 
@@ -51,17 +62,17 @@ def short(name: str, walkers: Path, run: Path, *overrides: str) -> Config:
     return config_of(name, True, f"data.root={walkers}", f"run={run}", *SHORT, *overrides)
 
 
-def stopped(name: str, walkers: Path, folder: Path) -> Value:
+def stopped(name: str, walkers: Path, folder: Path, *overrides: str) -> Value:
     """Return how far the weights of a stopped and continued run are from those of one that was not stopped."""
-    train(short(name, walkers, folder / "whole"))
+    train(short(name, walkers, folder / "whole", *overrides))
     flag = StopFlag()
 
     def ask(_values: Mapping[str, float]) -> None:
         flag.requested = True
 
-    if train(short(name, walkers, folder / "parts"), flag, ask).finished:
+    if train(short(name, walkers, folder / "parts", *overrides), flag, ask).finished:
         raise RuntimeError("the run did not stop")
-    train(short(name, walkers, folder / "parts"))
+    train(short(name, walkers, folder / "parts", *overrides))
     return difference(folder / "parts", folder / "whole"), "relative"
 
 
@@ -80,6 +91,30 @@ def nccl(walkers: Path, folder: Path) -> list[Any]:
     """Do the same on all GPUs whose number divides the batch of 4."""
     ranks = max(n for n in (1, 2, 4) if n <= torch.cuda.device_count())
     return ranked(walkers, folder, ranks, "nccl") if ranks > 1 else ["one GPU alone"] * len(STREAMS)
+
+
+def alone() -> Value:
+    """Return the relative difference of gradients behind DDP on the one rank that a single GPU allows NCCL."""
+    return together_do(1, "nccl" if torch.cuda.is_available() else "gloo", ddp_step)[0], "relative"
+
+
+def ddp_step() -> float:
+    """Do a step with and without DDP (on a GPU with SyncBatchNorm); return the relative difference of gradients."""
+    with join(1, 1.0) as world:
+        step = Step(config_of("ssin", True, "train.precision=float32", "model.dropout=0.0"), 4, world.device)
+        step()
+        wanted = [p.grad for p in step.network.parameters() if p.grad is not None]
+        step = replace(step)  # with the same first weights
+        network = step.network
+        if world.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        step.forward = nn.parallel.DistributedDataParallel(network)
+        total = torch.ones(1, device=world.device)
+        torch.distributed.all_reduce(total)
+        step()
+        found = [p.grad for p in network.parameters() if p.grad is not None]
+    lengths = [torch.stack([x.norm() for x in own]).norm() for own in (wanted, torch._foreach_sub(found, wanted))]
+    return float(lengths[1] / lengths[0] + (total - 1).abs())
 
 
 def difference(run: Path, reference: Path) -> float:
@@ -116,8 +151,17 @@ def together_do(ranks: int, backend: str, work: Callable[..., Any], *given: Any)
         environment |= {name: str(number) for name, number in numbers.items()}
         processes.append(context.Process(target=_rank, args=(told, environment, work, given)))
         processes[-1].start()
+    answers: dict[int, tuple[str, Any]] = {}
+    until = time.monotonic() + RANK_SECONDS
     try:
-        answers = dict(told.get(timeout=RANK_SECONDS) for _ in processes)
+        while len(answers) < ranks and time.monotonic() < until and not any(text for text, _ in answers.values()):
+            ended = not any(process.is_alive() for process in processes)  # before the look, so that none is missed
+            try:
+                rank, answer = told.get(timeout=1)
+                answers[rank] = answer
+            except queue.Empty:
+                if ended:
+                    break
     finally:
         for process in processes:
             process.join(10)
@@ -125,7 +169,9 @@ def together_do(ranks: int, backend: str, work: Callable[..., Any], *given: Any)
                 process.kill()
     if wrong := [text for text, _ in answers.values() if text]:
         raise RuntimeError(wrong[0])
-    return [answers[rank][1] for rank in sorted(answers)]
+    if silent := [f"{rank} (exit status {processes[rank].exitcode})" for rank in range(ranks) if rank not in answers]:
+        raise RuntimeError(f"no answer from rank {', '.join(silent)} within {RANK_SECONDS} s")
+    return [answers[rank][1] for rank in range(ranks)]
 
 
 def _rank(told: Any, environment: dict[str, str], work: Callable[..., Any], given: tuple[Any, ...]) -> None:

@@ -1,18 +1,21 @@
 """Rows on speed: the device's own peak, steps of the streams beside a bare ResNet-50, extraction and preparation."""
 
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from gpu_rows.counting import flops_of
+from gpu_rows.counting import count
 from gpu_rows.step import STAGES, Step, config_of, inputs_of
-from gpu_rows.table import Table, Value, timed, wait
+from gpu_rows.table import NO_GPU, Table, Value, timed, wait
 from sptskm.config import STREAMS
 from sptskm.evaluation import Rows, evaluate
 from sptskm.models import JPPNet, PoseHG3D
@@ -29,6 +32,14 @@ GIGA, TERA = 1e9, 1e12
 MARS_TEST_CLIPS = {"ssin": 177_000, "smin": 30_000}  # about: 12,180 tracklets of 58 frames on average, 4 or 30 a clip
 MARS_QUERIES, MARS_GALLERY = 1980, 12_180
 FORMATS = ("float32", "bfloat16")
+PROFILED = 5  # steps
+OTHER = "sums, ReLU, copies and the rest"
+KERNELS = {  # kind of kernel: parts of the names of its kernels
+    "normalisation": ("batch_norm", "batchnorm", "bn_fw", "bn_bw"),
+    "convolutions and products": ("conv", "gemm", "xmma", "cutlass", "wgrad", "dgrad", "fprop", "winograd", "nvjet"),
+    "optimiser and norms": ("adam", "sgd", "multi_tensor_apply"),
+    OTHER: (),
+}  # fmt: skip
 
 
 def peaks(table: Table) -> None:
@@ -106,44 +117,53 @@ def steps(table: Table) -> None:
         variations: dict[str, dict[str, Any]] = {
             "without channels last": {"last": False},
             "activations computed again": {"checkpointed": True},
+            "the fastest of cuDNN's kernels": {"tuned": True},
         }
         if "skeletons" in spec.needs:
             variations["with gaps"] = {"gaps": True}
         for what, how in variations.items():
             whats = [f"{spec.title} {form}, {clips} clips, {what}{more}" for more in ("", ": memory")]
-            only = what == "without channels last"
+            only = what != "activations computed again" and what != "with gaps"
             table.measure("step", whats, lambda n=name, f=form, c=clips, h=how: varied(table, n, f, c, h), gpu=only)
-        names = [f"{spec.title} {form}: {stage}" for stage in STAGES] + [f"{spec.title} {form}: device at work"]
+        names = [f"{spec.title} {form}: {stage}" for stage in (*STAGES, "device at work")]
+        names += [f"{spec.title} {form}, kernels: {kind}" for kind in KERNELS]
         table.measure("stages", names, lambda n=name, f=form, c=clips: stages(table, n, f, c))
         whats = [f"{spec.title} bfloat16, largest batch", f"{spec.title} bfloat16 at it"]
         table.measure("step", whats, lambda n=name, c=published: largest(table, n, c), gpu=True)
 
 
 def compiling(table: Table) -> None:
-    """Add steps through torch.compile, last: compiling takes a minute."""
-    for mode in ("default", "reduce-overhead"):
-        for name, spec in STREAMS.items():
-            clips = spec.defaults.sampling.identities * spec.defaults.sampling.tracklets
-            whats = [f"{spec.title} bfloat16, {clips} clips, compiled ({mode}){more}" for more in ("", ": memory")]
-            table.measure(
-                "compiled",
-                whats,
-                lambda n=name, c=clips, m=mode: varied(table, n, "bfloat16", c, {"compile": m}),
-                gpu=True,
-            )
+    """Add steps through torch.compile, last, as compiling takes a minute; those first that promise most."""
+    ways = [(name, mode) for mode in ("default", "reduce-overhead") for name in STREAMS]
+    ways.sort(key=lambda way: way not in (("ssin", "default"), ("smin", "reduce-overhead"), ("smin", "default")))
+    for name, mode in ways:
+        spec = STREAMS[name]
+        clips = spec.defaults.sampling.identities * spec.defaults.sampling.tracklets
+        what = f"{spec.title} bfloat16, {clips} clips, compiled ({mode})"
+        how = {"compile": mode}
+        table.measure(
+            "compiled", [what, f"{what}: memory"],
+            lambda n=name, c=clips, h=how: varied(table, n, "bfloat16", c, h), gpu=True, limit=120.0,
+        )  # fmt: skip
 
 
 def memory(table: Table) -> Value:
     """Return the most memory that tensors took since the last reset."""
     if not table.on_gpu:
-        return "no GPU"  # type: ignore[return-value]
+        return NO_GPU  # type: ignore[return-value]
     return torch.cuda.max_memory_allocated(table.device) / 2**30, "GiB"
+
+
+@cache
+def flops_of(name: str, small: bool, clips: int) -> float:
+    """Return the FLOPs of a training step, which depend on no number format."""
+    return count(config_of(name, small, "train.precision=float32"), clips).whole.flops
 
 
 def plain(table: Table, name: str, form: str, clips: int) -> list[Value]:
     """Return clips/s, the share of the measured peak, frames/s beside images/s of the ResNet-50, and memory."""
     [speed, used] = varied(table, name, form, clips, {})
-    work = flops_of(config_of(name, table.small, f"train.precision={form}"), clips) / clips * speed[0]
+    work = flops_of(name, table.small, clips) / clips * speed[0]
     peak = table.number(f"product in {form}")
     share: Any = (100 * work / TERA / peak, "%") if peak else "no peak to compare with"
     images = next((r.value for r in table.rows if r.what.startswith(f"ResNet-50 {form}")), None)
@@ -154,46 +174,72 @@ def plain(table: Table, name: str, form: str, clips: int) -> list[Value]:
 
 
 def varied(table: Table, name: str, form: str, clips: int, how: dict[str, Any]) -> list[Value]:
-    """Return clips/s and memory of steps that are computed in this way."""
+    """Return clips/s and memory of steps that are computed in this way: of Step, or "tuned" for cuDNN's own trials."""
     if table.on_gpu:
         torch.cuda.reset_peak_memory_stats(table.device)
-    step = Step(config_of(name, table.small, f"train.precision={form}"), clips, table.device, **how)
+    given = {key: value for key, value in how.items() if key != "tuned"}
+    step = Step(config_of(name, table.small, f"train.precision={form}"), clips, table.device, **given)
     warm = 3 if table.on_gpu else 1
-    return [(clips / timed(table.device, step, 2.0, warm, 2 if table.small else 50), "clips/s"), memory(table)]
+    torch.backends.cudnn.benchmark = how.get("tuned", False)
+    try:
+        return [(clips / timed(table.device, step, 2.0, warm, 2 if table.small else 50), "clips/s"), memory(table)]
+    finally:
+        torch.backends.cudnn.benchmark = False
 
 
 def largest(table: Table, name: str, published: int) -> list[Value]:
-    """Return the largest batch, of the published one doubled again and again, that fits, and its clips/s."""
+    """Return the largest batch, of the published one doubled again and again, that can be computed, and its clips/s."""
     found: list[Value] = []
     for times in range(8):
         clips = published * 2**times
         try:
             speed, _ = varied(table, name, "bfloat16", clips, {})
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:  # out of memory, or more numbers than a kernel can count
+            if not found:
+                raise
+            print(f"{clips} clips: {type(error).__name__}: {error}".splitlines()[0], flush=True)
             break
         found = [(clips, "clips"), speed]
+        gc.collect()
         torch.cuda.empty_cache()
     return found
 
 
-def stages(table: Table, name: str, form: str, clips: int) -> list[Value]:
-    """Return the milliseconds of each stage, and the share of a step in which the device computes (a profiler's)."""
+def stages(table: Table, name: str, form: str, clips: int) -> list[Any]:
+    """Return the milliseconds of each stage, and those that kernels of each kind take of a step (by a profiler)."""
     spans: dict[str, list[float]] = {stage: [] for stage in STAGES}
     config = config_of(name, table.small, f"train.precision={form}")
     step = Step(config, clips, table.device, stages=lambda stage: Span(table.device, spans[stage]))
     timed(table.device, step, 1.0, 3 if table.on_gpu else 1, 1 if table.small else 20)
     found: list[Any] = [(1e3 * float(np.median(spans[stage][-20:])), "ms") for stage in STAGES]
     if not table.on_gpu:
-        return [*found, "no GPU"]
+        return [*found, *[NO_GPU] * (1 + len(KERNELS))]
     step.stages = lambda _: nullcontext()
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as watched:
         began = time.perf_counter()
-        for _ in range(5):
+        for _ in range(PROFILED):
             step()
         wait(table.device)
         took = time.perf_counter() - began
-    busy = sum(event.self_device_time_total for event in watched.key_averages()) / 1e6
-    return [*found, (100 * busy / took, "% of the time")]
+    kinds = kernel_seconds(watched.key_averages())
+    busy: Value = (100 * sum(kinds.values()) / took, "% of the time")
+    return [*found, busy, *((1e3 * kinds[kind] / PROFILED, "ms") for kind in KERNELS)]
+
+
+def kernel_seconds(events: Iterable[Any]) -> dict[str, float]:
+    """Return the seconds of kernels by kind.
+
+    The profiler's events of operations, and of ranges with a name, hold the time of their kernels once more.
+    """
+    found = dict.fromkeys(KERNELS, 0.0)
+    for event in events:
+        if event.device_type != DeviceType.CUDA or getattr(event, "is_user_annotation", False):
+            continue
+        kind = next(
+            (kind for kind, parts in KERNELS.items() if any(part in event.key.lower() for part in parts)), OTHER
+        )
+        found[kind] += event.self_device_time_total / 1e6
+    return found
 
 
 class Span(AbstractContextManager[None]):

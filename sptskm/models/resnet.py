@@ -2,12 +2,13 @@
 
 ReLU and the sum of a block are done in place: nothing else needs what BN or a convolution has made, and new memory
 costs as much as the arithmetic.
-Legend: N images, C channels, H rows, W columns.
+Legend: N images, C channels, H rows, W columns, P positions of the result, M = N*P.
 """
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sptskm.common.errors import ConfigError
@@ -95,6 +96,29 @@ def _stage(in_channels: int, planes: int, blocks: int, stride: int) -> nn.Sequen
     return nn.Sequential(first, *rest)
 
 
+LARGE = 4_000_000
+"""Numbers of weights; small networks keep the bits of their convolutions."""
+
+
+class WideConv(nn.Conv2d):
+    """Convolution, without bias, whose weights may far outnumber the positions it is applied at.
+
+    Where it is, a CPU's backward pass of a strided convolution takes twice the time of a product of the weights with
+    the patches of the image, which gives the same numbers within rounding. GPUs, half precision and passes without
+    gradient keep the convolution.
+    """
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        plain = x_NCHW.device.type != "cpu" or torch.is_autocast_enabled("cpu") or not torch.is_grad_enabled()
+        if plain or self.weight.numel() < max(LARGE, 4 * x_NCHW.numel()):
+            return super().forward(x_NCHW)
+        rows = (x_NCHW.shape[2] + 2 * int(self.padding[0]) - self.kernel_size[0]) // self.stride[0] + 1
+        patches_NCP = F.unfold(x_NCHW, self.kernel_size, self.dilation, self.padding, self.stride)  # type: ignore[arg-type]
+        patches_MC = patches_NCP.transpose(1, 2).flatten(0, 1)
+        y_MC = patches_MC @ self.weight.flatten(1).T
+        return y_MC.unflatten(0, (len(x_NCHW), rows, -1)).permute(0, 3, 1, 2).contiguous()
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and an identity (published key of its projection: `downsample.downsample`)."""
 
@@ -102,9 +126,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.conv1 = WideConv(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.conv2 = WideConv(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.downsample: Projection | None = None
         if stride != 1 or in_channels != out_channels:

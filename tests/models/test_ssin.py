@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sptskm.models import SSIN
 from sptskm.models.attention import CrossAttention, SpaceTimeAttention
-from sptskm.models.resnet import MaskLayer, ResidualLayer, ResNet
+from sptskm.models.resnet import MaskLayer, ResidualLayer, ResNet, WideConv
 from sptskm.models.ssin import Variant
 
 VARIANTS: tuple[Variant, ...] = ("2d", "3d")
@@ -342,3 +342,24 @@ def test_a_silhouette_as_one_channel_is_three_equal_ones_in_value_and_gradient(v
         assert model.mask_base[0].weight.shape == (8, 3, 7, 7), "the published shape, which checkpoints have"
     for one, three in zip(*found, strict=True):
         torch.testing.assert_close(one, three, rtol=1e-9, atol=1e-12)
+
+
+def test_a_convolution_with_more_weights_than_positions_is_a_product_of_the_same_numbers():
+    torch.manual_seed(0)
+    layer = WideConv(1024, 512, 3, 2, padding=1, bias=False)
+    x = torch.randn(2, 1024, 5, 3, requires_grad=True)
+    found, wanted = layer(x), nn.Conv2d.forward(layer, x)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    rate = torch.randn_like(found)
+    ways = [torch.autograd.grad(y, (x, layer.weight), rate) for y in (found, wanted)]
+    for ours, theirs in zip(*ways, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_small_networks_and_passes_without_gradient_keep_the_bits_of_a_convolution():
+    small, large = WideConv(256, 128, 3, 2, padding=1, bias=False), WideConv(1024, 512, 3, 2, padding=1, bias=False)
+    x = torch.randn(2, 256, 4, 2)
+    assert torch.equal(small(x), nn.Conv2d.forward(small, x))
+    x = torch.randn(2, 1024, 4, 2)
+    with torch.inference_mode():
+        assert torch.equal(large(x), nn.Conv2d.forward(large, x))
