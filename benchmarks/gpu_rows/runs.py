@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from gpu_rows.step import Step, config_of
 from gpu_rows.table import Table, Value
@@ -100,19 +99,16 @@ def alone() -> Value:
 
 def ddp_step() -> float:
     """Do a step with and without DDP (on a GPU with SyncBatchNorm); return the relative difference of gradients."""
-    with join(1, 1.0) as world:
+    with join(1, 1.0) as joined:
+        world = replace(joined, size=2)  # else nothing is sent: sums over a group of one change nothing
         step = Step(config_of("ssin", True, "train.precision=float32", "model.dropout=0.0"), 4, world.device)
         step()
         wanted = [p.grad for p in step.network.parameters() if p.grad is not None]
         step = replace(step)  # with the same first weights
-        network = step.network
-        if world.device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        step.forward = nn.parallel.DistributedDataParallel(network)
-        total = torch.ones(1, device=world.device)
-        torch.distributed.all_reduce(total)
+        step.forward = world.wrap(step.network, "sync" if world.device.type == "cuda" else "local")
         step()
-        found = [p.grad for p in network.parameters() if p.grad is not None]
+        found = [p.grad for p in step.network.parameters() if p.grad is not None]
+        total = world.sum(torch.ones(1, device=world.device))
     lengths = [torch.stack([x.norm() for x in own]).norm() for own in (wanted, torch._foreach_sub(found, wanted))]
     return float(lengths[1] / lengths[0] + (total - 1).abs())
 
