@@ -49,7 +49,12 @@ def read_array(path: Path, length: int) -> NDArray[np.float32]:
     except (FileNotFoundError, NotADirectoryError):
         return np.full(wanted, np.nan, np.float32)
     if skeletons_FV4.shape != wanted or skeletons_FV4.dtype.kind not in "fiu":
-        raise DataError(f"skeletons {path}: is {skeletons_FV4.dtype} {skeletons_FV4.shape}, wanted {wanted} numbers")
+        hint = (
+            "; `sptskm prepare points` converts other key points" if skeletons_FV4.shape[1:] != SKELETON_SHAPE else ""
+        )
+        raise DataError(
+            f"skeletons {path}: is {skeletons_FV4.dtype} {skeletons_FV4.shape}, wanted {wanted} numbers{hint}"
+        )
     return np.asarray(skeletons_FV4, np.float32)
 
 

@@ -60,6 +60,8 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         Protocol("sptskm-ssin", False, False, 30, True, "precision"),
         # The published SMIN code wants more than 30 frames and ignores cameras altogether.
         Protocol("sptskm-smin", False, False, 31, False, "precision"),
+        # For data of one camera, where all others would leave no positive.
+        Protocol("any-camera", False, False, 0, False, "precision"),
         # The three settings of Simple-CCReID (Gu et al., CVPR 2022) for CCVID.
         Protocol("ccvid-general", False, False, 0, True, "precision"),
         Protocol("ccvid-clothes-changing", False, False, 0, True, "precision", "other"),

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sptskm.config import STREAMS, ConfigError, Final
 from sptskm.data import Split, Tracklets
 from sptskm.evaluation.fusion import Weights, pair_weights
@@ -20,6 +23,7 @@ def check_judging(settings: Final, rules: Protocol, table: Tracklets) -> None:
         return
     queries, gallery = select(rules, table.pids_N[table.test], table.lengths[table.test], table.query)
     check_some(rules, "test", len(queries), len(gallery))
+    _check_cameras(rules, table.camids_N[table.test])
     if settings.rerank:
         check_memory(len(table.test), len(table.query), gigabytes=settings.rerank_gigabytes)
 
@@ -35,6 +39,15 @@ def check_choosing(rules: Protocol, table: Tracklets, split: Split) -> None:
         raise ConfigError(
             f"protocol {rules.name} leaves none of the {len(query)} held-out queries a positive to choose the "
             "fusion weight on, wanted another protocol, or the final job's weight set"
+        )
+
+
+def _check_cameras(rules: Protocol, camids_N: NDArray[np.int64]) -> None:
+    """Raise ConfigError where one camera saw everything and a protocol leaves out the query's own camera."""
+    if rules.ignore_same_camera and len(np.unique(camids_N)) == 1:
+        raise ConfigError(
+            f"protocol {rules.name} leaves out tracklets of the query's own person and camera, and all test tracklets "
+            "are of one camera, so that no query could be found; wanted final.protocol=any-camera"
         )
 
 

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from sptskm.common.processes import end_with
 from sptskm.config import ConfigError
 from sptskm.data import Tracklets, read_dataset
 from sptskm.data.derived import Made
 from sptskm.preparation.work import Precision, prepare, verify
+
+if TYPE_CHECKING:
+    from sptskm.preparation.formats import PointLayout
 
 PUBLISHED = {
     "jppnet": "the LIP_JPPNet project publishes its checkpoint as model.ckpt-205632: give --weights PREFIX",
@@ -134,12 +137,21 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `sptskm prepare`; without a subcommand it makes both masks and skeletons."""
     _options_of(parser)
     parser.set_defaults(source=None, kind=None, invert=False, layout=None, channels=None)
-    kinds = parser.add_subparsers(dest="made", metavar="masks | skeletons | video")
+    kinds = parser.add_subparsers(dest="made", metavar="masks | skeletons | video | points")
     for made in ("masks", "skeletons"):
         own = kinds.add_parser(made, help=f"{made} alone of a data set's frames, or what is missing of them")
         _options_of(own)
         _import_options(own)
     _video_options(kinds.add_parser("video", help="tracklets of one's own footage, and a manifest"))
+    _point_options(kinds.add_parser("points", help="skeletons of key points that have no frames, and a manifest"))
+
+
+def _point_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("manifest", type=Path, help="table whose column skeleton names files of key points")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set that this becomes")
+    _layout_options(parser)
+    parser.add_argument("--test-share", type=float, help="of the identities, to test on (default: the table's split)")
+    parser.add_argument("--seed", type=int, default=0, help="which identities and queries (default: 0)")
 
 
 def _video_options(parser: argparse.ArgumentParser) -> None:
@@ -166,6 +178,10 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", type=Path, dest="source", metavar="PLACE", help="import what is there already")
     parser.add_argument("--kind", choices=("labels", "colours", "binary", "silhouette"), help="what imported masks are")
     parser.add_argument("--invert", action="store_true", help="imported masks are light where nobody is")
+    _layout_options(parser)
+
+
+def _layout_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", help="imported key points: 14, mpii-16, coco-17, openpose-25, ..., OWN.yaml")
     parser.add_argument(
         "--channels", help="their numbers: xy, xyc, xyz or xyzc (default: xyc; layouts in space must say it)"
@@ -176,6 +192,8 @@ def run(chosen: argparse.Namespace) -> tuple[bool, str]:
     """Make, import or verify; return whether the data set is complete, and the text to print."""
     if chosen.made == "video":
         return _from_videos(chosen)
+    if chosen.made == "points":
+        return True, _from_points(chosen)
     if chosen.data is None:
         raise ConfigError("--data is missing, wanted the folder of a data set in the MARS layout, or a manifest")
     kinds = KINDS[chosen.made or "both"]
@@ -267,12 +285,26 @@ def _refuse_contradictions(chosen: argparse.Namespace) -> None:
 
 def _import(chosen: argparse.Namespace, table: Tracklets) -> str:
     from sptskm.preparation.importing import Source, import_files
+
+    source = Source(chosen.source, chosen.kind, chosen.invert, _layout(chosen.layout), chosen.channels)
+    return import_files(chosen.data, table, chosen.made, source).text(f"{chosen.made} imported")
+
+
+def _layout(given: str | None) -> "PointLayout | None":
+    """Return a custom layout read from its file, or the name as given."""
     from sptskm.preparation.layouts import read_layout
 
-    own = chosen.layout is not None and chosen.layout.lower().endswith((".yaml", ".yml"))
-    layout = read_layout(Path(chosen.layout)) if own else chosen.layout
-    source = Source(chosen.source, chosen.kind, chosen.invert, layout, chosen.channels)
-    return import_files(chosen.data, table, chosen.made, source).text(f"{chosen.made} imported")
+    if given is None or not given.lower().endswith((".yaml", ".yml")):
+        return cast("PointLayout | None", given)  # the source checks the name
+    return read_layout(Path(given))
+
+
+def _from_points(chosen: argparse.Namespace) -> str:
+    from sptskm.preparation.importing import Source
+    from sptskm.preparation.points import prepare_points
+
+    source = Source(chosen.manifest, layout=_layout(chosen.layout), channels=chosen.channels)
+    return prepare_points(chosen.manifest, chosen.out, source, chosen.test_share, chosen.seed)[1]
 
 
 def _side_by_side(wanted: Wanted) -> None:

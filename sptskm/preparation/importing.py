@@ -80,6 +80,11 @@ class Source:
         return self.layout.name if isinstance(self.layout, OwnLayout) else str(self.layout)
 
     @property
+    def method(self) -> dict[str, str]:
+        """Return what is recorded about the origin of the results."""
+        return {"method": "imported", "as": self.kind or f"{self.named} {self.numbers}"}
+
+    @property
     def numbers(self) -> Channels:
         """Return the channels of a key point."""
         return self.channels or "xyc"
@@ -91,7 +96,7 @@ def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Ou
     A frame without any file is named as well; training accepts frames without a skeleton. Raises ConfigError.
     """
     source.check(made)
-    settings = {"method": "imported", "as": source.kind or f"{source.named} {source.numbers}"}
+    settings = source.method
     take = _masks(table, source) if made == "masks" else _skeletons(table, source)
     ledger, outcome = Ledger(root, table, (made,), settings), Outcome()
     write: Callable[[Path, NDArray[Any]], None] = write_mask if made == "masks" else write_skeleton

@@ -17,6 +17,7 @@ RULES = {
     "torchreid": (True, False),
     "sptskm-ssin": (True, False),
     "sptskm-smin": (False, False),
+    "any-camera": (False, False),
 }
 
 

@@ -21,6 +21,7 @@ VALID = {
     "torchreid": 1840,
     "sptskm-ssin": 1004,
     "sptskm-smin": 1000,
+    "any-camera": 1952,
 }
 
 

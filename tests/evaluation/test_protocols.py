@@ -17,6 +17,7 @@ QUERY = np.array([4, 1])
         ("torchreid", [4, 1], [2, 3, 5, 6, 7, 8]),
         ("sptskm-ssin", [4, 1], [2, 5, 6, 7]),
         ("sptskm-smin", [4], [2, 6, 7]),
+        ("any-camera", [4, 1], [2, 3, 5, 6, 7, 8]),
     ],
 )
 def test_a_protocol_selects_its_rows_and_keeps_the_order_of_the_queries(name, query, gallery):
@@ -42,7 +43,7 @@ def test_the_sizes_on_mars_are_those_of_record(mars, name, queries, gallery):
 
 
 def test_every_protocol_is_found_under_its_own_name():
-    assert len(PROTOCOLS) == 8
+    assert len(PROTOCOLS) == 9
     assert all(protocol(name).name == name for name in PROTOCOLS)
 
 

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.launching import ROOT
 
@@ -304,6 +305,20 @@ def test_held_out_tracklets_need_fit_a_protocol_only_where_they_choose_something
     assert plan(configs, *words, stream="smin")
     with pytest.raises(ConfigError, match="held-out"):
         plan(configs, *words)
+
+
+def test_data_of_one_camera_need_a_protocol_that_ranks_it(configs, tmp_path):
+    path, splits = tmp_path / "walks.csv", [*["train"] * 4, "query", "gallery"]
+    lines = [f"w{n},{n // 2},sensor,{split},w{n}.npy" for n, split in enumerate(splits)]
+    path.write_text("\n".join(["tracklet,pid,camera,split,skeleton", *lines]))
+    for n in range(len(splits)):
+        np.save(tmp_path / f"w{n}.npy", np.ones((3, 14, 4), np.float32))
+    words = [f"data.root={path}", "smin.data.held_out=0"]
+    with pytest.raises(
+        ConfigError, match=r"all test tracklets are of one camera, .* wanted final\.protocol=any-camera"
+    ):
+        plan(configs, *words, stream="smin")
+    assert plan(configs, *words, "final.protocol=any-camera", stream="smin")
 
 
 def test_a_protocol_of_ones_own_is_found_from_whatever_folder_a_job_runs_in(configs, tmp_path, monkeypatch):

@@ -1,0 +1,88 @@
+"""Convert key points of walks that have no frames, such as a depth sensor's, and write a manifest of their skeletons.
+
+The manifest that is given names a file of key points for each tracklet in its column `skeleton`: all frames of the
+walk in any named layout (see `sptskm.preparation.formats.points_from`). The one that is written names the skeletons.
+Legend: F frames, V = 14 joints, 4 = x right, y down, z away, confidence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sptskm.atomic import partial_of
+from sptskm.common.console import progress
+from sptskm.config import ConfigError
+from sptskm.data import DataError, usable
+from sptskm.data.derived import write_method
+from sptskm.data.manifest import Entry, read_entries, write_entries
+from sptskm.data.splits import split_by_identity
+from sptskm.preparation.formats import check_confidence, joints_of, points_from
+from sptskm.preparation.importing import Source
+
+MANIFEST = "manifest.csv"
+FOLDER = "skeletons"
+
+
+def prepare_points(
+    given: Path, out: Path, source: Source, test_share: float | None = None, seed: int = 0
+) -> tuple[Path, str]:
+    """Convert all key points and write the manifest to the folder `out`; return its path and a line about the content.
+
+    The lines keep their split, or people are split by `test_share` and `seed`. Skeletons lie in `skeletons`, numbered
+    like the lines. Raises ConfigError and DataError naming the option, the line or the file at fault; the manifest is
+    written last.
+    """
+    source.check("skeletons")
+    entries = read_entries(given, split=test_share is None)
+    if test_share is not None:
+        entries = split_by_identity(entries, test_share, seed)
+    if framed := next((entry for entry in entries if not entry.skeleton or entry.frames), None):
+        raise DataError(
+            f"{given}: tracklet {framed.tracklet} has {'frames' if framed.frames else 'no skeleton'}, wanted a file of "
+            "key points in the column skeleton, and no frames; with frames it is `sptskm prepare skeletons --from`"
+        )
+    if (out / MANIFEST).exists():
+        raise FileExistsError(f"{out / MANIFEST}: exists already; name another folder, or move it away")
+    (out / FOLDER).mkdir(parents=True, exist_ok=True)
+    counts, without, done = usable.Skeletons(), 0, []
+    for number, entry in enumerate(progress(entries, "key points", total=len(entries)), 1):
+        skeletons_FV4 = skeletons_of(given.parent / entry.skeleton, source)
+        own = usable.counted(skeletons_FV4)
+        counts, without = counts + own, without + (own.whole + own.partial == 0)
+        path = f"{FOLDER}/{number:06d}.npy"
+        with partial_of(out / path) as partial, partial.open("wb") as file:
+            np.save(file, usable.completed(skeletons_FV4).astype(np.float32))
+        done.append(replace(entry, skeleton=path))
+    _refuse_nothing(given, counts)
+    write_method(out / MANIFEST, "skeletons", source.method)
+    write_entries(out / MANIFEST, done)
+    return out / MANIFEST, _told(out / MANIFEST, done, counts, without)
+
+
+def skeletons_of(path: Path, source: Source) -> NDArray[np.float64]:
+    """Read the skeletons (F, 14, 4) of a file of key points; a missing joint is NaN.
+
+    Raises FileNotFoundError, and DataError for other content and for depths that are taken for confidences.
+    """
+    assert source.layout is not None
+    points_FKC = points_from(path, source.layout, source.numbers)
+    check_confidence(points_FKC, source.numbers, f"key points {path}")
+    return joints_of(points_FKC, source.layout, source.numbers).skeletons_FV4
+
+
+def _refuse_nothing(given: Path, counts: usable.Skeletons) -> None:
+    if not counts.whole + counts.partial:
+        raise ConfigError(
+            f"{given}: none of {counts.without} frames has a skeleton, wanted some: at least {usable.LEAST_JOINTS} "
+            "joints that are numbers, not all 0 and not all at one place; is --layout right?"
+        )
+
+
+def _told(path: Path, entries: Sequence[Entry], counts: usable.Skeletons, without: int) -> str:
+    frames = sum(counts)
+    lost = f", {counts.partial} partial, {counts.without} without a skeleton" if counts.whole < frames else ""
+    empty = f"; {without} tracklets have no skeleton at all" if without else ""
+    return f"{path}: {len(entries)} tracklets, {frames} frames{lost}{empty}; next: sptskm check {path}"
