@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from sptskm.atomic import partial_of
 from sptskm.common.console import progress
-from sptskm.config import ConfigError
-from sptskm.data import DataError, usable
+from sptskm.common.errors import ConfigError, DataError
+from sptskm.data import usable
 from sptskm.data.derived import write_method
 from sptskm.data.manifest import Entry, read_entries, write_entries
 from sptskm.data.splits import split_by_identity
