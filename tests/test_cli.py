@@ -63,11 +63,11 @@ def test_the_help_of_config_tells_every_key_with_type_range_default_and_meaning(
         (["evaluate", "nowhere", "--out", "x", "--final", "typo.yaml"], "sptskm: typo.yaml: no such file"),
         (["evaluate", "nowhere", "--out", "x", "--set", "protocl=torchreid"], "unknown key protocl"),
         (["evaluate", "--explain", "nowhere", "--protocol", "a #1/2024: x.yaml"], "a #1/2024: x.yaml: no such file"),
-        (["config", "docs/report.png"], "docs/report.png: line 1 (byte 0) is not UTF-8 text"),
+        (["config", f"{ROOT}/docs/report.png"], "docs/report.png: line 1 (byte 0) is not UTF-8 text"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(words, sentence, capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_bad_input_is_one_sentence_and_exit_code_2(words, sentence, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert main(words) == EXIT_BAD_INPUT
     out, err = capsys.readouterr()
     assert out == ""
