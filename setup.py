@@ -38,7 +38,7 @@ setup(
         "fast": ["simplejpeg>=1.8", "ai-edge-litert>=2.0"],
         "onnx": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"],
         "index": ["faiss-cpu>=1.9"],
-        "backbones": ["transformers>=5.0"],
+        "backbones": ["transformers>=4.57"],
         "wandb": ["wandb>=0.18"],
         "mlflow": ["mlflow-skinny>=2.16"],
         "docs": ["sphinx>=8.0", "myst-parser>=4.0", "furo>=2024.8"],

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.networks import write_trunk
 from helpers.small import small_config
 
 from sptskm.cli import main
@@ -17,7 +18,7 @@ from sptskm.configfile import to_dict
 from sptskm.data import Tracklets, read_mars
 from sptskm.evaluation import Distances, Features, FusedDistance, Rows, StreamDistances, evaluate, squared_distances
 from sptskm.evaluation.fused import Fused, read_fused
-from sptskm.export import export, export_distance
+from sptskm.export import export, export_distance, export_network
 from sptskm.extraction import Network, load_network
 from sptskm.training.extract import extract
 from sptskm.training.precision import Precision
@@ -139,6 +140,20 @@ def test_an_exported_stream_embeds_as_the_network_for_any_batch_and_length(expor
     one, opened = exported
     for batch, length in SIZES[one.config.stream]:
         inputs = clips(one.config.stream, batch, length)
+        with torch.inference_mode():
+            expected = one.model.embed(*inputs).numpy()
+        np.testing.assert_allclose(run(opened, inputs), expected, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "convnext"])
+def test_ssin_with_another_trunk_embeds_alike_for_any_batch_and_length(kind, onnxruntime, tmp_path):
+    pytest.importorskip("transformers", reason="the extra backbones is not installed")
+    write_trunk(tmp_path / "trunk", kind)
+    one = network("ssin", f"model.trunk={tmp_path / 'trunk'}")
+    export_network(one, tmp_path / "one.onnx")
+    opened = session(onnxruntime, tmp_path / "one.onnx")
+    for batch, length in SIZES["ssin"]:
+        inputs = clips("ssin", batch, length)
         with torch.inference_mode():
             expected = one.model.embed(*inputs).numpy()
         np.testing.assert_allclose(run(opened, inputs), expected, atol=TOLERANCE)

@@ -103,7 +103,7 @@ class Tokens(nn.Module):
 
     def forward(self, pixel_values: Tensor, **_others: Any) -> Tensor:
         x_NPD = self.patches(pixel_values).flatten(2).transpose(1, 2)
-        N = len(x_NPD)
+        N = x_NPD.shape[0]  # `len` would be a constant in an exported network
         x = torch.cat([self.first.expand(N, -1, -1), x_NPD], dim=1) + self.positions
         if self.registers is not None:
             x = torch.cat([x[:, :1], self.registers.expand(N, -1, -1), x[:, 1:]], dim=1)
@@ -143,8 +143,9 @@ def open_trunk(folder: Path, found: Mapping[str, Any], size: tuple[int, int], ch
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise FileNotFoundError(f"model.trunk is {folder}: has no {WEIGHTS[0]}, wanted weights in that format")
     library = _library()
-    with _described():
+    with _described(), torch.device("meta"):
         config = _config(found)
+        getattr(library, KINDS[found["model_type"]].model)(config)
     try:
         with _quiet(library):
             body, told = getattr(library, KINDS[found["model_type"]].model).from_pretrained(
