@@ -152,7 +152,7 @@ def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | 
         for stream in streams
     }
     found = _best([_known(part, [stream.held_out for stream in streams])], open_to_choice, rules)
-    return HeldOut(found.normalisation, found.weights, {**alone, "fused": found.mAP})
+    return HeldOut(found.normalisation, found.offer.weights, {**alone, "fused": found.mAP})
 
 
 def _trained(

@@ -237,13 +237,12 @@ class Final:
     weights: dict[str, float] = field(default_factory=dict)
     """Share of every stream in the fused distance, in all 1, such as {ssin: 0.7, smin: 0.3}; empty = `weight`."""
     weight_step: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """Step of the grid over which the weight is chosen."""
+    """Step of the weights whose mAP on the held-out identities is drawn and kept beside that of the chosen ones."""
     folds: Annotated[int, Field(ge=0, le=100)] = 0
     """Parts of the training identities that choose the weights, each by runs that leave it out: this many more
     trainings of every stream, for few people, of whom `data.held_out` would cost too many; 0 = held-out ones choose."""
     undecided: Literal["better", "fused"] = "better"
-    """The result where fusing is not shown to be better: the better stream, or, if that stream is not shown to be
-    better than the others either, the fused ranking with the weights of the highest mAP, as a hedge."""
+    """The result where neither fusing nor the better stream is shown to be better: that stream, or fused as a hedge."""
     rerank: bool = False
     """Add the k-reciprocal re-ranking of the last ranking; auto then chooses among normalisations other than rank."""
     rerank_gigabytes: Annotated[float, Field(gt=0)] = 1.0

@@ -1,6 +1,6 @@
 """Choice of a fusion on held-out identities: the normalisation of the distances, and the weights of the streams.
 
-Shape suffixes: Q queries, S streams, W weights.
+Shape suffixes: Q queries, G gallery rows, M pairs, I identities, S streams, W weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,33 +22,33 @@ from sptskm.evaluation.fusion import (
     Weights,
 )
 from sptskm.evaluation.metrics import Rows, evaluate, not_ranked
-from sptskm.evaluation.offering import Offer, offer
-from sptskm.evaluation.protocols import OFFICIAL, Protocol
+from sptskm.evaluation.offering import Offer, cross_validated, offer
+from sptskm.evaluation.protocols import Integers, Protocol
+from sptskm.evaluation.statistics import by_identity
+from sptskm.evaluation.weighing import Gaps, gaps_by_identity
 
 STEP: Final = 0.05
-SAME_MAP: Final = 1e-12
 NO_SLOPE: Final = 1e-9
 """Slope of a stream that says nothing, so that it can still be divided by."""
 
 
+Pairs = tuple[NDArray[np.float64], NDArray[np.bool_], Integers]
+
+
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """A normalisation and its best weights on held-out identities, and which ranking these identities recommend.
+    """A normalisation, and which ranking held-out identities recommend.
 
-    curve_WS: for each weighting that was tried, the weights of all streams but the first, and the mAP.
+    curve_WS: for each weighting of a grid, the weights of all streams but the first, and the mAP there.
     """
 
     normalisation: Normalisation
-    weights: Weights
-    curve_WS: NDArray[np.float64]
     offer: Offer
+    mAP: float
+    """With the weights of the offer, on the held-out identities."""
+    curve_WS: NDArray[np.float64]
     slopes: Mapping[str, float] | None = None
     """Of "calibrated"."""
-
-    @property
-    def mAP(self) -> float:
-        """Return the highest mAP on the held-out identities."""
-        return float(self.curve_WS[:, -1].max())
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,26 +67,55 @@ def choose(
     step: float = STEP,
     hedge: bool = False,
 ) -> Chosen:
-    """Choose among normalisations, and among weights of a grid, by the mAP of all parts' queries.
+    """Choose weights for each normalisation, and the normalisation with the highest mAP of all parts' queries.
 
     Each part is ranked and normalised on its own, as networks of different trainings have different distances. The
-    first of equal normalisations wins; see `choose_weights` and `offering.offer`. Raises DataError when no query has a
-    positive.
+    first of equal normalisations wins; see `weighing` and `offering.offer`. The curve is over weights in steps of
+    `step`. Raises DataError when no query has a positive.
     """
-    found = []
+    return max((_choose(parts, protocol, kind, step, hedge) for kind in normalisations), key=lambda one: one.mAP)
+
+
+def _choose(parts: Sequence[Evidence], protocol: Protocol, kind: Normalisation, step: float, hedge: bool) -> Chosen:
+    slopes = slopes_of(parts, protocol) if kind == "calibrated" else None
+    normalised = [NormalisedDistances(part.distances(kind), kind, slopes) for part in parts]
+
+    def precisions(weights: Weights) -> NDArray[np.float64]:
+        found = zip(parts, normalised, strict=True)
+        return np.concatenate(
+            [evaluate(one.fused(weights), part.query, part.gallery, protocol).ap_Q for part, one in found]
+        )
+
+    streams = [*normalised[0].streams]
     pids_Q = np.concatenate([part.query.pids for part in parts])
-    for kind in normalisations:
-        slopes = slopes_of(parts, protocol) if kind == "calibrated" else None
-        tables = []
-        for part in parts:
-            streams = part.distances(kind)
-            grid = weight_grid([*streams], step)
-            normalised = NormalisedDistances(streams, kind, slopes)
-            tables.append(_precisions(normalised, part.query, part.gallery, protocol, grid))
-        precision_WQ = np.concatenate(tables, axis=1)
-        weights, curve_WS = choose_weights(precision_WQ, grid)
-        found.append(Chosen(kind, weights, curve_WS, offer(precision_WQ, pids_Q, grid, hedge), slopes))
-    return max(found, key=lambda one: one.mAP)
+    alone = {name: precisions({other: float(other == name) for other in streams}) for name in streams}
+    counted_Q = ~np.isnan(alone[streams[0]])
+    if not counted_Q.any():
+        raise DataError("no held-out query has a positive; fusion weights cannot be chosen")
+
+    def judged(precision_Q: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.divide(*by_identity(precision_Q[counted_Q], pids_Q[counted_Q]))
+
+    gaps = _gaps(parts, normalised, protocol, np.unique(pids_Q[counted_Q]))
+    weights = gaps.weights()
+    crossed_I = cross_validated(gaps, lambda others: judged(precisions(others)))
+    found = offer({name: judged(own_Q) for name, own_Q in alone.items()}, crossed_I, weights, hedge)
+    curve = [[*[*one.values()][1:], precisions(one)[counted_Q].mean()] for one in weight_grid(streams, step)]
+    return Chosen(kind, found, float(precisions(weights)[counted_Q].mean()), np.array(curve, np.float64), slopes)
+
+
+def _gaps(
+    parts: Sequence[Evidence], normalised: Sequence[NormalisedDistances], protocol: Protocol, pids_I: Integers
+) -> Gaps:
+    """Measure how far apart the streams put these identities."""
+    gaps, variances = [], []
+    for name in normalised[0].streams:
+        pairs = [_pairs(part, one.alone(name), protocol) for part, one in zip(parts, normalised, strict=True)]
+        distance_M, same_M, pids_M = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+        known_M = np.isin(pids_M, pids_I)
+        gaps.append(gaps_by_identity(distance_M[known_M], same_M[known_M], pids_M[known_M], pids_I))
+        variances.append(np.average([own_M.var() for own_M, *_ in pairs], weights=[len(own_M) for own_M, *_ in pairs]))
+    return Gaps([*normalised[0].streams], np.stack(gaps), np.array(variances))
 
 
 def slopes_of(parts: Sequence[Evidence], protocol: Protocol) -> dict[str, float]:
@@ -95,7 +124,7 @@ def slopes_of(parts: Sequence[Evidence], protocol: Protocol) -> dict[str, float]
     found = {}
     for name in given[0]:
         pairs = [_pairs(part, streams[name], protocol) for part, streams in zip(parts, given, strict=True)]
-        found[name] = max(calibrate(*(np.concatenate(arrays) for arrays in zip(*pairs, strict=True))).slope, NO_SLOPE)
+        found[name] = max(_calibrated(pairs).slope, NO_SLOPE)
     return found
 
 
@@ -109,16 +138,25 @@ def calibrated(
         fused_QG = distance.of(streams.matrices, streams.query, streams.gallery)
         complete = Distances(fused_QG, streams.complete_query_Q, streams.complete_gallery_G)
         pairs.append(_pairs(part, complete, protocol))
-    return calibrate(*(np.concatenate(arrays) for arrays in zip(*pairs, strict=True)))
+    return _calibrated(pairs)
 
 
-def _pairs(part: Evidence, one: Distances, protocol: Protocol) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the distances (M,) of all pairs with input that a protocol ranks, and which show one person (M,)."""
+def _calibrated(pairs: Sequence[Pairs]) -> Calibration:
+    distance_M, same_M, _ = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+    return calibrate(distance_M, same_M)
+
+
+def _pairs(part: Evidence, one: Distances, protocol: Protocol) -> Pairs:
+    """Return the distances (M,) of all pairs with input that a protocol ranks, which show one person, and the query's.
+
+    The last array (M,) holds the person of the query of each pair.
+    """
     ranked_QG = one.valid_query_Q[:, None] & one.valid_gallery_G
     for number in range(len(part.query)):
         ranked_QG[number] &= ~not_ranked(part.query, number, part.gallery, protocol)
     same_QG = part.query.pids[:, None] == part.gallery.pids
-    return np.asarray(one.distance_QG, np.float64)[ranked_QG], same_QG[ranked_QG]
+    pids_M = part.query.pids[np.nonzero(ranked_QG)[0]]
+    return np.asarray(one.distance_QG, np.float64)[ranked_QG], same_QG[ranked_QG], pids_M
 
 
 def weight_grid(streams: Sequence[str], step: float = STEP) -> list[dict[str, float]]:
@@ -134,50 +172,3 @@ def weight_grid(streams: Sequence[str], step: float = STEP) -> list[dict[str, fl
             first = 1.0 - sum(others) if used < len(shares) - 1 else 0.0
             grid.append(dict(zip(streams, (first, *others), strict=True)))
     return grid
-
-
-def precision_table(
-    streams: StreamDistances,
-    query: Rows,
-    gallery: Rows,
-    protocol: Protocol = OFFICIAL,
-    grid: Sequence[Weights] | None = None,
-    normalisation: Normalisation = "zscore",
-) -> NDArray[np.float64]:
-    """Compute the average precision (W, Q) of every query at every weighting; NaN for skipped queries.
-
-    Raises errors as `fuse`.
-    """
-    grid = weight_grid([*streams]) if grid is None else grid
-    return _precisions(NormalisedDistances(streams, normalisation), query, gallery, protocol, grid)
-
-
-def _precisions(
-    normalised: NormalisedDistances, query: Rows, gallery: Rows, protocol: Protocol, grid: Sequence[Weights]
-) -> NDArray[np.float64]:
-    table = [evaluate(normalised.fused(weights), query, gallery, protocol).ap_Q for weights in grid]
-    return np.reshape(table, (len(grid), len(query)))
-
-
-def choose_weights(precision_WQ: NDArray[np.float64], grid: Sequence[Weights]) -> tuple[Weights, NDArray[np.float64]]:
-    """Return the weights with the highest mAP, and the curve (W, S) of the weights that were tried.
-
-    precision_WQ is a table of `precision_table`. Among equal mAPs the weights nearest to equal shares win: where the
-    data cannot decide, all streams are used. Of two equally near ones that with less of the later streams wins, because
-    SSIN, the first, hardly ever lacks an input.
-    Raises DataError for an empty grid, and when no query has a positive.
-    """
-    if not len(grid):
-        raise DataError("the grid of fusion weights is empty")
-    counted_Q = ~np.isnan(precision_WQ[0])
-    if not (precision_WQ > 0).any():  # nor with zeros for those that have nothing to be found
-        raise DataError("no validation query has a positive; fusion weights cannot be chosen")
-    mAP_W = np.array([row_Q[counted_Q].mean() for row_Q in precision_WQ])
-    tied = [weights for weights, mAP in zip(grid, mAP_W, strict=True) if mAP >= mAP_W.max() - SAME_MAP]
-    curve_WS = np.array([[*[*weights.values()][1:], mAP] for weights, mAP in zip(grid, mAP_W, strict=True)], np.float64)
-    return min(tied, key=_place), curve_WS
-
-
-def _place(weights: Weights) -> tuple[float, ...]:
-    values = [*weights.values()]
-    return (round(max(abs(weight - 1 / len(values)) for weight in values), 9), *values[1:])

@@ -15,7 +15,7 @@ Shape suffixes: Q queries, G gallery rows, M complete pairs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import combinations
 from math import inf, isfinite
@@ -343,6 +343,15 @@ class NormalisedDistances:
     @cached_property
     def _complete(self) -> dict[str, Floats]:
         return {name: self._streams.where_complete(matrix_QG) for name, matrix_QG in self._distance.items()}
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Return the names of the streams."""
+        return tuple(self._streams)
+
+    def alone(self, name: str) -> Distances:
+        """Return the normalised distances of one stream."""
+        return replace(self._streams[name], distance_QG=self._distance[name])
 
     def fused(self, weights: Weights) -> NDArray[np.floating[Any]]:
         """Compute fused distances (Q, G): the sum of weight * normalised distance. Raises as `check_weights`."""

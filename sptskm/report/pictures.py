@@ -88,8 +88,9 @@ def _curves(results: Results) -> Iterator[Picture]:
         pair = [*fusion.weights]
         image = weight_figure(fusion.curve_WS, fusion.weight, heading, pair)
         caption = (
-            f"The weight is the share of {title_of(pair[1])} in the fused distance. It was chosen where the curve is "
-            "highest; the curve is of identities held out of training, not of the test set."
+            f"The weight is the share of {title_of(pair[1])} in the fused distance. The curve is of identities held "
+            "out of training, not of the test set. The chosen weight goes by how far apart the streams put different "
+            "people, not by the top of the curve, which is partly luck."
         )
         yield Picture("fusion weight", "results", image, caption)
 

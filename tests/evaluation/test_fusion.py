@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.pairs import of_pair
@@ -6,16 +8,16 @@ from sptskm import evaluation
 from sptskm.evaluation import (
     PROTOCOLS,
     Distances,
+    Evidence,
     Features,
+    Normalisation,
     Rows,
     StreamDistances,
     align,
-    choose_weights,
+    choose,
     evaluate,
     pair_weights,
-    precision_table,
     squared_distances,
-    weight_grid,
 )
 from sptskm.evaluation.fusion import OF_THE_DATA
 
@@ -237,49 +239,48 @@ def validation(rng: np.random.Generator) -> tuple[Rows, Rows, np.ndarray]:
     return query, gallery, (query.pids[:, None] != gallery.pids) * 1.0 + rng.random((30, 90))
 
 
-def test_the_chosen_weight_is_where_the_curve_is_highest():
+def evidence(query: Rows, gallery: Rows, streams: StreamDistances) -> list[Evidence]:
+    return [Evidence(query, gallery, lambda _: streams)]
+
+
+def test_the_curve_beside_the_chosen_weight_is_of_the_fused_rankings() -> None:
     rng = np.random.default_rng(6)
     query, gallery, ssin = validation(rng)
     smin = ssin + 3 * rng.random(ssin.shape)
     ssin = ssin + rng.random(ssin.shape)
     flags = np.ones(30, bool), np.arange(90) % 4 > 0
-    table = precision_table(of_pair(ssin, smin, *flags), query, gallery, PROTOCOLS["torchreid"])
-    weights, curve = choose_weights(table, weight_grid(["ssin", "smin"]))
-    np.testing.assert_allclose(curve[:, 0], np.linspace(0, 1, 21))
-    assert weights == pair_weights(("ssin", "smin"), curve[curve[:, 1].argmax(), 0])
-    assert np.ptp(curve[:, 1]) > 0.05
-    for row in (0, 7, 20):
-        fused = fuse(ssin, smin, *flags, curve[row, 0])
-        scores = evaluate(fused, query, gallery, PROTOCOLS["torchreid"])
-        assert curve[row, 1] == scores.mAP
-        assert table[row].tolist() == scores.ap_Q.tolist()
+    streams, rules = of_pair(ssin, smin, *flags), PROTOCOLS["torchreid"]
+    found = choose(evidence(query, gallery, streams), rules, ["zscore"])
+    np.testing.assert_allclose(found.curve_WS[:, 0], np.linspace(0, 1, 21))
+    assert np.ptp(found.curve_WS[:, 1]) > 0.05
+    for share, mAP in found.curve_WS[[0, 7, 20]]:
+        assert mAP == evaluate(fuse(ssin, smin, *flags, share), query, gallery, rules).mAP
+    chosen = evaluate(fuse(ssin, smin, *flags, found.offer.weights["smin"]), query, gallery, rules)
+    assert found.mAP == pytest.approx(chosen.mAP, abs=1e-12)
+    assert found.mAP > found.curve_WS[:, 1].max() - 0.02, "weights by gaps are near the best ones"
+    assert found.offer.weights["smin"] < 0.5
 
 
-def chosen(streams: StreamDistances, query: Rows, gallery: Rows, shares: list[float]) -> float:
-    """The share of SMIN."""
-    grid = [pair_weights(("ssin", "smin"), share) for share in shares]
-    return choose_weights(precision_table(streams, query, gallery, grid=grid), grid)[0]["smin"]
-
-
-@pytest.mark.parametrize(("shares", "wanted"), [([0, 0.3, 0.45, 0.9], 0.45), ([1, 0.6, 0.4, 0], 0.4), ([0, 1], 0)])
-def test_among_equal_weights_the_middle_wins_and_then_ssin(shares, wanted):
+@pytest.mark.parametrize("kind", ["zscore", "minmax", "rank", "calibrated"])
+def test_the_share_of_a_stream_does_not_depend_on_its_units(kind: Normalisation) -> None:
     query, gallery, ssin = validation(np.random.default_rng(7))
-    streams = of_pair(ssin, 3 * ssin, np.ones(30, bool), np.ones(90, bool))
-    assert chosen(streams, query, gallery, shares) == wanted
+    flags = np.ones(30, bool), np.ones(90, bool)
+    found = choose(evidence(query, gallery, of_pair(ssin, 3 * ssin + 1, *flags)), PROTOCOLS["torchreid"], [kind])
+    assert found.offer.weights == pytest.approx({"ssin": 0.5, "smin": 0.5})
 
 
-def test_a_better_weight_beats_the_middle():
+def test_a_stream_that_says_the_opposite_has_no_weight() -> None:
     query, gallery, good = validation(np.random.default_rng(8))
     streams = of_pair(-good, good, np.ones(30, bool), np.ones(90, bool))
-    assert chosen(streams, query, gallery, [0.0, 0.5 - 1e-3, 1.0]) == 1.0
+    found = choose(evidence(query, gallery, streams), PROTOCOLS["torchreid"], ["zscore"])
+    assert found.offer.weights == {"ssin": 0.0, "smin": 1.0}
 
 
-def test_a_weight_cannot_be_chosen_without_positives_or_weights():
+def test_weights_cannot_be_chosen_without_positives() -> None:
     query, gallery, ssin = validation(np.random.default_rng(9))
     streams = of_pair(ssin, 3 * ssin, np.ones(30, bool), np.ones(90, bool))
-    with pytest.raises(ValueError, match="no validation query has a positive"):
-        chosen(streams, Rows(query.pids + 99, query.camids), gallery, [0.0, 0.5])
-    with pytest.raises(ValueError, match="no validation query has a positive"):
-        choose_weights(np.zeros((2, 30)), weight_grid(["ssin", "smin"], 1))  # of a protocol that counts these as 0
-    with pytest.raises(ValueError, match="grid of fusion weights is empty"):
-        chosen(streams, query, gallery, [])
+    others = Rows(query.pids + 99, query.camids)
+    counted = replace(PROTOCOLS["torchreid"], average="all")  # counts queries without a positive as 0
+    for rules in (PROTOCOLS["torchreid"], counted):
+        with pytest.raises(ValueError, match="no held-out query has a positive"):
+            choose(evidence(others, gallery, streams), rules, ["zscore"])
