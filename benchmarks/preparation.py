@@ -26,7 +26,7 @@ from sptskm.config import ConfigError
 from sptskm.data import bilevel
 from sptskm.data.skeletons import EDGE_TOTAL, EDGES
 from sptskm.models import JPPNet, PoseHG3D
-from sptskm.preparation.blazepose import Network, find_person, open_network
+from sptskm.preparation.blazepose import Runtime, find_person, open_network
 from sptskm.preparation.grabcut import body_prior, person_mask
 from sptskm.preparation.parsing import FAST, PUBLISHED, parse_frames, place
 from sptskm.preparation.pose import estimate_skeletons
@@ -78,7 +78,7 @@ def distances_mm(found_V3: Floats, true_V3: Floats) -> Floats:
     return np.asarray(np.linalg.norm(aligned - true, axis=1) * STATURE_MM / stature)
 
 
-def quality(samples: list[Sample], network: Network) -> str:
+def quality(samples: list[Sample], network: Runtime) -> str:
     """Compare masks and joints with the true ones."""
     persons = [find_person(network, frame) for frame, *_ in samples]
     found = [(person, true) for person, (_, _, true, _) in zip(persons, samples, strict=True)]
@@ -107,7 +107,7 @@ def _errors(pairs: Iterable[tuple[NDArray[Any], Floats]]) -> list[str]:
     return [f"{values.mean():.0f}", f"{(values < NEAR_MM).mean():.3f}"]
 
 
-def _at_height(samples: list[Sample], network: Network, height: int) -> float:
+def _at_height(samples: list[Sample], network: Runtime, height: int) -> float:
     values = []
     for frame, mask, *_ in samples:
         size = round(frame.shape[1] * height / len(frame)), height
@@ -138,7 +138,7 @@ def speed(frames_NHW3: Bytes, works: dict[str, Callable[[Bytes], object]], devic
     return text_table([f"{SIZE[0]} x {SIZE[1]} frames on {device}", "frames/s", "ms/frame", "hours for MARS"], rows)
 
 
-def _both(frames_NHW3: Bytes, network: Network) -> None:
+def _both(frames_NHW3: Bytes, network: Runtime) -> None:
     for frame in frames_NHW3:
         find_person(network, frame)
 
@@ -162,7 +162,7 @@ def scaling(engine: str, file: Path, frames_NHW3: Bytes, most: int) -> str:
     return f"{engine}: " + ", ".join(f"{n} processes {rate:.0f} frames/s" for n, rate in rates.items())
 
 
-def engines(file: Path) -> dict[str, Network]:
+def engines(file: Path) -> dict[str, Runtime]:
     """Open the network in each engine that is installed."""
     found = {}
     for engine in ("opencv", "litert"):

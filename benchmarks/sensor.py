@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.synthetic.walkers import Body, Gait, draw_walker, on_another_day, pose
+from sptskm.synthetic.walkers import Body, GaitStyle, draw_walker, on_another_day, pose
 
 Floats = NDArray[np.float64]
 KINDS = ("normal", "normal", "slow", "fast", "arms still", "limp")
@@ -35,7 +35,7 @@ class Walk(NamedTuple):
     skeletons_FV4: Floats
 
 
-def altered(gait: Gait, kind: str, rng: np.random.Generator) -> Gait:
+def altered(gait: GaitStyle, kind: str, rng: np.random.Generator) -> GaitStyle:
     """Return a person's gait walked in another way; each person alters it by another amount."""
     much = rng.uniform(0.7, 1.3)
     if kind == "slow":
@@ -63,7 +63,7 @@ def walks(seed: int, people: int = 28, kinds: tuple[str, ...] = KINDS, noise: fl
             yield Walk(person, number, kind, _recorded(walker.body, gait, of_kind[kind], noise, rng))
 
 
-def _recorded(body: Body, gait: Gait, kind_V3: Floats, noise: float, rng: np.random.Generator) -> Floats:
+def _recorded(body: Body, gait: GaitStyle, kind_V3: Floats, noise: float, rng: np.random.Generator) -> Floats:
     frames = int(rng.integers(70, 130))
     phase_F = rng.uniform(0, 2 * np.pi) + 2 * np.pi / gait.cycle * np.cumsum(1 + rng.normal(0, 0.03, frames))
     points = pose(body, gait, phase_F)[:, :14]

@@ -14,7 +14,7 @@ from helpers.launching import ROOT
 from sptskm.config import STREAMS, Final
 from sptskm.configfile import flat, load, load_final, to_dict
 from sptskm.launching.cluster import Cluster, load_cluster
-from sptskm.tuning import Draw, load_search
+from sptskm.tuning import Distribution, load_search
 from sptskm.tuning.space import Rules
 
 # From the roof down; a module imports from its own room and from those below.
@@ -236,7 +236,7 @@ def test_a_configuration_loads_and_holds_only_what_differs_from_the_defaults(pat
         found |= {f"{stream}.{name}": value for stream in searches for name, value in vars(searches[stream]).items()}
         found |= {f"{stream}.{name}": draw for stream in searches for name, draw in searches[stream].space.items()}
         found = {name: value for name, value in found.items() if not name.endswith((".stream", ".space"))}
-        default |= {name: None for name, draw in found.items() if isinstance(draw, Draw)}
+        default |= {name: None for name, draw in found.items() if isinstance(draw, Distribution)}
     elif path.stem == "final":
         found, default = vars(load_final(path)), vars(Final())
     else:

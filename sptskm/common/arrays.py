@@ -30,7 +30,7 @@ _EXPANSION = 1100  # a deflated byte cannot become more bytes than that
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ArraySpec:
     """Expected type and shape of an array: kinds of its dtype, and the length of each axis.
 
     A length is a number, or a name: axes with the same name are equally long in all arrays of a file.
@@ -46,7 +46,7 @@ class Wanted:
 
 
 def read_npz(
-    path: Path, wanted: Mapping[str, Wanted], optional: Mapping[str, Wanted] | None = None
+    path: Path, wanted: Mapping[str, ArraySpec], optional: Mapping[str, ArraySpec] | None = None
 ) -> dict[str, NDArray[Any]]:
     """Return the arrays of an uncompressed or compressed .npz file.
 
@@ -66,7 +66,7 @@ def read_npz(
     return found
 
 
-def read_npy(path: Path, wanted: Wanted | None = None) -> NDArray[Any]:
+def read_npy(path: Path, wanted: ArraySpec | None = None) -> NDArray[Any]:
     """Return the array of a .npy file. Raises as `read_npz`."""
     with path.open("rb") as file:
         try:
@@ -92,7 +92,7 @@ def _refusal(error: Exception, path: Path, form: str) -> Exception:
 
 
 def _members(
-    archive: zipfile.ZipFile, path: Path, wanted: Mapping[str, Wanted], known: Mapping[str, Wanted]
+    archive: zipfile.ZipFile, path: Path, wanted: Mapping[str, ArraySpec], known: Mapping[str, ArraySpec]
 ) -> dict[str, zipfile.ZipInfo]:
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
@@ -138,7 +138,7 @@ def _array(file: IO[bytes], size: int, place: str) -> NDArray[Any]:
     return found.astype(dtype.newbyteorder("="), copy=False)
 
 
-def _check(path: Path, found: Mapping[str, NDArray[Any]], known: Mapping[str, Wanted]) -> None:
+def _check(path: Path, found: Mapping[str, NDArray[Any]], known: Mapping[str, ArraySpec]) -> None:
     lengths: dict[str, tuple[int, str]] = {}
     for name, array in found.items():
         rule = known[name]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.atomic import partial_of
-from sptskm.common.arrays import Wanted, read_npz
+from sptskm.common.arrays import ArraySpec, read_npz
 from sptskm.common.errors import DataError
 from sptskm.common.reading import parsed_json
 from sptskm.config import STREAMS
@@ -24,15 +24,15 @@ from sptskm.evaluation.features import Features
 from sptskm.evaluation.metrics import Rows
 
 ARRAYS = {
-    "features": Wanted("f", ("N", "D")),
-    "keys": Wanted("U", ("N",)),
-    "valid": Wanted("b", ("N",)),
-    "pids": Wanted("iu", ("N",)),
-    "camids": Wanted("iu", ("N",)),
-    "clothes": Wanted("iu", ("N",)),
-    "fingerprint": Wanted("U"),
-    "stream": Wanted("U"),
-    "network": Wanted("U"),
+    "features": ArraySpec("f", ("N", "D")),
+    "keys": ArraySpec("U", ("N",)),
+    "valid": ArraySpec("b", ("N",)),
+    "pids": ArraySpec("iu", ("N",)),
+    "camids": ArraySpec("iu", ("N",)),
+    "clothes": ArraySpec("iu", ("N",)),
+    "fingerprint": ArraySpec("U"),
+    "stream": ArraySpec("U"),
+    "network": ArraySpec("U"),
 }
 METHODS = "methods"  # as JSON; files of before, and of masks and skeletons that somebody brought, have none
 
@@ -85,7 +85,7 @@ def read_features(path: Path) -> Labelled:
     if not path.is_file():
         raise FileNotFoundError(f"features {path}: no such file, {wanted}")
     try:
-        found = read_npz(path, ARRAYS, {METHODS: Wanted("U")})
+        found = read_npz(path, ARRAYS, {METHODS: ArraySpec("U")})
     except DataError as error:
         again = ": extract again" if "lacks the array network" in str(error) else ""
         raise DataError(f"features {error}, {wanted}{again}") from None

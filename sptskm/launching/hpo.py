@@ -35,7 +35,7 @@ from sptskm.launching.storage import whole_files
 from sptskm.launching.trials import CREWS, Follower, Teams, failure_reason, lead, room_for
 from sptskm.launching.workers import Failed, Report, Team, ask_to_stop
 from sptskm.training.signals import StopFlag
-from sptskm.tuning import Draw, Score, Search, Trial, encoded, grid, name_of, present, settings_of
+from sptskm.tuning import Distribution, Score, Search, Trial, encoded, grid, name_of, present, settings_of
 
 METRIC, BEST, EPOCH, SECONDS = "validation/mAP", "validation/best mAP", "epoch", "seconds"
 EXCHANGE = "exchange"  # the epoch as PBT counts it
@@ -111,7 +111,7 @@ def _tuner(plan: Plan, search: Search, team: Team, command: str) -> tune.Tuner:
     )
 
 
-def domain(draw: Draw) -> Any:
+def domain(draw: Distribution) -> Any:
     """Return Tune's search-space domain for a setting."""
     if draw.kind in ("choice", "quantised"):  # Tune's own steps begin at 0, those of a search file at its lower end
         return tune.choice([encoded(member) for member in draw.members])
@@ -137,7 +137,7 @@ def searcher(search: Search, first: Mapping[str, Any]) -> Any:
     return OptunaSearch(seed=search.seed, points_to_evaluate=[point])
 
 
-def _drawable(draw: Draw, value: Any) -> Any:
+def _drawable(draw: Distribution, value: Any) -> Any:
     """Return the nearest value that Optuna can draw; it accepts only points with a value for every setting."""
     if draw.kind == "choice":
         return encoded(value if value in draw.values else draw.values[0])
@@ -173,7 +173,7 @@ def scheduler(search: Search) -> Any:
     return schedulers.FIFOScheduler()
 
 
-def within(space: Mapping[str, Draw], settings: dict[str, Any]) -> dict[str, Any]:
+def within(space: Mapping[str, Distribution], settings: dict[str, Any]) -> dict[str, Any]:
     """Clip settings that PBT has multiplied to their ranges."""
     numbers = {name for name, draw in space.items() if draw.kind not in ("choice", "quantised")}
     return {name: space[name].nearest(value) if name in numbers else value for name, value in settings.items()}

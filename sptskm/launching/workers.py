@@ -70,7 +70,7 @@ class Team:
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerAddress:
     """Location of a worker, with a port that was free there a moment ago."""
 
     node: str
@@ -86,14 +86,14 @@ class Worker:
         self.stopping = StopFlag()
         self.reports: deque[Report] = deque()
 
-    def place(self) -> Place:
+    def place(self) -> WorkerAddress:
         """Return the node of this worker, with an address and port where the others can meet it."""
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1]
-        return Place(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), port)
+        return WorkerAddress(ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address(), port)
 
-    def enter(self, rank: int, places: Sequence[Place], file: Path) -> None:
+    def enter(self, rank: int, places: Sequence[WorkerAddress], file: Path) -> None:
         """Set torchrun's variables for a rank of a run, and redirect all output to `file`."""
         self.stopping.requested = False  # a request that stopped the previous run
         self.reports.clear()

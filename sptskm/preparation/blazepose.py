@@ -66,7 +66,7 @@ class Raw(NamedTuple):
     """(S, S): logits of the person's outline."""
 
 
-class Network(Protocol):
+class Runtime(Protocol):
     """Interface of a program that runs the network."""
 
     def __call__(self, square_SS3: Bytes) -> Raw:
@@ -132,7 +132,7 @@ class LiteRTNetwork:
         return _raw(points, world, presence, mask[0, ..., 0])
 
 
-def open_network(file: Path, engine: str = "opencv") -> Network:
+def open_network(file: Path, engine: str = "opencv") -> Runtime:
     """Open the network's file with the engine `opencv` or `litert`.
 
     Raises ConfigError for another engine, for an engine that is not installed and for a file that it cannot read.
@@ -147,7 +147,7 @@ def open_network(file: Path, engine: str = "opencv") -> Network:
         raise ConfigError("--engine is litert and ai-edge-litert is missing: pip install 'sptskm[fast]'") from None
 
 
-def find_person(network: Network, frame_HW3: Bytes, square_SS3: Bytes | None = None) -> Person:
+def find_person(network: Runtime, frame_HW3: Bytes, square_SS3: Bytes | None = None) -> Person:
     """Find the one person in a crop (H, W, 3); the mask has the crop's size.
 
     `square_SS3` is the crop with its surroundings from `square_around`; without it the crop's border is repeated.

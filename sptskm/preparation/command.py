@@ -284,9 +284,9 @@ def _refuse_contradictions(chosen: argparse.Namespace) -> None:
 
 
 def _import(chosen: argparse.Namespace, table: Tracklets) -> str:
-    from sptskm.preparation.importing import Source, import_files
+    from sptskm.preparation.importing import ImportSource, import_files
 
-    source = Source(chosen.source, chosen.kind, chosen.invert, _layout(chosen.layout), chosen.channels)
+    source = ImportSource(chosen.source, chosen.kind, chosen.invert, _layout(chosen.layout), chosen.channels)
     return import_files(chosen.data, table, chosen.made, source).text(f"{chosen.made} imported")
 
 
@@ -300,10 +300,10 @@ def _layout(given: str | None) -> "PointLayout | None":
 
 
 def _from_points(chosen: argparse.Namespace) -> str:
-    from sptskm.preparation.importing import Source
+    from sptskm.preparation.importing import ImportSource
     from sptskm.preparation.points import prepare_points
 
-    source = Source(chosen.manifest, layout=_layout(chosen.layout), channels=chosen.channels)
+    source = ImportSource(chosen.manifest, layout=_layout(chosen.layout), channels=chosen.channels)
     return prepare_points(chosen.manifest, chosen.out, source, chosen.test_share, chosen.seed)[1]
 
 

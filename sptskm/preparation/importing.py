@@ -35,7 +35,7 @@ from sptskm.preparation.formats import (
     write_skeleton,
 )
 from sptskm.preparation.layouts import IN_SPACE, Channels, OwnLayout
-from sptskm.preparation.work import Ledger, Outcome, note
+from sptskm.preparation.work import Ledger, ShardResult, note
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ POINT_NAMES = (".mat", ".npy", ".json", "_keypoints.json")
 
 
 @dataclass(frozen=True)
-class Source:
+class ImportSource:
     """Place and format of the files to import."""
 
     place: Path
@@ -90,7 +90,7 @@ class Source:
         return self.channels or "xyc"
 
 
-def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Outcome:
+def import_files(root: Path, table: Tracklets, made: Made, source: ImportSource) -> ShardResult:
     """Import all masks or skeletons that are still missing; the outcome names the unusable ones.
 
     A frame without any file is named as well; training accepts frames without a skeleton. Raises ConfigError.
@@ -98,7 +98,7 @@ def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Ou
     source.check(made)
     settings = source.method
     take = _masks(table, source) if made == "masks" else _skeletons(table, source)
-    ledger, outcome = Ledger(root, table, (made,), settings), Outcome()
+    ledger, outcome = Ledger(root, table, (made,), settings), ShardResult()
     write: Callable[[Path, NDArray[Any]], None] = write_mask if made == "masks" else write_skeleton
     for row in progress(range(len(table)), f"import {made}", total=len(table)):
         outcome.stale += ledger.remove_stale(row)
@@ -114,15 +114,15 @@ def import_files(root: Path, table: Tracklets, made: Made, source: Source) -> Ou
     return outcome
 
 
-Take = Callable[[int, list[int], Outcome], Iterable[tuple[int, NDArray[Any]]]]
+Take = Callable[[int, list[int], ShardResult], Iterable[tuple[int, NDArray[Any]]]]
 """Maps a tracklet and its frames without a result to the results found."""
 
 
-def _masks(table: Tracklets, source: Source) -> Take:
+def _masks(table: Tracklets, source: ImportSource) -> Take:
     assert source.kind is not None
     kind = source.kind
 
-    def take(row: int, missing: list[int], outcome: Outcome) -> Iterable[tuple[int, NDArray[Any]]]:
+    def take(row: int, missing: list[int], outcome: ShardResult) -> Iterable[tuple[int, NDArray[Any]]]:
         for frame in missing:
             result = table.path(row, frame, "masks")
             try:
@@ -137,12 +137,12 @@ def _masks(table: Tracklets, source: Source) -> Take:
     return take
 
 
-def _skeletons(table: Tracklets, source: Source) -> Take:
+def _skeletons(table: Tracklets, source: ImportSource) -> Take:
     points = _KeyPoints(source)
     if points.listed is not None:
         _tell_others(points.place, points.listed, set(decode_names(table.stems_M).tolist()))
 
-    def take(row: int, missing: list[int], outcome: Outcome) -> Iterable[tuple[int, NDArray[Any]]]:
+    def take(row: int, missing: list[int], outcome: ShardResult) -> Iterable[tuple[int, NDArray[Any]]]:
         results = [table.path(row, frame, "skeletons") for frame in range(table.lengths[row])]
         found_FV4, found = np.full((len(results), *SKELETON_SHAPE), np.nan), []
         for frame in missing:
@@ -170,7 +170,7 @@ def _tell_others(place: Path, listed: Iterable[str], stems: set[str]) -> None:
 class _KeyPoints:
     """Reader of the key points of frames, from any of the supported files."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ImportSource) -> None:
         assert source.layout is not None
         self.place, self.layout, self.channels = source.place, source.layout, source.numbers
         self.listed = results_from(self.place, self.layout, self.channels) if self.place.is_file() else None

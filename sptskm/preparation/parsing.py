@@ -72,7 +72,7 @@ _MIRRORED = [*range(14), 15, 14, 17, 16, 19, 18]
 
 
 @dataclass(frozen=True)
-class Views:
+class FrameViews:
     """Views of a frame whose logits are averaged: square inputs of int(size * scale) pixels, and their mirror images.
 
     Raises ValueError without any scale or for inputs of less than 8 pixels.
@@ -92,8 +92,8 @@ class Views:
         return tuple(int(self.size * scale) for scale in self.scales)
 
 
-PUBLISHED = Views()
-FAST = Views(scales=(1.0,), mirrored=False)
+PUBLISHED = FrameViews()
+FAST = FrameViews(scales=(1.0,), mirrored=False)
 """A sixth of the published cost, with slightly different results."""
 
 
@@ -125,7 +125,7 @@ def halved(model: Network, dtype: torch.dtype) -> Network:
 
 
 @torch.inference_mode()
-def parse_frames(frames_NHW3: Bytes, model: JPPNet, views: Views = PUBLISHED) -> Bytes:
+def parse_frames(frames_NHW3: Bytes, model: JPPNet, views: FrameViews = PUBLISHED) -> Bytes:
     """Parse frames (N, H, W, 3) of one size to label maps (N, H, W), 0 = background to 19.
 
     The channels are blue, green, red (`sptskm.data.files.read_frame` gives red first). The N frames and their mirror
@@ -149,7 +149,7 @@ def check_finite(what: str, *maps: Tensor) -> None:
         )
 
 
-def averaged_logits(frames_NHW3: Tensor, model: JPPNet, views: Views = PUBLISHED) -> Tensor:
+def averaged_logits(frames_NHW3: Tensor, model: JPPNet, views: FrameViews = PUBLISHED) -> Tensor:
     """Compute float32 logits (N, L, H, W) of frames as for `parse_frames`: mean over stages, scales and mirror images.
 
     The stages are added before they are enlarged: enlarging is linear, so the result is the same and three times

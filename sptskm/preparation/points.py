@@ -20,14 +20,14 @@ from sptskm.data.derived import write_method
 from sptskm.data.manifest import Entry, read_entries, write_entries
 from sptskm.data.splits import split_by_identity
 from sptskm.preparation.formats import check_confidence, joints_of, points_from
-from sptskm.preparation.importing import Source
+from sptskm.preparation.importing import ImportSource
 
 MANIFEST = "manifest.csv"
 FOLDER = "skeletons"
 
 
 def prepare_points(
-    given: Path, out: Path, source: Source, test_share: float | None = None, seed: int = 0
+    given: Path, out: Path, source: ImportSource, test_share: float | None = None, seed: int = 0
 ) -> tuple[Path, str]:
     """Convert all key points and write the manifest to the folder `out`; return its path and a line about the content.
 
@@ -62,7 +62,7 @@ def prepare_points(
     return out / MANIFEST, _told(out / MANIFEST, done, counts, without)
 
 
-def skeletons_of(path: Path, source: Source) -> NDArray[np.float64]:
+def skeletons_of(path: Path, source: ImportSource) -> NDArray[np.float64]:
     """Read the skeletons (F, 14, 4) of a file of key points; a missing joint is NaN.
 
     Raises FileNotFoundError, and DataError for other content and for depths that are taken for confidences.

@@ -61,7 +61,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Block:
+class FrameRange:
     """Consecutive frames of a tracklet; stored as numbers, because a data set may have a million of them."""
 
     row: int
@@ -74,7 +74,7 @@ class Block:
 
 
 @dataclass
-class Outcome:
+class ShardResult:
     """Result of making a shard."""
 
     made: int = 0
@@ -117,17 +117,17 @@ def shard_rows(table: Tracklets, shard: int, shards: int) -> NDArray[np.int64]:
     return np.flatnonzero((middles_N * shards / table.lengths.sum()).astype(int) == shard)
 
 
-def prepare(root: Path, table: Tracklets, method: Method, shard: int = 0, shards: int = 1) -> Outcome:
+def prepare(root: Path, table: Tracklets, method: Method, shard: int = 0, shards: int = 1) -> ShardResult:
     """Make the missing and the outdated results of a shard, and write its summary.
 
     A method that makes both kinds keeps the existing files of either kind. A frame that cannot be read is skipped and
     named in the outcome. Raises ConfigError when the data set holds results of another method.
     """
     rows = shard_rows(table, shard, shards)
-    ledger, outcome = Ledger(root, table, method.kinds, method.settings), Outcome()
+    ledger, outcome = Ledger(root, table, method.kinds, method.settings), ShardResult()
     for row in rows.tolist():
         outcome.stale += ledger.remove_stale(row)
-    lacking: dict[Block, list[Made]] = {}
+    lacking: dict[FrameRange, list[Made]] = {}
     for made in method.kinds:
         for block in missing_blocks(table, rows, made, method.block):
             lacking.setdefault(block, []).append(made)
@@ -208,7 +208,7 @@ def _any_result(table: Tracklets, made: Made) -> bool:
     )
 
 
-def note(root: Path, made: Made, shard: str, outcome: Outcome, settings: Mapping[str, Any]) -> None:
+def note(root: Path, made: Made, shard: str, outcome: ShardResult, settings: Mapping[str, Any]) -> None:
     """Write the shard's summary as JSON."""
     text = json.dumps({**vars(outcome), "settings": dict(settings)}, indent=1)
     write_text(home(root, made) / f"shard-{shard}.json", text)
@@ -221,7 +221,7 @@ def home(root: Path, made: Made) -> Path:
     return folder
 
 
-def missing_blocks(table: Tracklets, rows: Iterable[int], made: Made, size: int) -> Iterator[Block]:
+def missing_blocks(table: Tracklets, rows: Iterable[int], made: Made, size: int) -> Iterator[FrameRange]:
     """Yield the blocks of at most `size` frames with a missing result.
 
     Folders are listed, which costs less than a look-up of every file.
@@ -235,11 +235,11 @@ def missing_blocks(table: Tracklets, rows: Iterable[int], made: Made, size: int)
         for start in range(0, len(results), size):
             stop = min(start + size, len(results))
             if not {path.name for path in results[start:stop]} <= names[folder]:
-                yield Block(int(row), start, stop)
+                yield FrameRange(int(row), start, stop)
 
 
 @dataclass(frozen=True)
-class Picture:
+class SquaredFrame:
     """A frame (H, W, 3), and the square of the video's picture around it if that was kept."""
 
     frame: Bytes
@@ -252,10 +252,10 @@ def square_of(frame: Path) -> Path:
 
 
 def _read_ahead(
-    table: Tracklets, blocks: Sequence[Block], around: bool
-) -> Iterator[tuple[Block, list[Picture | DataError]]]:
+    table: Tracklets, blocks: Sequence[FrameRange], around: bool
+) -> Iterator[tuple[FrameRange, list[SquaredFrame | DataError]]]:
     """Yield blocks with their frames, decoded while other blocks are computed."""
-    waiting: deque[tuple[Block, Future[list[Picture | DataError]]]] = deque()
+    waiting: deque[tuple[FrameRange, Future[list[SquaredFrame | DataError]]]] = deque()
     with ThreadPoolExecutor(1) as reader:
         for block in blocks:
             waiting.append((block, reader.submit(_read, block.paths(table, "frames"), around)))
@@ -266,12 +266,12 @@ def _read_ahead(
             yield block, images.result()
 
 
-def _read(frames: Iterable[Path], around: bool) -> list[Picture | DataError]:
-    images: list[Picture | DataError] = []
+def _read(frames: Iterable[Path], around: bool) -> list[SquaredFrame | DataError]:
+    images: list[SquaredFrame | DataError] = []
     for path in frames:
         try:
             square = read_frame(square_of(path))[..., ::-1] if around and square_of(path).is_file() else None
-            images.append(Picture(read_frame(path)[..., ::-1], square))
+            images.append(SquaredFrame(read_frame(path)[..., ::-1], square))
         except DataError as error:
             images.append(error)
     return images
@@ -279,10 +279,10 @@ def _read(frames: Iterable[Path], around: bool) -> list[Picture | DataError]:
 
 def _make(  # inputs, method and records
     table: Tracklets,
-    block: Block,
-    images: Sequence[Picture | DataError],
+    block: FrameRange,
+    images: Sequence[SquaredFrame | DataError],
     method: Method,
-    outcome: Outcome,
+    outcome: ShardResult,
     ledger: Ledger,
 ) -> None:
     """Write the results of a block; the outcome names frames that cannot be read."""

@@ -46,7 +46,7 @@ class Outfit:
 
 
 @dataclass(frozen=True)
-class Part:
+class BodyPart:
     """The hull of circles in one colour; a bias in metres moves it back in the drawing order."""
 
     circles: tuple[str, ...]
@@ -128,7 +128,7 @@ def _hull(points_CR2: Floats) -> NDArray[np.float32]:
 
 def _draw_part(
     picture: Image,
-    part: Part,
+    part: BodyPart,
     outlines: list[NDArray[np.float32]],
     shade: float,
     outfit: Outfit,
@@ -227,56 +227,56 @@ def _head_circles(top: Floats, neck: Floats, front: Floats, tall: float) -> dict
     }
 
 
-def _parts(walker: Walker, outfit: Outfit) -> list[Part]:
+def _parts(walker: Walker, outfit: Outfit) -> list[BodyPart]:
     skin, trunk = walker.skin, ("right shoulder", "left shoulder", "chest", "belly", "waist")
     hair = ("crown", "nape", "mane") if walker.long_hair else ("crown", "nape")
     parts = [
-        Part(trunk, outfit.upper, -0.02, patterned=outfit.pattern != "plain"),
-        Part(("right hip", "left hip", "waist"), outfit.lower, 0.03),
-        Part(("collar", "throat", "jaw"), skin, 0.02),
-        Part(("jaw", "brow"), skin, -0.03),
-        Part(hair, walker.hair, -0.02),
+        BodyPart(trunk, outfit.upper, -0.02, patterned=outfit.pattern != "plain"),
+        BodyPart(("right hip", "left hip", "waist"), outfit.lower, 0.03),
+        BodyPart(("collar", "throat", "jaw"), skin, 0.02),
+        BodyPart(("jaw", "brow"), skin, -0.03),
+        BodyPart(hair, walker.hair, -0.02),
     ]
     for side in ("right", "left"):
         parts += _arm_parts(side, skin, outfit) + _leg_parts(side, skin, outfit)
     return parts + _extras(outfit)
 
 
-def _arm_parts(side: str, skin: Colour, outfit: Outfit) -> list[Part]:
+def _arm_parts(side: str, skin: Colour, outfit: Outfit) -> list[BodyPart]:
     short = outfit.top == "short sleeves"
     forearm = skin if short else outfit.upper
     parts = [
-        Part((f"{side} wrist", f"{side} hand"), skin),
-        Part((f"{side} elbow", f"{side} wrist"), forearm, -0.01),
-        Part((f"{side} sleeve", f"{side} elbow"), forearm, -0.015),
+        BodyPart((f"{side} wrist", f"{side} hand"), skin),
+        BodyPart((f"{side} elbow", f"{side} wrist"), forearm, -0.01),
+        BodyPart((f"{side} sleeve", f"{side} elbow"), forearm, -0.015),
     ]
-    return [*parts, Part((f"{side} shoulder", f"{side} sleeve"), outfit.upper, -0.03)]
+    return [*parts, BodyPart((f"{side} shoulder", f"{side} sleeve"), outfit.upper, -0.03)]
 
 
-def _leg_parts(side: str, skin: Colour, outfit: Outfit) -> list[Part]:
+def _leg_parts(side: str, skin: Colour, outfit: Outfit) -> list[BodyPart]:
     calf = outfit.lower if outfit.bottom == "trousers" else skin
     parts = [
-        Part((f"{side} heel", f"{side} toe"), outfit.shoes, -0.01),
-        Part((f"{side} knee", f"{side} calf", f"{side} ankle"), calf),
-        Part((f"{side} thigh", f"{side} knee"), calf, -0.005),
+        BodyPart((f"{side} heel", f"{side} toe"), outfit.shoes, -0.01),
+        BodyPart((f"{side} knee", f"{side} calf", f"{side} ankle"), calf),
+        BodyPart((f"{side} thigh", f"{side} knee"), calf, -0.005),
     ]
     if outfit.bottom == "skirt" or outfit.top == "coat":
         return parts
-    return [*parts, Part((f"{side} hip", f"{side} thigh"), outfit.lower, -0.01)]
+    return [*parts, BodyPart((f"{side} hip", f"{side} thigh"), outfit.lower, -0.01)]
 
 
-def _extras(outfit: Outfit) -> list[Part]:
+def _extras(outfit: Outfit) -> list[BodyPart]:
     hems = ("right hem", "left hem")
     parts = []
     if outfit.bottom == "skirt":
-        parts.append(Part(("right hip", "left hip", *hems), outfit.lower, -0.12))
+        parts.append(BodyPart(("right hip", "left hip", *hems), outfit.lower, -0.12))
     if outfit.top == "coat":
-        parts.append(Part(("waist", "right hip", "left hip", *hems), outfit.upper, -0.13))
+        parts.append(BodyPart(("waist", "right hip", "left hip", *hems), outfit.upper, -0.13))
     if outfit.bag == "backpack":
-        parts.append(Part(("pack top", "pack bottom"), outfit.accent))
+        parts.append(BodyPart(("pack top", "pack bottom"), outfit.accent))
     if outfit.bag == "shoulder bag":
-        parts.append(Part(("bag", "bag edge"), outfit.accent, -0.08))
+        parts.append(BodyPart(("bag", "bag edge"), outfit.accent, -0.08))
     if outfit.hat:
-        parts.append(Part(("crown", "cap"), outfit.accent, -0.06))
-        parts.append(Part(("cap", "brim"), outfit.accent, -0.07))
+        parts.append(BodyPart(("crown", "cap"), outfit.accent, -0.06))
+        parts.append(BodyPart(("cap", "brim"), outfit.accent, -0.07))
     return parts

@@ -43,7 +43,7 @@ _DIFFICULTY = np.array([1.0, 0.7, 0.8, 1.2, 1.7, 0.8, 1.2, 1.7, 0.8, 1.0, 1.4, 0
 
 
 @dataclass(frozen=True)
-class Footage:
+class FilmedTracklet:
     """A tracklet's encoded JPEG frames and PNG masks, and skeletons (F, 14, 4) as a pose estimator would give them."""
 
     frames: list[bytes]
@@ -74,7 +74,7 @@ def film(  # noqa: PLR0913  # what is filmed, and how
     flaw: str,
     rng: np.random.Generator,
     sized: bool = True,
-) -> Footage:
+) -> FilmedTracklet:
     """Film a walker who passes a camera; a flaw other than "none" spoils the detector's box.
 
     Skeletons are centred, turned and in metres; unless `sized`, all of one size, as an estimator without scale gives.
@@ -89,7 +89,7 @@ def film(  # noqa: PLR0913  # what is filmed, and how
     pictures, masks = _develop(drawn, behind, occluder, camera, rng)
     joints = points[:, :14]
     unseen = hidden(crop.project(joints)[0], occluder)
-    return Footage(pictures, masks, normalise(_estimated(joints, unseen, camera, rng), scaled=not sized), joints)
+    return FilmedTracklet(pictures, masks, normalise(_estimated(joints, unseen, camera, rng), scaled=not sized), joints)
 
 
 def _heading(camera: Camera, frames: int, rng: np.random.Generator) -> Floats:

@@ -34,7 +34,7 @@ class Body:
 
 
 @dataclass(frozen=True)
-class Gait:
+class GaitStyle:
     """The movement of a walker; angles in radians, cycle in frames, asymmetries as left over right."""
 
     cycle: float
@@ -107,7 +107,7 @@ class Walker:
     """A person without clothes: body, gait, and the visible colours of skin and hair."""
 
     body: Body
-    gait: Gait
+    gait: GaitStyle
     skin: Colour
     hair: Colour
     long_hair: bool
@@ -116,13 +116,13 @@ class Walker:
 def draw_walker(rng: np.random.Generator) -> Walker:
     """Draw a walker from BODY_RANGES and GAIT_RANGES."""
     body = Body(**{name: rng.uniform(*span) for name, span in BODY_RANGES.items()})
-    gait = Gait(**{name: rng.uniform(*span) for name, span in GAIT_RANGES.items()})
+    gait = GaitStyle(**{name: rng.uniform(*span) for name, span in GAIT_RANGES.items()})
     skin = SKINS[rng.integers(len(SKINS))]
     hair = HAIRS[rng.integers(len(HAIRS))]
     return Walker(body, gait, skin, hair, bool(rng.random() < 0.4))
 
 
-def on_another_day(gait: Gait, drift: float, rng: np.random.Generator) -> Gait:
+def on_another_day(gait: GaitStyle, drift: float, rng: np.random.Generator) -> GaitStyle:
     """Return the gait with every parameter changed by a normal step of `drift` times the width of its range."""
     moved = {
         name: getattr(gait, name) + rng.normal(0, drift) * (high - low) for name, (low, high) in GAIT_RANGES.items()
@@ -130,7 +130,7 @@ def on_another_day(gait: Gait, drift: float, rng: np.random.Generator) -> Gait:
     return replace(gait, **moved)
 
 
-def pose(body: Body, gait: Gait, phase_F: Floats) -> Floats:
+def pose(body: Body, gait: GaitStyle, phase_F: Floats) -> Floats:
     """Compute the points (F, 16, 3) of a walker at phases in radians; phase 0 is the strike of the left heel.
 
     The middle of the pelvis stays at the origin.
@@ -160,14 +160,14 @@ def _lateral(turn_F: Floats, roll_F: Floats) -> Floats:
     return np.stack([np.cos(turn_F) * np.cos(roll_F), np.sin(roll_F), -np.sin(turn_F) * np.cos(roll_F)], axis=-1)
 
 
-def _hips(body: Body, gait: Gait, phase_F: Floats) -> dict[int, Floats]:
+def _hips(body: Body, gait: GaitStyle, phase_F: Floats) -> dict[int, Floats]:
     turn = gait.pelvis_turn * np.cos(phase_F)
     drop = -gait.pelvis_drop * np.sin(phase_F)
     half = _lateral(turn, drop) * (body.stature * body.hips / 2)
     return {RIGHT: -half, LEFT: half}
 
 
-def _trunk(body: Body, gait: Gait, phase_F: Floats) -> tuple[dict[int, Floats], Floats, Floats]:
+def _trunk(body: Body, gait: GaitStyle, phase_F: Floats) -> tuple[dict[int, Floats], Floats, Floats]:
     roll = gait.sway * np.sin(phase_F + gait.sway_phase)
     trunk = body.stature * (0.83 - body.legs)
     down = _direction(np.full_like(phase_F, -gait.lean), -roll)
@@ -180,7 +180,7 @@ def _trunk(body: Body, gait: Gait, phase_F: Floats) -> tuple[dict[int, Floats], 
     return {RIGHT: centre - half, LEFT: centre + half}, neck, head
 
 
-def _arm(body: Body, gait: Gait, phase_F: Floats, side: int, shoulder_F3: Floats) -> tuple[Floats, Floats]:
+def _arm(body: Body, gait: GaitStyle, phase_F: Floats, side: int, shoulder_F3: Floats) -> tuple[Floats, Floats]:
     """Return elbow and wrist (F, 3) of one side; an arm swings against the leg of its side."""
     own = phase_F if side == LEFT else phase_F + np.pi
     beat = -np.cos(own + gait.arm_phase)
@@ -192,7 +192,7 @@ def _arm(body: Body, gait: Gait, phase_F: Floats, side: int, shoulder_F3: Floats
     return elbow, wrist
 
 
-def _leg(body: Body, gait: Gait, phase_F: Floats, side: int, hip_F3: Floats) -> tuple[Floats, Floats, Floats]:
+def _leg(body: Body, gait: GaitStyle, phase_F: Floats, side: int, hip_F3: Floats) -> tuple[Floats, Floats, Floats]:
     """Return knee, ankle and toe (F, 3) of one side; the leg swings forward in the second half of its cycle."""
     own = phase_F if side == LEFT else phase_F + np.pi
     swing = gait.hip_offset + gait.stride * (1 + side * gait.leg_asymmetry) * np.cos(own)

@@ -19,7 +19,7 @@ from sptskm.common.paths import exists, is_folder
 from sptskm.data.files import mat_bytes
 from sptskm.data.parallel import in_parallel
 from sptskm.synthetic.casting import Role, Sizes, cast
-from sptskm.synthetic.filming import Footage, film
+from sptskm.synthetic.filming import FilmedTracklet, film
 from sptskm.synthetic.scenes import build_camera
 
 _LOG = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def _film_one(job: _Job) -> int:
     return role.frames
 
 
-def _write_footage(folder: Path, role: Role, footage: Footage) -> None:
+def _write_footage(folder: Path, role: Role, footage: FilmedTracklet) -> None:
     place, stems = f"bbox_{role.split}", role.stems()
     blank = mat_bytes("new_joint", np.zeros((14, 4)))[:-_SKELETON_BYTES]
     for row, stem in enumerate(stems):

@@ -1,7 +1,7 @@
 """Hyper-parameter searches: the space of settings, and the scores of the trials."""
 
 from sptskm.tuning.space import (
-    Draw,
+    Distribution,
     Search,
     Settings,
     check,
@@ -16,7 +16,7 @@ from sptskm.tuning.space import (
 from sptskm.tuning.trials import Score, Trial, name_of, ranked
 
 __all__ = [
-    "Draw",
+    "Distribution",
     "Score",
     "Search",
     "Settings",

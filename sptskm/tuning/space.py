@@ -43,7 +43,7 @@ From1 = Annotated[int, Field(ge=1, le=MOST)]
 
 
 @dataclass(frozen=True)
-class Draw:
+class Distribution:
     """Distribution of one setting, and the conditions under which it applies."""
 
     kind: str
@@ -140,7 +140,7 @@ class Search(Rules):
     """Hyper-parameter search of one stream."""
 
     stream: str = ""
-    space: Mapping[str, Draw] = field(default_factory=dict)
+    space: Mapping[str, Distribution] = field(default_factory=dict)
     """Distribution of each setting, by its dotted name."""
 
 
@@ -209,7 +209,7 @@ def configured(config: Config, settings: Mapping[str, Any]) -> Config:
     return merge(config, nest(settings))
 
 
-def settings_of(drawn: Mapping[str, Any], space: Mapping[str, Draw]) -> Settings:
+def settings_of(drawn: Mapping[str, Any], space: Mapping[str, Distribution]) -> Settings:
     """Return the settings that apply among those that Tune has drawn, with the types of the configuration."""
     settings: Settings = {}
     for name in ordered(space):
@@ -229,7 +229,7 @@ def encoded(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list) else value
 
 
-def present(config: Config, space: Mapping[str, Draw]) -> Settings:
+def present(config: Config, space: Mapping[str, Distribution]) -> Settings:
     """Return the values that a configuration has for the settings of a space, in or out of their ranges."""
     values = flat(to_dict(config))
     settings: Settings = {}
@@ -239,7 +239,7 @@ def present(config: Config, space: Mapping[str, Draw]) -> Settings:
     return settings
 
 
-def _draw(name: str, text: Any) -> Draw:
+def _draw(name: str, text: Any) -> Distribution:
     wanted = f"wanted one of {', '.join(f'{kind}: [...]' for kind in KINDS)}"
     if not isinstance(text, Mapping) or len(kinds := [key for key in text if key != "when"]) != 1:
         raise ConfigError(f"{name} is {text!r}, {wanted}")
@@ -252,7 +252,7 @@ def _draw(name: str, text: Any) -> Draw:
     if not isinstance(when, Mapping):
         raise ConfigError(f"{name}: when is {when!r}, wanted `other.key: value` lines")
     conditions = {str(key): value if isinstance(value, list) else [value] for key, value in when.items()}
-    return Draw(kind, tuple(values) if kind == "choice" else _ends(name, kind, values), conditions)
+    return Distribution(kind, tuple(values) if kind == "choice" else _ends(name, kind, values), conditions)
 
 
 def _ends(name: str, kind: str, values: Sequence[Any]) -> tuple[float, ...]:
@@ -274,7 +274,7 @@ def _ends(name: str, kind: str, values: Sequence[Any]) -> tuple[float, ...]:
     return numbers
 
 
-def ordered(space: Mapping[str, Draw]) -> list[str]:
+def ordered(space: Mapping[str, Distribution]) -> list[str]:
     """Return the names of a space so that each comes after the names it depends on."""
     order: list[str] = []
     while len(order) < len(space):
@@ -285,7 +285,7 @@ def ordered(space: Mapping[str, Draw]) -> list[str]:
     return order
 
 
-def grid(space: Mapping[str, Draw]) -> Iterator[Settings]:
+def grid(space: Mapping[str, Distribution]) -> Iterator[Settings]:
     """Yield every combination of the choices once.
 
     Combinations that differ only in settings that do not apply are the same.

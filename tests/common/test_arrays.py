@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sptskm.common.arrays import Wanted, read_npy, read_npz
+from sptskm.common.arrays import ArraySpec, read_npy, read_npz
 from sptskm.common.errors import DataError
 
 WANTED = {
-    "features": Wanted("f", ("N", "D")),
-    "keys": Wanted("U", ("N",)),
-    "points": Wanted("iu", ("N", 2)),
-    "name": Wanted("U"),
+    "features": ArraySpec("f", ("N", "D")),
+    "keys": ArraySpec("U", ("N",)),
+    "points": ArraySpec("iu", ("N", 2)),
+    "name": ArraySpec("U"),
 }
 GOOD: dict[str, Any] = {
     "features": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -58,9 +58,9 @@ def test_arrays_come_as_they_were_written(tmp_path: Path, save: Any) -> None:
 def test_empty_arrays_and_those_that_need_not_be_there(tmp_path: Path) -> None:
     none = {"features": np.zeros((0, 3), np.float32), "keys": np.array([], str), "points": np.zeros((0, 2), int)}
     assert read_npz(saved(tmp_path / "a.npz", **none), WANTED)["features"].shape == (0, 3)
-    found = read_npz(saved(tmp_path / "b.npz", method=np.array("x")), WANTED, {"method": Wanted("U")})
+    found = read_npz(saved(tmp_path / "b.npz", method=np.array("x")), WANTED, {"method": ArraySpec("U")})
     assert found["method"] == "x"
-    assert "method" not in read_npz(saved(tmp_path / "c.npz"), WANTED, {"method": Wanted("U")})
+    assert "method" not in read_npz(saved(tmp_path / "c.npz"), WANTED, {"method": ArraySpec("U")})
 
 
 @pytest.mark.parametrize(
@@ -158,6 +158,6 @@ def test_an_absent_file_is_not_called_corrupt(tmp_path: Path) -> None:
 def test_an_array_alone_may_be_asked_for_by_type_and_shape(tmp_path: Path) -> None:
     np.save(path := tmp_path / "a.npy", np.zeros((5, 14, 4), np.float32))
     assert read_npy(path).shape == (5, 14, 4)
-    assert read_npy(path, Wanted("f", (5, 14, 4))).shape == (5, 14, 4)
+    assert read_npy(path, ArraySpec("f", (5, 14, 4))).shape == (5, 14, 4)
     with pytest.raises(DataError, match=r"is float32 \(5, 14, 4\), wanted floats \(6, 14, 4\)"):
-        read_npy(path, Wanted("f", (6, 14, 4)))
+        read_npy(path, ArraySpec("f", (6, 14, 4)))

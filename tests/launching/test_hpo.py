@@ -11,17 +11,17 @@ import pytest
 from sptskm.config import ConfigError
 from sptskm.launching import search as searches
 from sptskm.launching.plan import make_plan, parser
-from sptskm.tuning import Draw, Search, configured
+from sptskm.tuning import Distribution, Search, configured
 
 pytest.importorskip("ray")
 
 SPACE = {
-    "optim.lr": Draw("loguniform", (1e-3, 1e-1)),
-    "loss.margin": Draw("quantised", (0.1, 0.5, 0.2)),
-    "sampling.tracklets": Draw("integer", (2, 4)),
-    "model.depths": Draw("choice", ([1, 1], [2, 2])),
+    "optim.lr": Distribution("loguniform", (1e-3, 1e-1)),
+    "loss.margin": Distribution("quantised", (0.1, 0.5, 0.2)),
+    "sampling.tracklets": Distribution("integer", (2, 4)),
+    "model.depths": Distribution("choice", ([1, 1], [2, 2])),
 }
-CHOICES = {"optim.lr": Draw("choice", (0.01, 0.1)), "model.depths": Draw("choice", ([1, 1], [2, 2]))}
+CHOICES = {"optim.lr": Distribution("choice", (0.01, 0.1)), "model.depths": Distribution("choice", ([1, 1], [2, 2]))}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_optuna_begins_as_near_to_the_configuration_as_it_can() -> None:
     pytest.importorskip("optuna")
     from sptskm.launching import hpo
 
-    space = {**SPACE, "loss.triplet": Draw("uniform", (0.2, 1.0), {"optim.lr": (0.5,)})}
+    space = {**SPACE, "loss.triplet": Distribution("uniform", (0.2, 1.0), {"optim.lr": (0.5,)})}
     first = {"optim.lr": 3.0, "loss.margin": 0.3, "sampling.tracklets": 3, "model.depths": [3]}
     found = hpo.searcher(Search(method="optuna", stream="smin", space=space), first)
     wanted = {"optim.lr": 0.1, "loss.margin": 0.3, "sampling.tracklets": 3, "model.depths": "[1, 1]"}

@@ -11,13 +11,13 @@ from sptskm.config import ConfigError
 from sptskm.data import read_dataset
 from sptskm.data.files import read_frame, read_mask
 from sptskm.data.skeletons import JOINTS
-from sptskm.preparation.blazepose import Network, Raw, find_person, is_possible, joints_of, open_network, square_around
+from sptskm.preparation.blazepose import Raw, Runtime, find_person, is_possible, joints_of, open_network, square_around
 
 HEAD, RIGHT_HIP, LEFT_HIP = JOINTS.index("head"), JOINTS.index("right hip"), JOINTS.index("left hip")
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
+def network() -> Runtime:
     return open_network(blazepose_file())
 
 
@@ -48,7 +48,7 @@ def raw(presence: float = 0.99, scale: float = 1.0, logit: float = 4.0) -> Raw:
     return Raw(landmarks, world, presence, np.zeros((256, 256), np.float32))
 
 
-def test_masks_of_generated_walkers_agree_with_the_true_ones(network: Network, walkers: Path) -> None:
+def test_masks_of_generated_walkers_agree_with_the_true_ones(network: Runtime, walkers: Path) -> None:
     overlaps = []
     for frame, true in crops(walkers, 12):
         mask = find_person(network, frame).mask_HW
@@ -58,7 +58,7 @@ def test_masks_of_generated_walkers_agree_with_the_true_ones(network: Network, w
     assert np.mean(overlaps) > 0.9
 
 
-def test_skeletons_stand_upright_in_metres_from_the_hips(network: Network, walkers: Path) -> None:
+def test_skeletons_stand_upright_in_metres_from_the_hips(network: Runtime, walkers: Path) -> None:
     for frame, _ in crops(walkers, 6):
         skeleton = find_person(network, frame).skeleton_V4
         assert skeleton.shape == (14, 4)
@@ -67,7 +67,7 @@ def test_skeletons_stand_upright_in_metres_from_the_hips(network: Network, walke
         assert ((skeleton[:, 3] >= 0) & (skeleton[:, 3] <= 1)).all()
 
 
-def test_the_same_person_in_a_larger_picture_gives_the_same_skeleton(network: Network, walkers: Path) -> None:
+def test_the_same_person_in_a_larger_picture_gives_the_same_skeleton(network: Runtime, walkers: Path) -> None:
     frame, _ = crops(walkers, 1)[0]
     height, width = frame.shape[:2]
     picture = cv2.copyMakeBorder(frame, 90, 70, 120, 110, cv2.BORDER_REPLICATE)
@@ -78,7 +78,7 @@ def test_the_same_person_in_a_larger_picture_gives_the_same_skeleton(network: Ne
     assert (within.mask_HW != alone.mask_HW).mean() < 0.01
 
 
-def test_a_picture_of_nobody_has_no_skeleton_and_an_empty_mask(network: Network) -> None:
+def test_a_picture_of_nobody_has_no_skeleton_and_an_empty_mask(network: Runtime) -> None:
     person = find_person(network, np.full((128, 64, 3), 90, np.uint8))
     assert person.presence < 0.5
     assert np.isnan(person.skeleton_V4).all()
@@ -111,7 +111,7 @@ def test_one_limb_out_of_joint_is_no_skeleton() -> None:
     assert np.isnan(joints_of(said)).all()
 
 
-def test_both_engines_agree(network: Network, walkers: Path) -> None:
+def test_both_engines_agree(network: Runtime, walkers: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason="Compared where the extra `fast` is installed")
     other = open_network(blazepose_file(), "litert")
     for frame, _ in crops(walkers, 3):
@@ -131,7 +131,7 @@ def test_an_unknown_engine_and_a_broken_file_are_refused(tmp_path: Path) -> None
         open_network(tmp_path / "w.tflite", "litert")
 
 
-def test_an_array_that_is_no_picture_is_refused(network: Network) -> None:
+def test_an_array_that_is_no_picture_is_refused(network: Runtime) -> None:
     with pytest.raises(ValueError, match=r"frame is uint8 \(4, 4\), wanted uint8 \(height, width, 3\)"):
         find_person(network, np.zeros((4, 4), np.uint8))
     with pytest.raises(ValueError, match="square is 4 x 4, wanted 256 x 256"):

@@ -19,7 +19,7 @@ from sptskm.preparation.parsing import (
     LABELS,
     MEAN_BGR,
     PUBLISHED,
-    Views,
+    FrameViews,
     averaged_logits,
     halved,
     labels_of_colours,
@@ -33,7 +33,7 @@ from sptskm.preparation.parsing import (
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
-SMALL = Views(size=64)
+SMALL = FrameViews(size=64)
 MIRRORED = [*range(14), 15, 14, 17, 16, 19, 18]
 CPU, META = torch.device("cpu"), torch.device("meta")
 f32 = np.float32
@@ -68,7 +68,7 @@ def resized(x_HWC: Floats, height: int, width: int) -> Floats:
     return out
 
 
-def original_order(model: JPPNet, frame_HW3: Bytes, views: Views, *, mirror_first: bool = True) -> Floats:
+def original_order(model: JPPNet, frame_HW3: Bytes, views: FrameViews, *, mirror_first: bool = True) -> Floats:
     """Logits (H, W, L) of one frame, every step as published: nine maps enlarged, then averaged; mirrored; averaged."""
     height, width = frame_HW3.shape[:2]
     image, sides = frame_HW3.astype(f32) - np.array(MEAN_BGR, f32), []
@@ -151,8 +151,8 @@ def test_a_mirrored_frame_has_the_mirrored_logits_with_left_and_right_exchanged(
 @torch.inference_mode()
 def test_fewer_views_are_the_mean_over_those_alone(model: JPPNet) -> None:
     frame = torch.from_numpy(frames(1))
-    large, small = (averaged_logits(frame, model, Views(64, (scale,), False)) for scale in (1.0, 0.75))
-    both = averaged_logits(frame, model, Views(64, (1.0, 0.75), False))
+    large, small = (averaged_logits(frame, model, FrameViews(64, (scale,), False)) for scale in (1.0, 0.75))
+    both = averaged_logits(frame, model, FrameViews(64, (1.0, 0.75), False))
     torch.testing.assert_close(both, (large + small) / 2)
     assert not large.allclose(small)
 
@@ -237,7 +237,7 @@ def test_off_the_cpu_half_precision_is_for_convolutions_alone() -> None:
 @pytest.mark.parametrize(("size", "scales"), [(384, ()), (8, (1.0, 0.5))])
 def test_views_without_a_picture_are_refused(size: int, scales: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match=rf"size {size} at scales \(.*\), wanted scales of 8 pixels or more"):
-        Views(size, scales)
+        FrameViews(size, scales)
 
 
 def test_a_mask_is_everything_but_the_background() -> None:
@@ -296,7 +296,7 @@ def test_network_inputs_are_those_of_the_original_bit_for_bit() -> None:
 def test_logits_and_labels_are_those_of_the_original() -> None:
     arrays = oracle("jppnet_small.npz")
     frame, wanted = arrays["image_rgb_u8"][None, ..., ::-1].copy(), arrays["logits_all"]
-    found = averaged_logits(torch.from_numpy(frame), jppnet_by_rule(), Views(size=96))[0].permute(1, 2, 0).numpy()
+    found = averaged_logits(torch.from_numpy(frame), jppnet_by_rule(), FrameViews(size=96))[0].permute(1, 2, 0).numpy()
     assert error(found, wanted) <= 1e-5
     clear = np.diff(np.sort(wanted, axis=2)[..., -2:], axis=2)[..., 0] > 1e-3
     assert clear.mean() > 0.99

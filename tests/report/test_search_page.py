@@ -11,9 +11,9 @@ from helpers.serving import tensorboard
 
 from sptskm.report.search import METRIC, begin_page, write_page
 from sptskm.report.tensorboard import Board
-from sptskm.tuning import Draw, Score, Search, Trial, ranked
+from sptskm.tuning import Distribution, Score, Search, Trial, ranked
 
-RATE, MOVE = Draw("loguniform", (1e-3, 1.0)), Draw("choice", (True, False))
+RATE, MOVE = Distribution("loguniform", (1e-3, 1.0)), Distribution("choice", (True, False))
 FOUND = {
     "ssin": Search(stream="ssin", space={"optim.lr": RATE}),
     "smin": Search(stream="smin", space={"optim.lr": RATE, "clips.random_move": MOVE}),

@@ -7,7 +7,7 @@ from helpers.launching import ROOT
 
 from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import nest
-from sptskm.tuning import Draw, check, configured, encoded, grid, load_search, present, settings_of
+from sptskm.tuning import Distribution, check, configured, encoded, grid, load_search, present, settings_of
 
 SPACE = """
 trials: 200
@@ -42,7 +42,7 @@ def test_what_tune_has_drawn_is_read_in_the_types_of_the_configuration(write):
 
 
 def test_a_list_among_the_values_of_a_choice_is_one_value():
-    space = {"model.depths": Draw("choice", ([1, 1], [2, 2]))}
+    space = {"model.depths": Distribution("choice", ([1, 1], [2, 2]))}
     assert settings_of({"model.depths": encoded([2, 2])}, space) == {"model.depths": [2, 2]}
     assert encoded("sgd") == "sgd"
 
@@ -83,10 +83,10 @@ ssin:
 
 
 def test_the_members_of_a_quantised_range_are_steps_from_its_lower_end():
-    assert Draw("quantised", (0.1, 0.55, 0.2)).members == [0.1, 0.3, 0.5]
-    assert Draw("quantised", (0.1, 0.55, 0.2)).nearest(0.52) == 0.5
-    assert Draw("integer", (1.0, 3.0)).nearest(2.6) == 3
-    assert Draw("uniform", (1.0, 3.0)).nearest(7) == 3
+    assert Distribution("quantised", (0.1, 0.55, 0.2)).members == [0.1, 0.3, 0.5]
+    assert Distribution("quantised", (0.1, 0.55, 0.2)).nearest(0.52) == 0.5
+    assert Distribution("integer", (1.0, 3.0)).nearest(2.6) == 3
+    assert Distribution("uniform", (1.0, 3.0)).nearest(7) == 3
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.atomic import naming
-from sptskm.common.arrays import Wanted, read_npz
+from sptskm.common.arrays import ArraySpec, read_npz
 from sptskm.common.errors import DataError
 from sptskm.common.paths import control_in
 from sptskm.common.reading import parsed_json, read_text
@@ -27,21 +27,21 @@ SUMMARY = "pack.json"
 VERSION = 1
 PARTS: tuple[Part, ...] = ("train", "test")
 TABLE = {
-    "keys_N": Wanted("U", ("N",)),
-    "stems_M": Wanted("S", ("M",)),
-    "starts_N": Wanted("iu", ("N",)),
-    "stops_N": Wanted("iu", ("N",)),
-    "pids_N": Wanted("iu", ("N",)),
-    "camids_N": Wanted("iu", ("N",)),
-    "clothes_N": Wanted("iu", ("N",)),
-    "query": Wanted("iu", ("Q",)),
+    "keys_N": ArraySpec("U", ("N",)),
+    "stems_M": ArraySpec("S", ("M",)),
+    "starts_N": ArraySpec("iu", ("N",)),
+    "stops_N": ArraySpec("iu", ("N",)),
+    "pids_N": ArraySpec("iu", ("N",)),
+    "camids_N": ArraySpec("iu", ("N",)),
+    "clothes_N": ArraySpec("iu", ("N",)),
+    "query": ArraySpec("iu", ("Q",)),
 }
 """The arrays of a part's table that describe its tracklets; row and frame numbers count within the part."""
 PLACES = {
-    "shard_N": Wanted("U", ("N",)),
-    "endings_N": Wanted("U", ("N",)),
-    "frames_M2": Wanted("iu", ("M", 2)),
-    "masks_M2": Wanted("iu", ("frames with masks", 2)),
+    "shard_N": ArraySpec("U", ("N",)),
+    "endings_N": ArraySpec("U", ("N",)),
+    "frames_M2": ArraySpec("iu", ("M", 2)),
+    "masks_M2": ArraySpec("iu", ("frames with masks", 2)),
 }
 """The arrays of a part's table that locate the files of its tracklets, see PackFiles."""
 SUMS = "skeleton_sums_N"
@@ -125,7 +125,7 @@ def read_part(folder: Path, part: Part, summary: Summary) -> dict[str, NDArray[A
     path = folder / f"{part}.npz"
     try:
         _check_stored(path)
-        found = read_npz(path, TABLE | PLACES, {SUMS: Wanted("u", ("N",))})
+        found = read_npz(path, TABLE | PLACES, {SUMS: ArraySpec("u", ("N",))})
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file, though {SUMMARY} beside it says so") from None
     except DataError as error:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sptskm.atomic import partial_of, write_text
-from sptskm.common.arrays import Wanted, read_npz
+from sptskm.common.arrays import ArraySpec, read_npz
 from sptskm.common.errors import DataError
 from sptskm.common.paths import exists, is_file
 from sptskm.common.reading import read_json
@@ -55,11 +55,11 @@ WORK = "unfinished"  # folder in a pack with a note for each finished zip file, 
 READERS = 16  # threads that ask for sizes: a network file system answers many at once
 
 NOTE = {
-    "endings_N": Wanted("U", ("N",)),
-    "frames_M2": Wanted("i", ("M", 2)),
-    "masks_M2": Wanted("i", ("frames with masks", 2)),
-    "skeletons_MV4": Wanted("f", ("M", *SKELETON_SHAPE)),
-    "sha256": Wanted("U"),
+    "endings_N": ArraySpec("U", ("N",)),
+    "frames_M2": ArraySpec("i", ("M", 2)),
+    "masks_M2": ArraySpec("i", ("frames with masks", 2)),
+    "skeletons_MV4": ArraySpec("f", ("M", *SKELETON_SHAPE)),
+    "sha256": ArraySpec("U"),
 }
 """The arrays in the note of a finished zip file."""
 
