@@ -393,6 +393,16 @@ def test_names_of_folders_are_cut_by_a_pattern(tmp_path: Path) -> None:
     assert entry == Entry("p1/cam2-red coat/x", "1", "2", "", "p1/cam2-red coat/x", clothes="red coat")
 
 
+def test_folders_without_labels_can_be_imported_and_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("walk 1", "walk 2"):
+        frames(tmp_path / name)
+    assert run("folder", tmp_path, "--pattern", "{tracklet}") == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["junk", "2", "0", "1", "4"]
+    table = read_dataset(tmp_path / "manifest.csv")
+    assert table.keys_N.tolist() == ["walk 1", "walk 2"]
+    assert main(["check", str(tmp_path / "manifest.csv"), "--workers", "1"]) == 0
+
+
 def test_masks_skeletons_hidden_folders_and_files_are_no_tracklets(tmp_path: Path) -> None:
     walks(tmp_path)
     before = folder(tmp_path)
@@ -416,7 +426,11 @@ def test_a_folder_that_is_called_like_a_pattern_can_be_imported(tmp_path: Path) 
     [
         ("{pid}_{camera}", "anna: is not called as {pid}_{camera} says; set --pattern, or move it away"),
         ("{pid}/{camera}", "anna/door: holds no images, wanted a folder of frames as {pid}/{camera} says"),
-        ("{pid}/{camera}/{tracklet}/{time}", ": holds no folder as {pid}/{camera}/{tracklet}/{time} says"),
+        (
+            "{pid}/{camera}/{tracklet}/{time}",
+            ": holds no folder as --pattern {pid}/{camera}/{tracklet}/{time} says; {tracklet} is a folder of frames "
+            "without labels, {pid}_{camera}_{tracklet} one called anna_door_1",
+        ),
     ],
 )
 def test_a_folder_that_does_not_match_is_named(tmp_path: Path, pattern: str, sentence: str) -> None:
@@ -428,10 +442,10 @@ def test_a_folder_that_does_not_match_is_named(tmp_path: Path, pattern: str, sen
 @pytest.mark.parametrize(
     ("pattern", "sentence"),
     [
-        ("", "lacks {pid}, wanted {pid} and {camera} at least"),
-        ("walks/[", "lacks {pid}, wanted {pid} and {camera} at least"),
+        ("", "lacks {tracklet}, wanted {pid} and {camera}, or {tracklet} without labels"),
+        ("walks/[", "lacks {tracklet}, wanted {pid} and {camera}, or {tracklet} without labels"),
         ("{pid}_{pid}_{camera}", "has {pid} twice, wanted it once"),
-        ("{pid}/{tracklet}", "lacks {camera}, wanted {pid} and {camera} at least"),
+        ("{pid}/{tracklet}", "lacks {camera}, wanted {pid} and {camera}, or {tracklet} without labels"),
         ("{pid}{camera}", "{pid}{camera} has nothing behind {pid}, wanted a sign that ends it"),
         ("{pid}/{camera}/{who}", "knows no {who}, wanted some of pid, camera, tracklet, clothes, time"),
         ("{pid}/{camera}/{pid}", "has {pid} twice, wanted it once"),

@@ -24,6 +24,12 @@ LAYOUTS = {
 }
 
 
+PATTERN_HELP = (
+    f"how paths below ROOT are built (default: {PATTERN}; also {{clothes}}, {{time}}; without {{pid}}, as in "
+    "{tracklet}, people are unknown)"
+)
+
+
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `sptskm import` to a parser."""
     layouts = parser.add_subparsers(dest="layout", required=True, metavar="LAYOUT")
@@ -34,7 +40,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         if layout in ("ilidsvid", "prid2011"):
             own.add_argument("--split", type=int, default=1, help="which of the ten, from 1 (default: 1)")
         if layout == "folder":
-            own.add_argument("--pattern", default=PATTERN, help=f"(default: {PATTERN}; also {{clothes}}, {{time}})")
+            own.add_argument("--pattern", default=PATTERN, help=PATTERN_HELP)
         if layout in ("folder", "manifest"):
             share = 0.5 if layout == "folder" else None
             told = "(default: 0.5)" if share else "(default: the manifest's own split)"
@@ -74,7 +80,9 @@ def _entries(chosen: argparse.Namespace) -> Sequence[Entry]:
         entries = read_entries(root, split=chosen.test_share is None)
         return entries if chosen.test_share is None else split_by_identity(entries, chosen.test_share, chosen.seed)
     if layout == "folder":
-        return split_by_identity(folder(root, chosen.pattern), chosen.test_share, chosen.seed)
+        entries = folder(root, chosen.pattern)
+        labelled = "{pid}" in chosen.pattern
+        return split_by_identity(entries, chosen.test_share, chosen.seed) if labelled else entries
     if layout in ("ilidsvid", "prid2011"):
         return {"ilidsvid": ilidsvid, "prid2011": prid2011}[layout](root, chosen.split)
     return {"mars": mars, "ccvid": ccvid, "lsvid": lsvid}[layout](root)

@@ -7,9 +7,10 @@ from pathlib import Path
 from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
 from sptskm.data.importers.reading import subfolders
-from sptskm.data.manifest import Entry, images
+from sptskm.data.manifest import UNSAID, Entry, images
 
 PATTERN = "{pid}/{camera}/{tracklet}"
+EXAMPLES = "{tracklet} is a folder of frames without labels, {pid}_{camera}_{tracklet} one called anna_door_1"
 PARTS = ("pid", "camera", "tracklet", "clothes", "time")
 
 
@@ -18,11 +19,16 @@ def folder(root: Path, pattern: str = PATTERN) -> list[Entry]:
 
     In a folder's name, each part ends at the character that follows it in the pattern; the last part takes the rest.
     With `{pid}_{camera}_{tracklet}`, anna_door_2_b is tracklet 2_b of anna at the camera door. Entries are named by
-    their paths. Raises ConfigError for an invalid pattern, DataError for a folder that does not match or has no images,
-    and FileNotFoundError.
+    their paths. Without `{pid}`, nobody is known: the entries are junk, to be embedded and searched. Raises ConfigError
+    for an invalid pattern, DataError for a folder that does not match or has no images, and FileNotFoundError.
     """
-    if missing := [part for part in ("pid", "camera") if f"{{{part}}}" not in pattern]:
-        raise ConfigError(f"--pattern {pattern}: lacks {{{missing[0]}}}, wanted {{pid}} and {{camera}} at least")
+    wanted = ("pid", "camera") if "{pid}" in pattern else ("tracklet",)
+    if missing := [part for part in wanted if f"{{{part}}}" not in pattern]:
+        raise ConfigError(
+            f"--pattern {pattern}: lacks {{{missing[0]}}}, wanted {{pid}} and {{camera}}, "
+            "or {tracklet} without labels"
+        )
+    unlabelled = {} if "{pid}" in pattern else {"camera": UNSAID, "split": "junk"}
     if repeated := [part for part in PARTS if pattern.count(f"{{{part}}}") > 1]:
         raise ConfigError(f"--pattern {pattern}: has {{{repeated[0]}}} twice, wanted it once")
     levels = [_expression(level) for level in pattern.split("/")]
@@ -30,9 +36,9 @@ def folder(root: Path, pattern: str = PATTERN) -> list[Entry]:
     for path, parts in _walk(root, "", pattern, levels):
         if not images(root / path):
             raise DataError(f"{root / path}: holds no images, wanted a folder of frames as {pattern} says")
-        entries.append(Entry(**{"split": "", **parts, "tracklet": path, "frames": path}))
+        entries.append(Entry(**{"pid": "", "split": "", **unlabelled, **parts, "tracklet": path, "frames": path}))
     if not entries:
-        raise DataError(f"{root}: holds no folder as {pattern} says")
+        raise DataError(f"{root}: holds no folder as --pattern {pattern} says; {EXAMPLES}")
     return entries
 
 
