@@ -104,30 +104,3 @@ def _are_colours(value: Any, least: float | None) -> bool:
         and len(value) == 3
         and all(isinstance(x, int | float) and (least is None or x > least) for x in value)
     )
-
-
-def stride(found: Mapping[str, Any]) -> int:
-    """Return the pixels along each side of a position of the trunk's map: its patch, or the product of its strides.
-
-    Raises ConfigError for patches that are no square of pixels.
-    """
-    patch, stages = found.get("patch_size"), found.get("num_stages", 4)
-    if not isinstance(patch, int) or patch < 1 or not isinstance(stages, int) or stages not in range(1, 17):
-        raise ConfigError(f"model.trunk has patch_size {patch!r} and num_stages {stages!r}, wanted whole numbers")
-    return int(patch * 2 ** (stages - 1) if "convnext" in str(found.get("model_type")) else patch)
-
-
-def grid(found: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
-    """Return rows and columns of the trunk's map of frames of this size.
-
-    Raises ConfigError with the nearest sizes that do unless both sides are multiples of the trunk's stride.
-    """
-    step = stride(found)
-    told = []
-    for name, size in (("height", height), ("width", width)):
-        if size % step:
-            near = [str(x) for x in (size // step * step, -(-size // step) * step) if x]
-            told.append(f"clips.{name} is {size}, wanted {' or '.join(near)}")
-    if told:
-        raise ConfigError(f"{', and '.join(told)}: multiples of the {step} pixels of a position of model.trunk")
-    return height // step, width // step

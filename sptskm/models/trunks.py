@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sptskm.common.errors import ConfigError, DataError
-from sptskm.trunkfile import KINDS, grid
+from sptskm.trunkfile import KEPT, KINDS, Kind
 
 TOGETHER = 3  # blocks of a stage of ConvNeXt that count as one layer (Liu et al. 2022)
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -31,22 +31,25 @@ class Trunk(nn.Module):
     """Images (N, 3, H, W) in [0, 1] to features (N, C, h, w), which are 0 or more, as those of a ResNet.
 
     The features of `body`, a model of `transformers`, go through its last layer normalisation, a 1x1 convolution, batch
-    normalisation and ReLU. `found` is what the folder of the trunk says (`trunkfile.architecture`).
+    normalisation and ReLU. `colours` are mean and standard deviation of the images that it was trained on.
     """
 
-    def __init__(self, body: nn.Module, found: Mapping[str, Any], size: tuple[int, int], channels: int) -> None:
+    def __init__(
+        self, body: Any, size: tuple[int, int], channels: int, colours: tuple[Sequence[float], Sequence[float]]
+    ) -> None:
         super().__init__()
-        self.grid = grid(found, *size)
-        self.convolves = "convnext" in found["model_type"]
-        self.skipped = 1 + found.get("num_register_tokens", 4 if "registers" in found["model_type"] else 0)
-        self.body = body
+        self.grid = grid(body.config, *size)
+        self.convolves = hasattr(body.config, "depths")
+        registers = getattr(body.config, "num_register_tokens", None)
+        self.skipped = 1 + (registers or 0)
+        self.body: nn.Module = body
         if not self.convolves:
-            self.body.embeddings = Tokens(body.embeddings, self.grid, antialias="registers" in found["model_type"])
+            self.body.embeddings = Tokens(body.embeddings, self.grid, antialias=registers is not None)
         for block in chain.from_iterable(self._blocks()):
             block.recomputable = True  # type: ignore[assignment]
-        width = found["hidden_sizes"][-1] if self.convolves else found["hidden_size"]
+        width = body.config.hidden_sizes[-1] if self.convolves else body.config.hidden_size
         self.project = nn.Sequential(nn.Conv2d(width, channels, 1, bias=False), nn.BatchNorm2d(channels))
-        mean, std = (torch.tensor(found[name], dtype=torch.float32) for name in ("image_mean", "image_std"))
+        mean, std = (torch.tensor(values, dtype=torch.float32) for values in colours)
         self.image_mean = nn.Buffer(mean.view(1, 3, 1, 1), persistent=False)
         self.image_std = nn.Buffer(std.view(1, 3, 1, 1), persistent=False)
 
@@ -122,15 +125,36 @@ def resized(positions: Tensor, size: tuple[int, int], antialias: bool = False) -
     return torch.cat([positions[:1], square.flatten(2)[0].T])
 
 
+def grid(config: Any, height: int, width: int) -> tuple[int, int]:
+    """Return rows and columns of the map of a trunk, by its configuration in `transformers`, of frames of this size.
+
+    Raises ConfigError with the nearest sizes that do unless both are multiples of its patch, or of the product of its
+    strides.
+    """
+    if not isinstance(step := config.patch_size, int) or step < 1:
+        raise ConfigError(f"model.trunk has patch_size {step!r}, wanted the pixels of a side of a square")
+    step *= 2 ** (len(getattr(config, "depths", "1")) - 1)
+    told = []
+    for name, size in (("height", height), ("width", width)):
+        if size % step:
+            near = [str(x) for x in (size // step * step, -(-size // step) * step) if x]
+            told.append(f"clips.{name} is {size}, wanted {' or '.join(near)}")
+    if told:
+        raise ConfigError(f"{', and '.join(told)}: multiples of the {step} pixels of a position of model.trunk")
+    return height // step, width // step
+
+
 def build_trunk(found: Mapping[str, Any], size: tuple[int, int], channels: int) -> Trunk:
-    """Build a trunk without the weights of its folder, for frames of this height and width.
+    """Build a trunk for frames of this height and width by what its folder said, without its weights.
 
     Raises ConfigError where its architecture describes no network, or has no map of such frames.
     """
-    grid(found, *size)
+    kind, library = _kind(found), _library()
     with _described():
-        body = getattr(_library(), KINDS[found["model_type"]].model)(_config(found))
-    return Trunk(_inner(body), found, size, channels)
+        config = _config(found)
+        grid(config, *size)
+        body = getattr(library, kind.model)(config)
+    return Trunk(_inner(body), size, channels, _colours(found))
 
 
 def open_trunk(folder: Path, found: Mapping[str, Any], size: tuple[int, int], channels: int) -> Trunk:
@@ -139,16 +163,16 @@ def open_trunk(folder: Path, found: Mapping[str, Any], size: tuple[int, int], ch
     Entries of a classifier or of CLIP's text part are left out. Raises FileNotFoundError, ConfigError, and DataError
     with some of the entries that are missing, mis-shaped or not finite.
     """
-    grid(found, *size)
+    kind, library = _kind(found), _library()
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise FileNotFoundError(f"model.trunk is {folder}: has no {WEIGHTS[0]}, wanted weights in that format")
-    library = _library()
     with _described(), torch.device("meta"):
         config = _config(found)
-        getattr(library, KINDS[found["model_type"]].model)(config)
+        grid(config, *size)
+        getattr(library, kind.model)(config)
     try:
         with _quiet(library):
-            body, told = getattr(library, KINDS[found["model_type"]].model).from_pretrained(
+            body, told = getattr(library, kind.model).from_pretrained(
                 folder,
                 config=config,
                 local_files_only=True,
@@ -163,7 +187,7 @@ def open_trunk(folder: Path, found: Mapping[str, Any], size: tuple[int, int], ch
     for names, what in ((missing, "missing"), (wrong, "not finite")):
         if names:
             raise DataError(f"weights {folder}: {len(names)} entries are {what}, such as {', '.join(names[:3])}")
-    return Trunk(_inner(body.float().train()), found, size, channels)
+    return Trunk(_inner(body.float().train()), size, channels, _colours(found))
 
 
 def check_trunk(folder: Path, found: Mapping[str, Any], size: tuple[int, int]) -> None:
@@ -185,9 +209,21 @@ def _library() -> Any:
         ) from None
 
 
+def _kind(found: Mapping[str, Any]) -> Kind:
+    if (name := found.get("model_type")) not in KINDS:
+        raise ConfigError(f"model.architecture has model_type {name!r}, wanted one of {', '.join(KINDS)}")
+    return KINDS[name]
+
+
 def _config(found: Mapping[str, Any]) -> Any:
-    values = {name: value for name, value in found.items() if name not in ("model_type", "image_mean", "image_std")}
-    return getattr(_library(), KINDS[found["model_type"]].config)(**values)
+    """Return the configuration of a trunk; what is not said is as `transformers` has it."""
+    values = {name: found[name] for name in KEPT if name in found and name != "model_type"}
+    return getattr(_library(), _kind(found).config)(**values)
+
+
+def _colours(found: Mapping[str, Any]) -> tuple[Sequence[float], Sequence[float]]:
+    mean, std = _kind(found).scale
+    return found.get("image_mean", mean), found.get("image_std", std)
 
 
 def _inner(body: Any) -> nn.Module:

@@ -190,6 +190,7 @@ def described(folder: Path, **values: Any) -> None:
         (lambda f: changed(f, "layernorm.bias", torch.full((8,), torch.nan)), DataError, "not finite, such as layern"),
         (lambda f: described(f, model_type="bert"), ConfigError, "says model_type 'bert', wanted one of dinov2, "),
         (lambda f: described(f, hidden_size="wide"), ConfigError, "model.trunk: its config.json describes no network"),
+        (lambda f: described(f, hidden_act="none"), ConfigError, "model.trunk: its config.json describes no network"),
         (lambda f: described(f, patch_size=[8, 16]), ConfigError, r"has patch_size \[8, 16\]"),
     ],
 )  # fmt: skip
@@ -207,6 +208,22 @@ def test_frames_of_parts_of_a_patch_are_refused_with_the_nearest_sizes_that_do(f
         match=r"clips.height is 256, wanted 252 or 266, and clips.width is 128, wanted 126 or 140: multiples of the 14",
     ):
         build_trunk(found, (256, 128), 12)
+
+
+def test_what_a_config_json_does_not_say_is_as_the_library_has_it(tmp_path) -> None:
+    """Published files leave out what was the default."""
+    write_trunk(tmp_path, "clip_vision_model", patch_size=32, image_size=64)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["patch_size"], config["num_channels"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert open_trunk(tmp_path, architecture(tmp_path), SIZE, 12)(FRAMES).shape == (2, 12, 2, 1)
+
+
+def test_nothing_but_sizes_is_taken_from_a_checkpoint_of_somebody_else(folder) -> None:
+    found = {**architecture(folder), "auto_map": {"AutoModel": "evil.py"}, "_attn_implementation": "evil/kernel"}
+    assert build_trunk(found, SIZE, 12).body.config._attn_implementation in ("sdpa", "eager")
+    with pytest.raises(ConfigError, match="has model_type None, wanted one of dinov2"):
+        build_trunk({"hidden_size": 8}, SIZE, 12)
 
 
 def test_a_run_without_the_extra_is_told_how_to_install_it(folder, monkeypatch) -> None:
