@@ -29,6 +29,7 @@ setup(
         "google-crc32c>=1.6",
         "tensorboard>=2.21",
         "matplotlib>=3.8",
+        "pillow>=10.0.1",
         "tqdm>=4.66",
         "submitit>=1.5.4",
         "ray[tune]>=2.50",

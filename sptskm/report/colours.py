@@ -1,10 +1,21 @@
-"""Colours of streams, and of the rankings made of them, in tables, pictures and reports."""
+"""Colours of streams, of the rankings made of them, and of what surrounds them, in tables, pictures and reports."""
 
 from collections.abc import Sequence
 from typing import Final
 
 from sptskm.config import STREAMS
-from sptskm.report.strips import TRUNK, Colour
+
+Colour = tuple[int, int, int]
+
+INK: Final[Colour] = (38, 50, 56)
+SOFT: Final[Colour] = (104, 117, 125)
+LINE: Final[Colour] = (207, 214, 219)
+PALE: Final[Colour] = (241, 244, 245)
+WHITE: Final[Colour] = (255, 255, 255)
+OUTLINE: Final[Colour] = (255, 214, 10)
+LEFT_LIMBS: Final[Colour] = (20, 150, 160)
+RIGHT_LIMBS: Final[Colour] = (176, 48, 140)
+TRUNK: Final[Colour] = (84, 96, 104)
 
 BLUE: Final[Colour] = (31, 100, 190)
 ORANGE: Final[Colour] = (226, 122, 24)
@@ -20,3 +31,8 @@ def colour_of(ranking: str) -> Colour:
     if ranking in STREAMS:
         return OF_STREAMS[list(STREAMS).index(ranking) % len(OF_STREAMS)]
     return MADE.get(ranking, TRUNK)
+
+
+def hexadecimal(colour: Colour) -> str:
+    """Return the colour in the form that matplotlib reads."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)

@@ -6,12 +6,13 @@ later one has logged.
 """
 
 import re
+import struct
 import time
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.writer import FileWriter
 
@@ -32,7 +33,7 @@ class EventFile:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self._file = _created(folder)
-        self._records, self._flushed = RecordWriter(self._file), 0.0
+        self._flushed = 0.0
         self.add_event(Event(wall_time=time.time(), file_version=VERSION))
 
     def get_logdir(self) -> str:
@@ -42,7 +43,7 @@ class EventFile:
     def add_event(self, event: Any) -> None:
         """Append an event."""
         with naming(self.path):
-            self._records.write(event.SerializeToString())
+            self._file.write(record(event.SerializeToString()))
             if time.monotonic() - self._flushed > FLUSH_SECONDS:
                 self.flush()
 
@@ -72,6 +73,18 @@ class Writer(SummaryWriter):
                 writer.add_event(Event(step=self.purge_step, session_log=start))
                 self.purge_step = None
         return self.file_writer
+
+
+def record(content: bytes) -> bytes:
+    """Return an entry of a TFRecord file; TensorBoard's own writer computes the checksums in Python, byte by byte."""
+    length = struct.pack("<Q", len(content))
+    return length + _checksum(length) + content + _checksum(content)
+
+
+def _checksum(content: bytes) -> bytes:
+    """Return the masked CRC-32C of TFRecord files."""
+    crc = int(google_crc32c.value(content))
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def _created(folder: Path) -> tuple[Path, Any]:

@@ -1,41 +1,22 @@
-"""Pictures for TensorBoard and the report: inputs of the networks, and curves of scores.
+"""Sheets for TensorBoard: inputs of the networks as they see them.
 
-Every function returns an RGB picture (H, W, 3) in uint8, without a display and without pyplot's global state.
-Shapes: B clips, T frames, V = 14 joints, W weights.
+Every function returns an RGB picture (H, W, 3) in uint8. Shapes: B clips, T frames, V = 14 joints.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sptskm.config import PAIR
-from sptskm.evaluation.results import title_of
 from sptskm.report import strips
-from sptskm.report.colours import GREEN, colour_of
-from sptskm.report.strips import (
-    DPI,
-    INK,
-    LEFT_LIMBS,
-    LINE,
-    OUTLINE,
-    PALE,
-    RIGHT_LIMBS,
-    SOFT,
-    Box,
-    Canvas,
-    Colour,
-    Floats,
-    Image,
-    hexadecimal,
-)
+from sptskm.report.colours import LEFT_LIMBS, LINE, OUTLINE, PALE, RIGHT_LIMBS, SOFT, WHITE, Colour
+from sptskm.report.strips import Box, Canvas, Floats
+from sptskm.report.style import Image
 
 CLIPS_SHOWN: Final = 8
 SEQUENCES_SHOWN: Final = 6
 MOMENTS_SHOWN: Final = 8
-RANKS_SHOWN: Final = 20
 
 _HEAD = 70  # title, legend and column captions
 _LEFT_MARGIN = 62
@@ -99,7 +80,7 @@ def _skeleton_row(canvas: Canvas, row: int, skeletons_KV4: Floats, drawn_K: NDAr
     views = strips.Views(skeletons_KV4[drawn_K], *_CELL) if drawn_K.any() else None
     for column, (skeleton_V4, drawn) in enumerate(zip(skeletons_KV4, drawn_K, strict=True)):
         box = _cell(row, column, _CELL)
-        canvas.fill(box, strips.WHITE if drawn else PALE)
+        canvas.fill(box, WHITE if drawn else PALE)
         canvas.frame(box, LINE)
         if views is not None and drawn:
             views.draw(canvas, box, skeleton_V4)
@@ -134,85 +115,3 @@ def _captions(canvas: Canvas, rows: int, moments: Sequence[int], size: tuple[int
         canvas.text(_cell(0, column, size).middle[0], _HEAD - 9, f"t = {moment}", 11, SOFT, "center")
     for row in range(rows):
         canvas.text(14, _cell(row, 0, size).middle[1], f"clip {row + 1}", 12, SOFT)
-
-
-def cmc_figure(curves: Mapping[str, Floats], title: str) -> Image:
-    """Draw the CMC of every ranking from rank 1 to 20 in percent; curves are in 0..1 and start with rank-1."""
-    figure, axes = axes_of(title, "rank k", "queries found within rank k (%)")
-    lowest = 100.0
-    for name, cmc in curves.items():
-        percent = 100 * np.asarray(cmc, np.float64)[:RANKS_SHOWN]
-        colour = hexadecimal(colour_of(name))
-        label = f"{title_of(name)}: rank-1 {percent[0]:.1f} %"
-        axes.plot(np.arange(1, len(percent) + 1), percent, "o-", color=colour, label=label, linewidth=2, markersize=4)
-        lowest = min(lowest, np.nanmin(percent, initial=100.0))
-    axes.set_xlim(0.6, RANKS_SHOWN + 0.4)
-    axes.set_xticks([1, 5, 10, 15, 20])
-    axes.set_ylim(max(0, 10 * np.floor((lowest - 4) / 10)), 101)
-    legend_row(figure)
-    return strips.rendered(figure)
-
-
-def weight_figure(curve_W2: Floats, chosen: float, title: str, pair: Sequence[str] = PAIR) -> Image:
-    """Draw mAP in percent over the share of the second of two streams, the chosen one marked.
-
-    The curve holds share and mAP, in 0..1.
-    """
-    weight_W, score_W = np.asarray(sorted(map(tuple, curve_W2)), np.float64).T * [[1], [100]]
-    figure, axes = axes_of(title, f"fusion weight (share of {title_of(pair[1])})", "mAP (%)", top=0.92)
-    axes.plot(weight_W, score_W, "-", color=hexadecimal(GREEN), linewidth=2)
-    span = max(score_W.max() - score_W.min(), 2.0)
-    middle = (score_W.max() + score_W.min()) / 2
-    bottom, top = middle - 0.85 * span, middle + 0.8 * span
-    best = float(np.interp(chosen, weight_W, score_W))
-    # labels hang in bands above and below the curve, so that they cannot cross it
-    place = {"ha": "left" if chosen < 0.5 else "right", "va": "top"}
-    label = f"  chosen: {chosen:.2f}, mAP {best:.1f} %  "
-    _labelled(axes, (chosen, best), top - 0.03 * span, label, GREEN, place)
-    for stream, end, alone, side in zip(pair, (0, -1), (0.0, 1.0), ("left", "right"), strict=True):
-        if weight_W[end] == alone:
-            label = f"  {title_of(stream)} alone: {score_W[end]:.1f} %  "
-            place = {"ha": side, "va": "bottom"}
-            _labelled(axes, (alone, score_W[end]), bottom + 0.04 * span, label, colour_of(stream), place)
-    axes.set_xlim(-0.03, 1.03)
-    axes.set_ylim(bottom, top)
-    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100 and bottom <= tick <= top])
-    return strips.rendered(figure)
-
-
-def _labelled(
-    axes: Any, point: tuple[float, float], y: float, words: str, colour: Colour, place: Mapping[str, str]
-) -> None:
-    """Draw a marked point and its label, at height y at the end of a dotted line."""
-    x, shade = point[0], hexadecimal(colour)
-    axes.plot([x, x], [point[1], y], ":", color=shade, linewidth=1.2)
-    axes.plot(*point, "o", color=shade, markersize=8, markeredgecolor="white", markeredgewidth=1.5, zorder=5)
-    axes.text(x, y, words, color=shade, fontsize=9, **place)
-
-
-def axes_of(title: str, xlabel: str, ylabel: str, top: float = 0.86) -> tuple[Figure, Any]:
-    """Create an empty plot in the common style, with room for a title and, with `top` at 0.86, for a legend."""
-    figure = Figure((7.5, 4.7), dpi=DPI)
-    axes = figure.add_axes((0.1, 0.12, 0.87, top - 0.12))
-    figure.text(0.02, 0.955, title, fontsize=11, color=hexadecimal(INK), va="center", parse_math=False)
-    plain_axes(axes, xlabel, ylabel)
-    return figure, axes
-
-
-def plain_axes(axes: Any, xlabel: str, ylabel: str) -> None:
-    """Format axes in the common style."""
-    axes.set_xlabel(xlabel, fontsize=9, color=hexadecimal(SOFT))
-    axes.set_ylabel(ylabel, fontsize=9, color=hexadecimal(SOFT))
-    axes.tick_params(labelsize=9, labelcolor=hexadecimal(SOFT), color=hexadecimal(LINE))
-    axes.grid(color=hexadecimal(LINE), linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(hexadecimal(LINE))
-
-
-def legend_row(figure: Figure) -> None:
-    """Draw the legend in one row below the title."""
-    shade = hexadecimal(INK)
-    style = {"frameon": False, "fontsize": 9, "labelcolor": shade, "handlelength": 1.5, "columnspacing": 1.4}
-    figure.legend(loc="center left", bbox_to_anchor=(0.01, 0.9), ncols=4, **style)

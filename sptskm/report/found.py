@@ -20,7 +20,7 @@ from sptskm.data.tracklets import JUNK_PID, Modality, Readable
 from sptskm.evaluation import Features
 from sptskm.evaluation.feature_files import Labelled
 from sptskm.report.ranked import Outcome, Ranked, Result, ranked_grid
-from sptskm.report.strips import Image
+from sptskm.report.style import Image, pixels
 
 NO_PICTURE = "cannot be written as a picture, wanted a .png in a folder that exists"
 
@@ -75,7 +75,7 @@ class Found:
             ]
             ranked.append(Ranked(q, [], near))
             place += len(near)
-        return ranked_grid(shown, ranked, "Nearest tracklets")
+        return pixels(lambda: ranked_grid(shown, ranked, "Nearest tracklets"))
 
 
 def rows_in(names: Tracklets, keys_N: NDArray[np.str_], whose: str) -> list[int]:

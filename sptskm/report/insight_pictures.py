@@ -4,19 +4,20 @@ Shapes: T frames, H rows, W columns of a frame, h and w those of an attention ma
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 
 from sptskm.common.errors import DataError
 from sptskm.data.skeletons import EDGES, JOINTS
 from sptskm.evaluation.insight import Attention, Joints
 from sptskm.report import strips
-from sptskm.report.colours import ORANGE
-from sptskm.report.figures import plain_axes
-from sptskm.report.strips import DPI, INK, LINE, OUTLINE, SOFT, Box, Canvas, Floats, Image, hexadecimal
+from sptskm.report.colours import LINE, ORANGE, OUTLINE, SOFT, hexadecimal
+from sptskm.report.strips import Box, Canvas, Floats
+from sptskm.report.style import Image, new_figure
 
 ATTENDED_FRAMES: Final = 4
 _CELL = (80, 160)  # width, height
@@ -28,7 +29,7 @@ _OPAQUE = 0.6  # of the colours over the frame
 _FAINT = 0.1  # a difference from an even spread that is never shown stronger than it is
 
 
-def attention_sheet(found: Sequence[Attention]) -> Image:
+def attention_sheet(found: Sequence[Attention]) -> Figure:
     """Draw a row for each tracklet: up to four frames with mask outlines, each beside its attention map.
 
     The whole picture has one colour scale, shown above; it always covers at least 0.9 to 1.1. Raises DataError without
@@ -49,7 +50,7 @@ def attention_sheet(found: Sequence[Attention]) -> Image:
         canvas.text(14, y + _CELL[1] / 2, strips.shortened(one.name, 22), 11, SOFT)
         for column, t in enumerate(strips.spread(len(one.frames_T3HW), ATTENDED_FRAMES)):
             _draw_pair(canvas, (_LEFT_MARGIN + column * _PAIR, y), one, t, limits)
-    return canvas.picture()
+    return canvas.figure()
 
 
 def _draw_scale(canvas: Canvas, limits: tuple[float, float], found: tuple[float, float]) -> None:
@@ -78,29 +79,28 @@ def _coloured(share_HW: Floats) -> Image:
     return np.ascontiguousarray(cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1])
 
 
-def joint_figure(joints: Joints) -> Image:
+def joint_figure(joints: Joints) -> Figure:
     """Draw a skeleton whose joints grow with their importance, and a bar with standard error per joint, in percent."""
-    figure = Figure((9.4, 4.7), dpi=DPI)
-    figure.text(0.02, 0.955, "SMIN: the joints that it needs", fontsize=11, color=hexadecimal(INK), va="center")
-    _draw_person(figure, joints)
-    axes = figure.add_axes((0.5, 0.12, 0.48, 0.78))
-    plain_axes(axes, "increase of the distance to the same person without the joint (%)", "")
+    figure = new_figure("SMIN: the joints that it needs", height=0.5, panels=2)
+    person, axes = figure.subplots(1, 2, width_ratios=(1, 1.4))
+    _draw_person(person, joints)
+    axes.set_xlabel("increase of the distance to the same person without the joint (%)")
     order_V = np.argsort(joints.change_V, kind="stable")
     change_V, error_V = (100 * values[order_V] for values in (joints.change_V, np.nan_to_num(joints.error_V)))
     names = [JOINTS[joint] for joint in order_V.tolist()]
     axes.barh(names, change_V, xerr=error_V, height=0.6, color=hexadecimal(ORANGE), ecolor=hexadecimal(SOFT))
     axes.axvline(0, color=hexadecimal(SOFT), linewidth=0.8)
-    return strips.rendered(figure)
+    return figure
 
 
-def _draw_person(figure: Figure, joints: Joints) -> None:
+def _draw_person(axes: Any, joints: Joints) -> None:
     """Draw the skeleton from the front, in the orientation of the network's input."""
-    axes = figure.add_axes((0.03, 0.04, 0.34, 0.86))
+    area = 53 * rcParams["font.size"]  # of the largest joint
     x_V, y_V = joints.skeleton_V4[:, 0], joints.skeleton_V4[:, 1]
     for start, end in EDGES:
         axes.plot(x_V[[start, end]], y_V[[start, end]], "-", color=hexadecimal(LINE), linewidth=3, zorder=1)
     share_V = np.clip(joints.change_V, 0, None) / max(float(joints.change_V.max()), 1e-9)
-    axes.scatter(x_V, y_V, s=20 + 480 * share_V, color=hexadecimal(ORANGE), edgecolor="white", zorder=2)
+    axes.scatter(x_V, y_V, s=0.04 * area + area * share_V, color=hexadecimal(ORANGE), edgecolor="white", zorder=2)
     axes.set_aspect("equal")
     axes.margins(0.25, 0.08)
     axes.invert_yaxis()

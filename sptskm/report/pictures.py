@@ -5,7 +5,7 @@ Legend: Q queries, G gallery rows, N pairs of one kind.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import permutations
 from pathlib import Path
 from typing import Final
@@ -18,23 +18,28 @@ from sptskm.evaluation import OFFICIAL, camera_pairs, not_ranked
 from sptskm.evaluation.results import Ranking, Results, pluralize, title_of
 from sptskm.report import charts
 from sptskm.report.colours import MADE
-from sptskm.report.figures import cmc_figure, weight_figure
 from sptskm.report.insight_pictures import attention_sheet, joint_figure
 from sptskm.report.ranked import ranked_grid
 from sptskm.report.selection import disputed, ranked, typical
-from sptskm.report.strips import Floats, Image
+from sptskm.report.strips import Floats
+from sptskm.report.style import Draw, Image, photographs, pixels, vectors
 
 QUERIES_MEASURED: Final = 400  # whose distances a histogram counts, chosen evenly
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture with its name in TensorBoard, its section of the report and its caption."""
+    """A figure with its name in TensorBoard, its section of the report and its caption."""
 
     name: str
     section: str
-    image: Image
+    draw: Draw
     caption: str
+
+    @cached_property
+    def image(self) -> Image:
+        """Return its pixels (H, W, 3)."""
+        return pixels(self.draw)
 
     @cached_property
     def png(self) -> bytes:
@@ -53,11 +58,26 @@ class Picture:
         return cv2.imencode(".webp", self.image[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
 
     @property
+    def paper(self) -> dict[str, bytes]:
+        """Return the picture as files for a paper by their ending: charts as PDF and SVG, frames as PDF."""
+        return vectors(self.draw) if self.is_chart else photographs(self.image)
+
+    @property
+    def file(self) -> str:
+        """Return the name of its files, without an ending."""
+        return file_of(self.name)
+
+    @property
     def tag(self) -> str:
         """Return the tag in TensorBoard, which groups pictures by what stands before the slash: "ranked/best"."""
         kinds = ("ranked results", "camera pairs", "distances", "training")
         kind = next((kind for kind in kinds if self.name.startswith(kind)), "")
         return f"{self.section}/{self.name.removeprefix(kind).strip()}"
+
+
+def file_of(picture: str) -> str:
+    """Return the name of the files of a picture, without an ending."""
+    return picture.replace(" ", "-")
 
 
 def possible() -> list[str]:
@@ -73,26 +93,26 @@ def possible() -> list[str]:
 
 
 def pictures(results: Results) -> list[Picture]:
-    """Draw all pictures that these results allow."""
+    """Return all pictures that these results allow; each is drawn when it is asked for."""
     makers = (_curves, _ranked, _disputed, _cameras, _distances, _insight, _training)
     return [picture for maker in makers for picture in maker(results)]
 
 
 def _curves(results: Results) -> Iterator[Picture]:
     title = f"{results.protocol.name}, {pluralize(results.rankings[-1].scores.num_queries, 'query', 'queries')}"
-    image = cmc_figure({r.name: r.scores.cmc for r in results.rankings}, title)
-    yield Picture("CMC", "results", image, "How many queries have a right tracklet among their first k results.")
+    draw = partial(charts.cmc_figure, {r.name: r.scores.cmc for r in results.rankings}, title)
+    yield Picture("CMC", "results", draw, "How many queries have a right tracklet among their first k results.")
     fusion = results.fusion
     if fusion is not None and fusion.curve_WS is not None and fusion.weight is not None:
         heading = "mAP over the fusion weight, identities held out of training"
         pair = [*fusion.weights]
-        image = weight_figure(fusion.curve_WS, fusion.weight, heading, pair)
+        draw = partial(charts.weight_figure, fusion.curve_WS, fusion.weight, heading, pair)
         caption = (
             f"The weight is the share of {title_of(pair[1])} in the fused distance. The curve is of identities held "
             "out of training, not of the test set. The chosen weight goes by how far apart the streams put different "
             "people, not by the top of the curve, which is partly luck."
         )
-        yield Picture("fusion weight", "results", image, caption)
+        yield Picture("fusion weight", "results", draw, caption)
 
 
 def _ranked(results: Results) -> Iterator[Picture]:
@@ -105,7 +125,8 @@ def _ranked(results: Results) -> Iterator[Picture]:
     for kind, chosen in typical(ranking, results.query.pids).items():
         rows = [ranked(results, ranking, q) for q in chosen]
         title = f"{title_of(ranking.name)}, {results.protocol.name}: {kind} queries"
-        yield Picture(f"ranked results {kind}", "ranked", ranked_grid(results.table, rows, title), captions[kind])
+        draw = partial(ranked_grid, results.table, rows, title)
+        yield Picture(f"ranked results {kind}", "ranked", draw, captions[kind])
 
 
 def _disputed(results: Results) -> Iterator[Picture]:
@@ -115,9 +136,10 @@ def _disputed(results: Results) -> Iterator[Picture]:
         chosen = disputed(right, wrong)
         rows = [ranked(results, ranking, q) for q in chosen for ranking in (right, wrong)]
         if rows:
-            image = ranked_grid(results.table, rows, f"Queries that {names[0]} gets right and {names[1]} does not")
+            title = f"Queries that {names[0]} gets right and {names[1]} does not"
+            draw = partial(ranked_grid, results.table, rows, title)
             caption = f"Each query twice: as {names[0]} ranks (its first result is right), and as {names[1]} does."
-            yield Picture(f"ranked results {names[0]} not {names[1]}", "disputed", image, caption)
+            yield Picture(f"ranked results {names[0]} not {names[1]}", "disputed", draw, caption)
 
 
 def _plain_first(results: Results) -> list[Ranking]:
@@ -133,14 +155,13 @@ def _cameras(results: Results) -> Iterator[Picture]:
         pairs = camera_pairs(ranking.distance_QG, results.query, results.gallery)
         mAP, rank1 = pairs.summary()
         title = f"{title_of(ranking.name)}: from camera to camera"
-        image = charts.camera_figure(
-            pairs, [results.camera_names[camera] for camera in pairs.cameras_C.tolist()], title
-        )
+        names = [results.camera_names[camera] for camera in pairs.cameras_C.tolist()]
+        draw = partial(charts.camera_figure, pairs, names, title)
         caption = (
             f"As the official MARS code counts them, which is stricter than the table above: mean over pairs of two "
             f"different cameras mAP {100 * mAP:.1f} %, rank-1 {100 * rank1:.1f} %. A dash: no query has such a pair."
         )
-        yield Picture(f"camera pairs {title_of(ranking.name)}", "cameras", image, caption)
+        yield Picture(f"camera pairs {title_of(ranking.name)}", "cameras", draw, caption)
 
 
 def _distances(results: Results) -> Iterator[Picture]:
@@ -148,14 +169,15 @@ def _distances(results: Results) -> Iterator[Picture]:
         same, different = pair_distances(results, ranking)
         if not same.size or not different.size:
             continue
-        image = charts.distance_figure(same, different, f"{title_of(ranking.name)}: distances of pairs")
+        title = f"{title_of(ranking.name)}: distances of pairs"
+        draw = partial(charts.distance_figure, same, different, title)
         nearer = float((different < np.median(same)).mean())
         caption = (
             f"{len(same)} pairs of the same person (other cameras or, by the protocol, other clothes) and "
             f"{len(different)} of different persons. Of the latter {100 * nearer:.1f} % are nearer than half of the "
             "former. The less the two overlap, the better."
         )
-        yield Picture(f"distances {title_of(ranking.name)}", "distances", image, caption)
+        yield Picture(f"distances {title_of(ranking.name)}", "distances", draw, caption)
 
 
 def pair_distances(results: Results, ranking: Ranking) -> tuple[Floats, Floats]:
@@ -185,14 +207,14 @@ def _insight(results: Results) -> Iterator[Picture]:
             f"attended to joins the image features with the factor {one.strength:.2g}, which was learnt: the nearer to "
             "0, the less it counts."
         )
-        yield Picture("attention", "insight", attention_sheet(found.attention), caption)
+        yield Picture("attention", "insight", partial(attention_sheet, found.attention), caption)
     if found.joints is not None:
         caption = (
             f"By occlusion: in {found.joints.tracklets} test tracklets one joint after the other is put to the "
             "origin of the coordinates in all frames, and it is measured how much farther the other tracklets of the "
             "same person become. Lines: standard error."
         )
-        yield Picture("joints", "insight", joint_figure(found.joints), caption)
+        yield Picture("joints", "insight", partial(joint_figure, found.joints), caption)
 
 
 def _training(results: Results) -> Iterator[Picture]:
@@ -203,4 +225,5 @@ def _training(results: Results) -> Iterator[Picture]:
                 f"As logged in {config.run}. The scores are of identities held out of training, by which the best "
                 "epoch was chosen; they are not comparable with those of the test set."
             )
-            yield Picture(f"training {title_of(stream)}", "training", charts.training_figure(curves, stream), caption)
+            draw = partial(charts.training_figure, curves, stream)
+            yield Picture(f"training {title_of(stream)}", "training", draw, caption)

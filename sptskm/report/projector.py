@@ -16,7 +16,9 @@ from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
 from sptskm.evaluation import Features
 from sptskm.evaluation.results import Results, title_of
 from sptskm.report import strips
-from sptskm.report.strips import Box, Canvas, Image
+from sptskm.report.colours import LINE
+from sptskm.report.strips import Box, Canvas
+from sptskm.report.style import Image
 from sptskm.report.tensorboard import Board, clear
 
 SPRITE: Final = 8192  # pixels an edge that graphics cards take; TensorBoard shows nothing of a larger sprite
@@ -64,7 +66,7 @@ def write_projector(results: Results, folder: Path) -> None:
     edge = tile(len(points))
     found = [_thumbnail(table, row, edge) for row in test[points].tolist()]
     lines = [_line(table, row) for row in test[points].tolist()]
-    empty: Image = np.full((edge, edge, 3), strips.LINE, np.uint8)
+    empty: Image = np.full((edge, edge, 3), LINE, np.uint8)
     images_N = np.stack([empty if one is None else one for one in found]) if any(i is not None for i in found) else None
     board = Board(folder)
     for features in results.features:

@@ -13,7 +13,9 @@ from sptskm.data import Tracklets
 from sptskm.data.files import read_frame, read_mask, read_or_none, read_skeletons
 from sptskm.data.skeletons import EDGES, normalise
 from sptskm.report import strips
-from sptskm.report.strips import INK, LEFT_LIMBS, LINE, OUTLINE, PALE, RIGHT_LIMBS, SOFT, WHITE, Box, Canvas, Floats
+from sptskm.report.colours import INK, LEFT_LIMBS, LINE, OUTLINE, PALE, RIGHT_LIMBS, SOFT, WHITE, Colour
+from sptskm.report.strips import Box, Canvas, Floats
+from sptskm.report.style import Image
 
 FRAMES_SHOWN: Final = 8
 MOMENTS_SHOWN: Final = 6
@@ -26,7 +28,7 @@ _CAPTION = 48
 _GAP = 6
 
 
-def sheet(table: Tracklets, worst: Mapping[str, Sequence[tuple[int, int, float]]]) -> strips.Image:
+def sheet(table: Tracklets, worst: Mapping[str, Sequence[tuple[int, int, float]]]) -> Image:
     """Draw a row for each measure with its worst frames (up to eight): the mask outline, and the skeleton below.
 
     `worst` maps each measure to (row of the table, 0-based frame, value), as `sptskm.preparation.quality.worst` returns
@@ -53,7 +55,7 @@ def sheet(table: Tracklets, worst: Mapping[str, Sequence[tuple[int, int, float]]
     return canvas.picture()
 
 
-def normalisation_sheet(tracklets: Mapping[str, Floats]) -> strips.Image:
+def normalisation_sheet(tracklets: Mapping[str, Floats]) -> Image:
     """Draw two rows for each named tracklet (F, 14, 4): its skeletons before and after `normalise`.
 
     Up to six moments are shown, from the front and, fainter, from the side. Every row has its own scale and states the
@@ -73,7 +75,7 @@ def normalisation_sheet(tracklets: Mapping[str, Floats]) -> strips.Image:
     return canvas.picture()
 
 
-def _canvas(title: str, height: int, columns: int, entries: list[tuple[str, strips.Colour]]) -> Canvas:
+def _canvas(title: str, height: int, columns: int, entries: list[tuple[str, Colour]]) -> Canvas:
     canvas = Canvas(_HEAD + height + 6, _x(max(columns, 3)) + 8)
     canvas.text(14, 18, title, 15)
     x = 14

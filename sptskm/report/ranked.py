@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from math import isinf
 from typing import Final, Literal
 
+from matplotlib.figure import Figure
+
 from sptskm.data import Tracklets
 from sptskm.report import strips
-from sptskm.report.colours import BLUE
+from sptskm.report.colours import BLUE, INK, LINE, OUTLINE, SOFT, Colour
 from sptskm.report.figures import legend
-from sptskm.report.strips import INK, LINE, OUTLINE, SOFT, Box, Canvas, Colour, Image
+from sptskm.report.strips import Box, Canvas
+from sptskm.report.style import text_width
 
 Outcome = Literal["right", "wrong", "junk"]
 RESULTS_SHOWN: Final = 8
@@ -54,7 +57,7 @@ class Ranked:
     results: Sequence[Result]
 
 
-def ranked_grid(table: Tracklets, queries: Sequence[Ranked], title: str) -> Image:
+def ranked_grid(table: Tracklets, queries: Sequence[Ranked], title: str) -> Figure:
     """Draw one query per row with its first eight results: green is right, red is wrong, grey is not ranked.
 
     A tracklet is shown as three of its frames with mask outlines, above the skeleton nearest to its middle. Where no
@@ -71,7 +74,7 @@ def ranked_grid(table: Tracklets, queries: Sequence[Ranked], title: str) -> Imag
             place = f"{SIGNS[result.outcome]} {result.rank or ''}".strip()
             words = [place, *_distances(result.distances)]
             grid.draw(canvas, (line, column), result.row, COLOURS[result.outcome], words)
-    return canvas.picture()
+    return canvas.figure()
 
 
 def _distances(distances: Mapping[str, float]) -> list[str]:
@@ -135,6 +138,6 @@ class _Grid:
             for length in range(_LONGEST, least - 1, -1):
                 who, where = (strips.shortened(name, length) for name in names)
                 line = f"{place}   {who} · {what}{where}"
-                if strips.text_width(line, _SIZE) <= width:
+                if text_width(line, _SIZE) <= width:
                     return line
         return line

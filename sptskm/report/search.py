@@ -1,16 +1,17 @@
 """Results and cost of a hyper-parameter search: a table, TensorBoard's HParams and pages of its own."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from sptskm.common.console import table
 from sptskm.evaluation.results import title_of
-from sptskm.report.colours import colour_of
-from sptskm.report.figures import axes_of
-from sptskm.report.strips import INK, SOFT, Image, hexadecimal, rendered
+from sptskm.report.colours import SOFT, colour_of, hexadecimal
+from sptskm.report.style import new_figure, pixels
 from sptskm.report.tensorboard import Board
 from sptskm.tuning import Search, Trial, ranked
 
@@ -127,8 +128,8 @@ def write_page(trials: Sequence[Trial], found: Mapping[str, Search], folder: Pat
         # parallel coordinates leave out trials that lack a column: `--logdir FOLDER/STREAM` shows all of one stream
         board.experiment(_examples(search), [METRIC])
         _progress(board, [trial for trial in trials if trial.stream == stream])
-        board.picture("search/importance", importance_bars(importance(trials, stream), stream), 0)
-        board.picture("search/scores by epoch", score_curves(trials, stream), 0)
+        board.picture("search/importance", pixels(partial(importance_bars, importance(trials, stream), stream)), 0)
+        board.picture("search/scores by epoch", pixels(partial(score_curves, trials, stream)), 0)
         board.close()
 
 
@@ -152,28 +153,28 @@ def _progress(board: Board, own: Sequence[Trial]) -> None:
         board.scalars({"search/best mAP so far": best, "search/rank hours": spent}, count, trial.ended)
 
 
-def importance_bars(shares: Mapping[str, float], stream: str) -> Image:
+def importance_bars(shares: Mapping[str, float], stream: str) -> Figure:
     """Draw one bar for each setting, the most important on top."""
     names = sorted(shares, key=lambda name: shares[name])
     title = f"{title_of(stream)}: what mattered to the held-out mAP"
-    figure, axes = axes_of(title, "share of the variance of the scores that the setting explains alone", "", top=0.9)
+    figure = new_figure(title)
+    axes = figure.add_subplot(xlabel="share of the variance of the scores that the setting explains alone")
     axes.barh(names, [shares[name] for name in names], height=0.5, color=hexadecimal(colour_of(stream)))
     for place, name in enumerate(names):
-        axes.text(0.005, place + 0.3, f"{name}  {shares[name]:.0%}", fontsize=9, color=hexadecimal(INK))
+        axes.text(0.005, place + 0.3, f"{name}  {shares[name]:.0%}")
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.5, len(names))
     axes.set_yticks([])
-    return rendered(figure)
+    return figure
 
 
-def score_curves(trials: Sequence[Trial], stream: str) -> Image:
+def score_curves(trials: Sequence[Trial], stream: str) -> Figure:
     """Draw the held-out mAP of every trial by epoch; curves of trials ended early are shorter."""
     own = ranked(trials, stream)
-    figure, axes = axes_of(
-        f"{title_of(stream)}: {len(own)} trials, the best in colour", "epoch", "held-out mAP (%)", 0.9
-    )
+    figure = new_figure(f"{title_of(stream)}: {len(own)} trials, the best in colour")
+    axes = figure.add_subplot(xlabel="epoch", ylabel="held-out mAP (%)")
     for trial in reversed(own):
         colour, width = (colour_of(stream), 2.0) if trial is own[0] else (SOFT, 0.7)
         points = [(score.epoch, 100 * score.mAP) for score in trial.scores]
         axes.plot(*zip(*points, strict=True), color=hexadecimal(colour), linewidth=width, marker=".")
-    return rendered(figure)
+    return figure

@@ -4,112 +4,41 @@ Positions and sizes are in pixels, from the upper left corner.
 Shapes: H rows, W columns, K skeletons, V = 14 joints with x (right), y (down), z (away) and confidence.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
-from matplotlib import font_manager
-from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from sptskm.data import Tracklets
 from sptskm.data.files import read_frame, read_mask, read_or_none, read_skeletons
 from sptskm.data.skeletons import EDGES, JOINTS
+from sptskm.report.colours import (
+    INK,
+    LEFT_LIMBS,
+    LINE,
+    OUTLINE,
+    RIGHT_LIMBS,
+    SOFT,
+    TRUNK,
+    WHITE,
+    Colour,
+    hexadecimal,
+)
+from sptskm.report.style import DPI, Image, families, pixels, text_width
 
-log = logging.getLogger(__name__)
-
-Image = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
-Colour = tuple[int, int, int]
-
-INK: Final[Colour] = (38, 50, 56)
-SOFT: Final[Colour] = (104, 117, 125)
-LINE: Final[Colour] = (207, 214, 219)
-PALE: Final[Colour] = (241, 244, 245)
-WHITE: Final[Colour] = (255, 255, 255)
-OUTLINE: Final[Colour] = (255, 214, 10)
-LEFT_LIMBS: Final[Colour] = (20, 150, 160)
-RIGHT_LIMBS: Final[Colour] = (176, 48, 140)
-TRUNK: Final[Colour] = (84, 96, 104)
 
 FRAMES_SHOWN: Final = 3  # of a tracklet in a strip
 FRAME: Final = (48, 96)  # width and height in which they are shown there
 
-OTHER_SCRIPTS: Final = (
-    *(f"Noto Sans CJK {region}" for region in ("SC", "TC", "JP", "KR", "HK")),
-    *("Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Unifont"),
-    *("Arial Unicode MS", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei"),
-    *(f"Noto Sans {script}" for script in ("Arabic", "Devanagari", "Hebrew", "Thai")),
-)
-"""Fonts with letters that are missing in DejaVu Sans, the font that comes with matplotlib."""
-
-DPI: Final = 128  # a power of two, so that a size in pixels survives the way through inches
 _FINER = 4  # skeletons are drawn so many times larger and shrunk, since cv2's small circles are diamonds
 _RIGHT_HIP, _LEFT_HIP = JOINTS.index("right hip"), JOINTS.index("left hip")
 _FULL_SIZE = 170  # height of a box in which joints and bones have their full thickness
 _FADE = 0.6
-
-
-def hexadecimal(colour: Colour) -> str:
-    """Return the colour in the form that matplotlib reads."""
-    return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
-def rendered(figure: Figure) -> Image:
-    """Render a matplotlib figure to pixels (H, W, 3)."""
-    if len(_families()) > 1:
-        for text in figure.findobj(Text):
-            text.set_fontfamily(_families())
-    agg = FigureCanvasAgg(figure)
-    with _boxes_told_once():
-        agg.draw()
-    return np.ascontiguousarray(np.asarray(agg.buffer_rgba())[..., :3], np.uint8)
-
-
-@cache
-def _families() -> list[str]:
-    """Return the fonts in the order in which a letter is looked up: matplotlib's own, then those for other scripts."""
-    known = {font.name for font in font_manager.fontManager.ttflist}
-    return ["sans-serif", *(name for name in OTHER_SCRIPTS if name in known)]
-
-
-@contextmanager
-def _boxes_told_once() -> Iterator[None]:
-    """Log one line for letters that no font has; matplotlib would warn for each of them."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.filterwarnings("always", message="Glyph ")
-        yield
-    for one in caught:
-        if str(one.message).startswith("Glyph "):
-            _tell_of_boxes()
-        else:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-
-
-@cache
-def _tell_of_boxes() -> None:
-    log.warning("no font of this machine has some letters of the names, which are boxes: install %s", OTHER_SCRIPTS[0])
-
-
-def text_width(words: str, size: float) -> float:
-    """Estimate the width in pixels of words drawn by `Canvas.text`."""
-    return sum(_letter_width(letter, size) for letter in words)
-
-
-@cache
-def _letter_width(letter: str, size: float) -> float:
-    font = font_manager.FontProperties(family=_families(), size=size * 72 / DPI)
-    with _boxes_told_once():
-        width, _, _ = RendererAgg(1, 1, DPI).get_text_width_height_descent(20 * letter, font, ismath=False)
-    return float(width) / 20
 
 
 class Box(NamedTuple):
@@ -166,23 +95,43 @@ class Canvas:
         """Add words, vertically centred at y; `size` is the height of the font."""
         self._texts.append(_Text(x, y, words, size, colour, align))
 
-    def picture(self) -> Image:
-        """Return the picture (H, W, 3) with its text."""
+    def figure(self) -> Figure:
+        """Return the picture with its text as a figure, which looks the same in every style."""
         height, width = self.pixels.shape[:2]
         figure = Figure((width / DPI, height / DPI), dpi=DPI)
-        figure.figimage(self.pixels)
+        figure.set_layout_engine("none")
+        figure.add_artist(_Background(self.pixels))
         for text in self._texts:
             figure.text(
                 text.x / width,
                 1 - text.y / height,
                 text.words,
                 fontsize=text.size * 72 / DPI,
+                fontfamily=families(),
                 color=hexadecimal(text.colour),
                 ha=text.align,
                 va="center_baseline",
                 parse_math=False,
             )
-        return rendered(figure)
+        return figure
+
+    def picture(self) -> Image:
+        """Return the picture (H, W, 3) with its text."""
+        return pixels(self.figure)
+
+
+class _Background(Artist):
+    """The pixels (H, W, 3) of a figure of this size; unlike `Figure.figimage` they are not resampled."""
+
+    def __init__(self, pixels: Image) -> None:
+        super().__init__()
+        opaque = np.full(pixels.shape[:2], 255, np.uint8)
+        self._rgba = np.ascontiguousarray(np.dstack([pixels, opaque])[::-1])  # matplotlib counts from below
+
+    def draw(self, renderer: Any) -> None:
+        context = renderer.new_gc()
+        renderer.draw_image(context, 0, 0, self._rgba)
+        context.restore()
 
 
 def fitted(image: Image, height: int, width: int) -> Image:

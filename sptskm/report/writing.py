@@ -3,18 +3,21 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sptskm.atomic import write_bytes, write_text
 from sptskm.config import STREAMS
 from sptskm.evaluation.results import RANKS, Ranking, Results, title_of
 from sptskm.report.colours import MADE
 from sptskm.report.page import REPORT, page
-from sptskm.report.pictures import Picture, pictures, possible
+from sptskm.report.pictures import Picture, file_of, pictures, possible
 from sptskm.report.projector import write_projector
 from sptskm.report.tensorboard import Board, clear
 
 log = logging.getLogger(__name__)
+
+FIGURES: Final = "figures"
+"""Folder of the pictures for papers."""
 
 
 def write_report(results: Results, saved: Mapping[str, Any], out: Path) -> None:
@@ -22,18 +25,24 @@ def write_report(results: Results, saved: Mapping[str, Any], out: Path) -> None:
 
     Pictures of an earlier evaluation here, perhaps of more streams, are removed; other files are kept.
     """
-    for name in (REPORT, *map(_file, possible())):
+    for name in (REPORT, *files()):
         (out / name).unlink(missing_ok=True)
     drawn = pictures(results)
     for picture in drawn:
-        write_bytes(out / _file(picture.name), picture.png)
+        write_bytes(out / f"{picture.file}.png", picture.png)
     write_text(out / REPORT, page(results, saved, drawn))
     _write_board(results, drawn, out)
     log.info("report: %s", out / REPORT)
+    (out / FIGURES).mkdir(exist_ok=True)
+    for picture in drawn:
+        for ending, content in picture.paper.items():
+            write_bytes(out / FIGURES / f"{picture.file}.{ending}", content)
 
 
-def _file(picture: str) -> str:
-    return f"{picture.replace(' ', '-')}.png"
+def files() -> list[str]:
+    """Return the names of all files of pictures that an evaluation may leave, those for papers in a folder."""
+    names = [file_of(picture) for picture in possible()]
+    return [f"{name}.png" for name in names] + [f"{FIGURES}/{name}.{kind}" for name in names for kind in ("pdf", "svg")]
 
 
 def _write_board(results: Results, drawn: Sequence[Picture], out: Path) -> None:

@@ -1,20 +1,29 @@
 """Evaluations as the final job writes them, and without pictures, where only words, numbers and files matter."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from sptskm.evaluation.results import Results
 from sptskm.evaluation.writing import write_results
 from sptskm.provenance import origin
+from sptskm.report.style import Image, pixels
 from sptskm.report.writing import write_report
 
 
 def write(results: Results, out: Path) -> None:
     """Write all files of an evaluation."""
     write_report(results, write_results(results, out, origin()), out)
+
+
+def image_of(draw: Callable[..., Figure], *arguments: Any) -> Image:
+    """Draw a figure by a function with these arguments, and return its pixels on screen."""
+    return pixels(partial(draw, *arguments))
 
 
 @contextmanager

@@ -1,12 +1,15 @@
 """TensorBoard shows every start of a run in its order, whatever the clocks said; a file that cannot grow is named."""
 
 import errno
+import io
 import time
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
+from sptskm.report.event_files import record
 from sptskm.report.tensorboard import Board
 
 
@@ -51,7 +54,13 @@ def test_a_full_disk_names_the_event_file(tmp_path):
     events = board._writer._get_file_writer().event_writer
     events._file.close()
     events._file = open("/dev/full", "wb")  # noqa: PTH123, SIM115
-    events._records._writer = events._file
     with pytest.raises(OSError, match=r"No space left on device: '.*/events\.out\.tfevents\.") as raised:
         board.scalars({f"loss/{number}": 1.0 for number in range(1000)}, 1)
     assert raised.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("content", [b"", b"an event", bytes(range(256)) * 40])
+def test_records_are_those_of_tensorboards_own_writer(content):
+    file = io.BytesIO()
+    RecordWriter(file).write(content)
+    assert record(content) == file.getvalue()

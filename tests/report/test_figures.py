@@ -16,16 +16,18 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
+from helpers.drawing import image_of
 from numpy.typing import NDArray
 
 from sptskm.data import Tracklets
 from sptskm.data.mars import MarsFolders
 from sptskm.data.tracklets import Modality
-from sptskm.report import strips
-from sptskm.report.colours import BLUE, GREEN, ORANGE, PURPLE
-from sptskm.report.figures import clip_sheet, cmc_figure, silhouette_sheet, skeleton_sheet, weight_figure
+from sptskm.report import strips, style
+from sptskm.report.colours import LEFT_LIMBS, LINE, RIGHT_LIMBS, Colour
+from sptskm.report.figures import clip_sheet, silhouette_sheet, skeleton_sheet
 from sptskm.report.ranked import COLOURS, QUERY, Outcome, Ranked, Result, ranked_grid
-from sptskm.report.strips import LEFT_LIMBS, LINE, RIGHT_LIMBS, Colour, Image, skeleton_of
+from sptskm.report.strips import skeleton_of
+from sptskm.report.style import Image
 
 HIT, MISS, JUNK = (COLOURS[outcome] for outcome in get_args(Outcome))
 RANKED_GAP = 6  # pixels between two tracklets
@@ -150,51 +152,6 @@ def test_clips_without_any_skeleton_make_a_picture_too() -> None:
     assert not _like(picture[LEGEND:], LEFT_LIMBS, 5).any()
 
 
-@pytest.mark.parametrize(
-    "names", [("ssin",), ("smin", "fused"), ("ssin", "smin", "fused"), ("ssin", "smin", "fused", "reranked")]
-)
-def test_the_cmc_figure_has_the_colours_of_its_streams_and_no_others(names: tuple[str, ...]) -> None:
-    ranks = np.arange(1, 51)
-    cmc = {name: 1 - loss / ranks for name, loss in zip(names, (0.4, 0.6, 0.2, 0.05), strict=False)}
-    picture = cmc_figure({name: cmc[name] for name in names}, "mars-official, 5 queries")
-    assert _is_picture(picture)
-    assert not (picture[:, -3:] < 200).any(), "the legend is cut off"
-    for name, colour in (("ssin", BLUE), ("smin", ORANGE), ("fused", GREEN), ("reranked", PURPLE)):
-        assert (_like(picture, colour, 5).sum() > 300) == (name in names)
-
-
-def test_curves_are_in_percent_with_the_better_one_above() -> None:
-    picture = cmc_figure({"ssin": np.full(50, 1.0), "smin": np.full(50, 0.3)}, "flat")
-    plot = picture[80:]  # below the legend; its upper edge is at 100 %
-    above, below = (np.nonzero(_like(plot, colour, 5))[0].mean() / len(plot) for colour in (BLUE, ORANGE))
-    assert above < 0.1
-    assert 0.6 < below < 0.9
-
-
-def test_curves_that_are_short_or_unknown_still_make_a_figure() -> None:
-    assert _is_picture(cmc_figure({"other": np.array([0.5, 0.75]), "smin": np.full(50, np.nan)}, "$1 and $2"))
-
-
-def test_the_weight_figure_marks_the_chosen_weight_and_both_ends() -> None:
-    weights = np.linspace(0, 1, 21)
-    curve = np.stack([weights, 0.6 - (weights - 0.5) ** 2], axis=1)
-    low, high = weight_figure(curve, 0.2, "held out"), weight_figure(curve, 0.8, "held out")
-    assert _is_picture(low)
-    band = slice(45, 80)
-    label_low, label_high = (np.nonzero(_like(picture[band], GREEN, 5))[1] for picture in (low, high))
-    assert label_low.mean() < low.shape[1] / 2 < label_high.mean()
-    ssin, smin = (np.nonzero(_like(low, colour, 5))[1] for colour in (BLUE, ORANGE))
-    assert ssin.max() < low.shape[1] / 2 < smin.min()
-
-
-def test_ends_that_were_not_tried_are_not_annotated() -> None:
-    curve = np.array([[0.2, 0.5], [0.4, 0.6], [0.6, 0.55]])
-    picture = weight_figure(curve, 0.4, "held out")
-    assert _like(picture, GREEN, 5).sum() > 300
-    assert not _like(picture, BLUE, 5).any()
-    assert not _like(picture, ORANGE, 5).any()
-
-
 @pytest.fixture
 def table(tmp_path: Path) -> Tracklets:
     """Five tracklets of four frames: dark frames and one pose; no skeleton in the middle of the last."""
@@ -231,7 +188,7 @@ def _grid(table: Tracklets, right_kR: Any, rows: Any = (1, 2, 3), title: str = "
             for n, right in enumerate(line)
         ]
         queries.append(Ranked(k, ["AP 50 %"], results))
-    return ranked_grid(table, queries, title)
+    return image_of(ranked_grid, table, queries, title)
 
 
 def _forget(table: Tracklets, *kinds: str) -> None:
@@ -297,7 +254,7 @@ def test_distances_are_told(table: Tracklets) -> None:
     """Text is judged by that it changes with the numbers, and where."""
     result = Result(1, "right", 1, {"fused": 0.123, "SSIN": 1.0})
     pictures = [
-        ranked_grid(table, [Ranked(0, [], [replace(result, distances=distances)])], "title")
+        image_of(ranked_grid, table, [Ranked(0, [], [replace(result, distances=distances)])], "title")
         for distances in ({"fused": 0.123, "SSIN": 1.0}, {"fused": 0.123, "SSIN": 2.0}, {"fused": np.inf, "SSIN": 1.0})
     ]
     changed = [np.nonzero((picture != pictures[0]).any(axis=2))[0] for picture in pictures[1:]]
@@ -368,12 +325,12 @@ def test_long_names_are_cut_so_that_captions_stay_below_their_pictures(table: Tr
 
 
 def test_letters_that_no_font_has_are_one_line_in_the_log(caplog, recwarn) -> None:
-    strips._tell_of_boxes.cache_clear()
+    style._tell_of_boxes.cache_clear()
     for words in ("\u5f20\u4f1f", "\u524d\u95e8"):
         canvas = strips.Canvas(40, 200)
         canvas.text(20, 20, words)
         assert (canvas.picture() < 200).any()
-        assert strips.text_width(words, 12) > 0
+        assert style.text_width(words, 12) > 0
     assert caplog.text.count("no font of this machine has some letters") == 1
     assert not [str(one.message) for one in recwarn if "Glyph" in str(one.message)]
 
@@ -382,23 +339,23 @@ def test_letters_of_other_scripts_come_from_a_font_that_has_them(caplog, monkeyp
     """By a font that matplotlib brings, and a letter that only this one has."""
 
     def picture(words: str) -> Image:
-        strips._families.cache_clear()
-        strips._tell_of_boxes.cache_clear()
+        style.families.cache_clear()
+        style._tell_of_boxes.cache_clear()
         canvas = strips.Canvas(40, 200)
         canvas.text(20, 20, words)
         return canvas.picture()
 
-    monkeypatch.setattr(strips, "OTHER_SCRIPTS", ("nowhere to be found",))
+    monkeypatch.setattr(style, "OTHER_SCRIPTS", ("nowhere to be found",))
     boxes, plain = picture(STIX_LETTER), picture("plain")
     assert "install nowhere to be found" in caplog.text
     caplog.clear()
-    monkeypatch.setattr(strips, "OTHER_SCRIPTS", ("nowhere to be found", "STIXNonUnicode"))
+    monkeypatch.setattr(style, "OTHER_SCRIPTS", ("nowhere to be found", "STIXNonUnicode"))
     found = picture(STIX_LETTER)
     assert not caplog.text
     assert not np.array_equal(found, boxes)
     assert np.array_equal(picture("plain"), plain)
     monkeypatch.undo()
-    strips._families.cache_clear()
+    style.families.cache_clear()
 
 
 def test_outfits_get_a_line_of_their_own(table: Tracklets) -> None:
@@ -413,7 +370,7 @@ def test_the_lines_of_queries_and_results_with_outfits_stand_side_by_side(table:
 
     def picture(query: int, found: int) -> Image:
         table.clothes_N[:2] = query, found
-        return ranked_grid(table, [Ranked(0, [], [Result(1, "right", 1, {"distance": 0.5})])], "title")
+        return image_of(ranked_grid, table, [Ranked(0, [], [Result(1, "right", 1, {"distance": 0.5})])], "title")
 
     changed = [np.nonzero((picture(*pair) != picture(3, 3)).any(axis=2))[0] for pair in ((8, 3), (3, 8))]
     assert changed[0].size > 5
@@ -434,8 +391,8 @@ def test_a_tracklet_whose_middle_has_no_skeleton_shows_the_nearest_that_it_has(t
 
 def test_pictures_need_neither_a_display_nor_pyplot() -> None:
     code = (
-        "import sys, numpy; from sptskm.report.figures import cmc_figure;"
-        "assert cmc_figure({'ssin': numpy.full(50, 0.5)}, 'x').any();"
+        "import sys, numpy; from sptskm.report.charts import cmc_figure; from sptskm.report.style import pixels;"
+        "assert pixels(lambda: cmc_figure({'ssin': numpy.full(50, 0.5)}, 'x')).any();"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     hidden = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}

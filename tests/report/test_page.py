@@ -20,6 +20,7 @@ from sptskm.evaluation.results import Results
 from sptskm.report.page import REPORT
 from sptskm.report.pictures import possible
 from sptskm.report.selection import first_results, told
+from sptskm.report.writing import FIGURES, files
 
 Make = Callable[..., Results]
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -188,10 +189,11 @@ def test_a_second_report_replaces_the_first(make: Make, tmp_path: Path, monkeypa
 @pytest.mark.usefixtures("without_drawing")
 def test_what_an_evaluation_of_both_streams_has_left_is_not_beside_that_of_one(make: Make, tmp_path: Path) -> None:
     write(make(), tmp_path)
-    for name in (*(f"{picture.replace(' ', '-')}.png" for picture in possible()), "mine.png", "features-mine.npz"):
+    (tmp_path / FIGURES).mkdir(exist_ok=True)
+    for name in (*files(), "mine.png", "features-mine.npz"):
         (tmp_path / name).touch()
     write(make(["smin"]), tmp_path)
-    assert {path.name for path in (*tmp_path.glob("*.png"), *tmp_path.glob("*.npz"))} == {
+    assert {path.name for path in (*tmp_path.rglob("*.png"), *tmp_path.glob("figures/*"), *tmp_path.glob("*.npz"))} == {
         "mine.png",
         "features-mine.npz",
         "features-smin.npz",

@@ -13,8 +13,9 @@ from sptskm.data.files import read_skeleton
 from sptskm.data.skeletons import normalise
 from sptskm.preparation.formats import write_mask
 from sptskm.preparation.quality import measure, worst
+from sptskm.report.colours import LEFT_LIMBS, OUTLINE, PALE, RIGHT_LIMBS, Colour
 from sptskm.report.quality import FRAMES_SHOWN, MOMENTS_SHOWN, normalisation_sheet, sheet
-from sptskm.report.strips import LEFT_LIMBS, OUTLINE, PALE, RIGHT_LIMBS, Colour, Image
+from sptskm.report.style import Image
 
 HEAD = 56  # rows above this one hold title and legend
 

@@ -1,0 +1,71 @@
+"""Figures for papers: fonts and text stay what they are, nothing is cut off, and every picture has its files."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from sptskm.data.skeletons import JOINTS
+from sptskm.evaluation import CameraPairs
+from sptskm.evaluation.insight import Joints
+from sptskm.report import style
+from sptskm.report.charts import camera_figure, cmc_figure, distance_figure, training_figure, weight_figure
+from sptskm.report.insight_pictures import joint_figure
+from sptskm.report.style import PAPER, SCREEN, vectors
+from sptskm.report.writing import files
+
+RNG = np.random.default_rng(0)
+RANKINGS = ("ssin", "smin", "gait", "fused", "reranked")
+POINTS = np.array([[0.0, 700.0], [6.5, 0.1]])
+LOSSES = ("total", "identity", "triplet", "global", "image", "mask")
+CHARTS: dict[str, Callable[[], Figure]] = {
+    "cmc": partial(cmc_figure, {name: RNG.random(20) for name in RANKINGS}, "$title$"),
+    "weight": partial(weight_figure, np.array([[0, 0.3], [0.5, 0.6], [1, 0.4]]), 0.5, "title"),
+    "cameras": partial(
+        camera_figure, CameraPairs(np.arange(12), *RNG.random((2, 12, 12))), ["a name that is long"] * 12, "title"
+    ),
+    "distances": partial(distance_figure, RNG.random(90), RNG.random(90), "title"),
+    "training": partial(
+        training_figure, {f"loss/{name}": POINTS for name in LOSSES} | {"validation/mAP": POINTS}, "ssin"
+    ),
+    "joints": partial(joint_figure, Joints(RNG.random(14), RNG.random(14), 5, RNG.random((len(JOINTS), 4)))),
+}
+
+
+@pytest.mark.parametrize("look", [SCREEN, PAPER], ids=["screen", "paper"])
+@pytest.mark.parametrize("name", CHARTS)
+def test_no_text_of_a_chart_is_cut_off(name: str, look: dict[str, object]) -> None:
+    with style._style(look):
+        figure = CHARTS[name]()
+        figure.draw_without_rendering()
+        box = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    assert min(box.x0, box.y0) >= 0
+    assert box.x1 <= width + 0.01
+    assert box.y1 <= height + 0.01
+
+
+def test_a_chart_for_a_paper_has_the_width_of_a_column_embedded_fonts_text_and_no_title() -> None:
+    found = vectors(CHARTS["cmc"])
+    assert b"/FontFile2" in found["pdf"]
+    assert b"/Type3" not in found["pdf"]
+    assert b"/MediaBox [ 0 0 244.8 " in found["pdf"]
+    svg = found["svg"].decode()
+    assert ">rank k</text>" in svg
+    assert "title" not in svg.split("</metadata>")[1]
+    assert found == vectors(CHARTS["cmc"]), "the same figure is the same file"
+
+
+def test_every_picture_of_an_evaluation_has_its_files_for_papers(written: Path) -> None:
+    pictures = {path.stem for path in written.glob("*.png")}
+    assert {path.stem for path in written.glob("figures/*.pdf")} == pictures
+    frames = {name for name in pictures if re.match("ranked|attention", name)}
+    assert {path.stem for path in written.glob("figures/*.svg")} == pictures - frames
+    assert {str(path.relative_to(written)) for path in written.glob("figures/*")} <= set(files())
+    assert all(path.read_bytes().startswith(b"%PDF") for path in written.glob("figures/*.pdf"))
+    largest = max(path.stat().st_size for path in written.glob("figures/*"))
+    assert largest < 600_000
