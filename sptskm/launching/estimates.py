@@ -4,6 +4,7 @@ Torch is imported only where an estimate is asked for.
 """
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,9 @@ def check_rate(chosen: argparse.Namespace, streams: int = 1) -> None:
     if chosen.measure < 0:
         raise ConfigError(f"--measure is {chosen.measure}, wanted the number of steps")
     if streams > 1 and chosen.rate and not Path(chosen.rate).is_dir():
-        raise ConfigError(f"--rate is {chosen.rate} for {streams} streams, wanted the folder of earlier runs of them")
+        raise ConfigError(
+            f"--rate is {chosen.rate} for {streams} streams, wanted the folder of earlier runs of them, or one stream"
+        )
 
 
 def told(plan: "Plan", ranks: Mapping[str, int], chosen: argparse.Namespace, cluster: "Cluster | None" = None) -> str:
@@ -53,7 +56,7 @@ def told(plan: "Plan", ranks: Mapping[str, int], chosen: argparse.Namespace, clu
     for config in plan.configs:
         rate = Path(chosen.rate) / config.stream
         given = str(rate) if chosen.rate and rate.is_dir() else chosen.rate
-        device, granted, key = granted_by(cluster)
+        device, granted, key = granted_by(cluster, ranks[config.stream])
         found = estimate(config, ranks[config.stream], device, given, chosen.measure)
         lines.append(found.text(granted, key))
         if cluster and found.rate and (jobs := -(-60 * found.hours // cluster.minutes)) > 1:
@@ -66,16 +69,30 @@ def of_one(config: Config, chosen: argparse.Namespace) -> str:
     from sptskm.training.estimate import estimate
 
     check_rate(chosen)
-    device, granted, key = granted_by(None)
+    device, granted, key = granted_by(None, 1)
     return estimate(config, 1, device, chosen.rate, chosen.measure).text(granted, key)
 
 
-def granted_by(cluster: "Cluster | None") -> tuple[str, float, str]:
-    """Return the device of a rank, the GB it is granted (0 = not known) and the key that says so."""
-    if cluster is None:
-        from sptskm.launching.local import visible_gpus
+def granted_by(cluster: "Cluster | None", ranks: int) -> tuple[str, float, str]:
+    """Return the device of each of so many ranks, the GB it is granted (0 = not known) and what says so.
 
-        return ("cuda" if visible_gpus() else "cpu"), 0.0, ""
+    `cluster` says it; without one it is this machine, whose memory all ranks on its CPU share.
+    """
+    if cluster is None:
+        return granted_here(ranks)
     if cluster.gpus_per_node:
         return "cuda", float(cluster.gpu_gb), "gpu_gb"
-    return "cpu", cluster.mem_gb / cluster.tasks_per_node, "mem_gb" if cluster.mem_gb else ""
+    return "cpu", cluster.mem_gb / cluster.tasks_per_node, "mem_gb"
+
+
+def granted_here(ranks: int) -> tuple[str, float, str]:
+    """Return what `granted_by` does, for this machine."""
+    import torch
+
+    from sptskm.launching.local import visible_gpus
+
+    if visible_gpus():
+        known = torch.cuda.is_available()
+        return "cuda", torch.cuda.get_device_properties(0).total_memory / 1e9 if known else 0.0, "this GPU"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return "cpu", memory / ranks, "this machine" + " for each rank" * (ranks > 1)

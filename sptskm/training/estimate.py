@@ -31,6 +31,7 @@ from sptskm.training.streams import Stream, stream_of
 GIGA = 1e9
 BESIDE = {"cuda": 1.0, "cpu": 0.5}  # GB: libraries, the context of a GPU and work space of its convolutions
 MARGIN = 1.1  # of memory that an allocator cannot use
+FAR = 8
 MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}
 
 
@@ -68,26 +69,51 @@ class Estimate:
         """Return the GB that a rank needs at the peak."""
         return BESIDE[self.device] + MARGIN * (self.state + self.activations)
 
+    @property
+    def own(self) -> int:
+        """Return the clips of the largest rank's batch."""
+        return -(-self.clips // self.ranks)
+
+    def largest(self, granted: float) -> int:
+        """Return about how many clips of a rank would fit into `granted` GB."""
+        room = (granted - BESIDE[self.device]) / MARGIN - self.state
+        return max(0, int(room / self.activations * self.own))
+
     def text(self, granted: float = 0.0, key: str = "") -> str:
-        """Return the estimate in a sentence or three; `granted` are the GB of a rank by the setting `key`."""
+        """Return the estimate in a sentence or three.
+
+        `granted` are the GB of a rank by the setting `key`; 0 = not known.
+        """
         told = f"{self.stream}: {self.per_epoch:,} steps x {self.epochs:,} epochs = {self.steps:,} steps"
         told += f" of {self.clips} clips on {self.ranks} rank{'s' * (self.ranks > 1)}; "
         if self.rate:
-            told += f"about {self.hours:.1f} hours at {self.rate:.4g} clips/s ({self.source})"
+            told += f"about {duration(self.hours)} at {self.rate:.4g} clips/s ({self.source})"
         else:
             told += "no hours without a rate (--rate CLIPS_PER_SECOND or --rate RUN, --measure STEPS)"
         told += (
-            f"\n{self.stream}: about {self.memory:.1f} GB of memory a rank: {self.state:.1f} weights, gradients and "
-            f"optimiser, {self.activations:.1f} activations, and what surrounds them"
+            f"\n{self.stream}: about {size(self.memory)} GB of memory a rank: {size(self.state)} weights, gradients "
+            f"and optimiser, {size(self.activations)} activations of {self.own} clips, and what surrounds them"
         )
         if not granted:
-            return told
+            return f"{told}; whether that fits is not known without {key}" if key else told
+        most = self.largest(granted)  # far beyond the batch losses take memory, which is not counted
+        clips = f"about {most} clips a rank would" if most < FAR * self.own else f"{FAR} times as many clips would"
         if self.memory <= granted:
-            return f"{told}; fits the {granted:g} GB of {key}"
+            return f"{told}; fits the {granted:.3g} GB of {key}, and {clips}"
         return (
-            f"{told}\n{self.stream}: does NOT fit the {granted:g} GB of {key}: take more ranks, a smaller batch, "
-            "train.recompute=true or train.accumulate=2"
+            f"{told}\n{self.stream}: does NOT fit the {granted:.3g} GB of {key}, {clips}: take more ranks, a smaller "
+            "batch, train.recompute=true or train.accumulate=2"
         )
+
+
+def duration(hours: float) -> str:
+    """Return a time in hours, or in minutes if it is shorter than two hours."""
+    return f"{hours:.0f} hours" if hours >= 20 else f"{hours:.1f} hours" if hours >= 2 else f"{60 * hours:.0f} minutes"
+
+
+def size(gigabytes: float) -> str:
+    """Return gigabytes with the digits that tell something."""
+    return f"{gigabytes:.1f}" if gigabytes >= 0.1 else f"{gigabytes:.2g}"
 
 
 def estimate(config: Config, ranks: int, device: str, rate: str = "", measure: int = 0) -> Estimate:
@@ -107,7 +133,11 @@ def estimate(config: Config, ranks: int, device: str, rate: str = "", measure: i
     elif measure:
         own = -(-clips // ranks)
         seconds = measured(config, len(split.classes), own, measure)
-        speed, source = ranks * own / seconds, f"{measure} steps of a rank here without data, times {ranks}"
+        here = "cuda" if torch.cuda.is_available() else "cpu"
+        names = {"cuda": "GPU", "cpu": "CPU"}
+        source = f"{measure} steps of a rank on this {names[here]} without data"
+        source += f", times {ranks}" * (ranks > 1) + f", not on a {names[device]} of the cluster" * (here != device)
+        speed = ranks * own / seconds
     sizes = (state / GIGA, activations / GIGA)
     return Estimate(config.stream, per_epoch, config.train.epochs, clips, ranks, *sizes, device, speed, source)
 

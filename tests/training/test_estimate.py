@@ -7,7 +7,7 @@ from helpers.small import small_config
 from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import apply_overrides
 from sptskm.models.recomputing import recompute
-from sptskm.training.estimate import estimate, inputs_of, kept, memory, rate_of
+from sptskm.training.estimate import Estimate, duration, estimate, inputs_of, kept, memory, rate_of
 from sptskm.training.streams import stream_of
 
 
@@ -60,6 +60,32 @@ def test_steps_hours_and_what_does_not_fit_are_told(walkers, tmp_path):
     assert "fits the 80 GB of gpu_gb" in found.text(80, "gpu_gb")
     assert "does NOT fit the 0.5 GB of gpu_gb" in found.text(0.5, "gpu_gb")
     assert "no hours without a rate" in estimate(config, 1, "cpu").text()
+    assert "about 0 minutes at 8 clips/s" in found.text()
+    assert found.text(0.0, "gpu_gb").endswith("whether that fits is not known without gpu_gb")
+
+
+def test_the_clips_that_would_fit_follow_from_what_one_takes():
+    one = Estimate("ssin", 10, 3, 64, 2, state=10.0, activations=8.0, device="cuda")
+    assert one.largest(one.memory) == one.own == 32
+    assert one.largest(1.0 + 1.1 * (10 + 16)) == 64
+    assert one.largest(5.0) == 0
+    assert "fits the 80 GB of gpu_gb, and about 247 clips a rank would" in one.text(80, "gpu_gb")
+    assert "fits the 140 GB of gpu_gb, and 8 times as many clips would" in one.text(140, "gpu_gb")
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"), [(0.4, "24 minutes"), (1.99, "119 minutes"), (2, "2.0 hours"), (75, "75 hours")]
+)
+def test_times_are_told_in_minutes_or_hours(hours, told):
+    assert duration(hours) == told
+
+
+def test_a_rate_measured_on_a_cpu_is_not_called_that_of_a_gpu(walkers, tmp_path, monkeypatch):
+    config = small_config("smin", walkers, tmp_path / "run")
+    monkeypatch.setattr("sptskm.training.estimate.measured", lambda *_: 0.5)
+    assert estimate(config, 1, "cpu", measure=2).source == "2 steps of a rank on this CPU without data"
+    elsewhere = estimate(config, 2, "cuda", measure=2).source
+    assert elsewhere == "2 steps of a rank on this CPU without data, times 2, not on a GPU of the cluster"
 
 
 def test_a_rate_is_a_number_or_comes_from_an_earlier_run(trained, tmp_path):
@@ -81,5 +107,5 @@ def test_a_rate_is_a_number_or_comes_from_an_earlier_run(trained, tmp_path):
 def test_steps_are_measured_on_this_machine(walkers, tmp_path):
     found = estimate(small_config("ssin", walkers, tmp_path), 1, "cpu", measure=1)
     assert found.rate > 0
-    assert "1 steps of a rank here" in found.source
+    assert "1 steps of a rank on this" in found.source
     assert torch.is_grad_enabled()
