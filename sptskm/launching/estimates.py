@@ -87,12 +87,10 @@ def granted_by(cluster: "Cluster | None", ranks: int) -> tuple[str, float, str]:
 
 def granted_here(ranks: int) -> tuple[str, float, str]:
     """Return what `granted_by` does, for this machine."""
-    import torch
-
     from sptskm.launching.local import visible_gpus
+    from sptskm.training.estimate import gpu_memory
 
     if visible_gpus():
-        known = torch.cuda.is_available()
-        return "cuda", torch.cuda.get_device_properties(0).total_memory / 1e9 if known else 0.0, "this GPU"
+        return "cuda", gpu_memory(), "this GPU"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return "cpu", memory / ranks, "this machine" + " for each rank" * (ranks > 1)

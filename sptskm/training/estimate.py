@@ -142,6 +142,11 @@ def estimate(config: Config, ranks: int, device: str, rate: str = "", measure: i
     return Estimate(config.stream, per_epoch, config.train.epochs, clips, ranks, *sizes, device, speed, source)
 
 
+def gpu_memory() -> float:
+    """Return the GB of the first GPU that PyTorch sees; 0 without one."""
+    return torch.cuda.get_device_properties(0).total_memory / GIGA if torch.cuda.is_available() else 0.0
+
+
 def rate_of(text: str) -> tuple[float, str]:
     """Return clips a second and where they are from: a number, or the median over the epochs of an earlier run."""
     try:
