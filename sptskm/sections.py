@@ -149,6 +149,8 @@ class SminModel(StreamModel):
     static: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the body measures (lengths of bones, heights, posture), compared by a metric learned on the training
     people, in the squared distance of embeddings; 0 = the network alone."""
+    measures: Literal["body", "body+motion"] = "body"
+    """The measures of `static`; body+motion adds how far each joint moves about the hips, as ranges over time."""
 
 
 @settings

@@ -81,7 +81,10 @@ def clips(stream: str, batch: int, length: int) -> tuple[torch.Tensor, ...]:
     return torch.randn(batch, 4, length, 14, generator=generator), valid_BT
 
 
-STRONG = ("model.bones=true", "model.pooling=mean+std", "model.mirror=true", "model.static=0.4")
+STRONG = (
+    *("model.bones=true", "model.pooling=mean+std", "model.mirror=true"),
+    *("model.static=0.4", "model.measures=body+motion"),
+)
 KINDS = {
     "ssin-2d": ("ssin", "model.variant=2d"),
     "ssin-3d": ("ssin", "model.variant=3d"),

@@ -4,6 +4,8 @@ The measures of a clip are medians over its frames: lengths of bones, widths, he
 right averaged. Their metric is that of the two-covariance model (Ioffe, "Probabilistic linear discriminant analysis",
 ECCV 2006): measures are whitened by how they differ between walks of the same person, and each direction counts by how
 much people differ in it. A nearest neighbour on standardised bone lengths is the same without this weighting.
+With `motion` there are also measures of how far each joint moves about the middle of the hips: the logarithms of the
+ranges of its coordinates over time, without the tenth of the frames at either end.
 Legend: B clips, T frames, V = 14 joints, L lengths, K numbers of one frame, S measures, N tracklets.
 """
 
@@ -29,6 +31,8 @@ _ACROSS = (
     *((_HEAD, _CHEST), (_R_SHOULDER, _L_HIP), (_L_SHOULDER, _R_HIP)),
 )
 LENGTHS = (*EDGES, *_ACROSS)
+_COORDINATES = len(LENGTHS) + 1  # their place among the numbers of a frame, behind lengths and height
+_POSTURES = 20  # coordinates that are left when left and right are averaged
 
 CLIP = 5.0
 """Largest distance of a measure from its mean, in standard deviations: a broken skeleton must not decide alone."""
@@ -36,6 +40,9 @@ LIFT = 0.25
 """Scale of the measures before they are put on the unit sphere; small values keep Euclidean distances."""
 POOLED = 0.7
 """Share of the mean variance between people in each direction's own: a dozen people cannot tell them all apart."""
+LEAST_FRAMES = 12
+"""Valid frames of a clip from which ranges over time are measured: about half a second, or a step."""
+_STILL = 0.01  # metres added to a range before its logarithm: what a sensor's noise may make of standing still
 _LEAST = 1e-3  # smallest eigenvalue of the correlation within people
 _CONSTANT = 1e-5  # standard deviation in metres below which a measure says nothing
 
@@ -73,8 +80,8 @@ def _averaging() -> NDArray[np.float32]:
 class BodyMeasures(nn.Module):
     """Module from skeletons (B, 4, T, 14) and valid frames (B, T) to unit vectors (B, S + 1).
 
-    `fit` sets the constants, which are buffers and so part of every checkpoint. Without it the measures of all clips
-    have the same vector.
+    `motion` adds the ranges over time to the measures. `fit` sets the constants, which are buffers and so part of every
+    checkpoint. Without it the measures of all clips have the same vector.
     """
 
     averaging: Tensor
@@ -82,10 +89,13 @@ class BodyMeasures(nn.Module):
     scale: Tensor
     directions: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, motion: bool = False) -> None:
         super().__init__()
+        self.motion = motion
         averaging_KS = torch.from_numpy(_averaging())
         count = averaging_KS.shape[1]
+        self.moving = slice(_COORDINATES, None), slice(count - _POSTURES, None)  # of K and S
+        count += _POSTURES if motion else 0
         self.register_buffer("averaging", averaging_KS, persistent=False)
         self.register_buffer("mean", torch.zeros(count))
         self.register_buffer("scale", torch.zeros(count))
@@ -94,11 +104,16 @@ class BodyMeasures(nn.Module):
 
     def forward(self, skeletons: Tensor, valid: Tensor | None = None) -> Tensor:
         standard_BS = ((self.measures(skeletons, valid) - self.mean) * self.scale).clamp(-CLIP, CLIP)
+        if self.motion:
+            standard_BS = torch.where(standard_BS.isnan(), 0.0, standard_BS)  # what a short clip does not tell
         placed_BS = _product(standard_BS, self.directions) * LIFT
         return F.normalize(F.pad(placed_BS, (0, 1), value=1.0), dim=1)
 
     def measures(self, skeletons: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Compute the measures (B, S) in the unit of the skeletons; zeros for a clip without a valid frame."""
+        """Compute the measures (B, S) in the unit of the skeletons; zeros for a clip without a valid frame.
+
+        Ranges over time are NaN for a clip with fewer than LEAST_FRAMES valid frames.
+        """
         points = skeletons[:, :3]
         hips = (points[..., _R_HIP] + points[..., _L_HIP]) / 2
         points = points - hips[..., None]
@@ -110,10 +125,24 @@ class BodyMeasures(nn.Module):
         height_BT1 = (torch.maximum(y[..., _R_ANKLE], y[..., _L_ANKLE]) - y[..., _HEAD])[..., None]
         coordinates_BTC = points.permute(0, 2, 3, 1).flatten(2)
         values_BTK = torch.cat([lengths_BTL, height_BT1, coordinates_BTC], dim=2)
-        return _product(_median(values_BTK, valid), self.averaging)
+        ordered_BTK, counts_B1 = _ordered(values_BTK, valid)
+        medians_BS = _product(_at(ordered_BTK, (counts_B1 - 1).clamp(min=0) // 2), self.averaging)
+        if not self.motion:
+            return medians_BS
+        cut_B1 = (counts_B1 - 1).clamp(min=0) // 10
+        ranges_BK = _at(ordered_BTK, (counts_B1 - 1).clamp(min=0) - cut_B1) - _at(ordered_BTK, cut_B1)
+        moving_BS = _product(ranges_BK[:, self.moving[0]], self.averaging[self.moving].abs())
+        moving_BS = torch.where(counts_B1 < LEAST_FRAMES, torch.nan, (moving_BS + _STILL).log())
+        return torch.cat([medians_BS, moving_BS], dim=1)
 
     def fit(self, measures_NS: Tensor, pids_N: NDArray[np.int64]) -> None:
-        """Set the metric from the mean measures of the training tracklets (N, S) and their identities (N,)."""
+        """Set the metric from the mean measures of the training tracklets (N, S) and their identities (N,).
+
+        A measure that a tracklet does not tell (NaN) is taken to be the mean of the others.
+        """
+        if measures_NS.isnan().any():
+            usual_S = measures_NS.nanmean(dim=0).nan_to_num()
+            measures_NS = torch.where(measures_NS.isnan(), usual_S, measures_NS)
         mean_S, scale_S, directions_SS = two_covariance(measures_NS.double().cpu().numpy(), pids_N)
         for buffer, value in ((self.mean, mean_S), (self.scale, scale_S), (self.directions, directions_SS)):
             buffer.copy_(torch.from_numpy(value))
@@ -124,14 +153,19 @@ def _product(rows_BK: Tensor, matrix_KS: Tensor) -> Tensor:
     return (rows_BK[:, :, None] * matrix_KS).sum(dim=1)
 
 
-def _median(values_BTK: Tensor, valid_BT: Tensor | None) -> Tensor:
-    """Return the lower median over the valid frames (B, K); 0 for a clip without any."""
+def _ordered(values_BTK: Tensor, valid_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the values of each clip in ascending order, valid frames first, and the numbers of valid frames (B, 1)."""
     if valid_BT is None:
-        return values_BTK.sort(dim=1).values[:, (values_BTK.shape[1] - 1) // 2]
+        return values_BTK.sort(dim=1).values, torch.ones_like(values_BTK[..., 0], dtype=torch.int64).sum(
+            1, keepdim=True
+        )
     valid_BT1 = valid_BT.to(values_BTK.device)[..., None]
-    ordered = torch.where(valid_BT1, values_BTK, torch.inf).sort(dim=1).values
-    middle_B11 = (valid_BT1.sum(dim=1, keepdim=True) - 1).clamp(min=0) // 2
-    found_BK = ordered.gather(1, middle_B11.expand(-1, 1, values_BTK.shape[2])).squeeze(1)
+    return torch.where(valid_BT1, values_BTK, torch.inf).sort(dim=1).values, valid_BT1.sum(dim=1)
+
+
+def _at(ordered_BTK: Tensor, place_B1: Tensor) -> Tensor:
+    """Return the values (B, K) at a place in the order; 0 for a clip without a valid frame."""
+    found_BK = ordered_BTK.gather(1, place_B1[..., None].expand(-1, 1, ordered_BTK.shape[2])).squeeze(1)
     return torch.where(torch.isfinite(found_BK), found_BK, 0.0)
 
 

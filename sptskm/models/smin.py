@@ -7,7 +7,7 @@ with the mirror image's embedding, and a static branch of body measures beside t
 Legend: B clips, T frames, D embedding, S static branch.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,8 @@ from sptskm.data.skeletons import PARENTS
 from sptskm.models.body import BodyMeasures
 from sptskm.models.graph import GraphName
 from sptskm.models.stgcn import STGCN, Pooling
+
+Measures = Literal["body", "body+motion"]
 
 
 class SMINOutput(NamedTuple):
@@ -48,6 +50,7 @@ class SMIN(nn.Module):
         pooling: Pooling = "mean",
         mirror: bool = False,
         static: float = 0.0,
+        measures: Measures = "body",
     ) -> None:
         super().__init__()
         self.bones, self.mirror, self.static = bones, mirror, static
@@ -55,7 +58,7 @@ class SMIN(nn.Module):
         self.fc = nn.Linear(self.backbone.out_channels, embedding_dim)
         self.feat_bn = nn.BatchNorm1d(embedding_dim)
         self.cls = nn.Linear(embedding_dim, num_classes)
-        self.body = BodyMeasures() if static else None
+        self.body = BodyMeasures(measures == "body+motion") if static else None
         self.embedding_dim = embedding_dim + (self.body.dim if self.body else 0)
         self.reset_parameters()
 

@@ -57,6 +57,7 @@ class SminStream(Stream):
             pooling=config.pooling,
             mirror=config.mirror,
             static=config.static,
+            measures=config.measures,
         )
 
     @torch.inference_mode()
@@ -68,7 +69,8 @@ class SminStream(Stream):
         measures_NS = []
         for row in rows.tolist():
             skeletons, valid = source.read(row, source.all_clips(row))
-            measures_NS.append(body.measures(skeletons.cpu().double(), valid).mean(dim=0))
+            measures_cS = body.measures(skeletons.cpu().double(), valid)
+            measures_NS.append(measures_cS.nanmean(dim=0) if body.motion else measures_cS.mean(dim=0))
         body.fit(torch.stack(measures_NS), pids)
 
     def inputs(self) -> Sequence[Input]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sptskm.data.mirror import mirrored
-from sptskm.models.body import CLIP, BodyMeasures, two_covariance
+from sptskm.models.body import CLIP, LEAST_FRAMES, BodyMeasures, two_covariance
 from sptskm.synthetic.walkers import draw_walker, pose
 
 B, T = 3, 9
@@ -20,12 +20,12 @@ def clips(people: int = B, frames: int = T, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.concatenate([joints, np.ones((*joints.shape[:3], 1))], axis=3)).permute(0, 3, 1, 2)
 
 
-def fitted(seed: int = 0) -> BodyMeasures:
+def fitted(seed: int = 0, motion: bool = False, frames: int = T) -> BodyMeasures:
     """The branch with the metric of twelve walkers, of each of whom four clips were seen by a noisy sensor."""
     noise = torch.Generator().manual_seed(seed)
-    people = clips(12, seed=seed + 1)
+    people = clips(12, frames, seed=seed + 1)
     seen = torch.cat([people + 0.01 * torch.randn(people.shape, generator=noise) for _ in range(4)])
-    body = BodyMeasures().double()
+    body = BodyMeasures(motion).double()
     body.fit(body.measures(seen), np.tile(np.arange(12), 4))
     return body
 
@@ -114,3 +114,62 @@ def test_no_measure_decides_alone() -> None:
     standard = ((body.measures(giant) - body.mean) * body.scale).clamp(-CLIP, CLIP)
     assert standard.abs().max() == CLIP
     assert body(giant).isfinite().all()
+
+
+def test_ranges_over_time_are_added_to_what_is_measured_and_are_without_the_outermost_tenths() -> None:
+    body, both, x = BodyMeasures().double(), BodyMeasures(motion=True).double(), clips(frames=41)
+    found = both.measures(x)
+    assert found[:, : body.dim - 1].equal(body.measures(x))
+    ankle = x[:, :3, :, [10, 13]] - x[:, :3, :, [8, 11]].mean(dim=3, keepdim=True)
+    ordered = ankle.sort(dim=2).values
+    ranges = (ordered[:, :, 36] - ordered[:, :, 4]).mean(dim=2)
+    torch.testing.assert_close(found[:, -3:], (ranges + 0.01).log())
+    broken = x.clone()
+    broken[:, :3, 4] *= 100
+    assert (both.measures(broken) - found)[:, body.dim - 1 :].abs().max() < 0.3
+
+
+def test_ranges_of_a_clip_are_those_of_its_valid_frames_and_of_its_mirror_image() -> None:
+    body, x = BodyMeasures(motion=True).double(), clips(frames=31)
+    valid = torch.ones(B, 31, dtype=torch.bool)
+    valid[:, 7:12] = False
+    spoilt = torch.where(valid[:, None, :, None], x, 0.0)
+    torch.testing.assert_close(body.measures(spoilt, valid), body.measures(x[:, :, valid[0]]))
+    torch.testing.assert_close(body.measures(mirrored(x)), body.measures(x))
+
+
+def test_people_of_one_body_are_told_apart_by_how_far_their_joints_move() -> None:
+    """Everybody has the middle posture of one person and moves about it by another factor in each joint."""
+    rng = torch.Generator().manual_seed(3)
+    x = clips(1, 61).expand(8, -1, -1, -1).clone()
+    middle = x[:, :3].median(dim=2, keepdim=True).values
+    x[:, :3] = middle + (x[:, :3] - middle) * (0.5 + torch.rand(8, 1, 1, 14, generator=rng).double())
+    body = fitted(motion=True, frames=61)
+    again = x + 0.01 * torch.randn(x.shape, generator=rng)
+    assert torch.cdist(body(again), body(x)).argmin(dim=1).equal(torch.arange(8))
+
+
+def test_a_clip_too_short_for_ranges_is_compared_by_its_body() -> None:
+    body, people = fitted(motion=True, frames=30), clips(20, 30, seed=7)
+    valid = torch.zeros(20, 30, dtype=torch.bool)
+    valid[:, : LEAST_FRAMES - 1] = True
+    found = body(torch.where(valid[:, None, :, None], people, 0.0), valid)
+    assert body.measures(people, valid)[:, -20:].isnan().all()
+    assert found.isfinite().all()
+    assert (torch.cdist(found, body(people)).argmin(dim=1) == torch.arange(20)).sum() > 12
+    assert body(torch.zeros_like(people), torch.zeros_like(valid)).isfinite().all()
+
+
+def test_a_measure_that_a_training_walk_does_not_tell_is_taken_from_the_others() -> None:
+    measures = torch.randn(12, 55, generator=torch.Generator().manual_seed(0)).double()
+    measures[3, -20:] = torch.nan
+    body, pids = BodyMeasures(motion=True).double(), np.arange(12) // 3
+    body.fit(measures, pids)
+    filled = measures.clone()
+    filled[3] = torch.where(measures[3].isnan(), measures.nanmean(dim=0), measures[3])
+    expected = BodyMeasures(motion=True).double()
+    expected.fit(filled, pids)
+    assert all(a.equal(b) for a, b in zip(body.buffers(), expected.buffers(), strict=True))
+    measures[:, -1] = torch.nan
+    body.fit(measures, pids)
+    assert all(buffer.isfinite().all() for buffer in body.buffers())

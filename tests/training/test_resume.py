@@ -20,7 +20,8 @@ from sptskm.training.trainer import Trainer, train
 
 EPOCHS = 3
 STRONG = (
-    "clips.scale=auto clips.mirrored=true model.bones=true model.pooling=mean+std model.mirror=true model.static=0.4"
+    "clips.scale=auto clips.mirrored=true model.bones=true model.pooling=mean+std model.mirror=true "
+    "model.static=0.4 model.measures=body+motion"
 )
 STREAM_OPTIONS = {
     "ssin": ["model.dropout=0.5", "data.workers=1"],
