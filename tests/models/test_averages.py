@@ -114,3 +114,14 @@ def test_with_the_mirror_image_a_clip_and_its_mirror_image_have_the_same_embeddi
     walks = people([50, 51], [False, True])
     model = Gait(3, width=4, depth=1, stride=2, embedding_dim=6, mirror=True).eval()
     torch.testing.assert_close(model.embed(walks.flip(3)), model.embed(walks))
+
+
+def test_the_branch_changes_no_weight_of_the_network_and_no_output_of_training() -> None:
+    walks, models = people([50, 51], [False, True]), []
+    for static in (0.0, 0.8):
+        torch.manual_seed(0)
+        models.append(Gait(3, width=4, depth=1, stride=2, embedding_dim=6, static=static).train())
+    without, beside = models
+    weights = beside.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in without.state_dict().items())
+    assert all(map(torch.equal, without(walks), beside(walks)))
