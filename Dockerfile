@@ -1,4 +1,5 @@
-# An image with the toolkit and the CPU build of PyTorch. For GPUs give the base image of your driver's CUDA with PyTorch in it:
+# An image with the toolkit and the PyTorch that pip chooses, on x86-64 a CUDA build of several GB. For another one give a base
+# image with PyTorch in it:
 #   docker build --build-arg BASE=pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime -t sptskm .
 #   docker run --rm --shm-size 2g -v /data:/data -v "$PWD/runs:/project/runs" sptskm check /data/mars
 ARG BASE=python:3.12-slim

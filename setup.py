@@ -11,7 +11,7 @@ assert VERSION is not None
 setup(
     name="sptskm",
     version=VERSION[1],
-    description="Long-term person re-identification from walking tracklets: SSIN and SMIN on MARS, on clusters",
+    description="Long-term person re-identification from walking tracklets, on frames, silhouettes and skeletons, on clusters",
     python_requires=">=3.10",
     # configurations and batch templates are read in the root of a checkout, and inside of the package once installed
     packages=[*find_packages(include=["sptskm", "sptskm.*"]), "sptskm.configs", "sptskm.slurm"],
