@@ -204,7 +204,11 @@ def masks_as_pngs(table: Tracklets) -> str:
     """Measure decoding time and size of masks with one bit and with eight bits a pixel."""
     masks = [read_mask(*table.files(row, [0], "masks")) for row in table.train.tolist()]
     eight, one = [cv2.imencode(".png", mask)[1].tobytes() for mask in masks], [bilevel.encode(mask) for mask in masks]
-    ways = ("8 bits, OpenCV", eight, opencv), ("1 bit, OpenCV", one, opencv), ("1 bit, ours", one, bilevel.decode)
+    ways = (
+        ("8 bits, OpenCV", eight, opencv),
+        ("1 bit, OpenCV", one, opencv),
+        ("1 bit, ours", one, bilevel.decode),
+    )
     lines = []
     for name, some, decode in ways:
         took = min(timeit.repeat(lambda some=some, decode=decode: [*map(decode, some)], number=1, repeat=9)) / len(some)

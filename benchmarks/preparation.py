@@ -28,7 +28,7 @@ from sptskm.data.skeletons import EDGE_TOTAL, EDGES
 from sptskm.models import JPPNet, PoseHG3D
 from sptskm.preparation.blazepose import Runtime, find_person, open_network
 from sptskm.preparation.grabcut import body_prior, person_mask
-from sptskm.preparation.parsing import FAST, PUBLISHED, parse_frames, place
+from sptskm.preparation.parsing import FAST, PUBLISHED, parse_frames, place_model
 from sptskm.preparation.pose import estimate_skeletons
 from sptskm.preparation.weights_cache import blazepose_weights
 from sptskm.synthetic import DEMO
@@ -203,7 +203,7 @@ def main() -> None:
 
 def _networks(device: torch.device, published: bool) -> dict[str, Callable[[Bytes], object]]:
     """Return the published networks at full size with random weights, which cost the same."""
-    parsing = place(JPPNet(), device, torch.float16 if device.type == "cuda" else torch.float32).eval()
+    parsing = place_model(JPPNet(), device, torch.float16 if device.type == "cuda" else torch.float32).eval()
     pose = PoseHG3D().to(device).eval()
     works: dict[str, Callable[[Bytes], object]] = {
         "masks by JPPNet, one scale": lambda some: parse_frames(some, parsing, FAST),

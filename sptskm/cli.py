@@ -207,9 +207,9 @@ def _check(options: argparse.Namespace) -> int:
         raise ConfigError("--drop-bad was given without --quality, which measures what is bad")
     if options.quality:
         return _check_quality(options)
-    from sptskm.data.check import check
+    from sptskm.data.check import check_dataset
 
-    report = check(options.folder, decode=not options.quick, workers=options.workers)
+    report = check_dataset(options.folder, decode=not options.quick, workers=options.workers)
     print(report.text())
     return 0 if report.ok else EXIT_BAD_INPUT
 
@@ -299,10 +299,10 @@ def _final_settings(options: argparse.Namespace) -> Final:
 
 def _explained(data: Path, name: str) -> str:
     from sptskm.common.console import table as text_table
-    from sptskm.evaluation import Rows, explain, protocol
+    from sptskm.evaluation import Rows, explain_protocol, protocol
 
     rules, table = protocol(name), read_dataset(data)
-    found = explain(rules, Rows.of(table, table.test), table.lengths[table.test], table.query)
+    found = explain_protocol(rules, Rows.of(table, table.test), table.lengths[table.test], table.query)
     return f"{text_table(*found.counts())}\n\n{text_table(*found.cameras())}"
 
 

@@ -20,7 +20,7 @@ from sptskm.final import final
 from sptskm.launching.plan import check, make_plan, parser
 from sptskm.training.rundir import RunDir
 from sptskm.training.trainer import train
-from sptskm.tuning import check as check_search
+from sptskm.tuning import check_search as check_search
 from sptskm.tuning import load_search
 
 PAGE = (ROOT / "docs/streams.md").read_text()

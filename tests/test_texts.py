@@ -12,7 +12,7 @@ from sptskm.config import STREAMS, Final
 from sptskm.configfile import apply_overrides, load
 from sptskm.launching import local, slurm, tune
 from sptskm.launching.plan import make_plan
-from sptskm.tuning import check, load_search
+from sptskm.tuning import check_search, load_search
 
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -101,7 +101,7 @@ def test_the_search_file_that_the_documentation_shows_is_one(tmp_path):
     (example,) = re.findall(r"^```yaml\n(.*?)^```", text_of(ROOT / "docs/tuning.md"), re.DOTALL | re.MULTILINE)
     (tmp_path / "search.yaml").write_text(example)
     for stream, search in load_search(tmp_path / "search.yaml").items():
-        check(tmp_path / "search.yaml", search, STREAMS[stream].defaults)
+        check_search(tmp_path / "search.yaml", search, STREAMS[stream].defaults)
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)

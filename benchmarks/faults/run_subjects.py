@@ -53,7 +53,7 @@ def _configuration(path: Path) -> Any:
 def _search(path: Path) -> Any:
     searches = space.load_search(path)
     for stream, search in searches.items():
-        space.check(path, search, STREAMS[stream].defaults)
+        space.check_search(path, search, STREAMS[stream].defaults)
     return {stream: vars(search) for stream, search in searches.items()}
 
 

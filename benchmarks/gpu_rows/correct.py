@@ -18,7 +18,7 @@ from gpu_rows.table import Table, Value
 from sptskm.config import STREAMS, Config
 from sptskm.evaluation import Rows, evaluate, rerank, squared_distances
 from sptskm.models import JPPNet, PoseHG3D
-from sptskm.preparation.parsing import place
+from sptskm.preparation.parsing import place_model
 from sptskm.training.losses import batch_hard_triplet, identity_loss
 from sptskm.training.precision import Precision
 from sptskm.training.spread import prepared
@@ -142,7 +142,7 @@ def maps(table: Table, name: str, form: str) -> Value:
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         wanted = copy.deepcopy(network).double()(x.double())
-        network = place(network, table.device, getattr(torch, form))
+        network = place_model(network, table.device, getattr(torch, form))
         convolution = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
         found = network(x.to(table.device, convolution.weight.dtype))
     if name == "JPPNet parsing":

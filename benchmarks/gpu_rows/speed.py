@@ -20,7 +20,7 @@ from sptskm.config import STREAMS
 from sptskm.evaluation import Rows, evaluate
 from sptskm.models import JPPNet, PoseHG3D
 from sptskm.models.resnet import ResNet
-from sptskm.preparation.parsing import FAST, parse_frames, place
+from sptskm.preparation.parsing import FAST, parse_frames, place_model
 from sptskm.preparation.pose import estimate_skeletons
 from sptskm.training.extract import channels_last
 from sptskm.training.precision import Precision
@@ -306,10 +306,10 @@ def made(table: Table, name: str) -> Value:
     frames = np.random.default_rng(0).integers(0, 255, (16 if table.on_gpu else 1, 256, 128, 3), np.uint8)
     work: Callable[[], object]
     if name.startswith("JPPNet"):
-        parser = place(JPPNet(**sizes, **({"context": 8} if table.small else {})).eval(), table.device, dtype)
+        parser = place_model(JPPNet(**sizes, **({"context": 8} if table.small else {})).eval(), table.device, dtype)
         work = lambda: parse_frames(frames, parser, FAST)  # noqa: E731
     else:
-        estimator = place(PoseHG3D(**sizes).eval(), table.device, dtype)
+        estimator = place_model(PoseHG3D(**sizes).eval(), table.device, dtype)
         nn.init.ones_(estimator.hm.bias)
         work = lambda: estimate_skeletons(frames, estimator)  # noqa: E731
     return len(frames) / timed(table.device, work, 1.0, 1, 2 if table.small else 50), "frames/s"

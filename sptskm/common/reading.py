@@ -52,10 +52,10 @@ def read_text(path: Path) -> str:
 
     Raises OSError, and DataError with line and byte for any other encoding.
     """
-    return decoded(read_bytes(path), str(path))
+    return decode_text(read_bytes(path), str(path))
 
 
-def decoded(content: bytes, source: str) -> str:
+def decode_text(content: bytes, source: str) -> str:
     """Decode bytes as `read_text` does; a DataError begins with `source`."""
     mark, encoding = next((found for found in _MARKS.items() if content.startswith(found[0])), (b"", "utf-8"))
     if encoding == "utf-32":

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from sptskm.common.errors import DataError
 from sptskm.data import usable
 from sptskm.data.dataset import read_dataset
-from sptskm.data.derived import MADE, record_of, told
+from sptskm.data.derived import MADE, describe_method, record_of
 from sptskm.data.files import (
     MASK_THRESHOLD,
     SKELETON_SHAPE,
@@ -60,7 +60,7 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """The result of `check`; `problems` are the first of `num_problems`."""
+    """The result of `check_dataset`; `problems` are the first of `num_problems`."""
 
     counts: tuple[Count, ...]
     tracklets: int
@@ -108,7 +108,7 @@ class Report:
         return "\n".join(lines + [f"  {problem.sentence}" for problem in self.problems])
 
 
-def check(root: Path, decode: bool = True, workers: int | None = None) -> Report:
+def check_dataset(root: Path, decode: bool = True, workers: int | None = None) -> Report:
     """Look for every file that the tables in `root` promise and, with `decode`, read it as training does.
 
     A data set without a problem can be trained on, extracted and packed, as far as its modalities allow. Without
@@ -236,7 +236,7 @@ class _Look:
     def _count_skeletons(self, row: int, raw: "_Raw", counts: Counter[str], problems: list[Problem]) -> None:
         """Count the skeletons of a tracklet that SMIN can use."""
         try:
-            given_FV4 = usable.finite(normalise(usable.completed(raw.skeletons_FV4)))
+            given_FV4 = usable.finite(normalise(usable.fill_joints(raw.skeletons_FV4)))
         except ValueError as error:
             folder = self.table.folder(row, "skeletons")
             problems.append(Problem(folder, f"tracklet {self.table.keys_N[row]} in {folder}: {error}"))
@@ -352,7 +352,9 @@ def _report(
         full_masks=total["full mask"],
         size_mismatches=total["mismatch"],
         mislabelled=total["mislabelled"],
-        methods="; ".join(f"{made} by {told(table.derived.methods.get(made))}" for made in MADE if present[made]),
+        methods="; ".join(
+            f"{made} by {describe_method(table.derived.methods.get(made))}" for made in MADE if present[made]
+        ),
         num_problems=total["problem"],
         problems=problems,
     )

@@ -107,7 +107,7 @@ def record_of(home: Path, made: Made, folder: Path, key: str) -> Path:
     return home / HOME / made / MADE_OF / f"{name}.json"
 
 
-def fingerprint(frames: Sequence[bytes | None]) -> str:
+def fingerprint_frames(frames: Sequence[bytes | None]) -> str:
     """Return a short hash of the bytes of a tracklet's frames, in order; None stands for a missing frame."""
     digest = blake2b(digest_size=8)
     for content in frames:
@@ -116,7 +116,7 @@ def fingerprint(frames: Sequence[bytes | None]) -> str:
     return digest.hexdigest()
 
 
-def told(method: Method | None) -> str:
+def describe_method(method: Method | None) -> str:
     """Describe a method in words, such as `jppnet (weights 1a2b, precision float16)`."""
     if not method:
         return "an unknown method"
@@ -124,10 +124,10 @@ def told(method: Method | None) -> str:
     return f"{method.get('method')} ({others})" if others else str(method.get("method"))
 
 
-def differences(found: Mapping[Made, Method], wanted: Mapping[Made, Method]) -> str:
+def method_differences(found: Mapping[Made, Method], wanted: Mapping[Made, Method]) -> str:
     """Describe which masks and skeletons come from different methods; empty if all agree or are unknown."""
     said = [
-        f"{made} by {told(found[made])} and by {told(wanted[made])}"
+        f"{made} by {describe_method(found[made])} and by {describe_method(wanted[made])}"
         for made in MADE
         if found.get(made) and wanted.get(made) and _results_of(found[made]) != _results_of(wanted[made])
     ]
@@ -144,7 +144,7 @@ def warn_of_methods(one: str, found: Mapping[Made, Method], other: str, wanted: 
 
     Results compared or fused across methods are less reliable. An unknown method counts as equal to any other.
     """
-    if said := differences(found, wanted):
+    if said := method_differences(found, wanted):
         log.warning("%s and %s have %s: compared across methods, results are worth less", one, other, said)
 
 

@@ -86,7 +86,7 @@ def lost_mask(file: Readable) -> str:
     return f"{kind} of {bits} bits with values from {values[0]} to {values[-1]}"
 
 
-def decoded(file: Readable, kind: str, content: bytes, flags: int) -> NDArray[Any]:
+def decode_picture(file: Readable, kind: str, content: bytes, flags: int) -> NDArray[Any]:
     """Check the header of a picture of any depth and colour, then decode it. Raises DataError."""
     _header(file, kind, content)
     return _decoded(file, kind, content, flags)
@@ -101,7 +101,7 @@ def _header(file: Readable, kind: str, content: bytes) -> images.Header:
 
 def _decoded(file: Readable, kind: str, content: bytes, flags: int) -> NDArray[Any]:
     try:
-        return images.decode(content, flags)
+        return images.decode_image(content, flags)
     except ValueError as error:
         raise _corrupt(file, kind, error) from None
 
@@ -123,15 +123,15 @@ def read_skeleton(file: Readable) -> NDArray[np.float32]:
 
 
 def read_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: bool = True) -> NDArray[np.float32]:
-    """Read the skeletons (F, 14, 4) of some frames of a tracklet and fill missing joints with `usable.completed`.
+    """Read the skeletons (F, 14, 4) of some frames of a tracklet and fill missing joints with `usable.fill_joints`.
 
     A frame without a skeleton is NaN throughout, and so is a frame whose file is missing. A corrupt file raises
     DataError if `strict`, and counts as missing otherwise.
     """
     raw_FV4, every = raw_skeletons(table, row, frames, strict), range(int(table.lengths[row]))
     if list(frames) != list(every) and usable.is_doubtful(raw_FV4):
-        return np.asarray(usable.completed(raw_skeletons(table, row, every, strict))[list(frames)], np.float32)
-    return np.asarray(usable.completed(raw_FV4), np.float32)
+        return np.asarray(usable.fill_joints(raw_skeletons(table, row, every, strict))[list(frames)], np.float32)
+    return np.asarray(usable.fill_joints(raw_FV4), np.float32)
 
 
 def raw_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: bool = True) -> NDArray[np.float32]:

@@ -141,7 +141,7 @@ def _webp(content: bytes) -> Header:
 _READERS: dict[bytes, Callable[[bytes], Header]] = {b"\xff\xd8\xff": _jpeg, _PNG: _png, b"BM": _bmp, b"RIFF": _webp}
 
 
-def decode(content: bytes, flags: int) -> NDArray[Any]:
+def decode_image(content: bytes, flags: int) -> NDArray[Any]:
     """Decode a picture with OpenCV and its imread `flags`.
 
     Raises ValueError if OpenCV refuses the picture or its JPEG decoder prints a warning.

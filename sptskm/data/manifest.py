@@ -38,7 +38,7 @@ from sptskm.common.errors import DataError
 from sptskm.common.tables import FORMS
 from sptskm.data.forms import IMAGES, read_lines, write_lines
 from sptskm.data.names import LONGEST, alike, check_known, check_label, check_listed, check_names, natural
-from sptskm.data.skeleton_arrays import home_of_skeletons, moments, read_array
+from sptskm.data.skeleton_arrays import home_of_skeletons, moment_names, read_array
 from sptskm.data.tracklets import DISTRACTOR_PID, ENDINGS, JUNK_PID, Modality, Tracklets, encode_names
 
 log = logging.getLogger(__name__)
@@ -317,7 +317,7 @@ def _listed(path: Path, entries: Sequence[Entry]) -> tuple[list[list[str]], Mani
     stems, endings = [], []
     for number, (entry, home) in enumerate(zip(entries, homes, strict=True)):
         if number in alone:
-            stems.append(sorted(moments(path.parent / entry.skeleton), key=natural))
+            stems.append(sorted(moment_names(path.parent / entry.skeleton), key=natural))
             endings.append(ENDINGS["frames"])
             continue
         pattern = PurePosixPath(str(entry.frames)).name if entry.frames in patterns else ""

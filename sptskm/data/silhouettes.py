@@ -24,7 +24,7 @@ from sptskm.data.tracklets import IntArray, Tracklets
 HALF = 128  # of a mask's 255: a pixel of a scaled mask shows the person from here on
 
 
-def aligned(mask_HW: NDArray[np.uint8], height: int, width: int, least_rows: int) -> NDArray[np.bool_] | None:
+def align_silhouette(mask_HW: NDArray[np.uint8], height: int, width: int, least_rows: int) -> NDArray[np.bool_] | None:
     """Scale a mask (any, any) to a silhouette (height, width) of a person as tall as it, in its middle.
 
     The rows from the first to the last one that shows the person become `height`; the centre of the mask's mass comes
@@ -103,7 +103,7 @@ class MaskReader(Dataset[Tensor]):
         """Return the bits (k, P) of the k silhouettes of a tracklet. Raises DataError for an unusable file."""
         size = self.clips.height, self.clips.width
         files = self.table.files(row, range(int(self.table.lengths[row])), "masks")
-        found = [aligned(read_mask(file), *size, self.clips.least_rows) for file in files]
+        found = [align_silhouette(read_mask(file), *size, self.clips.least_rows) for file in files]
         kept = [silhouette.ravel() for silhouette in found if silhouette is not None]
         return torch.from_numpy(np.packbits(np.array(kept, bool).reshape(len(kept), size[0] * size[1]), axis=1))
 

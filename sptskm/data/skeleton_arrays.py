@@ -22,7 +22,7 @@ def home_of_skeletons(skeleton: str) -> str:
     return f"{skeleton.removesuffix('.npy')}_frames"
 
 
-def moments(path: Path) -> list[str]:
+def moment_names(path: Path) -> list[str]:
     """Return the names of a tracklet's moments: 000001, ... for a .npy file, the names of the .mat files in a folder.
 
     Raises DataError if there are none, and for a file that is not an array of skeletons.

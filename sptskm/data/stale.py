@@ -1,7 +1,7 @@
 """Check whether masks and skeletons were made from the frames that now lie beside them."""
 
 from sptskm.common.errors import DataError
-from sptskm.data.derived import Made, fingerprint
+from sptskm.data.derived import Made, fingerprint_frames
 from sptskm.data.files import read_retrying
 from sptskm.data.tracklets import Tracklets
 
@@ -17,7 +17,7 @@ def fingerprint_of(table: Tracklets, row: int) -> str:
             contents.append(read_retrying(file) if file.is_file() else None)
         except OSError as error:
             raise DataError(f"frame {file}: cannot be read ({error.strerror})") from error
-    return fingerprint(contents)
+    return fingerprint_frames(contents)
 
 
 def is_stale(table: Tracklets, row: int, made: Made) -> bool:

@@ -5,7 +5,7 @@ coordinates are all 0, as estimators write a missing joint. There are two except
 every frame of a tracklet is the origin, and confidences of 0 throughout a tracklet mean that the confidences are
 unknown.
 A frame has a skeleton if at least LEAST_JOINTS joints are there, not all at one place. It is partial if joints are
-missing: these get confidence 0 and a plausible position, see `completed`.
+missing: these get confidence 0 and a plausible position, see `fill_joints`.
 Legend: F frames of a tracklet, V = 14 joints, 4 = x right, y down, z away, confidence, E = 13 bones, H rows, W columns.
 """
 
@@ -108,7 +108,7 @@ def is_doubtful(skeletons_FV4: Floats) -> bool:
     return bool((there_FV.any(axis=1) & ~there_FV.all(axis=1)).any())
 
 
-def completed(skeletons_FV4: Floats) -> Floats:
+def fill_joints(skeletons_FV4: Floats) -> Floats:
     """Fill the missing joints of one tracklet's skeletons (F, V, 4); frames without a skeleton become NaN throughout.
 
     Whole frames are unchanged, to the bit. A missing joint gets confidence 0 and a position next to a known neighbour:

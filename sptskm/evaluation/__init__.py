@@ -11,7 +11,7 @@ from sptskm.evaluation.choosing import (
     weight_grid,
 )
 from sptskm.evaluation.distances import squared_distances, stream_distances
-from sptskm.evaluation.explain import Explained, explain
+from sptskm.evaluation.explain import Explained, explain_protocol
 from sptskm.evaluation.features import Features, align, aligned
 from sptskm.evaluation.fusion import (
     Distances,
@@ -71,7 +71,7 @@ __all__ = [
     "clothes_changed",
     "evaluate",
     "everybody",
-    "explain",
+    "explain_protocol",
     "feature_blocks",
     "feature_distances",
     "fuse",

@@ -74,7 +74,7 @@ class Explained:
         return ("camera", "queries", "without positive", "positives", "gallery", "junk", "distractors"), rows
 
 
-def explain(protocol: Protocol, table: Rows, lengths_N: Integers, query_rows_Q: Integers) -> Explained:
+def explain_protocol(protocol: Protocol, table: Rows, lengths_N: Integers, query_rows_Q: Integers) -> Explained:
     """Apply a protocol to the test tracklets and count what it keeps.
 
     `table` holds the labels (N,), `lengths_N` the frames (N,), `query_rows_Q` the rows that are queries (Q,). Raises

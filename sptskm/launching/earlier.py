@@ -38,7 +38,7 @@ class Submitted:
     settings: Mapping[str, Any]
 
 
-def settings_of(plan: Plan, searched: Mapping[str, Any] | None = None, retrain: bool = False) -> dict[str, Any]:
+def submitted_settings(plan: Plan, searched: Mapping[str, Any] | None = None, retrain: bool = False) -> dict[str, Any]:
     """Return all settings that affect a plan's jobs, by dotted names, with values as JSON reads them back."""
     parts: dict[str, Any] = {config.stream: to_dict(config) for config in plan.configs} | {"final": to_dict(plan.final)}
     if searched:
@@ -182,7 +182,7 @@ def training_in(folder: Path) -> int | None:
 def finished(plan: Plan, submitted: Submitted | None) -> bool:
     """Return whether an earlier submission has trained and evaluated exactly this plan."""
     results = plan.out / "results.json"
-    if submitted is None or differences(submitted.settings, settings_of(plan)):
+    if submitted is None or differences(submitted.settings, submitted_settings(plan)):
         return False
     ends = [Path(config.run) / "result.json" for config in plan.runs.values()]
     return all(path.is_file() for path in (results, *ends)) and all(

@@ -44,7 +44,9 @@ def check_rate(chosen: argparse.Namespace, streams: int = 1) -> None:
         )
 
 
-def told(plan: "Plan", ranks: Mapping[str, int], chosen: argparse.Namespace, cluster: "Cluster | None" = None) -> str:
+def estimate_text(
+    plan: "Plan", ranks: Mapping[str, int], chosen: argparse.Namespace, cluster: "Cluster | None" = None
+) -> str:
     """Return the estimates of a plan's runs, in a line each and one for what does not fit.
 
     `cluster` says what a rank is granted; without one the runs are on this machine.
@@ -56,7 +58,7 @@ def told(plan: "Plan", ranks: Mapping[str, int], chosen: argparse.Namespace, clu
     for config in plan.configs:
         rate = Path(chosen.rate) / config.stream
         given = str(rate) if chosen.rate and rate.is_dir() else chosen.rate
-        device, granted, key = granted_by(cluster, ranks[config.stream])
+        device, granted, key = granted_memory(cluster, ranks[config.stream])
         found = estimate(config, ranks[config.stream], device, given, chosen.measure)
         lines.append(found.text(granted, key))
         if cluster and found.rate and (jobs := -(-60 * found.hours // cluster.minutes)) > 1:
@@ -69,11 +71,11 @@ def of_one(config: Config, chosen: argparse.Namespace) -> str:
     from sptskm.training.estimate import estimate
 
     check_rate(chosen)
-    device, granted, key = granted_by(None, 1)
+    device, granted, key = granted_memory(None, 1)
     return estimate(config, 1, device, chosen.rate, chosen.measure).text(granted, key)
 
 
-def granted_by(cluster: "Cluster | None", ranks: int) -> tuple[str, float, str]:
+def granted_memory(cluster: "Cluster | None", ranks: int) -> tuple[str, float, str]:
     """Return the device of each of so many ranks, the GB it is granted (0 = not known) and what says so.
 
     `cluster` says it; without one it is this machine, whose memory all ranks on its CPU share.
@@ -86,7 +88,7 @@ def granted_by(cluster: "Cluster | None", ranks: int) -> tuple[str, float, str]:
 
 
 def granted_here(ranks: int) -> tuple[str, float, str]:
-    """Return what `granted_by` does, for this machine."""
+    """Return what `granted_memory` does, for this machine."""
     from sptskm.launching.local import visible_gpus
     from sptskm.training.estimate import gpu_memory
 

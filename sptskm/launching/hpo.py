@@ -35,7 +35,7 @@ from sptskm.launching.storage import whole_files
 from sptskm.launching.trials import CREWS, Follower, Teams, failure_reason, lead, room_for
 from sptskm.launching.workers import Failed, Report, Team, ask_to_stop
 from sptskm.training.signals import StopFlag
-from sptskm.tuning import Distribution, Score, Search, Trial, encoded, grid, name_of, present, settings_of
+from sptskm.tuning import Distribution, Score, Search, Trial, encoded, grid_points, name_of, present, settings_of
 
 METRIC, BEST, EPOCH, SECONDS = "validation/mAP", "validation/best mAP", "epoch", "seconds"
 EXCHANGE = "exchange"  # the epoch as PBT counts it
@@ -48,7 +48,7 @@ FOLLOWERS: dict[str, "SearchFollower"] = {}
 """Callbacks of the searches in this process, by stream."""
 
 
-def search(plan: Plan, searched: Searches, teams: Teams, stop: StopFlag) -> list[Trial]:
+def run_searches(plan: Plan, searched: Searches, teams: Teams, stop: StopFlag) -> list[Trial]:
     """Run or continue the trials of all streams and return them. Raises Stopped when `stop` is set meanwhile."""
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = SNAPSHOT_SECONDS
     command = secrets.token_hex(8)
@@ -73,7 +73,7 @@ def search(plan: Plan, searched: Searches, teams: Teams, stop: StopFlag) -> list
 
 def _tuner(plan: Plan, search: Search, team: Team, command: str) -> tune.Tuner:
     """Return the Tuner of a stream: a new one, or the one of an earlier command (ConfigError if it is damaged)."""
-    home = searches.folder(plan) / search.stream
+    home = searches.search_folder(plan) / search.stream
     trainable = tune.with_resources(_trainable(plan, search, team, command), room_for(team))
     if snapshots := sorted(home.glob("experiment_state-*.json")):
         try:
@@ -91,7 +91,7 @@ def _tuner(plan: Plan, search: Search, team: Team, command: str) -> tune.Tuner:
         tune_config=tune.TuneConfig(
             metric=METRIC,
             mode="max",
-            num_samples=len(list(grid(search.space))) if search.method == "grid" else search.trials,
+            num_samples=len(list(grid_points(search.space))) if search.method == "grid" else search.trials,
             search_alg=searcher(search, first),
             scheduler=scheduler(search),
             reuse_actors=True,
@@ -100,7 +100,7 @@ def _tuner(plan: Plan, search: Search, team: Team, command: str) -> tune.Tuner:
         ),
         run_config=tune.RunConfig(
             name=search.stream,
-            storage_path=str(searches.folder(plan)),
+            storage_path=str(searches.search_folder(plan)),
             storage_filesystem=whole_files(),
             failure_config=tune.FailureConfig(max_failures=search.retries),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=None if search.scheduler == "pbt" else 1),
@@ -124,7 +124,7 @@ def domain(draw: Distribution) -> Any:
 def searcher(search: Search, first: Mapping[str, Any]) -> Any:
     """Return Tune's searcher for the method of a search file; `first` is the unchanged configuration."""
     if search.method == "grid":
-        points = [{name: encoded(value) for name, value in point.items()} for point in grid(search.space)]
+        points = [{name: encoded(value) for name, value in point.items()} for point in grid_points(search.space)]
         return BasicVariantGenerator(points_to_evaluate=points, random_state=search.seed)
     if search.method == "random":
         point = {name: encoded(value) for name, value in first.items()}
@@ -313,7 +313,7 @@ class SearchFollower(Follower):
         epoch = (known["trial"].last_result or {}).get(EPOCH, 0)
         end = "finished" if epoch >= self.search.epochs else "ended early"
         print(f"{self.name(known['trial'])} {end}", file=sys.stderr)
-        show(self.plan, self.searched)
+        update_page(self.plan, self.searched)
 
     def on_trial_recover(self, *_: Any, **known: Any) -> None:
         """Print why a trial starts again, unless the trial itself is at fault."""
@@ -340,7 +340,7 @@ def trials_of(plan: Plan, searched: Searches) -> list[Trial]:
 
 
 def _trials(plan: Plan, search: Search) -> list[Trial]:
-    home = searches.folder(plan) / search.stream
+    home = searches.search_folder(plan) / search.stream
     if not any(home.glob("experiment_state-*.json")):
         return []
     analysis = tune.ExperimentAnalysis(str(home))
@@ -382,7 +382,7 @@ _page = threading.Lock()
 _written = 0.0
 
 
-def show(plan: Plan, searched: Searches) -> None:
+def update_page(plan: Plan, searched: Searches) -> None:
     """Update the page of a search, at most once in PAGE_SECONDS; the search goes on if that fails."""
     from sptskm.report.search import write_page
 
@@ -390,9 +390,9 @@ def show(plan: Plan, searched: Searches) -> None:
     if time.monotonic() - _written < PAGE_SECONDS or not _page.acquire(blocking=False):
         return
     try:
-        write_page(trials_of(plan, searched), searched, searches.folder(plan))
+        write_page(trials_of(plan, searched), searched, searches.search_folder(plan))
         _written = time.monotonic()
     except OSError as error:
-        print(f"{searches.folder(plan)}: the page of the search is not up to date ({error})", file=sys.stderr)
+        print(f"{searches.search_folder(plan)}: the page of the search is not up to date ({error})", file=sys.stderr)
     finally:
         _page.release()

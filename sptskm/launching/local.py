@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ranks = dict.fromkeys(STREAMS, chosen.nproc)
         check(plan, ranks)
         if chosen.estimate:
-            print(estimates.told(plan, ranks, chosen))
+            print(estimates.estimate_text(plan, ranks, chosen))
             return 0
         gpus = visible_gpus()
         shares = share_gpus(gpus, chosen.nproc, len(plan.configs))

@@ -52,7 +52,7 @@ def wanted_of(chosen: argparse.Namespace) -> Wanted:
     return replace(wanted, data=chosen.data.absolute(), weights=weights)
 
 
-def check_weights(wanted: Wanted) -> None:
+def check_method_weights(wanted: Wanted) -> None:
     """Raise the error that the jobs would: for weights that are damaged, not finite, or of another network.
 
     Torch is imported only if there are weights.

@@ -15,7 +15,7 @@ from sptskm.configfile import load as load_config
 from sptskm.launching.plan import Plan
 from sptskm.training.allocation import is_main
 from sptskm.training.signals import StopFlag
-from sptskm.tuning import Search, Settings, Trial, check, configured, load_search, ranked
+from sptskm.tuning import Search, Settings, Trial, check_search, configured, load_search, rank_trials
 
 if TYPE_CHECKING:
     from sptskm.final import HeldOut
@@ -36,7 +36,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load(plan: Plan, file: Path) -> Searches:
+def load_searches(plan: Plan, file: Path) -> Searches:
     """Read the searches of a plan's streams from a search file, and check them against the configurations.
 
     Raises ConfigError or FileNotFoundError.
@@ -46,7 +46,7 @@ def load(plan: Plan, file: Path) -> Searches:
     for config in plan.configs:
         if config.stream not in known:
             raise ConfigError(f"{file} has no section {config.stream}, and --stream asks for it")
-        check(file, known[config.stream], config)
+        check_search(file, known[config.stream], config)
         if known[config.stream].method == "optuna" and find_spec("optuna") is None:
             raise ConfigError(f"{file}: method is optuna, which is not installed here (pip install optuna)")
         _check_same(plan, known[config.stream])
@@ -55,7 +55,7 @@ def load(plan: Plan, file: Path) -> Searches:
 
 def _check_same(plan: Plan, search: Search) -> None:
     """Raise ConfigError if a search would be continued with other rules: Tune keeps the rules of its start."""
-    home = folder(plan) / search.stream
+    home = search_folder(plan) / search.stream
     if not (home / ASKED).exists():
         if any(home.glob("*/trial.json")):
             raise ConfigError(f"{home} holds a search of an earlier version, wanted another --run")
@@ -81,19 +81,19 @@ def _asked(plan: Plan, search: Search) -> dict[str, Any]:
 
 def note(plan: Plan, search: Search) -> None:
     """Write the rules of a search to its folder before it starts."""
-    home = folder(plan) / search.stream
+    home = search_folder(plan) / search.stream
     home.mkdir(parents=True, exist_ok=True)
     write_text(home / ASKED, json.dumps(_asked(plan, search), indent=1))
 
 
-def folder(plan: Plan) -> Path:
+def search_folder(plan: Plan) -> Path:
     """Return the folder of a plan's searches, which holds one experiment of Tune per stream."""
     return plan.folder / FOLDER
 
 
 def trial_folder(plan: Plan, stream: str, number: int) -> Path:
     """Return Tune's folder of a trial."""
-    return folder(plan) / stream / f"{number:04d}"
+    return search_folder(plan) / stream / f"{number:04d}"
 
 
 def trial(plan: Plan, search: Search, number: int, settings: Settings) -> tuple[Trial, Config]:
@@ -117,9 +117,11 @@ def without_test_split(plan: Plan) -> Plan:
 
 def best_trials(plan: Plan, trials: Sequence[Trial]) -> dict[str, Trial]:
     """Return the best trial of each stream of a plan; ConfigError if a stream has no trial with a score."""
-    found = {config.stream: ranked(trials, config.stream) for config in plan.configs}
+    found = {config.stream: rank_trials(trials, config.stream) for config in plan.configs}
     if missing := [stream for stream, own in found.items() if not own]:
-        raise ConfigError(f"no trial of {missing[0]} in {folder(plan)} has a score; see why they failed, or search on")
+        raise ConfigError(
+            f"no trial of {missing[0]} in {search_folder(plan)} has a score; see why they failed, or search on"
+        )
     return {stream: own[0] for stream, own in found.items()}
 
 
@@ -139,7 +141,7 @@ def conclude(plan: Plan, searched: Searches, trials: Sequence[Trial], stop: Stop
     if not is_main():
         return ""
     winner(plan, searched, best, chosen)
-    write_page(trials, searched, folder(plan))
+    write_page(trials, searched, search_folder(plan))
     lines = [text(trials, searched), f"best settings: {plan.folder / WINNER}"]
     if chosen is not None:
         scores = ", ".join(f"{name} {mAP:.1%}" for name, mAP in chosen.mAP.items())

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_times(plan, cluster)
         check_folder(plan.logs)
         if chosen.estimate:
-            print(estimates.told(plan, ranks, chosen, cluster))
+            print(estimates.estimate_text(plan, ranks, chosen, cluster))
             return 0
         if chosen.dry_run:
             print(dry_run(plan, cluster))
@@ -69,7 +69,7 @@ def prepare(arguments: Sequence[str] | None) -> int:
     try:
         cluster = _cluster(chosen)
         wanted = preparing.wanted_of(chosen)
-        preparing.check_weights(wanted)
+        preparing.check_method_weights(wanted)
         _check_scheduler("`sptskm prepare` works")
         queued = prepare_jobs.submit(wanted, cluster)
     except (ValueError, OSError) as error:
@@ -87,7 +87,7 @@ def searched_by(plan: Plan, chosen: argparse.Namespace) -> searches.Searches:
         return {}
     if chosen.dry_run:
         raise ConfigError("--search submits a job to SLURM, which --dry-run does not")
-    return searches.load(plan, chosen.search)
+    return searches.load_searches(plan, chosen.search)
 
 
 def _submit_search(plan: Plan, cluster: Cluster, searched: searches.Searches, retrain: bool) -> Queued:
@@ -180,7 +180,7 @@ def into_queue(plan: Plan, cluster: Cluster, searched: searches.Searches, retrai
     Prints what an earlier command has already queued or finished. Raises ConfigError when the folder has jobs or runs
     with other settings.
     """
-    settings = earlier.settings_of(plan, searched, retrain)
+    settings = earlier.submitted_settings(plan, searched, retrain)
     with earlier.alone(plan):
         before = earlier.read_record(plan)
         states = earlier.queued(plan, before) if before else {}

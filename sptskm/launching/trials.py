@@ -32,7 +32,7 @@ LEAVE_SECONDS = "30"  # time limit for the ranks of a trial that Tune has ended 
 IDLE_SECONDS = 30.0  # before the user is told that no trial runs
 
 
-def train(plan: Plan, teams: Teams, retries: int, stop: StopFlag) -> dict[str, str]:
+def train_streams(plan: Plan, teams: Teams, retries: int, stop: StopFlag) -> dict[str, str]:
     """Train the streams of a plan, side by side if there is room, and return how each ended.
 
     That is "finished", "stopped", or why it failed. A trial that loses a worker or a node is started again up to
@@ -109,7 +109,7 @@ def _hire(team: Team) -> Crew:
     return Crew(team, group)
 
 
-def evaluate(plan: Plan, team: Team, retries: int, stop: StopFlag) -> str:
+def run_final_job(plan: Plan, team: Team, retries: int, stop: StopFlag) -> str:
     """Run the final job and return its table. Raises as `perform`."""
     runs = [config.run for config in plan.configs]
     return perform(plan, team, retries, stop, "final", "evaluate", (runs, str(plan.out), plan.final))

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check(searches.without_test_split(plan) if searched else plan, ranks)
         estimates.check_rate(chosen, len(plan.configs))
         if chosen.estimate:
-            print(estimates.told(plan, ranks, chosen))
+            print(estimates.estimate_text(plan, ranks, chosen))
             return 0
         make_folder(plan.folder)
         earlier.refuse_queued(plan)
@@ -103,7 +103,7 @@ def prepare(arguments: Sequence[str] | None) -> int:
     try:
         _check_address(chosen)
         wanted = preparing.wanted_of(chosen)
-        preparing.check_weights(wanted)
+        preparing.check_method_weights(wanted)
         folder = preparing.jobs_folder(wanted)
         os.chdir(snapshot.take(folder))
         with joined(folder, chosen.address, LEAVE_SECONDS) as stop:
@@ -126,7 +126,7 @@ def searched_by(plan: Plan, chosen: argparse.Namespace) -> Searches:
     """Return the hyper-parameter searches that a command line asks for; none with --fixed."""
     if chosen.fixed:
         return {}
-    return searches.load(plan, chosen.search or _shipped(chosen.config))
+    return searches.load_searches(plan, chosen.search or _shipped(chosen.config))
 
 
 def _shipped(config: Path) -> Path:
@@ -363,10 +363,10 @@ def run(asked: Request, stop: StopFlag) -> tuple[int, str]:
             table, plan = _search(asked, stop)
             texts.append(table)
         if asked.retrain or not asked.searched:
-            ends = trials.train(plan, asked.teams, asked.retries, stop)
+            ends = trials.train_streams(plan, asked.teams, asked.retries, stop)
             if stop.requested or any(end != "finished" for end in ends.values()):
                 return _explain(ends, plan, stop), "\n\n".join(texts)
-        texts.append(trials.evaluate(plan, asked.everyone, asked.retries, stop))
+        texts.append(trials.run_final_job(plan, asked.everyone, asked.retries, stop))
         return 0, "\n\n".join(texts)
     except Stopped:
         return _explain({"": "stopped"}, plan, stop), "\n\n".join(texts)
@@ -379,7 +379,7 @@ def _search(asked: Request, stop: StopFlag) -> tuple[str, Plan]:
     """Run all trials and choose; return the table and the next plan. Raises Stopped, Failed or Unreachable."""
     from sptskm.launching import hpo, trials
 
-    found = hpo.search(asked.plan, asked.searched, asked.teams, stop)
+    found = hpo.run_searches(asked.plan, asked.searched, asked.teams, stop)
     arguments = (asked.plan, asked.searched, found)
     table = trials.perform(asked.plan, asked.everyone, asked.retries, stop, "search", "conclude", arguments)
     return table, searches.retrained(asked.plan) if asked.retrain else searches.found(asked.plan, found)

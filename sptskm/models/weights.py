@@ -178,7 +178,7 @@ def open_jppnet(path: str | Path) -> JPPNet:
         units = [_count(shapes, rf"res{stage}\w+_branch2a/weights$") for stage in (2, 3, 4, 5)]
         sizes = units, shapes.get("conv1/weights", ())[3:], shapes.get("fc1_pose/pose_conv6/b", ())
     else:
-        entries = read_entries(path) if Path(path).is_file() else {}
+        entries = read_weights(path) if Path(path).is_file() else {}
         shapes = {name: tuple(value.shape) for name, value in entries.items() if isinstance(value, Tensor)}
         units = [_count(shapes, rf"backbone\.stage{stage}\.\d+\.conv_a\.weight$") for stage in (2, 3, 4, 5)]
         sizes = units, shapes.get("backbone.conv1.weight", ())[:1], shapes.get("parsing2.last.bias", ())
@@ -191,7 +191,7 @@ def open_jppnet(path: str | Path) -> JPPNet:
 
 def open_posehg3d(path: str | Path) -> PoseHG3D:
     """Build pose-hg-3d in the size of a weights file and load the file. Raises as `load_posehg3d`."""
-    entries = read_entries(path)
+    entries = read_weights(path)
     depths = [_count(entries, rf"layer{stage}\.\d+\.conv1\.weight$") for stage in (1, 2, 3, 4)]
     stem = entries.get("conv1.weight")
     model = PoseHG3D(depths, stem.shape[0]) if min(depths) and isinstance(stem, Tensor) else PoseHG3D()
@@ -232,7 +232,7 @@ def _published(name: str) -> str:
     return f"{_NUMBERED[int(number)]}.{rest}"
 
 
-def read_entries(path: str | Path) -> dict[str, Any]:
+def read_weights(path: str | Path) -> dict[str, Any]:
     """Read the entries of a file by their network's names. Raises as `read_state_dict` and `plain_names`."""
     content = read_state_dict(path)
     with _naming(path):

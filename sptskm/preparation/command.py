@@ -15,7 +15,7 @@ from sptskm.common.processes import end_with
 from sptskm.config import ConfigError
 from sptskm.data import Tracklets, read_dataset
 from sptskm.data.derived import Made
-from sptskm.preparation.work import Precision, prepare, verify
+from sptskm.preparation.work import Precision, prepare_shard, verify_results
 
 if TYPE_CHECKING:
     from sptskm.preparation.formats import PointLayout
@@ -63,7 +63,7 @@ def made(wanted: Wanted, shard: int) -> str:
     """Make the missing results of a shard, and report the counts."""
     from sptskm.preparation.methods import method_of
 
-    outcome = prepare(wanted.data, read_dataset(wanted.data), method_of(wanted, shard), shard, wanted.shards)
+    outcome = prepare_shard(wanted.data, read_dataset(wanted.data), method_of(wanted, shard), shard, wanted.shards)
     return outcome.text(f"{wanted.name} made")
 
 
@@ -216,8 +216,8 @@ def make_all(wanted: Wanted) -> list[str]:
 
 
 def verify_all(kinds: Sequence[Made], data: Path, compare: bool = False) -> tuple[bool, str]:
-    """Verify each kind as `work.verify` does."""
-    found = [verify(data, read_dataset(data), kind, compare) for kind in kinds]
+    """Verify each kind as `work.verify_results` does."""
+    found = [verify_results(data, read_dataset(data), kind, compare) for kind in kinds]
     return all(complete for complete, _ in found), "\n".join(text for _, text in found)
 
 

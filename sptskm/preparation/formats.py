@@ -18,7 +18,7 @@ from sptskm.common.arrays import read_npy
 from sptskm.common.errors import DataError
 from sptskm.common.matlab import parsed_mat
 from sptskm.data import bilevel
-from sptskm.data.files import MASK_THRESHOLD, SKELETON_KEY, SKELETON_SHAPE, decoded, mat_bytes
+from sptskm.data.files import MASK_THRESHOLD, SKELETON_KEY, SKELETON_SHAPE, decode_picture, mat_bytes
 from sptskm.preparation import keypoint_json
 from sptskm.preparation.layouts import LAYOUTS, Channels, Converted, Layout, OwnLayout, to_joints
 from sptskm.preparation.parsing import LABELS, labels_of_colours, mask_of
@@ -84,7 +84,7 @@ def read_content(path: Path, what: str) -> bytes:
 
 def _decoded(path: Path, content: bytes) -> Bytes:
     """Decode an image to (H, W) or (H, W, 3); three equal channels become one."""
-    image = decoded(path, "mask", content, cv2.IMREAD_UNCHANGED)
+    image = decode_picture(path, "mask", content, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         channels = 1 if image.ndim == 2 else image.shape[2]
         raise DataError(f"mask {path}: has {channels} channels of {image.dtype}, wanted 1 or 3 of uint8")

@@ -35,7 +35,7 @@ from sptskm.preparation.formats import (
     write_skeleton,
 )
 from sptskm.preparation.layouts import IN_SPACE, Channels, OwnLayout
-from sptskm.preparation.work import Ledger, ShardResult, note
+from sptskm.preparation.work import Ledger, ShardResult, write_note
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def import_files(root: Path, table: Tracklets, made: Made, source: ImportSource)
             results[frame].parent.mkdir(parents=True, exist_ok=True)
             write(results[frame], found)
             outcome.made += 1
-    note(root, made, "imported", outcome, settings)
+    write_note(root, made, "imported", outcome, settings)
     return outcome
 
 
@@ -154,7 +154,7 @@ def _skeletons(table: Tracklets, source: ImportSource) -> Take:
                     raise  # the option for all files is wrong, not this file
                 outcome.failed[str(results[frame])] = str(error)
         outcome.skeletons += usable.counted(found_FV4[found])
-        completed_FV4 = usable.completed(found_FV4)
+        completed_FV4 = usable.fill_joints(found_FV4)
         yield from ((frame, completed_FV4[frame]) for frame in found)
 
     return take

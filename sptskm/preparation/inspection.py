@@ -17,7 +17,7 @@ from sptskm.config import ConfigError
 from sptskm.data import Tracklets
 from sptskm.data.files import read_skeletons
 from sptskm.data.manifest import read_entries, write_entries
-from sptskm.preparation.quality import SUMMARY, USABLE_SHARE, Quality, is_bad, measure, summary, worst
+from sptskm.preparation.quality import SUMMARY, USABLE_SHARE, Quality, is_bad, measure, quality_summary, worst
 from sptskm.report.quality import normalisation_sheet, sheet
 from sptskm.report.tensorboard import Board
 
@@ -81,7 +81,7 @@ def inspect(table: Tracklets, out: Path, tracklets: int = 0, seed: int = 0, kept
         board.picture(f"quality/{name}", picture, 0)
     board.close()
     said = f"{len(rows)} of {len(table)} tracklets measured; pictures in {out}"
-    lines = [text_table(SUMMARY, summary(found)), said] + ([] if kept is None else [kept.write(found)])
+    lines = [text_table(SUMMARY, quality_summary(found)), said] + ([] if kept is None else [kept.write(found)])
     return "\n".join(lines)
 
 

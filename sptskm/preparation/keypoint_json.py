@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.common.errors import DataError
-from sptskm.common.reading import decoded, parsed_json
+from sptskm.common.reading import decode_text, parsed_json
 from sptskm.data.names import bare_name
 
 Floats = NDArray[np.float64]
@@ -44,7 +44,7 @@ def results(path: Path, content: bytes, shape: tuple[int, int], channels: str) -
 
 def _parsed(path: Path, content: bytes) -> Any:
     source = f"key points {path}"
-    return parsed_json(decoded(content, source), source, object, finite=False)
+    return parsed_json(decode_text(content, source), source, object, finite=False)
 
 
 def _is_results(value: Any) -> bool:

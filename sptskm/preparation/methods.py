@@ -16,7 +16,7 @@ from sptskm.preparation.blazepose import find_person, open_network
 from sptskm.preparation.command import Wanted
 from sptskm.preparation.formats import write_mask, write_skeleton
 from sptskm.preparation.grabcut import person_mask
-from sptskm.preparation.parsing import FAST, PUBLISHED, mask_of, parse_frames, place
+from sptskm.preparation.parsing import FAST, PUBLISHED, mask_of, parse_frames, place_model
 from sptskm.preparation.pose import estimate_skeletons
 from sptskm.preparation.weights_cache import SHA256, blazepose_weights
 from sptskm.preparation.work import Method, Precision, precision_of
@@ -88,8 +88,8 @@ def _blazepose(kinds: tuple[Made, ...], engine: str, precision: Precision) -> Me
 
 def _parsing(weights: Path, fast: bool, device: torch.device, precision: Precision) -> Method:
     network, views = open_jppnet(weights), FAST if fast else PUBLISHED
-    settings = {"method": "jppnet", "weights": digest(network), "fast": fast, "precision": precision}
-    model = place(network, device, DTYPES[precision]).eval()
+    settings = {"method": "jppnet", "weights": digest_weights(network), "fast": fast, "precision": precision}
+    model = place_model(network, device, DTYPES[precision]).eval()
 
     def compute(frames_NHW3: Bytes, _around: Around) -> Results:
         for mask in mask_of(parse_frames(frames_NHW3, model, views)):
@@ -100,8 +100,8 @@ def _parsing(weights: Path, fast: bool, device: torch.device, precision: Precisi
 
 def _pose(weights: Path, flip: bool, device: torch.device, precision: Precision) -> Method:
     network = open_posehg3d(weights)
-    settings = {"method": "pose-hg-3d", "weights": digest(network), "flip": flip, "precision": precision}
-    model = place(network, device, DTYPES[precision]).eval()
+    settings = {"method": "pose-hg-3d", "weights": digest_weights(network), "flip": flip, "precision": precision}
+    model = place_model(network, device, DTYPES[precision]).eval()
 
     def compute(frames_NHW3: Bytes, _around: Around) -> Results:
         for skeleton in estimate_skeletons(frames_NHW3, model, flip=flip):
@@ -110,7 +110,7 @@ def _pose(weights: Path, flip: bool, device: torch.device, precision: Precision)
     return Method({"skeletons": write_skeleton}, compute, settings)
 
 
-def digest(model: torch.nn.Module) -> str:
+def digest_weights(model: torch.nn.Module) -> str:
     """Hash all weights, before they are rounded for a device; the file they came from does not matter."""
     found = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):

@@ -97,7 +97,7 @@ FAST = FrameViews(scales=(1.0,), mirrored=False)
 """A sixth of the published cost, with slightly different results."""
 
 
-def place(model: Network, device: torch.device, dtype: torch.dtype = torch.float32) -> Network:
+def place_model(model: Network, device: torch.device, dtype: torch.dtype = torch.float32) -> Network:
     """Move the model to a device: on a GPU in half precision if asked for (see `halved`), else in float32 without TF32.
 
     Raises ValueError for half precision on a CPU, which is slow in it and accumulates in it.
@@ -129,7 +129,7 @@ def parse_frames(frames_NHW3: Bytes, model: JPPNet, views: FrameViews = PUBLISHE
     """Parse frames (N, H, W, 3) of one size to label maps (N, H, W), 0 = background to 19.
 
     The channels are blue, green, red (`sptskm.data.files.read_frame` gives red first). The N frames and their mirror
-    images are one batch, computed on the model's device and in its number format (see `place`).
+    images are one batch, computed on the model's device and in its number format (see `place_model`).
     Raises ValueError for other arrays, and for logits that are not finite, which float16 may give.
     """
     if frames_NHW3.ndim != 4 or frames_NHW3.shape[3] != 3 or frames_NHW3.dtype != np.uint8:

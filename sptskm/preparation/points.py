@@ -54,7 +54,7 @@ def prepare_points(
         counts, without = counts + own, without + (own.whole + own.partial == 0)
         path = f"{FOLDER}/{number:06d}.npy"
         with partial_of(out / path) as partial, partial.open("wb") as file:
-            np.save(file, usable.completed(skeletons_FV4).astype(np.float32))
+            np.save(file, usable.fill_joints(skeletons_FV4).astype(np.float32))
         done.append(replace(entry, skeleton=path))
     _refuse_nothing(given, counts)
     write_method(out / MANIFEST, "skeletons", source.method)

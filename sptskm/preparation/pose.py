@@ -88,7 +88,7 @@ class Decoded(NamedTuple):
     """x, y, z in units of the crop's side, the pelvis at the origin (float32)."""
 
 
-def decode(maps: PoseMaps) -> Decoded:
+def decode_maps(maps: PoseMaps) -> Decoded:
     """Find the joints at the maxima of the heat maps, and their depth there; without refinement, as published."""
     hm_NJHW, depth_NJHW = maps.hm_NJHW.float(), maps.depth_NJHW.float()
     height, width = hm_NJHW.shape[2:]
@@ -131,4 +131,4 @@ def estimate_skeletons(frames_NHW3: Bytes, model: PoseHG3D, *, flip: bool = Fals
     x_N3SS = torch.from_numpy(network_input(crops_NSS3)).to(model.hm.weight)
     maps = flip_averaged(model, x_N3SS) if flip else model(x_N3SS)
     check_finite("pose maps", *maps)
-    return joints_of(decode(maps))
+    return joints_of(decode_maps(maps))

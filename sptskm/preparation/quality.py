@@ -133,10 +133,10 @@ def measure(
 
 
 SUMMARY = ("measure", "frames", "mean", "median", "maximum", "worst tracklet")
-"""Header of `summary`'s rows."""
+"""Header of `quality_summary`'s rows."""
 
 
-def summary(qualities: Sequence[Quality]) -> list[tuple[str, ...]]:
+def quality_summary(qualities: Sequence[Quality]) -> list[tuple[str, ...]]:
     """Return a row of text for each measure taken, for a table with the header `SUMMARY`; values in percent.
 
     For measures of 0 and 1 the mean is the share of frames with 1. The worst tracklet has the highest mean.

@@ -117,7 +117,7 @@ def shard_rows(table: Tracklets, shard: int, shards: int) -> NDArray[np.int64]:
     return np.flatnonzero((middles_N * shards / table.lengths.sum()).astype(int) == shard)
 
 
-def prepare(root: Path, table: Tracklets, method: Method, shard: int = 0, shards: int = 1) -> ShardResult:
+def prepare_shard(root: Path, table: Tracklets, method: Method, shard: int = 0, shards: int = 1) -> ShardResult:
     """Make the missing and the outdated results of a shard, and write its summary.
 
     A method that makes both kinds keeps the existing files of either kind. A frame that cannot be read is skipped and
@@ -139,7 +139,7 @@ def prepare(root: Path, table: Tracklets, method: Method, shard: int = 0, shards
         wanted = replace(method, writers={made: method.writers[made] for made in lacking[block]})
         _make(table, block, images, wanted, outcome, ledger)
     for made in method.kinds:
-        note(root, made, f"{shard:04d}-of-{shards:04d}", outcome, method.settings)
+        write_note(root, made, f"{shard:04d}-of-{shards:04d}", outcome, method.settings)
     return outcome
 
 
@@ -208,7 +208,7 @@ def _any_result(table: Tracklets, made: Made) -> bool:
     )
 
 
-def note(root: Path, made: Made, shard: str, outcome: ShardResult, settings: Mapping[str, Any]) -> None:
+def write_note(root: Path, made: Made, shard: str, outcome: ShardResult, settings: Mapping[str, Any]) -> None:
     """Write the shard's summary as JSON."""
     text = json.dumps({**vars(outcome), "settings": dict(settings)}, indent=1)
     write_text(home(root, made) / f"shard-{shard}.json", text)
@@ -306,7 +306,7 @@ def _make(  # inputs, method and records
                 outcome.made += 1
 
 
-def verify(root: Path, table: Tracklets, made: Made, compare: bool = True) -> tuple[bool, str]:
+def verify_results(root: Path, table: Tracklets, made: Made, compare: bool = True) -> tuple[bool, str]:
     """Return whether every frame has its own mask or skeleton, and a text on the missing ones, with reasons.
 
     With `compare` all frames are read, to find tracklets whose results were made from other frames.

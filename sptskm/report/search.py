@@ -13,7 +13,7 @@ from sptskm.evaluation.results import title_of
 from sptskm.report.colours import SOFT, colour_of, hexadecimal
 from sptskm.report.style import new_figure, pixels
 from sptskm.report.tensorboard import Board
-from sptskm.tuning import Search, Trial, ranked
+from sptskm.tuning import Search, Trial, rank_trials
 
 SHOWN = 5  # trials of each stream in the table
 PARTS = 3  # into which the range of a number is cut to see what it explains
@@ -29,7 +29,7 @@ def text(trials: Sequence[Trial], found: Mapping[str, Search]) -> str:
         if not own:
             continue
         header = [stream, "mAP", "rank-1", "epoch", "trained", "rank min", "end", "settings"]
-        rows = [_row(trial) for trial in ranked(trials, stream)[:SHOWN]]
+        rows = [_row(trial) for trial in rank_trials(trials, stream)[:SHOWN]]
         parts += [
             table(header, rows),
             _cost(own, search.epochs),
@@ -64,7 +64,7 @@ def _cost(own: Sequence[Trial], epochs: int) -> str:
 def _gain(own: Sequence[Trial], search: Search) -> list[str]:
     """Return a line that compares the best trial with the unchanged configuration, if that was trained to the end."""
     first = next((trial for trial in own if trial.number == 0 and trial.epochs == search.epochs), None)
-    best = ranked(own, search.stream)[:1]
+    best = rank_trials(own, search.stream)[:1]
     if search.method == "grid" or search.scheduler == "pbt" or first is None or first.best is None:
         return []
     assert best[0].best is not None
@@ -83,7 +83,7 @@ def importance(trials: Sequence[Trial], stream: str) -> dict[str, float]:
     Numbers are divided into thirds by rank. It does not measure interactions, and is unreliable below some dozens of
     trials.
     """
-    own = ranked(trials, stream)
+    own = rank_trials(trials, stream)
     scores_N = np.array([trial.best.mAP for trial in own if trial.best])
     total = float(((scores_N - scores_N.mean()) ** 2).sum()) if len(own) else 0.0
     names = sorted({name for trial in own for name in trial.settings})
@@ -170,7 +170,7 @@ def importance_bars(shares: Mapping[str, float], stream: str) -> Figure:
 
 def score_curves(trials: Sequence[Trial], stream: str) -> Figure:
     """Draw the held-out mAP of every trial by epoch; curves of trials ended early are shorter."""
-    own = ranked(trials, stream)
+    own = rank_trials(trials, stream)
     figure = new_figure(f"{title_of(stream)}: {len(own)} trials, the best in colour")
     axes = figure.add_subplot(xlabel="epoch", ylabel="held-out mAP (%)")
     for trial in reversed(own):

@@ -4,16 +4,16 @@ from sptskm.tuning.space import (
     Distribution,
     Search,
     Settings,
-    check,
+    check_search,
     configured,
     encoded,
-    grid,
+    grid_points,
     load_search,
     ordered,
     present,
     settings_of,
 )
-from sptskm.tuning.trials import Score, Trial, name_of, ranked
+from sptskm.tuning.trials import Score, Trial, name_of, rank_trials
 
 __all__ = [
     "Distribution",
@@ -21,14 +21,14 @@ __all__ = [
     "Search",
     "Settings",
     "Trial",
-    "check",
+    "check_search",
     "configured",
     "encoded",
-    "grid",
+    "grid_points",
     "load_search",
     "name_of",
     "ordered",
     "present",
-    "ranked",
+    "rank_trials",
     "settings_of",
 ]

@@ -175,7 +175,7 @@ def _search(stream: str, section: Any, shared: Rules) -> Search:
     return Search(**vars(rules), stream=stream, space=space)
 
 
-def check(path: Path, search: Search, config: Config) -> None:
+def check_search(path: Path, search: Search, config: Config) -> None:
     """Check that `config` can have every value of a search; ConfigError names the file, the key and the value."""
     try:
         _check(search, config)
@@ -285,7 +285,7 @@ def ordered(space: Mapping[str, Distribution]) -> list[str]:
     return order
 
 
-def grid(space: Mapping[str, Distribution]) -> Iterator[Settings]:
+def grid_points(space: Mapping[str, Distribution]) -> Iterator[Settings]:
     """Yield every combination of the choices once.
 
     Combinations that differ only in settings that do not apply are the same.

@@ -72,7 +72,7 @@ def name_of(stream: str, number: int) -> str:
     return f"{stream}-{number:04d}"
 
 
-def ranked(trials: Sequence[Trial], stream: str) -> list[Trial]:
+def rank_trials(trials: Sequence[Trial], stream: str) -> list[Trial]:
     """Sort the trials of a stream that have a score, the best first; equal ones by number."""
     own = [trial for trial in trials if trial.stream == stream and trial.best]
     return sorted(own, key=lambda trial: (-trial.best.mAP, trial.number))  # type: ignore[union-attr]

@@ -11,7 +11,7 @@ from helpers.handmade import TEST, TRAIN, write_files, write_tables
 
 from sptskm.common.errors import DataError
 from sptskm.data import read_dataset, read_mars
-from sptskm.data.check import KEPT, Report, check
+from sptskm.data.check import KEPT, Report, check_dataset
 from sptskm.data.manifest import Entry, write_entries
 
 FRAMES = {"train": sum(walk.frames for walk in TRAIN), "test": sum(walk.frames for walk in TEST)}
@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def look(root: Path, decode: bool = True) -> Report:
-    return check(root, decode=decode, workers=1)
+    return check_dataset(root, decode=decode, workers=1)
 
 
 def found(report: Report) -> dict[tuple[str, str], tuple[int, int]]:
@@ -47,9 +47,9 @@ def test_a_complete_data_set_is_ok(root: Path, decode: bool) -> None:
 
 
 def test_the_generated_data_set_is_ok_with_several_workers(walkers: Path) -> None:
-    report = check(walkers, workers=2)
+    report = check_dataset(walkers, workers=2)
     assert report.ok
-    assert report == check(walkers, workers=1)
+    assert report == check_dataset(walkers, workers=1)
     table = read_mars(walkers)
     assert sum(count.found for count in report.counts) == 3 * table.lengths.sum()
 
@@ -214,10 +214,10 @@ def test_a_report_cannot_be_changed(root: Path) -> None:
 
 def test_unusable_tables_stop_the_check(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"train_name\.txt"):
-        check(tmp_path)
+        check_dataset(tmp_path)
     root = write_tables(tmp_path, query=[99])
     with pytest.raises(DataError, match="query_IDX"):
-        check(root)
+        check_dataset(root)
 
 
 LENGTHS = {"anna-1": 3, "anna-2": 2, "berta-1": 4}

@@ -1,4 +1,4 @@
-"""What `check` passes can be trained on, extracted and packed; what cannot be, it names."""
+"""What `check_dataset` passes can be trained on, extracted and packed; what cannot be, it names."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from helpers.handmade import write_files
 
 from sptskm.common.errors import DataError
 from sptskm.data import Tracklets, read_mars
-from sptskm.data.check import check
+from sptskm.data.check import check_dataset
 from sptskm.data.clips import read_images
 from sptskm.data.files import read_mask
 from sptskm.data.packs.writing import pack
@@ -54,7 +54,7 @@ ENCODINGS: dict[str, Callable[[Path], None]] = {
 def test_masks_in_whose_encoding_training_sees_nobody_are_a_problem_that_names_it(root: Path, said: str) -> None:
     for path in root.glob("bbox_*_mask/*/*.png"):
         ENCODINGS[said](path)
-    report = check(root, workers=1)
+    report = check_dataset(root, workers=1)
     assert not report.ok
     assert said in report.text()
     assert report.empty_masks + report.full_masks == sum(count.found for count in report.counts) / 3
@@ -64,17 +64,17 @@ def test_a_few_empty_masks_are_counted_and_most_of_them_are_a_problem(root: Path
     paths = sorted(root.glob("bbox_*_mask/*/*.png"))
     for number, path in enumerate(paths):
         if number == 2:
-            report = check(root, workers=1)
+            report = check_dataset(root, workers=1)
             assert (report.ok, report.empty_masks, report.full_masks) == (True, 2, 0)
             assert "empty masks: 2; full masks: 0" in report.text()
         write_png(path, np.zeros((32, 16), np.uint8))
-    assert f"{len(paths)} of {len(paths)} masks are empty masks" in check(root, workers=1).text()
+    assert f"{len(paths)} of {len(paths)} masks are empty masks" in check_dataset(root, workers=1).text()
 
 
 def test_masks_of_people_who_fill_their_frames_are_counted_and_no_problem(root: Path) -> None:
     for path in root.glob("bbox_*_mask/*/*.png"):
         write_png(path, np.full((32, 16), 255, np.uint8))
-    assert check(root, workers=1).ok
+    assert check_dataset(root, workers=1).ok
 
 
 def skeleton(value: object) -> Callable[[Path], None]:
@@ -142,7 +142,7 @@ def test_check_and_training_agree_on(mutation: str, everywhere: bool, root: Path
     rows = range(len(table)) if everywhere else [2]
     for path in [table.path(row, frame, modality) for row in rows for frame in range(table.lengths[row])]:  # type: ignore[arg-type]
         change(path)
-    report, refused = check(root, workers=1), used(table, tmp_path / "pack")
+    report, refused = check_dataset(root, workers=1), used(table, tmp_path / "pack")
     assert not (report.ok and refused), f"check says nothing, training says: {refused}"
     if not report.ok and not everywhere:
         assert "masks" in report.text() or all(str(root) in problem.sentence for problem in report.problems)

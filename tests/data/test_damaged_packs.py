@@ -15,7 +15,7 @@ from helpers.handmade import write_files
 
 from sptskm.common.errors import DataError
 from sptskm.data import Tracklets, read_dataset
-from sptskm.data.check import check
+from sptskm.data.check import check_dataset
 from sptskm.data.files import read_frame, read_skeletons
 from sptskm.data.packs.contents import SUMMARY, SUMS
 from sptskm.data.packs.writing import pack
@@ -97,7 +97,7 @@ def test_check_names_every_damaged_file_of_a_pack(copy: Path) -> None:
         at = content.index(file.read_bytes()) + 30
         content = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
     path.write_bytes(content)
-    report = check(copy, workers=1)
+    report = check_dataset(copy, workers=1)
     assert [str(problem.path) for problem in report.problems] == [str(first), str(second)]
     assert f"{first}: is damaged: has the checksum" in report.problems[0].sentence
     with pytest.raises(

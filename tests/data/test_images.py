@@ -100,7 +100,7 @@ def test_a_whole_jpeg_is_no_complaint_and_what_others_say_meanwhile_is_passed_on
         return decode(*arguments)
 
     monkeypatch.setattr(cv2, "imdecode", noisy)
-    assert images.decode(encoded(photo()), cv2.IMREAD_COLOR).shape == (128, 64, 3)
+    assert images.decode_image(encoded(photo()), cv2.IMREAD_COLOR).shape == (128, 64, 3)
     assert capfd.readouterr().err == "a line of somebody else\n"
 
 

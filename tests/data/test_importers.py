@@ -18,7 +18,7 @@ from sptskm.cli import main
 from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
 from sptskm.data import Tracklets, hold_out, read_dataset, read_mars
-from sptskm.data.check import check
+from sptskm.data.check import check_dataset
 from sptskm.data.importers import ccvid, folder, ilidsvid, lsvid, mars, prid2011
 from sptskm.data.manifest import Entry, read_entries, read_manifest, write_entries
 from sptskm.endings import EXIT_BAD_INPUT
@@ -96,7 +96,7 @@ def test_mars_has_clothes_by_name_and_folders_relative_to_its_root(tmp_path: Pat
     assert [entry.split for entry in entries] == ["train"] * len(TRAIN) + ["junk", "distractor", "query", "gallery"]
     assert [entry.clothes for entry in entries[1:]] == [""] * (len(entries) - 1)
     assert QUERY == (3,)
-    assert check(root / "manifest.jsonl", workers=1).ok
+    assert check_dataset(root / "manifest.jsonl", workers=1).ok
 
 
 def test_doubled_folders_of_mars_are_found_and_shifted_names_refused(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_an_imported_ccvid_can_be_read_and_checked(ccvid_root: Path, capsys: pyt
     table = read_dataset(out)
     assert table.has_clothes
     assert labels(table)[3] == ("session1/003_12", "003", "12", 1)
-    report = check(out, workers=1)
+    report = check_dataset(out, workers=1)
     assert report.ok
     assert sum(count.found for count in report.counts) == 15
     assert main(["check", str(out), "--workers", "1"]) == 0
@@ -495,13 +495,13 @@ def test_a_manifest_elsewhere_names_its_files_by_absolute_paths(
     out = tmp_path / "lists" / "ccvid.csv"
     assert run("ccvid", "CCVID", out) == 0
     assert read_entries(out)[0].frames == str(ccvid_root.resolve() / "session1" / "001_01")
-    assert check(out, workers=1).ok
+    assert check_dataset(out, workers=1).ok
     again = tmp_path / "third" / "again.jsonl"
     assert run("manifest", out, again) == 0
     assert read_entries(again) == read_entries(out)
     inside = ccvid_root / "lists" / "m.csv"
     assert run("ccvid", "CCVID", inside) == 0
-    assert check(inside, workers=1).ok
+    assert check_dataset(inside, workers=1).ok
 
 
 @pytest.mark.parametrize("layout", ["mars", "ccvid", "lsvid", "ilidsvid", "prid2011", "folder", "manifest"])

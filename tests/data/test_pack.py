@@ -23,7 +23,7 @@ from helpers.handmade import write_files, write_frame_of, write_tables
 from sptskm.cli import main
 from sptskm.common.errors import DataError
 from sptskm.data import Tracklets, read_dataset, read_mars
-from sptskm.data.check import check
+from sptskm.data.check import check_dataset
 from sptskm.data.files import read_skeletons
 from sptskm.data.packs.contents import SUMMARY, checksum
 from sptskm.data.packs.unpacking import unpack
@@ -97,8 +97,8 @@ def test_without_the_test_part_no_file_of_it_is_opened(root: Path) -> None:
 
 
 def test_a_pack_is_checked_like_files(root: Path) -> None:
-    report = check(packed(root), workers=1)
-    assert report == check(root, workers=1)
+    report = check_dataset(packed(root), workers=1)
+    assert report == check_dataset(root, workers=1)
     assert report.ok
 
 
@@ -249,7 +249,7 @@ def test_data_without_masks_or_skeletons_are_packed_without(root: Path) -> None:
     with pytest.raises(FileNotFoundError):
         table.files(0, [0], "masks")[0].read_bytes()
     assert np.isnan(read_skeletons(table, 0, [0, 1])).all()
-    counts = check(root.parent / "pack", workers=1).counts
+    counts = check_dataset(root.parent / "pack", workers=1).counts
     assert {c.modality for c in counts if c.absent} == {"masks", "skeletons"}
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sptskm.common.errors import DataError
 from sptskm.config import GaitClips
 from sptskm.data.mars import read_mars
-from sptskm.data.silhouettes import MaskReader, SilhouetteStore, aligned, store_of
+from sptskm.data.silhouettes import MaskReader, SilhouetteStore, align_silhouette, store_of
 
 CLIPS = GaitClips(height=32, width=22, least_rows=4)
 
@@ -26,7 +26,7 @@ def person(top: int, left: int, tall: int, wide: int, size: tuple[int, int] = (1
 
 
 def silhouette(mask: NDArray[np.uint8], height: int = 32, width: int = 22, least: int = 4) -> NDArray[np.bool_]:
-    found = aligned(mask, height, width, least)
+    found = align_silhouette(mask, height, width, least)
     assert found is not None
     assert found.shape == (height, width)
     return found
@@ -58,11 +58,11 @@ def test_what_is_wider_than_the_silhouette_is_cut_off_and_what_is_narrower_has_r
 
 @pytest.mark.parametrize(("tall", "there"), [(29, False), (30, True)])
 def test_a_person_of_too_few_rows_gives_no_silhouette(tall: int, there: bool) -> None:
-    assert (aligned(person(10, 5, tall, 10), 64, 44, 30) is not None) == there
+    assert (align_silhouette(person(10, 5, tall, 10), 64, 44, 30) is not None) == there
 
 
 def test_an_empty_mask_gives_no_silhouette() -> None:
-    assert aligned(np.zeros((128, 64), np.uint8), 64, 44, 1) is None
+    assert align_silhouette(np.zeros((128, 64), np.uint8), 64, 44, 1) is None
 
 
 def walkers_of(root: Path) -> tuple[MaskReader, np.ndarray]:

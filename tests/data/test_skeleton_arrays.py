@@ -9,7 +9,7 @@ import scipy.io
 from sptskm.cli import main
 from sptskm.common.errors import DataError
 from sptskm.data import read_dataset
-from sptskm.data.check import check
+from sptskm.data.check import check_dataset
 from sptskm.data.skeleton_store import load_skeletons
 
 LENGTHS = {"anna-1": 3, "anna-2": 12, "bob-1": 4, "bob-2": 2}
@@ -41,7 +41,7 @@ def test_skeletons_alone_are_a_data_set_for_smin(manifest: Path) -> None:
     assert table.stems(0) == ["000001", "000002", "000003"]
     assert table.stems(2) == ["0", "1", "2", "3"]
     assert load_skeletons(table, table.train).has_any(table.train).all()
-    report = check(manifest, workers=1)
+    report = check_dataset(manifest, workers=1)
     assert report.ok, report.text()
     assert {count.modality for count in report.counts if count.absent} == {"frames", "masks"}
 
@@ -50,7 +50,7 @@ def test_they_are_split_by_identity_into_a_manifest_elsewhere(manifest: Path, tm
     out = tmp_path / "elsewhere" / "split.csv"
     out.parent.mkdir()
     assert main(["import", "manifest", str(manifest), str(out), "--test-share", "1"]) == 0
-    assert check(out, workers=1).ok
+    assert check_dataset(out, workers=1).ok
     assert len(read_dataset(out).test) == len(LENGTHS)
 
 

@@ -186,13 +186,13 @@ def test_a_job_has_its_own_disk(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value if value.isdigit() else str(tmp_path / value))
-    assert staging.place_of("auto") == (tmp_path / wanted if wanted else None)
-    assert staging.place_of("none") is None
+    assert staging.staging_folder("auto") == (tmp_path / wanted if wanted else None)
+    assert staging.staging_folder("none") is None
 
 
 def test_a_given_place_may_name_a_variable_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAST", "/fast")
-    assert staging.place_of("$FAST/copies") == Path("/fast/copies")
+    assert staging.staging_folder("$FAST/copies") == Path("/fast/copies")
 
 
 def test_where_no_copy_can_be_made_the_source_is_read_and_that_is_said(

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sptskm.data.skeletons import EDGES, JOINTS, normalise
-from sptskm.data.usable import LEAST_JOINTS, Skeletons, completed, counted, is_doubtful, mask_state, missing_joints
+from sptskm.data.usable import LEAST_JOINTS, Skeletons, counted, fill_joints, is_doubtful, mask_state, missing_joints
 
 Floats = NDArray[np.float64]
 WRIST, ELBOW, HEAD = JOINTS.index("right wrist"), JOINTS.index("right elbow"), 0
@@ -35,7 +35,7 @@ def bone_total(skeletons: Floats) -> Floats:
 
 def test_whole_skeletons_stay_as_they_are_to_the_bit() -> None:
     for given in (walk(), walk().astype(np.float32), np.random.default_rng(0).normal(size=(3, 14, 4)) ** 2):
-        out = completed(given)
+        out = fill_joints(given)
         assert out.dtype == given.dtype
         assert out.tobytes() == given.tobytes()
         assert counted(given) == Skeletons(whole=len(given))
@@ -45,7 +45,7 @@ def test_whole_skeletons_stay_as_they_are_to_the_bit() -> None:
 def test_a_missing_joint_is_put_between_where_it_was_before_and_after(channel: int | slice, value: float) -> None:
     whole, given = walk(), walk()
     given[3, WRIST, channel] = value
-    out = completed(given)
+    out = fill_joints(given)
     np.testing.assert_allclose(out[3, WRIST, :3], whole[3, WRIST, :3], atol=1e-9)
     assert out[3, WRIST, 3] == 0
     out[3, WRIST] = given[3, WRIST] = 0
@@ -56,15 +56,15 @@ def test_a_missing_joint_is_put_between_where_it_was_before_and_after(channel: i
 def test_what_is_completed_is_completed_in_the_same_way_again() -> None:
     given = walk(9).astype(np.float32)
     given[3, [0, 4]], given[5:7, 9:], given[8] = np.nan, 0, np.nan
-    once = completed(given)
-    assert completed(once).tobytes() == once.tobytes()
+    once = fill_joints(given)
+    assert fill_joints(once).tobytes() == once.tobytes()
     assert counted(once) == counted(given) == Skeletons(whole=5, partial=3, without=1)
 
 
 def test_at_the_ends_of_a_tracklet_the_joint_goes_along_with_the_body() -> None:
     whole, given = walk(), walk()
     given[[0, 1], HEAD] = np.nan
-    np.testing.assert_allclose(completed(given)[:2, HEAD, :3], whole[:2, HEAD, :3], atol=1e-9)
+    np.testing.assert_allclose(fill_joints(given)[:2, HEAD, :3], whole[:2, HEAD, :3], atol=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1.0, 130.0])
@@ -72,7 +72,7 @@ def test_at_the_ends_of_a_tracklet_the_joint_goes_along_with_the_body() -> None:
 def test_a_joint_that_no_frame_shows_is_put_where_an_upright_person_has_it(gone: list[int], scale: float) -> None:
     whole, given = walk(scale=scale), walk(scale=scale)
     given[:, gone] = 0
-    out = completed(given)
+    out = fill_joints(given)
     assert np.isfinite(out).all()
     assert (out[:, gone, 3] == 0).all()
     off = np.linalg.norm(out[:, gone, :3] - whole[:, gone, :3], axis=2).max() / bone_total(whole)[0]
@@ -85,7 +85,7 @@ def test_a_frame_has_a_skeleton_while_half_of_its_joints_are_there() -> None:
     given = walk()
     given[2, LEAST_JOINTS:] = np.nan
     given[4, LEAST_JOINTS - 1 :] = 0
-    out = completed(given)
+    out = fill_joints(given)
     assert np.isfinite(out[2]).all()
     assert np.isnan(out[4]).all()
     assert counted(given) == Skeletons(whole=5, partial=1, without=1)
@@ -95,7 +95,7 @@ def test_a_frame_has_a_skeleton_while_half_of_its_joints_are_there() -> None:
 def test_joints_that_are_all_at_one_place_are_no_skeleton(value: float) -> None:
     given = walk()
     given[5, :, :3] = value
-    assert np.isnan(completed(given)[5]).all()
+    assert np.isnan(fill_joints(given)[5]).all()
     assert counted(given).without == 1
     given[:, :, :3] = value
     assert counted(given) == Skeletons(without=7)
@@ -114,7 +114,7 @@ def test_confidences_that_nobody_knows_make_no_joint_missing() -> None:
     given = walk()
     given[..., 3] = 0
     assert counted(given) == Skeletons(whole=7)
-    assert completed(given).tobytes() == given.tobytes()
+    assert fill_joints(given).tobytes() == given.tobytes()
 
 
 @pytest.mark.parametrize("channel", range(4))
@@ -124,11 +124,11 @@ def test_a_number_that_would_overflow_in_training_makes_a_joint_missing(channel:
     skeletons[3, 5, channel] = value
     assert np.argwhere(missing_joints(skeletons)).tolist() == [[3, 5]]
     assert is_doubtful(skeletons)
-    assert np.abs(completed(skeletons)).max() < 1e6
+    assert np.abs(fill_joints(skeletons)).max() < 1e6
 
 
 def test_no_frames_are_no_skeletons() -> None:
-    assert completed(np.empty((0, 14, 4))).shape == (0, 14, 4)
+    assert fill_joints(np.empty((0, 14, 4))).shape == (0, 14, 4)
     assert counted(np.empty((0, 14, 4))) == Skeletons()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sptskm.cli import main
-from sptskm.evaluation import PROTOCOLS, Rows, evaluate, explain, protocol
+from sptskm.evaluation import PROTOCOLS, Rows, evaluate, explain_protocol, protocol
 
 # 0: query, 1: in its camera, 2: in another; 3: query, alone; 4: query, 5: in its camera; 6: junk; 7: distractor
 PIDS = np.array([1, 1, 1, 2, 3, 3, -1, 0])
@@ -14,12 +14,12 @@ QUERY = np.array([0, 3, 4])
 
 
 def test_a_skipped_query_has_a_reason():
-    found = explain(protocol("torchreid"), Rows(PIDS, CAMERAS), LENGTHS, QUERY)
+    found = explain_protocol(protocol("torchreid"), Rows(PIDS, CAMERAS), LENGTHS, QUERY)
     assert found.positives_Q.tolist() == [1, 0, 0]
     assert found.skipped == {"its identity not in the gallery": 1, "its identity only in its own camera": 1}
-    official = explain(protocol("mars-official"), Rows(PIDS, CAMERAS), LENGTHS, QUERY)
+    official = explain_protocol(protocol("mars-official"), Rows(PIDS, CAMERAS), LENGTHS, QUERY)
     assert official.skipped == found.skipped, "the query itself is nobody else"
-    assert not explain(protocol("sptskm-smin"), Rows(PIDS, CAMERAS), LENGTHS + 99, QUERY[[0, 2]]).skipped
+    assert not explain_protocol(protocol("sptskm-smin"), Rows(PIDS, CAMERAS), LENGTHS + 99, QUERY[[0, 2]]).skipped
 
 
 def test_clothes_are_a_reason_where_the_protocol_asks_for_them():
@@ -30,16 +30,16 @@ def test_clothes_are_a_reason_where_the_protocol_asks_for_them():
         ([-1, 5, 6], "ccvid-same-clothes", "clothes unknown"),
     ):
         rows = Rows([1, 1, 1], [1, 1, 2], worn)
-        assert explain(protocol(name), rows, LENGTHS[:3], QUERY[:1]).skipped == {why: 1}
+        assert explain_protocol(protocol(name), rows, LENGTHS[:3], QUERY[:1]).skipped == {why: 1}
     with pytest.raises(ValueError, match="has no clothes labels"):
-        explain(protocol("ccvid-same-clothes"), Rows([1], [1]), LENGTHS[:1], QUERY[:1])
+        explain_protocol(protocol("ccvid-same-clothes"), Rows([1], [1]), LENGTHS[:1], QUERY[:1])
 
 
 def test_it_counts_as_the_evaluation_does(name):
     rng = np.random.default_rng(4)
     rows = Rows(rng.integers(-1, 12, 90), rng.integers(1, 4, 90))
     query = rng.permutation(np.flatnonzero(rows.pids > 0))[:30]
-    found = explain(protocol(name), rows, rng.integers(20, 60, 90), query)
+    found = explain_protocol(protocol(name), rows, rng.integers(20, 60, 90), query)
     scores = evaluate(rng.random((len(found.query), len(found.gallery))), found.query, found.gallery, PROTOCOLS[name])
     assert sum(found.skipped.values()) == scores.num_skipped
     assert ((found.positives_Q > 0) == scores.counted_Q).all()
@@ -52,7 +52,7 @@ def test_it_counts_as_the_evaluation_does(name):
 
 
 def test_junk_as_a_query_is_said():
-    assert explain(protocol("torchreid"), Rows([-1, 1], [1, 2]), LENGTHS[:2], np.array([0])).skipped == {
+    assert explain_protocol(protocol("torchreid"), Rows([-1, 1], [1, 2]), LENGTHS[:2], np.array([0])).skipped == {
         "the query is junk itself": 1
     }
 
@@ -60,12 +60,12 @@ def test_junk_as_a_query_is_said():
 @pytest.mark.shared
 def test_on_the_labels_of_mars_the_counts_are_those_of_record(mars):
     rows = Rows(mars.pids, mars.camids)
-    official = explain(protocol("mars-official"), rows, mars.lengths, mars.query)
+    official = explain_protocol(protocol("mars-official"), rows, mars.lengths, mars.query)
     counts = dict(official.counts()[1])
     assert (counts["queries"], counts["gallery rows"], counts["skipped"]) == (1980, 12180, 0)
     assert (counts["  junk, never ranked"], counts["  distractors"]) == (870, 3248)
     assert (counts["positives per query, mean"], counts["positives per query, most"]) == ("11.02", "207")
-    skipped = explain(protocol("torchreid"), rows, mars.lengths, mars.query).skipped
+    skipped = explain_protocol(protocol("torchreid"), rows, mars.lengths, mars.query).skipped
     assert sum(skipped.values()) == 140
     assert set(skipped) == {"its identity not in the gallery", "its identity only in its own camera"}
 

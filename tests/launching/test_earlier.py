@@ -217,7 +217,7 @@ def test_a_folder_that_cannot_be_is_one_sentence(launcher, scheduler, words, tmp
 
 
 def test_settings_of_a_plan_are_what_json_gives_back(words):
-    found = earlier.settings_of(plan_of(words))
+    found = earlier.submitted_settings(plan_of(words))
     assert json.loads(json.dumps(found)) == found
     assert found["ssin.optim.milestones"] == [1]
     assert fcntl.F_GETLK

@@ -46,7 +46,7 @@ def tried(search: Search, first: dict[str, Any], storage: Path) -> list[dict[str
     from ray import tune
 
     from sptskm.launching import hpo
-    from sptskm.tuning import grid, settings_of
+    from sptskm.tuning import grid_points, settings_of
 
     def objective(settings: dict[str, Any]) -> None:
         tune.report({hpo.METRIC: settings["optim.lr"], hpo.EPOCH: 1})
@@ -58,7 +58,7 @@ def tried(search: Search, first: dict[str, Any], storage: Path) -> list[dict[str
             metric=hpo.METRIC,
             mode="max",
             search_alg=hpo.searcher(search, first),
-            num_samples=len(list(grid(search.space))) if search.method == "grid" else search.trials,
+            num_samples=len(list(grid_points(search.space))) if search.method == "grid" else search.trials,
             scheduler=hpo.scheduler(search),
             max_concurrent_trials=None,
             reuse_actors=True,
@@ -154,7 +154,7 @@ def test_what_pbt_has_multiplied_stays_in_its_range() -> None:
 def test_a_search_is_continued_by_the_same_rules_only(configs: Path, tmp_path: Path) -> None:
     def load(*lines: str) -> searches.Searches:
         (tmp_path / "search.yaml").write_text("\n".join((*lines, "smin: {optim.lr: {uniform: [1, 2]}}")))
-        return searches.load(plan, tmp_path / "search.yaml")
+        return searches.load_searches(plan, tmp_path / "search.yaml")
 
     words = ["--stream", "smin", "--config", str(configs), "--run", str(tmp_path / "run")]
     plan = make_plan(parser("").parse_intermixed_args(words))
@@ -175,7 +175,7 @@ def test_a_search_of_an_earlier_version_is_refused(configs: Path, tmp_path: Path
     old.parent.mkdir(parents=True)
     old.write_text("{}")
     with pytest.raises(ConfigError, match="holds a search of an earlier version, wanted another --run"):
-        searches.load(plan, tmp_path / "search.yaml")
+        searches.load_searches(plan, tmp_path / "search.yaml")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[7]", b"\xff\xfe{}", b"{}"])

@@ -12,12 +12,21 @@ from helpers.handmade import write_files
 
 from sptskm import cli
 from sptskm.data import Tracklets, read_dataset, read_mars
-from sptskm.data.check import check
-from sptskm.data.derived import HOME, MADE_OF, SETTINGS, differences, fingerprint, read_derived, told, write_frames
+from sptskm.data.check import check_dataset
+from sptskm.data.derived import (
+    HOME,
+    MADE_OF,
+    SETTINGS,
+    describe_method,
+    fingerprint_frames,
+    method_differences,
+    read_derived,
+    write_frames,
+)
 from sptskm.endings import EXIT_BAD_INPUT
 from sptskm.preparation.formats import write_mask, write_skeleton
 from sptskm.preparation.parsing import COLOURS
-from sptskm.preparation.work import Method, prepare
+from sptskm.preparation.work import Method, prepare_shard
 
 GRABCUT = {"method": "grabcut"}
 
@@ -61,10 +70,10 @@ def test_masks_whose_frames_were_replaced_are_named_by_check_and_made_again_alon
     frames: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert masks(frames, "--grabcut") == 0
-    assert check(frames, workers=1).ok
+    assert check_dataset(frames, workers=1).ok
     table = read_mars(frames)
     film_again(table, 2)
-    report = check(frames, workers=1)
+    report = check_dataset(frames, workers=1)
     (problem,) = report.problems
     assert problem.sentence.startswith(f"masks of tracklet {table.keys_N[2]} in ")
     assert "were made of other frames" in problem.sentence
@@ -76,16 +85,16 @@ def test_masks_whose_frames_were_replaced_are_named_by_check_and_made_again_alon
     assert re.search(f"^{number} masks made, .* 0 failed; {number} of other frames", capsys.readouterr().out)
     assert table.path(1, 0, "masks").stat().st_mtime_ns == untouched
     assert table.path(2, 0, "masks").stat().st_mtime_ns != replaced
-    assert check(frames, workers=1).ok
+    assert check_dataset(frames, workers=1).ok
     assert masks(frames, "--verify") == 0
 
 
 def test_frames_that_are_only_touched_or_copied_elsewhere_leave_everything_valid(frames: Path, tmp_path: Path) -> None:
     assert masks(frames, "--grabcut") == 0
     moved = Path(shutil.copytree(frames, tmp_path / "elsewhere", copy_function=shutil.copyfile))
-    assert check(moved, workers=1).ok
+    assert check_dataset(moved, workers=1).ok
     film_again(read_mars(moved), 0)
-    assert not check(moved, workers=1).ok
+    assert not check_dataset(moved, workers=1).ok
 
 
 def test_a_pack_keeps_the_record_and_gives_it_back(frames: Path, tmp_path: Path) -> None:
@@ -93,45 +102,45 @@ def test_a_pack_keeps_the_record_and_gives_it_back(frames: Path, tmp_path: Path)
     pack, files = tmp_path / "pack", tmp_path / "files"
     assert cli.main(["pack", str(frames), str(pack), "--workers", "1"]) == 0
     assert read_dataset(pack).derived.methods == {"masks": GRABCUT}
-    assert check(pack, workers=1).ok
+    assert check_dataset(pack, workers=1).ok
     assert cli.main(["pack", str(pack), "--verify"]) == 0
     assert cli.main(["unpack", str(pack), str(files)]) == 0
     assert read_dataset(files).derived.methods == {"masks": GRABCUT}
-    assert check(files, workers=1).ok
+    assert check_dataset(files, workers=1).ok
     film_again(read_mars(files), 1)
-    assert check(files, workers=1).num_problems == 1
+    assert check_dataset(files, workers=1).num_problems == 1
 
 
 def test_masks_that_were_replaced_with_their_frames_are_accepted_without_their_record(frames: Path) -> None:
     assert masks(frames, "--grabcut") == 0
     film_again(read_mars(frames), 0)
-    (problem,) = check(frames, workers=1).problems
+    (problem,) = check_dataset(frames, workers=1).problems
     record = Path(problem.sentence.rpartition(", remove ")[2])
     assert record.is_file()
     record.unlink()
-    assert check(frames, workers=1).ok
+    assert check_dataset(frames, workers=1).ok
 
 
 def test_a_pack_of_stale_masks_is_called_stale(frames: Path, tmp_path: Path) -> None:
     assert masks(frames, "--grabcut") == 0
     film_again(read_mars(frames), 1)
     assert cli.main(["pack", str(frames), str(tmp_path / "pack"), "--workers", "1"]) == 0
-    assert "made of other frames" in check(tmp_path / "pack", workers=1).text()
+    assert "made of other frames" in check_dataset(tmp_path / "pack", workers=1).text()
 
 
 def test_what_somebody_brought_has_no_method_and_is_accepted(tmp_path: Path) -> None:
     data = write_files(tmp_path / "data")
     film_again(read_mars(data), 0)
     assert read_dataset(data).derived.methods == {}
-    assert check(data, workers=1).ok
+    assert check_dataset(data, workers=1).ok
     assert masks(data, "--grabcut") == 0
     assert read_dataset(data).derived.methods == {}, "nothing was made, so nothing is claimed"
 
 
 def test_check_tells_the_methods(frames: Path, tmp_path: Path) -> None:
     assert masks(frames, "--grabcut") == 0
-    assert "\nmasks by grabcut\n" in check(frames, workers=1).text()
-    brought = check(write_files(tmp_path / "brought"), workers=1).text()
+    assert "\nmasks by grabcut\n" in check_dataset(frames, workers=1).text()
+    brought = check_dataset(write_files(tmp_path / "brought"), workers=1).text()
     assert "\nmasks by an unknown method; skeletons by an unknown method\n" in brought
 
 
@@ -146,7 +155,7 @@ def test_a_method_that_makes_both_leaves_masks_that_somebody_brought(tmp_path: P
         lambda frames, _: [results] * len(frames),  # type: ignore[arg-type,return-value]
         {"method": "both"},
     )
-    outcome = prepare(data, read_dataset(data), method)
+    outcome = prepare_shard(data, read_dataset(data), method)
     assert (outcome.made, outcome.kept) == (18, 18)
     assert {path: path.read_bytes() for path in brought} == brought
     assert read_dataset(data).derived.methods == {"skeletons": {"method": "both"}}
@@ -218,16 +227,17 @@ def test_a_record_is_found_again_whatever_a_tracklet_is_called(tmp_path: Path, k
 
 
 def test_fingerprints_are_of_bytes_in_their_order() -> None:
-    assert fingerprint([b"ab", b"c"]) == fingerprint([b"ab", b"c"])
+    assert fingerprint_frames([b"ab", b"c"]) == fingerprint_frames([b"ab", b"c"])
     assert (
-        len({fingerprint(f) for f in ([b"ab", b"c"], [b"a", b"bc"], [b"c", b"ab"], [b"ab", None], [b"ab", b""])}) == 5
+        len({fingerprint_frames(f) for f in ([b"ab", b"c"], [b"a", b"bc"], [b"c", b"ab"], [b"ab", None], [b"ab", b""])})
+        == 5
     )
 
 
 def test_methods_are_told_in_words_and_unknown_ones_differ_from_none() -> None:
     one = {"method": "jppnet", "weights": "1a", "precision": "float32"}
-    assert told(one) == "jppnet (weights 1a, precision float32)"
-    assert differences({"masks": one}, {}) == differences({"masks": one}, {"masks": one}) == ""
-    assert differences({"masks": one}, {"masks": GRABCUT}) == (
+    assert describe_method(one) == "jppnet (weights 1a, precision float32)"
+    assert method_differences({"masks": one}, {}) == method_differences({"masks": one}, {"masks": one}) == ""
+    assert method_differences({"masks": one}, {"masks": GRABCUT}) == (
         "masks by jppnet (weights 1a, precision float32) and by grabcut"
     )

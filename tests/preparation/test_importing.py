@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sptskm import cli
 from sptskm.data import read_mars
-from sptskm.data.check import check
+from sptskm.data.check import check_dataset
 from sptskm.data.derived import HOME
 from sptskm.data.files import read_mask, read_skeleton
 from sptskm.endings import EXIT_BAD_INPUT
@@ -180,7 +180,7 @@ def test_joints_that_openpose_did_not_see_are_masked_and_the_frame_stays(
     stems = write_openpose(few, tmp_path / "theirs", points)
     assert bring("skeletons", few, tmp_path / "theirs", "--layout", "openpose-25") == 0
     assert counts.format(n=len(stems)) in capsys.readouterr().out
-    report, usable = check(few, workers=1), not counts.endswith("{n}")
+    report, usable = check_dataset(few, workers=1), not counts.endswith("{n}")
     assert report.frames_without_skeleton == (0 if usable else len(stems))
     assert report.partial_skeletons == (len(stems) if "partial one {n}" in counts else 0)
     if usable:

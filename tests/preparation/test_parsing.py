@@ -26,7 +26,7 @@ from sptskm.preparation.parsing import (
     mask_of,
     network_images,
     parse_frames,
-    place,
+    place_model,
     resize_tf1,
 )
 
@@ -185,8 +185,8 @@ def test_logits_without_a_value_are_refused() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_for_gpus(model: JPPNet, dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match=f"{dtype} on the device cpu, wanted float32 there"):
-        place(model, CPU, dtype)
-    assert place(model, CPU) is model
+        place_model(model, CPU, dtype)
+    assert place_model(model, CPU) is model
 
 
 @torch.inference_mode()
@@ -217,16 +217,16 @@ def tf32() -> Iterator[None]:
 @pytest.mark.usefixtures("tf32")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_off_the_cpu_float32_is_not_tf32(dtype: torch.dtype) -> None:
-    place(torch.nn.Conv2d(1, 1, 1), CPU)
+    place_model(torch.nn.Conv2d(1, 1, 1), CPU)
     assert torch.backends.cudnn.allow_tf32
-    place(torch.nn.Conv2d(1, 1, 1), META, dtype)
+    place_model(torch.nn.Conv2d(1, 1, 1), META, dtype)
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.usefixtures("tf32")
 def test_off_the_cpu_half_precision_is_for_convolutions_alone() -> None:
-    model = place(JPPNet((1, 1, 1, 1), 4, 8), META, torch.float16)
+    model = place_model(JPPNet((1, 1, 1, 1), 4, 8), META, torch.float16)
     for name, value in model.state_dict().items():
         assert value.dtype == (torch.float32 if ".bn" in name else torch.float16), name
     assert model.backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)

@@ -18,7 +18,7 @@ from sptskm.preparation.pose import (
     Decoded,
     crop,
     crop_affine,
-    decode,
+    decode_maps,
     estimate_skeletons,
     flip_averaged,
     joints_of,
@@ -112,7 +112,7 @@ def test_the_input_is_normalised_in_the_order_of_the_bytes() -> None:
 def test_joints_are_read_at_the_first_maximum_with_the_depth_found_there() -> None:
     maps = maps_with_peaks(STANDING)
     maps.hm_NJHW[0, 9, 40, 3] = maps.hm_NJHW[0, 9, 6, 33] = 0.8
-    found = decode(maps)
+    found = decode_maps(maps)
     assert found.peaks_NJ2[0].tolist() == [list(peak) for peak in STANDING]
     torch.testing.assert_close(found.confidence_NJ, torch.full((1, 16), 0.8))
     wanted = torch.tensor([[(x - 32) / 64, (y - 33) / 64, (j - 6) / 100] for j, (x, y) in enumerate(STANDING)])
@@ -124,17 +124,17 @@ def test_joints_are_read_at_the_first_maximum_with_the_depth_found_there() -> No
 def test_crops_of_a_batch_are_decoded_apart() -> None:
     generator = torch.Generator().manual_seed(0)
     maps = PoseMaps(*torch.randn(2, 5, 16, 64, 64, generator=generator))
-    together = decode(maps)
+    together = decode_maps(maps)
     for index in range(5):
-        alone = decode(PoseMaps(*(part[index : index + 1] for part in maps)))
+        alone = decode_maps(PoseMaps(*(part[index : index + 1] for part in maps)))
         assert all(torch.equal(a, b[index : index + 1]) for a, b in zip(alone, together, strict=True))
 
 
 def test_maps_in_half_precision_are_decoded_in_single() -> None:
     maps = maps_with_peaks(STANDING)
-    found = decode(PoseMaps(*(part.bfloat16() for part in maps)))
+    found = decode_maps(PoseMaps(*(part.bfloat16() for part in maps)))
     assert found.points_NJ3.dtype == torch.float32
-    torch.testing.assert_close(found.points_NJ3[..., :2], decode(maps).points_NJ3[..., :2], rtol=0, atol=0)
+    torch.testing.assert_close(found.points_NJ3[..., :2], decode_maps(maps).points_NJ3[..., :2], rtol=0, atol=0)
 
 
 def test_mirroring_joints_exchanges_left_and_right() -> None:
@@ -177,7 +177,7 @@ def test_flip_averaging_returns_the_mirror_image_to_its_place() -> None:
 
 
 def decoded(confidence: float = 0.8) -> Decoded:
-    return decode(maps_with_peaks(STANDING, confidence))
+    return decode_maps(maps_with_peaks(STANDING, confidence))
 
 
 def test_the_fourteen_joints_are_where_their_names_say() -> None:
@@ -225,7 +225,7 @@ def test_frames_become_skeletons_by_the_steps_one_after_the_other(flip: bool) ->
     with torch.no_grad():
         model.hm.bias += 5  # so that every joint is found
         x = torch.from_numpy(network_input(crop(given, (24.0, 48.0), 96.0)))
-        wanted = joints_of(decode(flip_averaged(model, x) if flip else model(x)))
+        wanted = joints_of(decode_maps(flip_averaged(model, x) if flip else model(x)))
     found = estimate_skeletons(given, model, flip=flip)
     assert found.shape == (3, 14, 4)
     assert found.dtype == np.float32
@@ -286,7 +286,7 @@ def test_a_model_in_training_mode_is_refused() -> None:
 @needs_shared
 def test_decoding_gives_the_numbers_of_the_original_code() -> None:
     given = oracle("posehg3d_decode.npz")
-    found = decode(PoseMaps(torch.from_numpy(given["hm"]), torch.from_numpy(given["depth"])))
+    found = decode_maps(PoseMaps(torch.from_numpy(given["hm"]), torch.from_numpy(given["depth"])))
     np.testing.assert_array_equal(found.confidence_NJ[..., None].numpy(), given["conf"])
     np.testing.assert_array_equal(found.points_NJ3.numpy(), given["preds_3d"])
     there = given["conf"][..., 0] > 0  # one map is 0 everywhere, and has no peak to be at

@@ -26,8 +26,8 @@ from sptskm.preparation.quality import (
     flips,
     heights,
     measure,
+    quality_summary,
     skeleton_values,
-    summary,
     worst,
 )
 
@@ -378,19 +378,19 @@ MADE_UP = [
 
 
 def test_the_summary_pools_frames_and_names_the_worst_tracklet() -> None:
-    assert summary(MADE_UP) == [
+    assert quality_summary(MADE_UP) == [
         ("flipped", "9", "33.3 %", "0.0 %", "100.0 %", "tracklet 3 (66.7%)"),
         ("height", "5", "38.0 %", "30.0 %", "90.0 %", "tracklet 8 (50.0%)"),
     ]
-    assert summary(MADE_UP[1:2]) == [
+    assert quality_summary(MADE_UP[1:2]) == [
         ("flipped", "3", "0.0 %", "0.0 %", "0.0 %", "-"),
         ("height", "0", "-", "-", "-", "-"),
     ]
-    assert summary([]) == []
+    assert quality_summary([]) == []
 
 
 def test_the_summary_makes_a_table(clean: list[Quality]) -> None:
-    lines = text_table(SUMMARY, summary(clean)).splitlines()
+    lines = text_table(SUMMARY, quality_summary(clean)).splitlines()
     assert [line.split("  ")[0].strip() for line in lines[2:]] == list(MEASURES)
     assert len({len(line) for line in lines}) == 1
 

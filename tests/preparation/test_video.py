@@ -12,7 +12,7 @@ from helpers.networks import write_posehg3d
 
 from sptskm.cli import main
 from sptskm.data import read_dataset
-from sptskm.data.check import check
+from sptskm.data.check import check_dataset
 from sptskm.data.files import read_frame, read_skeletons
 from sptskm.synthetic import TINY
 from sptskm.synthetic.casting import cast
@@ -78,7 +78,7 @@ def test_masks_and_skeletons_are_made_in_the_same_breath(video: Path, tmp_path: 
     weights = write_posehg3d(tmp_path)
     out = tmp_path / "out"
     assert prepare(video, "--out", out, "--grabcut", "--skeleton-weights", weights, "--device", "cpu") == 0
-    report = check(out / "manifest.csv", workers=1)
+    report = check_dataset(out / "manifest.csv", workers=1)
     assert report.ok, report.text()
     assert {(count.modality, count.found) for count in report.counts if count.split == "test"} == {
         ("frames", 2 * FRAMES),
@@ -117,10 +117,10 @@ def test_masks_of_tracklets_that_were_cut_by_other_boxes_are_made_again(video: P
     lines = [[f, t, str(float(left) + 7), *rest] for f, t, left, *rest in lines]
     (tmp_path / "door.txt").write_text("".join(",".join(line) + "\n" for line in lines))
     assert prepare(video, "--out", out) == 0
-    report = check(out / "manifest.csv", workers=1)
+    report = check_dataset(out / "manifest.csv", workers=1)
     assert [problem.sentence.split(" in ")[0] for problem in report.problems] == ["masks of tracklet door-0"]
     assert prepare(video, "--out", out, "--grabcut") == 0
-    assert check(out / "manifest.csv", workers=1).ok
+    assert check_dataset(out / "manifest.csv", workers=1).ok
 
 
 def test_a_precision_that_the_device_does_not_have_is_refused(

@@ -17,7 +17,7 @@ from sptskm.config import ConfigError, Final
 from sptskm.data import read_mars
 from sptskm.data.derived import HOME
 from sptskm.final import final
-from sptskm.preparation.work import missing_blocks, shard_rows, verify
+from sptskm.preparation.work import missing_blocks, shard_rows, verify_results
 from sptskm.training.trainer import train
 
 
@@ -116,7 +116,7 @@ def test_a_run_in_shards_that_was_killed_at_any_moment_leaves_the_bytes_of_an_un
     for number in (0, 1):
         subprocess.run([*command, str(number)], check=True, capture_output=True)
     assert contents(frames, "joint3d") == wanted
-    assert verify(frames, read_mars(frames), "skeletons")[0]
+    assert verify_results(frames, read_mars(frames), "skeletons")[0]
 
 
 def test_a_broken_frame_is_named_with_its_reason_and_the_others_are_made(

@@ -11,7 +11,7 @@ from helpers.serving import tensorboard
 
 from sptskm.report.search import METRIC, begin_page, write_page
 from sptskm.report.tensorboard import Board
-from sptskm.tuning import Distribution, Score, Search, Trial, ranked
+from sptskm.tuning import Distribution, Score, Search, Trial, rank_trials
 
 RATE, MOVE = Distribution("loguniform", (1e-3, 1.0)), Distribution("choice", (True, False))
 FOUND = {
@@ -89,7 +89,7 @@ def test_hparams_has_one_line_for_each_trial_however_it_ended_with_its_best_scor
 def test_hparams_sorts_the_trials_as_the_table_does(address: str, searched: Path) -> None:
     names = [group["sessions"][0]["name"] for group in sessions(address, order="ORDER_DESC")]
     for stream in FOUND:
-        wanted = [f"{stream}/{trial.number:04d}/run" for trial in ranked(trials(searched), stream)]
+        wanted = [f"{stream}/{trial.number:04d}/run" for trial in rank_trials(trials(searched), stream)]
         assert [name for name in names if name.startswith(stream)] == wanted
 
 

@@ -7,7 +7,16 @@ from helpers.launching import ROOT
 
 from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import nest
-from sptskm.tuning import Distribution, check, configured, encoded, grid, load_search, present, settings_of
+from sptskm.tuning import (
+    Distribution,
+    check_search,
+    configured,
+    encoded,
+    grid_points,
+    load_search,
+    present,
+    settings_of,
+)
 
 SPACE = """
 trials: 200
@@ -76,8 +85,8 @@ ssin:
   sampling.tracklets: {choice: [2, 4]}
 """
     search = load_search(write(text))["ssin"]
-    check(Path("s.yaml"), search, STREAMS["ssin"].defaults)
-    drawn = list(grid(search.space))
+    check_search(Path("s.yaml"), search, STREAMS["ssin"].defaults)
+    drawn = list(grid_points(search.space))
     assert len(drawn) == 2 + 4
     assert {"optim.algorithm": "adam", "sampling.tracklets": 2} in drawn
 
@@ -144,7 +153,7 @@ def test_what_a_file_gets_wrong_is_one_sentence_with_the_file(write, text, sente
 def test_a_space_is_checked_against_the_configuration(write, space, sentence):
     search = load_search(write(f"smin: {space}"))["smin"]
     with pytest.raises(ConfigError) as refused:
-        check(Path("s.yaml"), search, STREAMS["smin"].defaults)
+        check_search(Path("s.yaml"), search, STREAMS["smin"].defaults)
     assert str(refused.value).startswith("s.yaml: ")
     assert sentence in str(refused.value)
 
@@ -152,10 +161,10 @@ def test_a_space_is_checked_against_the_configuration(write, space, sentence):
 def test_a_grid_of_ranges_and_a_population_with_other_networks_are_refused(write):
     grid = load_search(write("method: grid\nsmin: {optim.lr: {uniform: [1, 2]}}"))["smin"]
     with pytest.raises(ConfigError, match=r"smin\.optim\.lr is no choice"):
-        check(Path("s.yaml"), grid, STREAMS["smin"].defaults)
+        check_search(Path("s.yaml"), grid, STREAMS["smin"].defaults)
     population = load_search(write("scheduler: pbt\nsmin: {model.width: {choice: [16, 32]}}"))["smin"]
     with pytest.raises(ConfigError, match=r"smin\.model\.width cannot change while a run goes on.*wanted loss\."):
-        check(Path("s.yaml"), population, STREAMS["smin"].defaults)
+        check_search(Path("s.yaml"), population, STREAMS["smin"].defaults)
 
 
 def test_names_with_dots_become_sections():
@@ -169,7 +178,7 @@ def test_the_shipped_searches_fit_the_shipped_configurations():
     for file in files:
         for stream, search in load_search(file).items():
             folder = ROOT / "configs" / (file.stem if (ROOT / "configs" / file.stem).is_dir() else "mars")
-            check(file, search, load(folder / f"{stream}.yaml"))
+            check_search(file, search, load(folder / f"{stream}.yaml"))
 
 
 def test_a_range_beyond_all_numbers_is_refused(tmp_path):

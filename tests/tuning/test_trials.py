@@ -4,7 +4,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sptskm.report import search as report
-from sptskm.tuning import Score, Search, Trial, ranked
+from sptskm.tuning import Score, Search, Trial, rank_trials
 
 FOUND = {stream: Search(epochs=4, stream=stream) for stream in ("ssin", "smin")}
 
@@ -37,7 +37,7 @@ def searched() -> list[Trial]:
 
 
 def test_trials_are_ranked_by_their_best_score_and_the_earlier_of_equals_is_first(searched):
-    found = ranked(searched, "smin")
+    found = rank_trials(searched, "smin")
     assert [trial.number for trial in found[:3]] == [3, 7, 2]
     assert len(found) == 8
 

@@ -36,7 +36,7 @@ SPARE = 1 << 30  # bytes to leave free for other programs
 UNVERIFIED = ".unverified"  # ending of a copy that an earlier run made
 
 
-def place_of(stage: str) -> Path | None:
+def staging_folder(stage: str) -> Path | None:
     """Return the folder for copies: None for `none`, the job's own disk for `auto` (None if it has none), or a path.
 
     The job's own disk is $SLURM_TMPDIR, or $TMPDIR in a SLURM job. Variables in a path are expanded on the node.
@@ -56,7 +56,7 @@ def stage(table: Tracklets, where: str, rows: IntArray) -> None:
     process of the node already copies, its copies are used. If no copy can be made, a warning is logged and the pack is
     read in place.
     """
-    place = place_of(where)
+    place = staging_folder(where)
     if place is None or not isinstance(table.place, PackFiles):
         return
     shards = table.place.shards
