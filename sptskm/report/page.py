@@ -223,14 +223,12 @@ def _provenance(results: Results, saved: Mapping[str, Any]) -> str:
     }
     parts = [_rows([], list(facts.items()), 2), "<p>The trained streams:</p>", _streams(results)]
     defaults = vars(config.Final())
-    differing = [
-        (f"{stream}.{key}", value, default)
-        for stream, found in saved["configs"].items()
-        for (key, value), default in zip(
-            flat(found).items(), flat(to_dict(config.STREAMS[stream].defaults)).values(), strict=True
-        )
-        if value != default and key != "run"
-    ]
+    differing = []
+    for stream, found in saved["configs"].items():
+        default = flat(to_dict(config.STREAMS[stream].defaults))
+        told = {key: value for key, value in flat(found).items() if key != "run"}
+        # a section that is empty by default, such as model.architecture, has no keys there
+        differing += [(f"{stream}.{key}", v, default.get(key, "")) for key, v in told.items() if v != default.get(key)]
     differing += [
         (f"final.{key}", value, defaults[key])
         for key, value in vars(results.settings).items()

@@ -11,9 +11,10 @@ from helpers.networks import write_trunk
 from helpers.small import on_ranks, small_config
 
 from sptskm.common.errors import ConfigError
-from sptskm.config import SSIN_DEFAULTS, Config
+from sptskm.config import SSIN_DEFAULTS, Config, Final
 from sptskm.configfile import apply_overrides
 from sptskm.extraction import load_network
+from sptskm.final import final
 from sptskm.models.resnet import ResNet
 from sptskm.training.estimate import memory
 from sptskm.training.optimisers import make_optimizer, set_rate
@@ -107,7 +108,10 @@ def test_weights_of_the_trunk_are_those_of_its_folder_and_masks_take_a_resnets(t
     torch.testing.assert_close(model.img_base.body.layernorm.weight, written.layernorm.weight)
 
 
-def test_a_run_stops_and_continues_with_the_same_bits_after_the_folder_of_its_trunk_is_gone(walkers, trunk, tmp_path):
+@pytest.mark.usefixtures("without_drawing")
+def test_a_run_goes_on_with_the_same_bits_and_is_evaluated_after_the_folder_of_its_trunk_is_gone(
+    walkers, trunk, tmp_path
+):
     assert train(config_of(walkers, tmp_path / "whole", trunk, *ALL)).finished
     lent = shutil.copytree(trunk, tmp_path / "lent")
     config = config_of(walkers, tmp_path / "run", lent, *ALL)
@@ -121,6 +125,8 @@ def test_a_run_stops_and_continues_with_the_same_bits_after_the_folder_of_its_tr
     assert network.config.model.architecture["num_hidden_layers"] == 2
     frames, masks = torch.rand(2, 2, 3, 64, 32), torch.rand(2, 2, 64, 32)
     assert network.model.embed(frames, masks).shape == (2, network.model.embedding_dim)
+    assert final([tmp_path / "run"], tmp_path / "out", Final(protocol="torchreid")) is not None
+    assert "ssin.model.architecture.hidden_size" in (tmp_path / "out/report.html").read_text()
     with pytest.raises(FileNotFoundError, match="lent: no such folder"):
         train(config_of(walkers, tmp_path / "new", lent))
 
