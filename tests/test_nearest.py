@@ -381,7 +381,7 @@ def test_queries_of_other_footage_are_drawn_from_it_and_nobody_has_a_name(footag
         for result in one.results:
             place = gallery.keys_N.tolist().index(table.keys_N[result.row])
             assert table.path(result.row, 1, "frames") == gallery.path(place, 1, "frames")
-        assert {result.outcome for result in one.results} == {"junk"}
+        assert {result.outcome for result in one.results} == {"unknown"}
 
 
 def test_who_is_the_same_in_two_data_sets_is_known_by_name(walkers, monkeypatch):
@@ -490,4 +490,4 @@ def test_tracks_that_are_each_a_person_of_their_own_are_nobody_known(walkers, mo
     found = found_module.Found(gallery, gallery.features, np.array([[1], [0]]), np.zeros((2, 1)), "")
     assert {line.split()[4] for line in found.text(table).splitlines()[2:4]} == {"-"}
     found.picture(table)
-    assert {result.outcome for one in drawn[0][1] for result in one.results} == {"junk"}
+    assert {result.outcome for one in drawn[0][1] for result in one.results} == {"unknown"}

@@ -150,7 +150,7 @@ def _together(origins: Sequence[tuple[Tracklets, int]]) -> Tracklets:
 def _outcome(names: Tracklets, query: int, found: int) -> Outcome:
     pids = int(names.pids_N[query]), int(names.pids_N[found])
     if min(pids) <= 0:
-        return "junk"
+        return "unknown"
     return "right" if pids[0] == pids[1] else "wrong"
 
 

@@ -17,11 +17,19 @@ from sptskm.report.figures import legend
 from sptskm.report.strips import Box, Canvas
 from sptskm.report.style import text_width
 
-Outcome = Literal["right", "wrong", "junk"]
+Outcome = Literal["right", "wrong", "junk", "unknown"]
 RESULTS_SHOWN: Final = 8
 QUERY: Final[Colour] = BLUE
-COLOURS: Final[Mapping[Outcome, Colour]] = {"right": (40, 160, 75), "wrong": (210, 52, 52), "junk": (140, 150, 156)}
-SIGNS: Final[Mapping[Outcome, str]] = {"right": "✓", "wrong": "✗", "junk": "not ranked"}
+GREY: Final[Colour] = (140, 150, 156)
+COLOURS: Final[Mapping[Outcome, Colour]] = {
+    "right": (40, 160, 75),
+    "wrong": (210, 52, 52),
+    "junk": GREY,
+    "unknown": GREY,
+}
+SIGNS: Final[Mapping[Outcome, str]] = {"right": "✓", "wrong": "✗", "junk": "not ranked", "unknown": ""}
+
+UNKNOWN: Final = "-"  # name of a person whom nobody has named, shown by the name of the tracklet
 
 _HEAD = 56  # title and legend
 _GAP = 6
@@ -67,7 +75,8 @@ def ranked_grid(table: Tracklets, queries: Sequence[Ranked], title: str) -> Figu
     told = max((len(_distances(result.distances)) for query in queries for result in query.results), default=0)
     grid = _Grid(table, {row: strips.read_footage(table, row) for row in sorted(rows)}, told)
     columns = max((min(len(query.results), RESULTS_SHOWN) for query in queries), default=0)
-    canvas = grid.canvas(len(queries), columns, title)
+    outcomes = {result.outcome for query in queries for result in query.results}
+    canvas = grid.canvas(len(queries), columns, title, "nobody known" if "unknown" in outcomes else "not ranked")
     for line, query in enumerate(queries):
         grid.draw(canvas, (line, 0), query.row, QUERY, ["query", *query.remarks])
         for column, result in enumerate(query.results[:RESULTS_SHOWN], start=1):
@@ -105,14 +114,14 @@ class _Grid:
         left = 14 if column == 0 else 28
         return Box(left + column * (width + _GAP), _HEAD + line * (height + self._caption_height + _GAP), width, height)
 
-    def canvas(self, lines: int, columns: int, title: str) -> Canvas:
-        """Create the canvas with title, legend and a thin line beside the queries."""
+    def canvas(self, lines: int, columns: int, title: str, grey: str) -> Canvas:
+        """Create the canvas with title, legend (what is `grey`) and a thin line beside the queries."""
         end = self._box((lines, max(columns + 1, 4)))
         canvas = Canvas(end.y, end.x + 2)
         canvas.text(14, 18, title, 15)
         entries = [("query", QUERY), *((name, COLOURS[name]) for name in ("right", "wrong"))]
         remark = "below: rank, identity · camera, distance (p: probability of one person at even odds)"
-        legend(canvas, [*entries, ("not ranked", COLOURS["junk"]), ("mask outline", OUTLINE)], remark)
+        legend(canvas, [*entries, (grey, GREY), ("mask outline", OUTLINE)], remark)
         canvas.fill(Box(self._box((0, 1)).x - 10, _HEAD, 1, end.y - _HEAD - _GAP), LINE)
         return canvas
 
@@ -131,8 +140,9 @@ class _Grid:
             canvas.text(box.middle[0], box.y + box.height + 11 + number * _LINE, text, size, ink, "center")
 
     def _first(self, place: str, row: int, width: int) -> str:
-        """Return the first line with identity and camera, their names as long as the width allows."""
-        names = self._table.pid_name(row), self._table.camera_name(row)
+        """Return the first line with identity (else tracklet) and camera, their names as long as the width allows."""
+        person = self._table.pid_name(row)
+        names = str(self._table.keys_N[row]) if person == UNKNOWN else person, self._table.camera_name(row)
         line = ""
         for what, least in (("cam ", 6), ("", 2)):
             for length in range(_LONGEST, least - 1, -1):
