@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sptskm.common.errors import ConfigError
+
 ENDING = ".sptskm.partial"
 
 
@@ -124,3 +126,13 @@ def write_error(path: Path) -> str:
     except OSError as error:
         return str(error.strerror)
     return ""
+
+
+def check_output(path: Path, ending: str) -> None:
+    """Raise FileNotFoundError or ConfigError where a command could not write this file, wanted with this ending."""
+    if path.suffix != ending:
+        raise ConfigError(f"{path}: wanted a file that ends in {ending}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder, wanted one for {path.name}")
+    if why := write_error(path):
+        raise ConfigError(f"{path}: {why}, wanted a file that can be written")

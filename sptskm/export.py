@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sptskm.atomic import partial_of, write_error
+from sptskm.atomic import check_output, partial_of
 from sptskm.config import PAIR, ConfigError
 from sptskm.evaluation import pair_weight
 from sptskm.evaluation.fused import Fused, read_fused
@@ -126,12 +126,7 @@ def _check(runs: Sequence[Path], out: Path, fusion: Path | None) -> None:
     """Raise an error for everything that can be checked before a network is read."""
     if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
         raise ConfigError(f"export needs {missing[0]}, which is not installed: pip install 'sptskm[onnx]'")
-    if out.suffix != ".onnx":
-        raise ConfigError(f"{out}: wanted a file that ends in .onnx")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"{out.parent}: no such folder, wanted one for {out.name}")
-    if why := write_error(out):
-        raise ConfigError(f"{out}: {why}, wanted a file that can be written")
+    check_output(out, ".onnx")
     if fusion is not None and len(runs) < 2:
         raise ConfigError("--fusion was given but one run, wanted the runs of all streams that it fuses")
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sptskm.atomic import write_error
+from sptskm.atomic import check_output
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import apply_overrides, flat, from_dict, to_dict
 from sptskm.data import Tracklets, read_dataset
@@ -100,12 +100,7 @@ def extract_run(
     for a run without weights, ConfigError for a file that cannot be written, DataError for data that cannot be read,
     and Stopped when a rank's `stop` was set before all features were extracted.
     """
-    if out.suffix != ".npz":
-        raise ConfigError(f"{out}: wanted a file that ends in .npz")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"{out.parent}: no such folder, wanted one for {out.name}")
-    if why := write_error(out):
-        raise ConfigError(f"{out}: {why}, wanted a file that can be written")
+    check_output(out, ".npz")
     network = load_network(run, overrides)
     network = replace(network, config=replace(network.config, data=replace(network.config.data, root=str(data))))
     with join(network.config.train.threads, network.config.train.timeout_minutes) as world:

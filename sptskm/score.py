@@ -64,8 +64,7 @@ def _of_test(features: Features, table: Tracklets) -> Features:
             f"the {features.stream} features lack {len(missing)} of {len(wanted_N)} test tracklets, such as "
             f"{missing[0]}, wanted those of `sptskm extract` on all of the data"
         )
-    order = np.argsort(features.keys_N)
-    return features.part(order[np.searchsorted(features.keys_N, wanted_N, sorter=order)])
+    return features.ordered(wanted_N)
 
 
 def _alone(features: Features, query_rows: Ints, gallery_rows: Ints, world: World) -> Blocks:

@@ -56,6 +56,11 @@ class Features:
         """Select rows by slice or number, in that order."""
         return replace(self, features_ND=self.features_ND[rows], keys_N=self.keys_N[rows], valid_N=self.valid_N[rows])
 
+    def ordered(self, keys_N: NDArray[np.str_]) -> "Features":
+        """Select the rows of these keys, all of which are there, in their order."""
+        order = np.argsort(self.keys_N)
+        return self.part(order[np.searchsorted(self.keys_N, keys_N, sorter=order)])
+
     def compared(self, normalisation: str) -> "Features":
         """Return the features as the fusion compares them: for "concat" scaled to length 1, except rows of zeros."""
         if normalisation != "concat":
@@ -80,8 +85,7 @@ def align(a: Features, b: Features) -> Features:
         _check_rows(side)
     _refuse(f"{b.stream} features lack", np.setdiff1d(a.keys_N, b.keys_N))
     _refuse(f"{b.stream} features have unexpected", np.setdiff1d(b.keys_N, a.keys_N))
-    sorted_b = np.argsort(b.keys_N)
-    return b.part(sorted_b[np.searchsorted(b.keys_N, a.keys_N, sorter=sorted_b)])
+    return b.ordered(a.keys_N)
 
 
 def aligned(features: Sequence[Features], normalisation: str = "") -> dict[str, Features]:
