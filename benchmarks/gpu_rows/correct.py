@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from gpu_rows.step import config_of, inputs_of
 from gpu_rows.table import Table, Value
-from sptskm.config import STREAMS, Config
+from sptskm.config import STREAMS, Config, SsinClips
+from sptskm.data.augment import draw_erased, draw_view
 from sptskm.evaluation import Rows, evaluate, rerank, squared_distances
 from sptskm.models import JPPNet, PoseHG3D
 from sptskm.preparation.parsing import place_model
@@ -54,6 +55,7 @@ def rows(table: Table) -> None:
         for name in ("JPPNet parsing", "JPPNet pose", "pose-hg-3d"):
             half = form != "float32"  # which preparation uses on GPUs alone
             table.measure("correct", f"{name} {form}: maps", lambda n=name, f=form: maps(table, n, f), gpu=half)
+    table.measure("correct", ["augmentation: frames", "augmentation: masks"], lambda: augmentation(table))
     table.measure("correct", ["evaluation: distances", "evaluation: mAP"], lambda: evaluation(table))
     table.measure("correct", ["re-ranking: distances", "re-ranking: mAP"], lambda: evaluation(table, again=True))
 
@@ -127,6 +129,19 @@ def losses(table: Table, form: str) -> list[Value]:
         return total, torch.cat([x.grad.flatten().cpu().double(), e.grad.flatten().cpu().double()])  # type: ignore[union-attr]
 
     found, wanted = value(table.device, rounded), value(CPU, torch.float64)
+    return [(off(f, w), "") for f, w in zip(found, wanted, strict=True)]
+
+
+def augmentation(table: Table) -> list[Value]:
+    """Compare clips cropped, flipped and erased on the device with those of the CPU, which must have the same bits."""
+    config = config_of("ssin", table.small, "clips.erase=0.5")
+    assert isinstance(config.clips, SsinClips)
+    rng, size = np.random.default_rng(0), (config.clips.height, config.clips.width)
+    views = [draw_erased(draw_view(*size, rng), config.clips, rng) for _ in range(CLIPS)]
+    frames, masks = (rng.integers(0, 256, (CLIPS, 2, *size, *more), np.uint8) for more in ((3,), ()))
+    inputs = (torch.from_numpy(frames), torch.from_numpy(masks), torch.tensor(views))
+    stream = stream_of(config)
+    found, wanted = (stream.prepare(inputs, device, torch.float32) for device in (table.device, CPU))
     return [(off(f, w), "") for f, w in zip(found, wanted, strict=True)]
 
 
