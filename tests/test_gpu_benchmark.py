@@ -135,6 +135,15 @@ def test_counted_work_is_that_of_the_layers_by_hand():
 
 
 @pytest.mark.slow
+def test_the_benchmark_needs_no_launcher():
+    code = f"import sys; sys.path.append({str(ROOT / 'benchmarks')!r})\n"
+    code += "for name in ('ray', 'submitit', 'pyarrow'): sys.modules[name] = None\nimport gpu_rows.measuring"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
 def test_every_row_has_a_number_or_says_why_it_has_none(tmp_path):
     command = [sys.executable, str(ROOT / "benchmarks/gpu.py"), "--small", "--out", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
