@@ -23,6 +23,7 @@ from sptskm.config import ConfigError
 from sptskm.configfile import changed_keys, flat, from_dict, in_force, to_dict
 from sptskm.launching.plan import Plan, make_folder
 from sptskm.launching.watch import ENDS, Followed
+from sptskm.trunkfile import completed
 
 FINAL = "final"
 RECORD, LOCK = "submitted.json", "submitting.lock"
@@ -147,7 +148,7 @@ def refuse_other_runs(plan: Plan, known: Container[str] = ()) -> None:
             who = f"process {pid}" if pid > 0 else "another process"
             raise ConfigError(f"{folder}: {who} is training in this folder; wait for it, or choose another --run")
         before = _trained_with(folder)
-        if before is not None and (changed := changed_keys(before, to_dict(config))):
+        if before is not None and (changed := changed_keys(before, to_dict(completed(config)))):
             raise ConfigError(
                 f"{folder}: holds another run ({_some(changed)}); choose another --run, or delete it to start afresh"
             )

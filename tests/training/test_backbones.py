@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sptskm.config import SSIN_DEFAULTS, Config, Final
 from sptskm.configfile import apply_overrides
 from sptskm.extraction import load_network
 from sptskm.final import final
+from sptskm.launching.earlier import refuse_other_runs
 from sptskm.models.resnet import ResNet
 from sptskm.training.estimate import memory
 from sptskm.training.optimisers import make_optimizer, set_rate
@@ -117,6 +119,7 @@ def test_a_run_goes_on_with_the_same_bits_and_is_evaluated_after_the_folder_of_i
     config = config_of(walkers, tmp_path / "run", lent, *ALL)
     assert stopped(config)
     shutil.rmtree(lent)
+    refuse_other_runs(SimpleNamespace(runs={"ssin": config}))  # as a launcher asks before it starts
     assert train(config).finished
     whole, found = (RunDir(tmp_path / name).newest()[1] for name in ("whole", "run"))
     assert all(torch.equal(value, found["model"][name]) for name, value in whole["model"].items())
