@@ -29,7 +29,7 @@ from sptskm.report.ranked import COLOURS, QUERY, Outcome, Ranked, Result, ranked
 from sptskm.report.strips import skeleton_of
 from sptskm.report.style import Image
 
-HIT, MISS, JUNK = (COLOURS[outcome] for outcome in get_args(Outcome))
+HIT, MISS, JUNK = (COLOURS[outcome] for outcome in get_args(Outcome)[:3])
 RANKED_GAP = 6  # pixels between two tracklets
 STIX_LETTER = "\ue000"
 LEGEND = 50  # rows above this one hold title and legend
