@@ -16,7 +16,11 @@ setup(
     # configurations and batch templates are read in the root of a checkout, and inside of the package once installed
     packages=[*find_packages(include=["sptskm", "sptskm.*"]), "sptskm.configs", "sptskm.slurm"],
     package_dir={"sptskm.configs": "configs", "sptskm.slurm": "slurm"},
-    package_data={"sptskm.configs": ["*/*.yaml"], "sptskm.slurm": ["*.sbatch", "devcluster"]},
+    package_data={
+        "sptskm.report": ["*.jinja"],
+        "sptskm.configs": ["*/*.yaml"],
+        "sptskm.slurm": ["*.sbatch", "devcluster"],
+    },
     # each bound is a version that exists: .ci/lowest installs exactly these (but for torch) and tests them
     install_requires=[
         "torch>=2.8",
@@ -30,6 +34,7 @@ setup(
         "tensorboard>=2.21",
         "matplotlib>=3.8",
         "pillow>=10.0.1",
+        "jinja2>=3.1.2",
         "tqdm>=4.66",
         "submitit>=1.5.4",
         "ray[tune]>=2.50",

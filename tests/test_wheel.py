@@ -53,6 +53,7 @@ def test_the_wheel_holds_one_package_with_its_configurations_and_batch_templates
         "configs/cluster/slurm.yaml",
         "slurm/ray.sbatch",
         "launching/slurm.py",
+        "report/report.html.jinja",
     ):
         assert (installed / "sptskm" / name).is_file(), name
 

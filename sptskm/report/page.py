@@ -1,11 +1,15 @@
-"""The report: one HTML file that needs nothing else, for somebody who has never seen the code."""
+"""The report: one HTML file that needs nothing else, for somebody who has never seen the code.
+
+`report.html.jinja` is its form; this module says what stands in it.
+"""
 
 import base64
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from html import escape
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sptskm import config
 from sptskm.configfile import flat, to_dict, to_yaml
@@ -14,42 +18,9 @@ from sptskm.evaluation.tabular import LATEX, TABLE
 from sptskm.report.pictures import Picture
 
 REPORT: Final = "report.html"
-
-STYLE: Final = """
-:root { color-scheme: light dark; --ink: #263238; --soft: #5b6870; --line: #cfd6db; --pale: #f1f4f5; --back: #fff;
-  --link: #1f64be; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e9ec; --soft: #a5b1b8; --line: #3b464d; --pale: #232b30;
-  --back: #161b1e; --link: #7fb2f5; } }
-* { box-sizing: border-box; }
-html { scroll-padding-top: 3.2rem; }
-body { margin: 0; background: var(--back); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-header, main { padding: 0 1rem; }
-h1, summary { overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; margin: 1rem 0 .2rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .4rem; }
-nav { position: sticky; top: 0; background: var(--back); border-bottom: 1px solid var(--line); padding: .5rem 1rem;
-  z-index: 1; }
-nav ul { margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem;
-  list-style: none; }
-a { color: var(--link); } p { max-width: 75ch; margin: .4rem 0; } .soft, figcaption { color: var(--soft); }
-header p, .soft p { max-width: none; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid var(--line); }
-th { color: var(--soft); font-weight: 600; }
-td.name, th.name { text-align: left; min-width: 5rem; overflow-wrap: anywhere; }
-.results th, .results td { white-space: nowrap; padding: .25rem .6rem; }
-tr.last td { background: var(--pale); font-weight: 600; }
-figure { margin: .8rem 0; } figcaption { max-width: 95ch; font-size: .9rem; }
-figure img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 4px;
-  display: block; }
-figure.frames div { overflow-x: auto; } figure.frames img { min-width: 1000px; }
-figure.chart img { max-width: min(100%, 960px); }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 540px), 1fr)); gap: 0 1rem; }
-details { margin: .6rem 0; } summary { cursor: pointer; color: var(--link); }
-pre { background: var(--pale); padding: .6rem; overflow-x: auto; font-size: .85rem; }
-dt { font-weight: 600; } dd { margin: 0 0 .5rem; max-width: 75ch; }
-@media print { nav { position: static; } figure { break-inside: avoid; } }
-"""
+TEMPLATE: Final = "report.html.jinja"
+FIGURES: Final = "figures"
+"""Folder of the pictures for papers, beside the report."""
 
 SECTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "results": ("Results", ""),
@@ -104,154 +75,124 @@ GLOSSARY_OF_FUSION: Final[Mapping[str, str]] = {
     "Clothes changed": "Only the queries whose right tracklets all show other clothes than the query does.",
 }
 
+BESIDE: Final = (
+    f"Beside this file: {RESULTS} with all numbers, {TABLE} and {LATEX} with the table, {QUERIES} with a line for each "
+    f"query, the features, the pictures as PNG and, in {FIGURES}, as PDF and SVG for a paper, and TensorBoard's files, "
+    "among them a projector of the features."
+)
+
+
+class Section(NamedTuple):
+    """A part of the report: its anchor, its title, a paragraph and its pictures."""
+
+    key: str
+    title: str
+    words: str
+    pictures: Sequence[Picture]
+
 
 def page(results: Results, saved: Mapping[str, Any], drawn: Sequence[Picture]) -> str:
     """Return the report as HTML, pictures included. `saved` is what results.json holds."""
-    sections = {key: _section(key, [one for one in drawn if one.section == key], results) for key in SECTIONS}
-    sections |= {"provenance": _provenance(results, saved), "glossary": _glossary(results)}
-    titles = {key: title for key, (title, _) in SECTIONS.items()} | {"provenance": "Provenance", "glossary": "Glossary"}
-    links = "".join(f'<li><a href="#{key}">{titles[key]}</a></li>' for key, body in sections.items() if body)
-    body = "\n".join(
-        f'<section id="{key}">\n<h2>{titles[key]}</h2>\n{body}\n</section>' for key, body in sections.items() if body
+    sections = [
+        Section(key, title, words, [picture for picture in drawn if picture.section == key])
+        for key, (title, words) in SECTIONS.items()
+    ]
+    forms = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    forms.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    return forms.get_template(TEMPLATE).render(
+        title=_title(results),
+        summary=_summary(results),
+        results=results,
+        saved=saved,
+        sections=[section for section in sections if section.pictures or section.key == "results"],
+        scores=_scores(results),
+        notes=_notes(results),
+        facts=_facts(results, saved),
+        streams=_streams(results),
+        differing=_differing(results, saved),
+        settings=[(title_of(one.stream), to_yaml(one)) for one in results.configs],
+        beside=BESIDE,
+        glossary=_glossary(results),
+    )
+
+
+def _title(results: Results) -> str:
     folders = sorted({Path(one.run).parent.name for one in results.configs} - {""})
     data = sorted({Path(one.data.root).name for one in results.configs} - {""})
-    title = escape(f"{', '.join(folders) or 'Person re-identification'}: results on {', '.join(data) or 'test data'}")
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<header>\n<h1>{title}</h1>\n{_summary(results, saved)}\n</header>\n"
-        f"<nav><ul>{links}</ul></nav>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return f"{', '.join(folders) or 'Person re-identification'}: results on {', '.join(data) or 'test data'}"
 
 
-def _summary(results: Results, saved: Mapping[str, Any]) -> str:
-    """Say the number that counts most in a sentence with its protocol."""
-    name = results.offered
-    line = next(line for line in results.lines() if line["stream"] == name)
+def _summary(results: Results) -> str:
+    """Say the number that counts most in a sentence."""
+    name = title_of(results.offered)
+    line = next(line for line in results.lines() if line["stream"] == results.offered)
     if line["mAP"] is None:
-        found = "no query had anything to be found"
-    else:
-        ends = " to ".join(f"{100 * end:.1f}" for end in line["mAP_interval"] or ())
-        interval = f" (95 % interval {ends})" if ends else ""
-        found = (
-            f"mAP {100 * line['mAP']:.1f} %{interval}, rank-1 {100 * line['rank-1']:.1f} %, "
-            f"over {pluralize(line['used'], 'query', 'queries')} against {line['gallery']} tracklets"
-        )
-    protocol, when = escape(line["protocol"]), escape(str(saved["date"]))
+        return f"{name}: no query had anything to be found."
+    ends = " to ".join(f"{100 * end:.1f}" for end in line["mAP_interval"] or ())
+    interval = f" (95 % interval {ends})" if ends else ""
     return (
-        f'<p><strong>{title_of(name)}: {found}.</strong> <span class="soft">Protocol {protocol}; {when}. '
-        'Words are explained in the <a href="#glossary">glossary</a>.</span></p>'
+        f"{name}: mAP {100 * line['mAP']:.1f} %{interval}, rank-1 {100 * line['rank-1']:.1f} %, "
+        f"over {pluralize(line['used'], 'query', 'queries')} against {line['gallery']} tracklets."
     )
 
 
-def _section(key: str, drawn: Sequence[Picture], results: Results) -> str:
-    """Return text and pictures of a section, of several of one kind the first open; empty where there is nothing."""
-    _, words = SECTIONS[key]
-    parts = [f"<p>{words}</p>"] if words else []
-    if key == "results":
-        parts += [_table(results), f'<div class="pair">{"".join(map(_figure, drawn))}</div>']
-    elif not drawn:
-        return ""
-    elif key in ("cameras", "distances") and len(drawn) > 1:
-        names = ", ".join(one.name.split()[-1] for one in drawn[1:])
-        more = f"<details>\n<summary>The same of {names}</summary>\n{''.join(map(_figure, drawn[1:]))}</details>"
-        parts += [_figure(drawn[0]), more]
-    else:
-        parts += map(_figure, drawn)
-    return "\n".join(parts)
-
-
-def _figure(picture: Picture) -> str:
-    source = f"data:image/webp;base64,{base64.b64encode(picture.webp).decode()}"
-    kind = "chart" if picture.is_chart else "frames"  # frames scroll on a narrow screen, or nothing could be read
-    height, width = picture.image.shape[:2]
-    size = f'width="{width}" height="{height}"'
-    return (
-        f'<figure class="{kind}">\n<div><img src="{source}" {size} alt="{escape(picture.name)}"></div>\n'
-        f"<figcaption>{escape(picture.caption)}</figcaption>\n</figure>\n"
-    )
-
-
-def _table(results: Results) -> str:
-    """Return the table of results.text(), in percent, and below it the protocol in a sentence."""
+def _scores(results: Results) -> tuple[list[str], list[list[object]], int, list[int]]:
+    """Return the table of results.text(), in percent: header, rows, number of columns of text, and marked rows."""
     metrics = ("mAP", *(f"rank-{k}" for k in RANKS))
     header = ["queries", "stream", "mAP (%)", "95 % interval", *(f"{name} (%)" for name in metrics[1:])]
-    rows = []
+    rows: list[list[object]] = []
     for line in results.lines():
         mAP, *ranks = ("-" if line[name] is None else f"{100 * line[name]:.1f}" for name in metrics)
         interval = " to ".join(f"{100 * end:.1f}" for end in line["mAP_interval"] or ()) or "-"
         cells = [line["queries"], title_of(line["stream"]), mAP, interval, *ranks, line["used"], line["skipped"]]
         rows.append([*cells, line["gallery"], line["protocol"]])
-    header += ["used", "skipped", "gallery", "protocol"]
-    last = [row[1] == title_of(results.offered) and len(results.rankings) > 1 for row in rows]
-    notes = "".join(f"<p>{escape(part[:1].upper() + part[1:])}.</p>" for part in results.caption().split("\n"))
-    if results.protocol.average == "found":
-        notes += "<p>Skipped queries have nothing to be found in the gallery and count nowhere.</p>"
-    return f'<div class="results">{_rows(header, rows, 2, last)}</div>\n<div class="soft">{notes}</div>'
+    offered = [row for row, line in enumerate(results.lines()) if line["stream"] == results.offered]
+    marked = offered if len(results.rankings) > 1 else []
+    return [*header, "used", "skipped", "gallery", "protocol"], rows, 2, marked
 
 
-def _rows(
-    header: Sequence[str], rows: Sequence[Sequence[object]], names: int, marked: Sequence[bool] | None = None
-) -> str:
-    """Return a table whose first columns are text."""
-
-    def line(tag: str, cells: Sequence[object]) -> str:
-        classes = [' class="name"' if column < names else "" for column in range(len(cells))]
-        return "".join(f"<{tag}{c}>{escape(str(cell))}</{tag}>" for c, cell in zip(classes, cells, strict=True))
-
-    marks = {True: ' class="last"', False: ""}
-    body = "\n".join(
-        f"<tr{marks[mark]}>{line('td', row)}</tr>"
-        for row, mark in zip(rows, marked or [False] * len(rows), strict=True)
-    )
-    head = f"<thead><tr>{line('th', header)}</tr></thead>\n" if header else ""
-    return f'<div class="scroll"><table>\n{head}<tbody>\n{body}\n</tbody></table></div>'
+def _notes(results: Results) -> list[str]:
+    """Return the protocol and what else belongs to the table, a sentence each."""
+    notes = [f"{part[:1].upper()}{part[1:]}." for part in results.caption().split("\n")]
+    skipped = "Skipped queries have nothing to be found in the gallery and count nowhere."
+    return [*notes, skipped] if results.protocol.average == "found" else notes
 
 
-def _provenance(results: Results, saved: Mapping[str, Any]) -> str:
-    """Return all that is needed to get the same numbers again."""
-    facts: dict[str, object] = {
-        "evaluated": saved["date"],
-        "command": saved["command"],
-        "looks at the test set": f"{saved['test_evaluations']} (evaluations into this folder, this one included)",
-        "versions": ", ".join(f"{name} {version}" for name, version in saved["versions"].items()),
-        "code": ", ".join(f"{name} {value}" for name, value in saved["code"].items()),
-        "rules": ", ".join(f"{name} {value}" for name, value in saved["rules"].items()),
-        "data": f"fingerprint of the test and training tracklets {results.table.fingerprint}",
-    }
-    parts = [_rows([], list(facts.items()), 2), "<p>The trained streams:</p>", _streams(results)]
-    defaults = vars(config.Final())
-    differing = []
-    for stream, found in saved["configs"].items():
-        default = flat(to_dict(config.STREAMS[stream].defaults))
-        told = {key: value for key, value in flat(found).items() if key != "run"}
-        # a section that is empty by default, such as model.architecture, has no keys there
-        differing += [(f"{stream}.{key}", v, default.get(key, "")) for key, v in told.items() if v != default.get(key)]
-    differing += [
-        (f"final.{key}", value, defaults[key])
-        for key, value in vars(results.settings).items()
-        if value != defaults[key]
+def _facts(results: Results, saved: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Return what the evaluation itself came from."""
+    return [
+        ("evaluated", saved["date"]),
+        ("command", saved["command"]),
+        ("looks at the test set", f"{saved['test_evaluations']} (evaluations into this folder, this one included)"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in saved["versions"].items())),
+        ("code", ", ".join(f"{name} {value}" for name, value in saved["code"].items())),
+        ("rules", ", ".join(f"{name} {value}" for name, value in saved["rules"].items())),
+        ("data", f"fingerprint of the test and training tracklets {results.table.fingerprint}"),
     ]
-    if differing:
-        parts += [
-            "<p>Settings that differ from the defaults:</p>",
-            _rows(["setting", "value", "default"], differing, 3),
-        ]
-    for one in results.configs:
-        text = f"<pre>{escape(to_yaml(one))}</pre>"
-        parts.append(f"<details>\n<summary>All settings of {title_of(one.stream)}</summary>\n{text}\n</details>")
-    parts.append(
-        f"<p>Beside this file: {RESULTS} with all numbers, {TABLE} and {LATEX} with the table, {QUERIES} with a "
-        "line for each query, the features, the pictures as PNG, and TensorBoard's files, among them a projector of "
-        "the features.</p>"
-    )
-    return "\n".join(parts)
 
 
-def _streams(results: Results) -> str:
-    """Return a table with a column for each trained stream."""
+def _differing(results: Results, saved: Mapping[str, Any]) -> list[tuple[str, object, object]]:
+    """Return the settings that differ from the defaults: name, value and default."""
+    found = []
+    for stream, chosen in saved["configs"].items():
+        defaults = flat(to_dict(config.STREAMS[stream].defaults))
+        told = {key: value for key, value in flat(chosen).items() if key != "run"}
+        # a section that is empty by default, such as model.architecture, has no keys there
+        found += [(f"{stream}.{key}", v, defaults.get(key, "")) for key, v in told.items() if v != defaults.get(key)]
+    for key, default in vars(config.Final()).items():
+        if (value := getattr(results.settings, key)) != default:
+            found.append((f"final.{key}", value, default))
+    return found
+
+
+def _streams(results: Results) -> tuple[list[str], list[list[object]]]:
+    """Return the header and rows of a table with a column for each trained stream."""
     rows: list[list[object]] = []
     names = {
         "fingerprint": "fingerprint of the training data",
@@ -278,11 +219,9 @@ def _streams(results: Results) -> str:
     rows.append(["seed of the split", *(one.data.split_seed for one in results.configs)])
     rows.append(["data set", *(one.data.root for one in results.configs)])
     rows.append(["run", *(one.run for one in results.configs)])
-    return _rows(["", *(title_of(one.stream) for one in results.configs)], rows, 3)
+    return ["", *(title_of(one.stream) for one in results.configs)], rows
 
 
-def _glossary(results: Results) -> str:
-    specs = [config.STREAMS[one.stream] for one in results.configs]
-    words = {**GLOSSARY, **{spec.title: spec.about for spec in specs}, **GLOSSARY_OF_FUSION}
-    entries = "\n".join(f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in words.items())
-    return f"<dl>\n{entries}\n</dl>"
+def _glossary(results: Results) -> list[tuple[str, str]]:
+    streams = {spec.title: spec.about for spec in (config.STREAMS[one.stream] for one in results.configs)}
+    return list({**GLOSSARY, **streams, **GLOSSARY_OF_FUSION}.items())

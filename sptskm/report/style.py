@@ -105,6 +105,8 @@ def legend_above(axes: Any, width: float = 1.0) -> None:
     longest = max(text_width(one, size * DPI / 72) for one in words) / DPI + 3.4 * size / 72  # inches, with its line
     columns = max(1, int((width * axes.figure.get_figwidth() - 4 * size / 72) / longest))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(columns, len(words)))
+    if min(columns, len(words)) * longest > 0.6 * width * axes.figure.get_figwidth():
+        axes.figure.get_layout_engine().execute(axes.figure)  # or the axes would be kept as narrow as they begin
 
 
 def pixels(draw: Draw) -> Image:

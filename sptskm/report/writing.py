@@ -3,21 +3,18 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from sptskm.atomic import write_bytes, write_text
 from sptskm.config import STREAMS
 from sptskm.evaluation.results import RANKS, Ranking, Results, title_of
 from sptskm.report.colours import MADE
-from sptskm.report.page import REPORT, page
+from sptskm.report.page import FIGURES, REPORT, page
 from sptskm.report.pictures import Picture, file_of, pictures, possible
 from sptskm.report.projector import write_projector
 from sptskm.report.tensorboard import Board, clear
 
 log = logging.getLogger(__name__)
-
-FIGURES: Final = "figures"
-"""Folder of the pictures for papers."""
 
 
 def write_report(results: Results, saved: Mapping[str, Any], out: Path) -> None:

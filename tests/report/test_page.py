@@ -17,10 +17,10 @@ from sptskm.evaluation import PROTOCOLS, FusedDistance
 from sptskm.evaluation.calibration import Calibration
 from sptskm.evaluation.fusion import Term
 from sptskm.evaluation.results import Results
-from sptskm.report.page import REPORT
+from sptskm.report.page import FIGURES, REPORT
 from sptskm.report.pictures import possible
 from sptskm.report.selection import first_results, told
-from sptskm.report.writing import FIGURES, files
+from sptskm.report.writing import files
 
 Make = Callable[..., Results]
 VOID = {"meta", "img", "br", "link", "hr", "input"}
