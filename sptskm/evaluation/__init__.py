@@ -11,7 +11,7 @@ from sptskm.evaluation.choosing import (
     weight_grid,
 )
 from sptskm.evaluation.distances import squared_distances, stream_distances
-from sptskm.evaluation.explain import Explained, explain_protocol
+from sptskm.evaluation.explain import explain_protocol
 from sptskm.evaluation.features import Features, align, aligned
 from sptskm.evaluation.fusion import (
     Distances,
@@ -33,8 +33,8 @@ from sptskm.evaluation.metrics import (
 )
 from sptskm.evaluation.offering import Offer
 from sptskm.evaluation.parts import Part, everybody, part_of
-from sptskm.evaluation.protocols import OFFICIAL, PROTOCOLS, Protocol, check_labels, protocol, select
-from sptskm.evaluation.refusals import check_choosing, check_judging, check_some, fused_streams, given_weights
+from sptskm.evaluation.protocols import OFFICIAL, PROTOCOLS, Protocol, protocol, select
+from sptskm.evaluation.refusals import check_choosing, check_judging, fused_streams, given_weights
 from sptskm.evaluation.reranking import Reranking, check_memory, feature_distances, fused_distances, rerank
 
 __all__ = [
@@ -45,7 +45,6 @@ __all__ = [
     "Chosen",
     "Distances",
     "Evidence",
-    "Explained",
     "Features",
     "FusedDistance",
     "Normalisation",
@@ -64,9 +63,7 @@ __all__ = [
     "camera_pairs",
     "check_choosing",
     "check_judging",
-    "check_labels",
     "check_memory",
-    "check_some",
     "choose",
     "clothes_changed",
     "evaluate",

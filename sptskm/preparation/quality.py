@@ -23,7 +23,6 @@ from sptskm.data.skeletons import EDGES, JOINTS
 from sptskm.data.tracklets import Modality
 from sptskm.data.usable import EMPTY, FULL
 
-Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 Measure = Literal[
     "no skeleton",
