@@ -7,11 +7,14 @@ from pathlib import Path
 
 import sptskm
 
+SUFFIXES = (".py", ".jinja")  # what a job imports and what it reads beside its modules
+
 
 def sources() -> dict[str, Path]:
-    """Return every module of the toolkit by its path relative to the folder that holds the package."""
+    """Return every module and template of the toolkit by its path relative to the folder that holds the package."""
     home = Path(str(sptskm.__file__)).parent
-    return {str(path.relative_to(home.parent)): path for path in sorted(home.rglob("*.py"))}
+    found = sorted(path for path in home.rglob("*") if path.suffix in SUFFIXES)
+    return {str(path.relative_to(home.parent)): path for path in found}
 
 
 def place(folder: Path) -> Path:

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import sptskm
 from sptskm.launching import snapshot
 
 
@@ -17,6 +19,13 @@ def test_a_copy_is_taken_once_and_holds_every_module(tmp_path):
     assert snapshot.take(tmp_path / "jobs") == taken
     assert taken.stat().st_mtime_ns == made
     assert [path.name for path in (tmp_path / "jobs").iterdir()] == [taken.name]
+
+
+def test_a_copy_holds_what_modules_read_beside_them():
+    package = Path(sptskm.__file__).parent
+    beside = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert set(snapshot.sources().values()) == beside
+    assert package / "report/report.html.jinja" in beside
 
 
 def test_other_code_has_another_place(tmp_path, monkeypatch):
