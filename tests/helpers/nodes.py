@@ -15,6 +15,8 @@ from helpers.launching import ROOT, launch
 DEADLINE = 300  # seconds that any job here may take on two busy cores
 CLUSTER = "nodes: 2\ngpus_per_node: 0\ncpus_per_task: 1\nmem_gb: 1\nminutes: 60\nwarn_seconds: 30\npartition: main\n"
 
+UNENDED = ("", "PENDING", "RUNNING", "SIGNALING", "COMPLETING", "REQUEUED", "PREEMPTED")  # states of a job that goes on
+
 
 class Slurm:
     """A running cluster and what a user does with it."""
@@ -58,7 +60,7 @@ class Slurm:
         """Wait until a job is in one of `states`; another end fails the test."""
         deadline = time.monotonic() + DEADLINE
         while (state := self.state(job)) not in states:
-            assert state in ("", "PENDING", "RUNNING", "COMPLETING", "REQUEUED", "PREEMPTED"), f"job {job} is {state}"
+            assert state in UNENDED, f"job {job} is {state}"
             assert time.monotonic() < deadline, f"job {job} is still {state}, wanted {states}"
             time.sleep(0.3)
         return state
