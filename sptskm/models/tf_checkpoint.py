@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from sptskm.common.checksums import masked_checksum
 from sptskm.common.errors import DataError
 
 MAGIC = 0xDB4775248B80FB57
@@ -36,12 +36,6 @@ _DTYPES = {
     19: "float16",
 }
 _SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
-
-
-def masked_checksum(data: bytes) -> int:
-    """Return the CRC-32C of `data` as TensorFlow stores it beside them: rotated by 15 bits, plus a constant."""
-    checksum = google_crc32c.value(data)
-    return (((checksum >> 15) | (checksum << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 @dataclass(frozen=True)

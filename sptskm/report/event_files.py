@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.writer import FileWriter
 
 from sptskm.atomic import naming
+from sptskm.common.checksums import masked_checksum
 
 FLUSH_SECONDS = 20.0
 NAME = re.compile(r"events\.out\.tfevents\.(\d+)\.")
@@ -78,13 +78,7 @@ class Writer(SummaryWriter):
 def record(content: bytes) -> bytes:
     """Return an entry of a TFRecord file; TensorBoard's own writer computes the checksums in Python, byte by byte."""
     length = struct.pack("<Q", len(content))
-    return length + _checksum(length) + content + _checksum(content)
-
-
-def _checksum(content: bytes) -> bytes:
-    """Return the masked CRC-32C of TFRecord files."""
-    crc = int(google_crc32c.value(content))
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+    return b"".join(part + struct.pack("<I", masked_checksum(part)) for part in (length, content))
 
 
 def _created(folder: Path) -> tuple[Path, Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.models.tf_checkpoint import FOOTER_BYTES, MAGIC, masked_checksum
+from sptskm.common.checksums import masked_checksum
+from sptskm.models.tf_checkpoint import FOOTER_BYTES, MAGIC
 
 # numbers of the types in tensorflow's types.proto
 CODES = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9, "bool": 10, "float16": 19}

@@ -10,7 +10,8 @@ from helpers.oracles import SHARED, needs_shared
 from helpers.tf_writer import CODES, data_file, entry, header, index_file, message, write_checkpoint, write_index
 from numpy.typing import NDArray
 
-from sptskm.models.tf_checkpoint import find_prefix, masked_checksum, open_checkpoint
+from sptskm.common.checksums import masked_checksum
+from sptskm.models.tf_checkpoint import find_prefix, open_checkpoint
 
 Variables = dict[str, NDArray]
 PREFIX = "model.ckpt-205632"
