@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from sptskm.models.precision import full_precision
+
 
 class CrossAttention(nn.Module):
     """2D attention of SSIN, per image: image and mask features (N, C, H, W) to (N, C, H, W).
@@ -84,8 +86,3 @@ def _no_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Return a context without autocast; an empty context if autocast is off already."""
     device = x.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """Convert half precision to float32, and leave other types: sums over many values in half are inaccurate."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

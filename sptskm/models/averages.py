@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sptskm.models.precision import exact_product
+
 Floats = NDArray[np.float64]
 
 HALF = 2  # averages are compared at half the size of silhouettes
@@ -51,8 +53,7 @@ class AverageSilhouettes(nn.Module):
         for number, band in enumerate(self.bands):
             mean_S, directions_SD = self.get_buffer(f"mean{number}"), self.get_buffer(f"directions{number}")
             apart_BS = turned_BHW[:, band].flatten(1) - mean_S
-            # not a matrix product, which autocast would round to bfloat16
-            bands.append(F.normalize((apart_BS[:, :, None] * directions_SD).sum(dim=1), dim=1))
+            bands.append(F.normalize(exact_product(apart_BS, directions_SD), dim=1))
         return torch.cat(bands, dim=1) / len(bands) ** 0.5
 
     def averages(self, silhouettes: Tensor, valid: Tensor | None = None) -> Tensor:

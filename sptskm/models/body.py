@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sptskm.data.skeletons import EDGES, JOINTS, MIRRORED
+from sptskm.models.precision import exact_product
 
 Floats = NDArray[np.float64]
 
@@ -106,7 +107,7 @@ class BodyMeasures(nn.Module):
         standard_BS = ((self.measures(skeletons, valid) - self.mean) * self.scale).clamp(-CLIP, CLIP)
         if self.motion:
             standard_BS = torch.where(standard_BS.isnan(), 0.0, standard_BS)  # what a short clip does not tell
-        placed_BS = _product(standard_BS, self.directions) * LIFT
+        placed_BS = exact_product(standard_BS, self.directions) * LIFT
         return F.normalize(F.pad(placed_BS, (0, 1), value=1.0), dim=1)
 
     def measures(self, skeletons: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -126,12 +127,12 @@ class BodyMeasures(nn.Module):
         coordinates_BTC = points.permute(0, 2, 3, 1).flatten(2)
         values_BTK = torch.cat([lengths_BTL, height_BT1, coordinates_BTC], dim=2)
         ordered_BTK, counts_B1 = _ordered(values_BTK, valid)
-        medians_BS = _product(_at(ordered_BTK, (counts_B1 - 1).clamp(min=0) // 2), self.averaging)
+        medians_BS = exact_product(_at(ordered_BTK, (counts_B1 - 1).clamp(min=0) // 2), self.averaging)
         if not self.motion:
             return medians_BS
         cut_B1 = (counts_B1 - 1).clamp(min=0) // 10
         ranges_BK = _at(ordered_BTK, (counts_B1 - 1).clamp(min=0) - cut_B1) - _at(ordered_BTK, cut_B1)
-        moving_BS = _product(ranges_BK[:, self.moving[0]], self.averaging[self.moving].abs())
+        moving_BS = exact_product(ranges_BK[:, self.moving[0]], self.averaging[self.moving].abs())
         moving_BS = torch.where(counts_B1 < LEAST_FRAMES, torch.nan, (moving_BS + _STILL).log())
         return torch.cat([medians_BS, moving_BS], dim=1)
 
@@ -146,11 +147,6 @@ class BodyMeasures(nn.Module):
         mean_S, scale_S, directions_SS = two_covariance(measures_NS.double().cpu().numpy(), pids_N)
         for buffer, value in ((self.mean, mean_S), (self.scale, scale_S), (self.directions, directions_SS)):
             buffer.copy_(torch.from_numpy(value))
-
-
-def _product(rows_BK: Tensor, matrix_KS: Tensor) -> Tensor:
-    """Multiply in the precision of the inputs; a matrix product would be rounded to bfloat16 under autocast."""
-    return (rows_BK[:, :, None] * matrix_KS).sum(dim=1)
 
 
 def _ordered(values_BTK: Tensor, valid_BT: Tensor | None) -> tuple[Tensor, Tensor]:
