@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sptskm.common.errors import ConfigError
+from sptskm.common.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from sptskm.common.reading import read_json, read_yaml
 from sptskm.config import Config
 from sptskm.sections import SsinModel
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sptskm.common.imagenet import IMAGENET_MEAN
 from sptskm.config import SsinClips
 
 ENLARGEMENT = 1.125  # 256x128 becomes 288x144 before cropping
@@ -19,7 +20,6 @@ _WEIGHT_BITS = 11  # of cv2.resize
 
 
 ERASED_AREA, ERASED_RATIO, ERASING_TRIES = (0.02, 0.4), 0.3, 100  # Zhong et al. 2020
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class View(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sptskm.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from sptskm.common.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from sptskm.models.attention import CrossAttention, SpaceTimeAttention
 from sptskm.models.precision import full_precision
 from sptskm.models.resnet import MaskLayer, ResidualLayer, ResNet, kaiming_fan_out

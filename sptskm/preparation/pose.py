@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sptskm.common.errors import DataError
+from sptskm.common.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from sptskm.models.posehg3d import PoseHG3D, PoseMaps
 from sptskm.preparation.layouts import to_joints
 from sptskm.preparation.parsing import check_finite
@@ -22,9 +23,8 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 CROP_SIZE = 256
-# ImageNet's values for red, green, blue; the network was trained with them on blue, green, red.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+# values for red, green, blue; the network was trained with them on blue, green, red
+MEAN, STD = IMAGENET_MEAN, IMAGENET_STD
 ROOT = 6  # the pelvis
 MIRRORED_JOINTS = (5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10)
 """Index of each joint in the mirror image."""

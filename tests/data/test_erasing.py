@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.small import small_config
 
+from sptskm.common.imagenet import IMAGENET_MEAN
 from sptskm.config import SsinClips
 from sptskm.data import augment
 from sptskm.data.augment import PLAIN, View
@@ -52,7 +53,7 @@ def test_every_draw_follows_its_distribution():
 def test_the_rectangle_is_the_same_in_every_frame_and_mask(clip):
     view = PLAIN._replace(erased_top=3, erased_left=2, erased_height=5, erased_width=4)
     frames, masks = erased(view, *clip)
-    assert torch.allclose(frames[0, :, :, 3:8, 2:6], torch.tensor(augment.IMAGENET_MEAN).double().view(1, 3, 1, 1))
+    assert torch.allclose(frames[0, :, :, 3:8, 2:6], torch.tensor(IMAGENET_MEAN).double().view(1, 3, 1, 1))
     assert masks[0, :, 3:8, 2:6].eq(0).all()
     kept = torch.ones(32, 16, dtype=torch.bool)
     kept[3:8, 2:6] = False
