@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from sptskm.common.reading import parsed_yaml, read_yaml
-from sptskm.common.settings import SettingsError, declared, refuse
+from sptskm.common.settings import SettingsError, declared, refuse, said_by
 from sptskm.config import FREE_ON_RESUME, STREAMS, Config, ConfigError, Final
 
 _PACKAGE = Path(__file__).parent
@@ -73,10 +73,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     values = read_yaml(path)
-    try:
+    with said_by(path):
         config = from_dict(values)
-    except SettingsError as error:
-        raise error.within(path) from None
     return apply_overrides(config, overrides)
 
 
@@ -89,10 +87,8 @@ def load_final(path: str | Path, overrides: Sequence[str] = ()) -> Final:
 
 def named(path: Path, defaults: Any, values: Mapping[str, Any]) -> Any:
     """Call `merge`, and name the file in its errors."""
-    try:
+    with said_by(path):
         return merge(defaults, values)
-    except SettingsError as error:
-        raise error.within(path) from None
 
 
 def apply_overrides(config: Any, overrides: Sequence[str]) -> Any:

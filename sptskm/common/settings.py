@@ -14,8 +14,8 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
@@ -41,9 +41,16 @@ class SettingsError(ConfigError):
     def __str__(self) -> str:
         return "; ".join(self.args)
 
-    def within(self, path: Path) -> "SettingsError":
-        """Return the same about a file."""
-        return SettingsError(f"{path}: {self.args[0]}", *self.args[1:])
+
+@contextmanager
+def said_by(path: Path) -> Iterator[None]:
+    """Name the file in a ConfigError about what it says."""
+    try:
+        yield
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error.args[0]}", *error.args[1:]) from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def refuse(problems: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from sptskm.common.paths import control_in
 from sptskm.common.reading import read_yaml
-from sptskm.common.settings import refuse, settings
+from sptskm.common.settings import refuse, said_by, settings
 from sptskm.config import ConfigError
 from sptskm.configfile import apply_overrides, merge
 from sptskm.endings import one_line
@@ -194,10 +194,8 @@ def load_cluster(path: Path, overrides: Sequence[str] = ()) -> Cluster:
         known = ", ".join(sorted(str(p) for p in path.parent.glob("*.yaml"))) or "none there"
         raise FileNotFoundError(f"cluster file {path}: no such file (found: {known})")
     content = read_yaml(path)
-    try:
+    with said_by(path):
         return apply_overrides(merge(Cluster(), content), overrides)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def parameters(

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sptskm.common.reading import read_yaml
-from sptskm.common.settings import SettingsError, refuse, settings
+from sptskm.common.settings import refuse, said_by, settings
 from sptskm.config import STREAMS, Config, ConfigError
 from sptskm.configfile import flat, merge, named, nest, to_dict
 
@@ -155,10 +155,8 @@ def load_search(path: str | Path) -> dict[str, Search]:
     if not sections:
         raise ConfigError(f"{path}: nothing varies, wanted a section {' or '.join(STREAMS)}")
     shared = named(path, Rules(), content)
-    try:
+    with said_by(path):
         return {stream: _search(stream, section, shared) for stream, section in sections.items()}
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def _search(stream: str, section: Any, shared: Rules) -> Search:
@@ -177,12 +175,8 @@ def _search(stream: str, section: Any, shared: Rules) -> Search:
 
 def check_search(path: Path, search: Search, config: Config) -> None:
     """Check that `config` can have every value of a search; ConfigError names the file, the key and the value."""
-    try:
+    with said_by(path):
         _check(search, config)
-    except SettingsError as error:
-        raise error.within(path) from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def _check(search: Search, config: Config) -> None:
