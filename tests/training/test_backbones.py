@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers.networks import write_trunk
 from helpers.small import on_ranks, small_config
+from helpers.steps import first_gradient, gradients_of
 
 from sptskm.common.errors import ConfigError
 from sptskm.config import SSIN_DEFAULTS, Config, Final
@@ -21,11 +22,10 @@ from sptskm.models.resnet import ResNet
 from sptskm.training.estimate import memory
 from sptskm.training.optimisers import make_optimizer, set_rate
 from sptskm.training.rundir import RunDir
-from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag
 from sptskm.training.streams import stream_of
 from sptskm.training.takeover import take_over
-from sptskm.training.trainer import Trainer, train
+from sptskm.training.trainer import train
 from sptskm.training.world import World, join
 
 pytest.importorskip("transformers", reason="the extra backbones is not installed")
@@ -173,13 +173,8 @@ def test_what_belongs_to_a_trunk_is_refused_without_one(override, message):
 
 def gradients(config: Config, world: World) -> dict[str, np.ndarray]:
     """The gradient of the first step."""
-    trainer = Trainer(Setup.of(config, world), world, StopFlag())
-    trainer.model.train()
-    batch = next(trainer.setup.batches(0, pinned=False))
-    inputs = trainer.setup.stream.prepare(tuple(batch.inputs), world.device, torch.float64)
-    terms = trainer.setup.stream.loss(trainer.model(*inputs), trainer.setup.labels(batch.row), world.gather)
-    terms["total"].backward()
-    return {name: p.grad.numpy() for name, p in trainer.network.named_parameters() if p.grad is not None}
+    trainer, _ = first_gradient(config, world)
+    return gradients_of(trainer)
 
 
 def on_rank(config: Config) -> Any:

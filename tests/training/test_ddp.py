@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.small import on_ranks, small_config
+from helpers.steps import first_gradient, gradients_of
 
 from sptskm.config import Config
 from sptskm.configfile import apply_overrides
@@ -38,16 +39,10 @@ Arrays = dict[str, np.ndarray]
 
 def first_step(config: Config, world: World) -> Arrays:
     """Gradients, BN statistics and loss terms of the first training step."""
-    trainer = Trainer(Setup.of(config, world), world, StopFlag())
-    trainer.model.train()
-    batch = next(trainer.setup.batches(0, pinned=False))
-    inputs = trainer.setup.stream.prepare(tuple(batch.inputs), world.device, torch.float64)
-    terms = trainer.setup.stream.loss(trainer.model(*inputs), trainer.setup.labels(batch.row), world.gather)
-    terms["total"].backward()
+    trainer, terms = first_gradient(config, world)
     means, _, _ = trainer.exchange(terms)
-    gradients = {n: p.grad.numpy() for n, p in trainer.network.named_parameters() if p.grad is not None}
     statistics = {n: b.numpy().copy() for n, b in trainer.network.named_buffers() if "running" in n}
-    return {**gradients, **statistics, **{f"loss {name}": np.array(value) for name, value in means.items()}}
+    return {**gradients_of(trainer), **statistics, **{f"loss {name}": np.array(value) for name, value in means.items()}}
 
 
 def whole_run(config: Config, world: World) -> Arrays:
