@@ -52,7 +52,7 @@ from sptskm.evaluation.results import RESULTS, Fusion, Ranking, Results
 from sptskm.evaluation.writing import write_results
 from sptskm.extraction import load_weights
 from sptskm.provenance import origin
-from sptskm.report.writing import write_report
+from sptskm.report.writing import check_figures, write_report
 from sptskm.training.explain import explain
 from sptskm.training.extract import extract
 from sptskm.training.logbook import training_cost
@@ -134,6 +134,7 @@ def _claim(out: Path) -> None:
         why = str(error.strerror)
     if why:
         raise ConfigError(f"{out}: {why}, wanted a folder for the results")
+    check_figures(out)
 
 
 def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | None = None) -> HeldOut | None:

@@ -237,6 +237,10 @@ def test_a_place_for_results_that_is_none_is_refused_before_anything_is_extracte
     (tmp_path / "out" / "results.json").mkdir(parents=True)
     with pytest.raises(ConfigError, match="out: Is a directory, wanted a folder for the results"):
         final([runs["ssin"]], tmp_path / "out", Final())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "figures").touch()
+    with pytest.raises(ConfigError, match="other/figures: Not a directory, wanted a folder for the figures"):
+        final([runs["ssin"]], tmp_path / "other", Final())
 
 
 def test_results_do_not_go_into_a_training_run_nor_touch_those_below(runs, tmp_path):

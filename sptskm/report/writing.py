@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sptskm.atomic import write_bytes, write_text
+from sptskm.atomic import write_bytes, write_error, write_text
+from sptskm.common.errors import ConfigError
+from sptskm.common.paths import exists
 from sptskm.config import STREAMS
 from sptskm.evaluation.results import RANKS, Ranking, Results, title_of
 from sptskm.report.colours import MADE
@@ -15,6 +17,13 @@ from sptskm.report.projector import write_projector
 from sptskm.report.tensorboard import Board, clear
 
 log = logging.getLogger(__name__)
+
+
+def check_figures(out: Path) -> None:
+    """Raise ConfigError where something else is in the place of the folder of figures, or it cannot be written."""
+    folder = out / FIGURES
+    if exists(folder) and (why := write_error(folder / REPORT)):
+        raise ConfigError(f"{folder}: {why}, wanted a folder for the figures")
 
 
 def write_report(results: Results, saved: Mapping[str, Any], out: Path) -> None:
