@@ -90,9 +90,7 @@ def _skeleton_row(canvas: Canvas, row: int, skeletons_KV4: Floats, drawn_K: NDAr
 
 def _sheet(title: str, rows: int, columns: int, size: tuple[int, int]) -> Canvas:
     corner = _cell(rows, columns, size)
-    canvas = Canvas(corner.y + 6, max(corner.x, _TITLE_WIDTH) + 8)
-    canvas.text(14, 18, title, 15)
-    return canvas
+    return Canvas(corner.y + 6, max(corner.x, _TITLE_WIDTH) + 8, title)
 
 
 def _cell(row: int, column: int, size: tuple[int, int]) -> Box:

@@ -42,8 +42,8 @@ def attention_sheet(found: Sequence[Attention]) -> Figure:
     limits = min(low, 1 - _FAINT), max(high, 1 + _FAINT)
     columns = min(ATTENDED_FRAMES, max(len(one.frames_T3HW) for one in found))
     height = _CELL[1] + _GAP
-    canvas = Canvas(_HEAD + len(found) * height, max(_LEFT_MARGIN + columns * _PAIR, 690))
-    canvas.text(14, 16, "SSIN: where its attention lies", 15)
+    width = max(_LEFT_MARGIN + columns * _PAIR, 690)
+    canvas = Canvas(_HEAD + len(found) * height, width, "SSIN: where its attention lies")
     _draw_scale(canvas, limits, (low, high))
     for line, one in enumerate(found):
         y = _HEAD + line * height

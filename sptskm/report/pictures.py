@@ -22,7 +22,7 @@ from sptskm.report.insight_pictures import attention_sheet, joint_figure
 from sptskm.report.ranked import ranked_grid
 from sptskm.report.selection import disputed, ranked, typical
 from sptskm.report.strips import Floats
-from sptskm.report.style import Draw, Image, photographs, pixels, vectors
+from sptskm.report.style import Draw, Image, pixels, vectors
 
 QUERIES_MEASURED: Final = 400  # whose distances a histogram counts, chosen evenly
 
@@ -43,7 +43,7 @@ class Picture:
 
     @cached_property
     def png(self) -> bytes:
-        """Return the picture as a PNG file; it is cached, as it is needed twice."""
+        """Return the picture as a PNG file; it is cached, as it may be needed twice."""
         return cv2.imencode(".png", self.image[..., ::-1])[1].tobytes()
 
     @property
@@ -58,9 +58,14 @@ class Picture:
         return cv2.imencode(".webp", self.image[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
 
     @property
+    def for_board(self) -> bytes:
+        """Return the picture for TensorBoard, which knows no WebP: charts as a PNG file, frames as a JPEG file."""
+        return self.png if self.is_chart else cv2.imencode(".jpg", self.image[..., ::-1])[1].tobytes()
+
+    @property
     def paper(self) -> dict[str, bytes]:
-        """Return the picture as files for a paper by their ending: charts as PDF and SVG, frames as PDF."""
-        return vectors(self.draw) if self.is_chart else photographs(self.image)
+        """Return the picture as files for a paper by their ending, "pdf" and "svg"."""
+        return vectors(self.draw)
 
     @property
     def file(self) -> str:

@@ -76,8 +76,7 @@ def normalisation_sheet(tracklets: Mapping[str, Floats]) -> Image:
 
 
 def _canvas(title: str, height: int, columns: int, entries: list[tuple[str, Colour]]) -> Canvas:
-    canvas = Canvas(_HEAD + height + 6, _x(max(columns, 3)) + 8)
-    canvas.text(14, 18, title, 15)
+    canvas = Canvas(_HEAD + height + 6, _x(max(columns, 3)) + 8, title)
     x = 14
     for words, colour in [*entries, ("left", LEFT_LIMBS), ("right", RIGHT_LIMBS)]:
         canvas.fill(Box(x, 35, 14, 5), colour)

@@ -4,7 +4,7 @@ Positions and sizes are in pixels.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isinf
 from typing import Final, Literal
 
@@ -15,10 +15,11 @@ from sptskm.report import strips
 from sptskm.report.colours import BLUE, INK, LINE, OUTLINE, SOFT, Colour
 from sptskm.report.figures import legend
 from sptskm.report.strips import Box, Canvas
-from sptskm.report.style import text_width
+from sptskm.report.style import in_paper, text_width
 
 Outcome = Literal["right", "wrong", "junk", "unknown"]
 RESULTS_SHOWN: Final = 8
+SHOWN_IN_PAPER: Final = 5  # or the words would be too small on a page
 QUERY: Final[Colour] = BLUE
 GREY: Final[Colour] = (140, 150, 156)
 COLOURS: Final[Mapping[Outcome, Colour]] = {
@@ -39,6 +40,7 @@ _SKELETON_HEIGHT = 60
 _LINE = 14
 _LINES = 3  # of text below a tracklet at least, and one more where outfits are known
 _LONGEST = 12  # name of an identity or camera
+_SPACE = 3 * "\N{NO-BREAK SPACE}"  # an SVG would make one of several spaces
 _SIZE, _SMALL = 11, 10.5  # of the first of these lines, and of the others
 
 
@@ -66,20 +68,24 @@ class Ranked:
 
 
 def ranked_grid(table: Tracklets, queries: Sequence[Ranked], title: str) -> Figure:
-    """Draw one query per row with its first eight results: green is right, red is wrong, grey is not ranked.
+    """Draw one query per row with its first results: green is right, red is wrong, grey is not ranked.
+
+    They are eight, and five in a paper.
 
     A tracklet is shown as three of its frames with mask outlines, above the skeleton nearest to its middle. Where no
     frame can be read, the skeleton is shown alone.
     """
-    rows = {row for query in queries for row in (query.row, *(r.row for r in query.results[:RESULTS_SHOWN]))}
+    most = SHOWN_IN_PAPER if in_paper() else RESULTS_SHOWN
+    queries = [replace(query, results=query.results[:most]) for query in queries]
+    rows = {row for query in queries for row in (query.row, *(result.row for result in query.results))}
     told = max((len(_distances(result.distances)) for query in queries for result in query.results), default=0)
     grid = _Grid(table, {row: strips.read_footage(table, row) for row in sorted(rows)}, told)
-    columns = max((min(len(query.results), RESULTS_SHOWN) for query in queries), default=0)
+    columns = max((len(query.results) for query in queries), default=0)
     outcomes = {result.outcome for query in queries for result in query.results}
     canvas = grid.canvas(len(queries), columns, title, "nobody known" if "unknown" in outcomes else "not ranked")
     for line, query in enumerate(queries):
         grid.draw(canvas, (line, 0), query.row, QUERY, ["query", *query.remarks])
-        for column, result in enumerate(query.results[:RESULTS_SHOWN], start=1):
+        for column, result in enumerate(query.results, start=1):
             place = f"{SIGNS[result.outcome]} {result.rank or ''}".strip()
             words = [place, *_distances(result.distances)]
             grid.draw(canvas, (line, column), result.row, COLOURS[result.outcome], words)
@@ -117,8 +123,7 @@ class _Grid:
     def canvas(self, lines: int, columns: int, title: str, grey: str) -> Canvas:
         """Create the canvas with title, legend (what is `grey`) and a thin line beside the queries."""
         end = self._box((lines, max(columns + 1, 4)))
-        canvas = Canvas(end.y, end.x + 2)
-        canvas.text(14, 18, title, 15)
+        canvas = Canvas(end.y, end.x + 2, title)
         entries = [("query", QUERY), *((name, COLOURS[name]) for name in ("right", "wrong"))]
         remark = "below: rank, identity · camera, distance (p: probability of one person at even odds)"
         legend(canvas, [*entries, (grey, GREY), ("mask outline", OUTLINE)], remark)
@@ -147,7 +152,7 @@ class _Grid:
         for what, least in (("cam ", 6), ("", 2)):
             for length in range(_LONGEST, least - 1, -1):
                 who, where = (strips.shortened(name, length) for name in names)
-                line = f"{place}   {who} · {what}{where}"
+                line = f"{place}{_SPACE}{who} · {what}{where}"
                 if text_width(line, _SIZE) <= width:
                     return line
         return line

@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -28,7 +27,8 @@ from sptskm.report.colours import (
     Colour,
     hexadecimal,
 )
-from sptskm.report.style import DPI, Image, families, pixels, text_width
+from sptskm.report.photograph import Photograph
+from sptskm.report.style import DPI, PAGE, Image, in_paper, pixels, text_width
 
 Floats = NDArray[np.floating[Any]]
 
@@ -39,6 +39,7 @@ _FINER = 4  # skeletons are drawn so many times larger and shrunk, since cv2's s
 _RIGHT_HIP, _LEFT_HIP = JOINTS.index("right hip"), JOINTS.index("left hip")
 _FULL_SIZE = 170  # height of a box in which joints and bones have their full thickness
 _FADE = 0.6
+_TITLE_HEIGHT = 26
 
 
 class Box(NamedTuple):
@@ -70,10 +71,11 @@ class _Text:
 
 
 class Canvas:
-    """A white picture to draw on; matplotlib draws the text at the end, on top of everything."""
+    """A white picture to draw on, with a title or none; matplotlib draws the text at the end, on top of everything."""
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, title: str = "") -> None:
         self.pixels: Image = np.full((height, width, 3), 255, np.uint8)
+        self._title = title
         self._texts: list[_Text] = []
 
     def paste(self, image: Image, x: int, y: int) -> None:
@@ -96,42 +98,30 @@ class Canvas:
         self._texts.append(_Text(x, y, words, size, colour, align))
 
     def figure(self) -> Figure:
-        """Return the picture with its text as a figure, which looks the same in every style."""
-        height, width = self.pixels.shape[:2]
-        figure = Figure((width / DPI, height / DPI), dpi=DPI)
+        """Return the picture with its text as a figure; in a paper it is as wide as the page and has no title."""
+        top = _TITLE_HEIGHT if in_paper() else 0
+        pixels = self.pixels[top:]
+        height, width = pixels.shape[:2]
+        dpi = width / PAGE if in_paper() else DPI
+        figure = Figure((width / dpi, height / dpi), dpi=dpi)
         figure.set_layout_engine("none")
-        figure.add_artist(_Background(self.pixels))
-        for text in self._texts:
+        figure.add_artist(Photograph(pixels))
+        title = [] if in_paper() else [_Text(14, 18, self._title, 15, INK, "left")]
+        for text in [*title, *self._texts]:
             figure.text(
                 text.x / width,
-                1 - text.y / height,
+                1 - (text.y - top) / height,
                 text.words,
-                fontsize=text.size * 72 / DPI,
-                fontfamily=families(),
+                fontsize=text.size * 72 / dpi,
                 color=hexadecimal(text.colour),
                 ha=text.align,
                 va="center_baseline",
-                parse_math=False,
             )
         return figure
 
     def picture(self) -> Image:
         """Return the picture (H, W, 3) with its text."""
         return pixels(self.figure)
-
-
-class _Background(Artist):
-    """The pixels (H, W, 3) of a figure of this size; unlike `Figure.figimage` they are not resampled."""
-
-    def __init__(self, pixels: Image) -> None:
-        super().__init__()
-        opaque = np.full(pixels.shape[:2], 255, np.uint8)
-        self._rgba = np.ascontiguousarray(np.dstack([pixels, opaque])[::-1])  # matplotlib counts from below
-
-    def draw(self, renderer: Any) -> None:
-        context = renderer.new_gc()
-        renderer.draw_image(context, 0, 0, self._rgba)
-        context.restore()
 
 
 def fitted(image: Image, height: int, width: int) -> Image:

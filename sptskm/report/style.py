@@ -13,13 +13,13 @@ from functools import cache
 from typing import Any, Final
 
 import numpy as np
-import PIL.Image
 from matplotlib import font_manager, rc_context, rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sptskm.report.colours import INK, LINE, SOFT, hexadecimal
+from sptskm.report.photograph import Photograph
 
 log = logging.getLogger(__name__)
 
@@ -132,15 +132,14 @@ def vectors(draw: Draw) -> dict[str, bytes]:
             figure.savefig(file, format=kind, dpi=DPI, metadata=about)
             figure.set_layout_engine("none")  # its places are known now
             found[kind] = file.getvalue()
-        return found
+    for one in figure.findobj(Photograph):
+        found = one.within(found)
+    return found
 
 
-def photographs(image: Image) -> dict[str, bytes]:
-    """Return a picture of frames as a PDF that has it as a JPEG, seven inches wide; it is small and soon made."""
-    file = io.BytesIO()
-    resolution = image.shape[1] / PAGE
-    PIL.Image.fromarray(image).save(file, "PDF", resolution=resolution, quality=92, creationDate=None, modDate=None)
-    return {"pdf": file.getvalue()}
+def in_paper() -> bool:
+    """Return whether the style in force is that for papers."""
+    return tuple(rcParams["figure.figsize"]) == PAPER["figure.figsize"]
 
 
 @contextmanager

@@ -38,12 +38,12 @@ class Board:
         if self._writer is not None:
             self._writer.add_image(tag, image_HW3, step, dataformats="HWC")
 
-    def encoded(self, tag: str, png: bytes, size: tuple[int, ...]) -> None:
-        """Write an RGB picture of size (H, W) that is already a PNG."""
+    def encoded(self, tag: str, file: bytes, size: tuple[int, ...]) -> None:
+        """Write an RGB picture of size (H, W) that is a file already, a PNG or JPEG."""
         if self._writer is not None:
             from tensorboard.compat.proto.summary_pb2 import Summary
 
-            image = Summary.Image(height=size[0], width=size[1], colorspace=3, encoded_image_string=png)
+            image = Summary.Image(height=size[0], width=size[1], colorspace=3, encoded_image_string=file)
             summary = Summary(value=[Summary.Value(tag=tag, image=image)])
             self._writer._get_file_writer().add_summary(summary, 0)
 

@@ -59,7 +59,7 @@ def _write_board(results: Results, drawn: Sequence[Picture], out: Path) -> None:
     board.text("results/scores", "```\n" + results.text() + "\n```")
     board.text("results/CMC in percent", _cmc_table(results))
     for picture in drawn:
-        board.encoded(picture.tag, picture.png, picture.image.shape[:2])
+        board.encoded(picture.tag, picture.for_board, picture.image.shape[:2])
     board.close()
     for ranking in results.rankings:
         _write_scores(Board(out / title_of(ranking.name)), ranking, results)

@@ -1,13 +1,17 @@
 """Figures for papers: fonts and text stay what they are, nothing is cut off, and every picture has its files."""
 
+import base64
+import io
 import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from matplotlib.figure import Figure
+from PIL.PdfParser import PdfParser
 
 from sptskm.data.skeletons import JOINTS
 from sptskm.evaluation import CameraPairs
@@ -15,7 +19,7 @@ from sptskm.evaluation.insight import Joints
 from sptskm.report import style
 from sptskm.report.charts import camera_figure, cmc_figure, distance_figure, training_figure, weight_figure
 from sptskm.report.insight_pictures import joint_figure
-from sptskm.report.style import PAPER, SCREEN, vectors
+from sptskm.report.style import PAGE, PAPER, SCREEN, vectors
 from sptskm.report.writing import files
 
 RNG = np.random.default_rng(0)
@@ -62,10 +66,27 @@ def test_a_chart_for_a_paper_has_the_width_of_a_column_embedded_fonts_text_and_n
 
 def test_every_picture_of_an_evaluation_has_its_files_for_papers(written: Path) -> None:
     pictures = {path.stem for path in written.glob("*.png")}
-    assert {path.stem for path in written.glob("figures/*.pdf")} == pictures
-    frames = {name for name in pictures if re.match("ranked|attention", name)}
-    assert {path.stem for path in written.glob("figures/*.svg")} == pictures - frames
+    for ending in ("pdf", "svg"):
+        assert {path.stem for path in written.glob(f"figures/*.{ending}")} == pictures
     assert {str(path.relative_to(written)) for path in written.glob("figures/*")} <= set(files())
     assert all(path.read_bytes().startswith(b"%PDF") for path in written.glob("figures/*.pdf"))
     largest = max(path.stat().st_size for path in written.glob("figures/*"))
     assert largest < 600_000
+
+
+def test_frames_in_a_paper_are_a_jpeg_as_wide_as_the_page_below_labels_that_stay_text(written: Path) -> None:
+    pdf, svg = (written / f"figures/ranked-results-best.{ending}" for ending in ("pdf", "svg"))
+    parser = PdfParser(buf=pdf.read_bytes())
+    page = parser.read_indirect(parser.pages[0])
+    assert page[b"MediaBox"][2] == 72 * PAGE
+    (picture,) = parser.read_indirect(parser.read_indirect(page[b"Resources"])[b"XObject"]).values()
+    jpeg = parser.read_indirect(picture)
+    size = jpeg.dictionary[b"Width"], jpeg.dictionary[b"Height"]
+    assert PIL.Image.open(io.BytesIO(jpeg.buf)).size == size
+    assert page[b"MediaBox"][3] == pytest.approx(72 * PAGE * size[1] / size[0])
+    assert b"/FontFile2" in pdf.read_bytes()
+    content = svg.read_text()
+    (embedded,) = re.findall(r'"data:image/jpeg;base64,(.*)"', content)
+    assert base64.b64decode(embedded) == jpeg.buf
+    assert ">mask outline</text>" in content
+    assert "best queries" not in content, "the caption says it in a paper"
