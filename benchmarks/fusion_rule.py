@@ -17,18 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sptskm.evaluation import (
-    PROTOCOLS,
-    Distances,
-    Evidence,
-    Rows,
-    StreamDistances,
-    Weights,
-    choose,
-    evaluate,
-    fuse,
-    squared_distances,
-)
+from sptskm.evaluation import PROTOCOLS, Features, Part, Rows, Weights, choose, evaluate, fuse
 
 STREAMS = {
     "strong, noise": (0.75, 0.0),
@@ -77,7 +66,7 @@ def draw(
     for pids in np.array_split(np.arange(chosen.people), chosen.folds):
         own = np.minimum(share * rng.uniform(0.9, 1.1, len(qualities)), 1) * qualities
         parts.append(evidence(rng, own, len(pids), int(pids[0])))
-    plain, hedged = (choose(parts, PROTOCOL, ["zscore"], step=1, hedge=hedge).offer for hedge in (False, True))
+    plain, hedged = (choose(parts, ["zscore"], step=1, hedge=hedge).offer for hedge in (False, True))
     test = evidence(rng, qualities, TESTED, chosen.people)
     streams = test.distances("zscore")
     alone = {name: {other: float(other == name) for other in streams} for name in streams}
@@ -92,11 +81,11 @@ def draw(
     return {rule: (mAP(weights) - best, max(weights.values()) < 1) for rule, weights in offers.items()}
 
 
-def evidence(rng: np.random.Generator, qualities: Sequence[float], people: int, first: int) -> Evidence:
+def evidence(rng: np.random.Generator, qualities: Sequence[float], people: int, first: int) -> Part:
     """Draw the tracklets of some people, each a query and in the gallery."""
     count = CAMERAS * TRACKLETS
     person_N, camera_N = np.repeat(np.arange(people), count), np.tile(np.repeat(np.arange(CAMERAS), TRACKLETS), people)
-    found = {}
+    found, rows = [], np.arange(len(person_N))
     for number, quality in enumerate(qualities):
         loud_I = np.exp(rng.normal(0, 0.3, people))
         moved_ICD = 0.5 * rng.normal(size=(people, CAMERAS, NUMBERS))
@@ -104,10 +93,10 @@ def evidence(rng: np.random.Generator, qualities: Sequence[float], people: int, 
         noise_ND = moved_ICD[person_N, camera_N] + rng.normal(size=(len(person_N), NUMBERS))
         features_ND = points_ID[person_N] + loud_I[person_N, None] * noise_ND
         features_ND /= np.linalg.norm(features_ND, axis=1, keepdims=True)
-        valid_N = np.ones(len(features_ND), bool)
-        found[str(number)] = Distances(squared_distances(features_ND, features_ND), valid_N, valid_N)
-    rows, streams = Rows(first + person_N + 1, camera_N), StreamDistances(found)
-    return Evidence(rows, rows, lambda _: streams)
+        known_N = np.ones(len(rows), bool)
+        found.append(Features(features_ND.astype(np.float32), rows.astype(str), known_N, "", str(number)))
+    labels = Rows(first + person_N + 1, camera_N)
+    return Part(rows, rows, labels, labels, PROTOCOL, found)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from sptskm.common.errors import DataError
 from sptskm.config import Config, ConfigError, Final
 from sptskm.configfile import find_file, load, merge
 from sptskm.evaluation import Features
-from sptskm.evaluation.fused import read_fused
 from sptskm.evaluation.results import Results
+from sptskm.evaluation.saved import read_fused
 from sptskm.extraction import Network, extract_run, load_network
 from sptskm.final import final
 from sptskm.nearest import read_set

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from sptskm.atomic import check_output, partial_of
 from sptskm.config import PAIR, ConfigError
-from sptskm.evaluation import pair_weight
-from sptskm.evaluation.fused import Fused, read_fused
+from sptskm.evaluation import Fusion, pair_weight
+from sptskm.evaluation.saved import read_fused
 from sptskm.extraction import Network, load_network
 from sptskm.training.streams import stream_of
 
@@ -61,7 +61,7 @@ class PairDistance(nn.Module):
     features are first scaled to length 1.
     """
 
-    def __init__(self, fused: Fused) -> None:
+    def __init__(self, fused: Fusion) -> None:
         super().__init__()
         self.fused, self.unit = fused.distance, fused.normalisation == "concat"
 
@@ -147,7 +147,7 @@ def export_network(network: Network, path: Path) -> None:
     _write(Embedding(network.model.float().eval()), [one.example for one in inputs], names, path, about)
 
 
-def export_distance(fused: Fused, lengths: Mapping[str, int], path: Path) -> None:
+def export_distance(fused: Fusion, lengths: Mapping[str, int], path: Path) -> None:
     """Write the fused distance for features of these lengths by stream; see PairDistance."""
     names, flags = fused.distance.streams, 1 if fused.distance.streams == PAIR else len(lengths)
     inputs: list[Tensor] = []

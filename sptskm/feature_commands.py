@@ -80,7 +80,7 @@ def _files(given: Sequence[Path], smin: Path | None) -> list[Path]:
 
 
 def _score(options: argparse.Namespace) -> None:
-    from sptskm.evaluation.fused import read_fused
+    from sptskm.evaluation.saved import read_fused
     from sptskm.nearest import read_set
     from sptskm.score import score
     from sptskm.training.world import join
@@ -98,7 +98,7 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    from sptskm.evaluation.fused import read_fused
+    from sptskm.evaluation.saved import read_fused
     from sptskm.nearest import FeatureSet, fit_fused, index_beside, read_set, search
     from sptskm.report.found import check_picture, write_picture
 

@@ -20,14 +20,12 @@ from sptskm.configfile import apply_overrides, from_dict
 from sptskm.data import Split, Tracklets
 from sptskm.data.derived import methods_in, warn_of_methods
 from sptskm.evaluation import (
-    Chosen,
-    Evidence,
     Features,
     FusedDistance,
+    Fusion,
     Normalisation,
     Part,
     Protocol,
-    Weights,
     aligned,
     calibrated,
     check_choosing,
@@ -48,7 +46,7 @@ from sptskm.evaluation import (
 from sptskm.evaluation.distances import Floats
 from sptskm.evaluation.fusion import OF_THE_DATA
 from sptskm.evaluation.insight import Insight
-from sptskm.evaluation.results import RESULTS, Fusion, Ranking, Results
+from sptskm.evaluation.results import RESULTS, Ranking, Results
 from sptskm.evaluation.writing import write_results
 from sptskm.extraction import load_weights
 from sptskm.provenance import origin
@@ -83,20 +81,6 @@ class Trained:
     test: Features
     provenance: Mapping[str, Any]
     insight: Insight
-
-
-Fold = tuple[NDArray[np.int64], Sequence[Features]]
-"""People whom the runs of a fold left out: their rows of the table, and their features by stream in order."""
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Fusion of several runs, chosen on held-out identities, and the scores there."""
-
-    normalisation: Normalisation
-    weights: Weights
-    mAP: Mapping[str, float]
-    """Of each stream and fused."""
 
 
 def final(
@@ -137,10 +121,13 @@ def _claim(out: Path) -> None:
     check_figures(out)
 
 
-def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | None = None) -> HeldOut | None:
+def fuse_held_out(
+    runs: Sequence[str | Path], settings: Final, stop: StopFlag | None = None
+) -> tuple[Fusion, dict[str, float]] | None:
     """Choose the normalisation and weights that fuse runs best on held-out identities, without reading test files.
 
-    Every rank makes the same call; rank 0 gets the result. Raises errors as `final`.
+    Every rank makes the same call; rank 0 gets the fusion, and the mAP of each stream and fused on these identities.
+    Raises errors as `final`.
     """
     open_to_choice = replace(settings, weight=None, weights={}, normalisation="auto", folds=0)
     rules = protocol(settings.protocol)
@@ -148,18 +135,16 @@ def fuse_held_out(runs: Sequence[str | Path], settings: Final, stop: StopFlag | 
     if not streams:
         return None
     part = _held_out(streams, rules)
-    alone: dict[str, float] = {
-        stream.config.stream: evaluate(part.alone(stream.held_out), part.query, part.gallery, rules).mAP
-        for stream in streams
-    }
-    found = _best([_known(part, [stream.held_out for stream in streams])], open_to_choice, rules)
-    return HeldOut(found.normalisation, found.offer.weights, {**alone, "fused": found.mAP})
+    scores = {one.stream: evaluate(part.alone(one), part.query, part.gallery, rules).mAP for one in part.features}
+    fusion = _best([part], open_to_choice)
+    assert fusion.mAP is not None
+    return fusion, {**scores, "fused": fusion.mAP}
 
 
 def _trained(
     runs: Sequence[str | Path], overrides: Sequence[str], settings: Final, rules: Protocol, stop: StopFlag | None
-) -> tuple[list[Trained], list[Fold]]:
-    """Extract the features of all runs and, where they choose the fusion, of the runs that leave a fold out.
+) -> tuple[list[Trained], list[Part]]:
+    """Extract the features of all runs and, where these choose the fusion, of those whom the runs of a fold left out.
 
     Every rank makes the same call, and rank 0 gets the features in the order of streams; others get none.
     """
@@ -175,7 +160,8 @@ def _trained(
         found = [[_left_out(one, world, stop) for one in fold] for fold in folds]
     if not world.is_main:
         return [], []
-    return streams, [(fold[0][0], [features for _, features in fold]) for fold in found]
+    left_out = [(fold[0][0], [features for _, features in fold]) for fold in found]
+    return streams, [everybody(streams[0].table, rows, rules, features) for rows, features in left_out]
 
 
 def _opened(runs: Sequence[str | Path], overrides: Sequence[str], settings: Final) -> list[Opened]:
@@ -288,21 +274,21 @@ def _features(
     return Features(found.features_ND, keys, found.valid_N, setup.table.fingerprint, one.config.stream)
 
 
-def _evaluate(streams: Sequence[Trained], folds: Sequence[Fold], settings: Final, rules: Protocol) -> Results:
+def _evaluate(streams: Sequence[Trained], folds: Sequence[Part], settings: Final, rules: Protocol) -> Results:
     """Score each stream alone, their fusion and, if wanted, the last of these re-ranked."""
     table = streams[0].table
-    test = part_of(table, table.test, table.query, rules)
+    test = part_of(table, table.test, table.query, rules, [stream.test for stream in streams])
 
     def judged(name: str, distance_QG: Floats) -> Ranking:
         return Ranking(name, distance_QG, evaluate(distance_QG, test.query, test.gallery, rules))
 
-    rankings = [judged(stream.config.stream, test.alone(stream.test)) for stream in streams]
+    rankings = [judged(one.stream, test.alone(one)) for one in test.features]
     fusion = None
     if len(streams) > 1:
         fusion, fused_QG = _fuse(streams, folds, test, settings)
         rankings.append(judged("fused", fused_QG))
     if settings.rerank:
-        rankings.append(judged("reranked", _reranked(streams, test, fusion, settings)))
+        rankings.append(judged("reranked", _reranked(test, fusion, settings)))
     return Results(
         table=table,
         query_rows=table.test[test.query_rows],
@@ -312,7 +298,7 @@ def _evaluate(streams: Sequence[Trained], folds: Sequence[Fold], settings: Final
         protocol=rules,
         rankings=rankings,
         fusion=fusion,
-        features=[stream.test for stream in streams],
+        features=test.features,
         configs=[stream.config for stream in streams],
         settings=settings,
         provenance={stream.config.stream: stream.provenance for stream in streams},
@@ -323,37 +309,34 @@ def _evaluate(streams: Sequence[Trained], folds: Sequence[Fold], settings: Final
     )
 
 
-def _fuse(streams: Sequence[Trained], folds: Sequence[Fold], test: Part, settings: Final) -> tuple[Fusion, Floats]:
+def _fuse(streams: Sequence[Trained], folds: Sequence[Part], test: Part, settings: Final) -> tuple[Fusion, Floats]:
     """Fuse all streams; return the fusion and the fused distances (Q, G)."""
-    weights = given_weights(settings, [stream.config.stream for stream in streams])
-    evidence, rules = _evidence(streams, folds, test, settings, weights is None), test.protocol
+    weights = given_weights(settings, [one.stream for one in test.features])
+    known = _known(streams, folds, test, settings, weights is None)
     if weights is None:
-        found = _best(evidence, settings, rules)
-        weights, slopes = found.offer.weights, found.slopes
-        fusion = Fusion(weights, found.normalisation, found.curve_WS, offer=found.offer)
+        fusion = _best(known, settings)
     else:
-        slopes = slopes_of(evidence, rules) if settings.normalisation == "calibrated" else None
-        fusion = Fusion(weights, settings.normalisation, None)
-    kind = cast(Normalisation, fusion.normalisation)
-    distances = test.fusable([stream.test for stream in streams], kind)
+        slopes = slopes_of(known) if settings.normalisation == "calibrated" else None
+        fusion = Fusion(weights, cast(Normalisation, settings.normalisation), slopes=slopes)
+    kind = fusion.normalisation
+    distances, how = test.distances(kind), (fusion.weights, kind, fusion.slopes)
     if kind != "rank":
-        distance = FusedDistance.fitted(distances, weights, kind, slopes)
-        odds = calibrated(evidence, kind, distance, rules) if evidence else None
-        fusion = replace(fusion, distance=distance, odds=odds)
-    return fusion, fuse(distances, weights, kind, slopes)
+        distance = FusedDistance.fitted(distances, *how)
+        fusion = replace(fusion, distance=distance, odds=calibrated(known, kind, distance) if known else None)
+    return fusion, fuse(distances, *how)
 
 
-def _reranked(streams: Sequence[Trained], test: Part, fusion: Fusion | None, settings: Final) -> NDArray[np.float64]:
+def _reranked(test: Part, fusion: Fusion | None, settings: Final) -> NDArray[np.float64]:
     """Re-rank one stream or the fusion among all tracklets that are queries or in the gallery.
 
     Returns distances (Q, G). Only tracklets with input of the stream that most of them have are re-ranked, so that
     every two of them can be compared; the others are infinitely far, as in the plain ranking of a single stream.
     """
     rows = np.union1d(test.query_rows, test.gallery_rows)
-    features = aligned([stream.test for stream in streams], "" if fusion is None else fusion.normalisation)
+    features = aligned(test.features, "" if fusion is None else fusion.normalisation)
     common = max(features.values(), key=lambda own: np.count_nonzero(own.valid_N[rows]))
     rows = rows[common.valid_N[rows]]
-    if fusion is None or fusion.distance is None:
+    if fusion is None or not fusion.distance:
         distances = feature_distances(common.features_ND[rows])
     else:
         parts = {name: own.features_ND[rows] for name, own in features.items()}
@@ -367,34 +350,23 @@ def _reranked(streams: Sequence[Trained], test: Part, fusion: Fusion | None, set
     return found_QG
 
 
-def _evidence(
-    streams: Sequence[Trained], folds: Sequence[Fold], test: Part, settings: Final, wanted: bool
-) -> list[Evidence]:
+def _known(streams: Sequence[Trained], folds: Sequence[Part], test: Part, settings: Final, wanted: bool) -> list[Part]:
     """Return the people on whom the networks did not train, as far as there are and, if not `wanted`, as is known.
 
     Given weights need nobody; then a protocol may leave no query of the held-out people.
     """
-    if folds:
-        parts = [(everybody(streams[0].table, rows, test.protocol), features) for rows, features in folds]
-    elif len(streams[0].split.held_out) and (wanted or settings.normalisation == "calibrated"):
-        parts = [(_held_out(streams, test.protocol), [stream.held_out for stream in streams])]
-    else:
-        parts = []
-    return [_known(part.asked_as(test), features) for part, features in parts]
+    if not folds and len(streams[0].split.held_out) and (wanted or settings.normalisation == "calibrated"):
+        folds = [_held_out(streams, test.protocol)]
+    return [part.asked_as(test) for part in folds]
 
 
 def _held_out(streams: Sequence[Trained], rules: Protocol) -> Part:
-    split = streams[0].split
-    return part_of(streams[0].table, split.held_out, split.query, rules)
+    table, split = streams[0].table, streams[0].split
+    return part_of(table, split.held_out, split.query, rules, [stream.held_out for stream in streams])
 
 
-def _known(part: Part, features: Sequence[Features]) -> Evidence:
-    return Evidence(part.query, part.gallery, lambda kind: part.fusable(features, kind))
-
-
-def _best(evidence: Sequence[Evidence], settings: Final, rules: Protocol) -> Chosen:
+def _best(parts: Sequence[Part], settings: Final) -> Fusion:
     """Choose the normalisation (given, or the best on these people) and its weights."""
     kinds: tuple[str, ...] = OF_THE_DATA if settings.normalisation == "auto" else (settings.normalisation,)
     kinds = tuple(kind for kind in kinds if kind != "rank" or not settings.rerank)  # it has no distance of a pair
-    hedge = settings.undecided == "fused"
-    return choose(evidence, rules, cast(Sequence[Normalisation], kinds), settings.weight_step, hedge)
+    return choose(parts, cast(Sequence[Normalisation], kinds), settings.weight_step, settings.undecided == "fused")

@@ -23,14 +23,13 @@ from sptskm.data.derived import warn_of_methods
 from sptskm.evaluation import (
     Distances,
     FusedDistance,
+    Fusion,
     StreamDistances,
     aligned,
-    pair_weight,
     pair_weights,
     squared_distances,
 )
 from sptskm.evaluation.feature_files import Labelled, read_features
-from sptskm.evaluation.fused import Fused
 from sptskm.evaluation.index import RECALL_SAMPLE, Index, drawn
 from sptskm.evaluation.neighbours import Compared, Ints, Nearest, exact
 from sptskm.report.found import Found
@@ -51,7 +50,7 @@ class FeatureSet(dict[str, Labelled]):
             raise ConfigError(f"the features are of {found}, wanted one of each stream")
         self.first = sides[0]
 
-    def check(self, fused: Fused | None) -> None:
+    def check(self, fused: Fusion | None) -> None:
         """Raise ConfigError or DataError where these features do not fit the fusion or a stream is missing."""
         if fused is None and len(self) > 1:
             raise ConfigError(f"found features of {' and '.join(self)}, wanted a --fusion as well, or one stream alone")
@@ -63,7 +62,7 @@ class FeatureSet(dict[str, Labelled]):
         if missing := [stream for stream in fused.distance.streams if stream not in self]:
             raise ConfigError(f"--fusion is of {' and '.join(fused.networks)}, wanted features of {missing[0]} as well")
 
-    def compared(self, fused: Fused | None) -> Compared:
+    def compared(self, fused: Fusion | None) -> Compared:
         """Prepare the features for comparison.
 
         Raises DataError where the streams do not belong together, as `align`.
@@ -79,7 +78,7 @@ def read_set(paths: Sequence[Path]) -> FeatureSet:
     return FeatureSet([read_features(path) for path in paths])
 
 
-def fit_fused(gallery: FeatureSet, weight: float) -> Fused:
+def fit_fused(gallery: FeatureSet, weight: float) -> Fusion:
     """Fit a fusion of two streams for a share of the second given by the user.
 
     It uses z-scores of the gallery's own distances and no labels. Raises ConfigError for a weight outside 0 to 1 and
@@ -104,14 +103,14 @@ def fit_fused(gallery: FeatureSet, weight: float) -> Fused:
         distance = FusedDistance.fitted(StreamDistances(distances), weights, "zscore")
     except ValueError as error:
         raise DataError(f"--weight cannot be fitted on the gallery: {error}") from None
-    return Fused(weights, "zscore", distance, {name: side.network for name, side in gallery.items()})
+    return Fusion(weights, "zscore", distance, {name: side.network for name, side in gallery.items()})
 
 
 def search(  # what is searched, for what, and how
     gallery: FeatureSet,
     query: str | FeatureSet,
     count: int = 10,
-    fused: Fused | None = None,
+    fused: Fusion | None = None,
     index: Path | None = None,
     *,
     other_cameras: bool = False,
@@ -237,7 +236,7 @@ def _made(one: Labelled) -> str:
     return f"{one.features.features_ND.shape[1]} numbers of {one.features.stream} by network {one.network}"
 
 
-def index_beside(files: Sequence[Path], fused: Fused | None = None) -> Path:
+def index_beside(files: Sequence[Path], fused: Fusion | None = None) -> Path:
     """Return the path of the index of these features; remove an index of features that they have replaced."""
     gallery, name = files[0], "-".join(file.stem for file in files)
     if fused is not None:
@@ -252,16 +251,17 @@ def index_beside(files: Sequence[Path], fused: Fused | None = None) -> Path:
     return path
 
 
-def _named(fused: Fused) -> str:
-    """Return a text that tells fusions apart; for SSIN and SMIN it is that of earlier versions, whose index is kept."""
+def _named(fused: Fusion) -> str:
+    """Return a text that tells fusions apart, as in earlier versions, whose indexes are kept."""
     terms = {tuple(term.factors): term for term in fused.distance.terms}
-    share, ssin = pair_weight(fused.weights), terms.get(("ssin",))
-    if fused.distance.streams != ("ssin", "smin") or ssin is None:
-        return repr(fused)
-    values = {**fused.distance.complete.factors, "alone": ssin.factors["ssin"], "offset": ssin.offset}
-    told = ", ".join(f"{name}={value!r}" for name, value in values.items())
+    ssin, told = terms.get(("ssin",)), f"weights={fused.weights!r}"
+    distance = f"{fused.distance!r}"
+    if fused.distance.streams == ("ssin", "smin") and ssin is not None:
+        values = {**fused.distance.complete.factors, "alone": ssin.factors["ssin"], "offset": ssin.offset}
+        distance = f"FusedDistance({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+        told = f"weight={fused.weight!r}"
     return (
-        f"Fused(weight={share!r}, normalisation={fused.normalisation!r}, distance=FusedDistance({told}), "
+        f"Fused({told}, normalisation={fused.normalisation!r}, distance={distance}, "
         f"networks={fused.networks!r}, methods={fused.methods!r})"
     )
 

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from sptskm.common.errors import DataError
 from sptskm.config import ConfigError, Final
 from sptskm.data import Tracklets
-from sptskm.evaluation import Features, Rows, aligned, check_judging, feature_blocks, protocol, select
+from sptskm.evaluation import Features, Fusion, Rows, aligned, check_judging, feature_blocks, protocol, select
 from sptskm.evaluation.distances import Floats
-from sptskm.evaluation.fused import Fused
 from sptskm.evaluation.metrics import Blocks
-from sptskm.evaluation.results import Fusion, Ranking, Results
+from sptskm.evaluation.results import Ranking, Results
 from sptskm.training.spread import evaluate_spread, prepared
 from sptskm.training.world import World
 
@@ -23,7 +22,7 @@ Ints = NDArray[np.int64]
 
 
 def score(
-    table: Tracklets, settings: Final, features: Sequence[Features], fused: Fused | None, world: World
+    table: Tracklets, settings: Final, features: Sequence[Features], fused: Fusion | None, world: World
 ) -> Results:
     """Evaluate the test tracklets of a table by the features of one stream, or of several streams and their fusion.
 
@@ -47,8 +46,7 @@ def score(
         Ranking(name, np.empty((len(query), 0)), evaluate_spread(distances, query, gallery, rules, world))
         for name, distances in ways.items()
     ]
-    fusion = None if fused is None else Fusion(fused.weights, fused.normalisation, None, fused.distance)
-    return Results(table, *places, query, gallery, rules, rankings, fusion, streams, [], settings, {})
+    return Results(table, *places, query, gallery, rules, rankings, fused, streams, [], settings, {})
 
 
 def _of_test(features: Features, table: Tracklets) -> Features:
@@ -81,7 +79,7 @@ def _alone(features: Features, query_rows: Ints, gallery_rows: Ints, world: Worl
     return block
 
 
-def _fused(fused: Fused, features: Sequence[Features], query_rows: Ints, gallery_rows: Ints, world: World) -> Blocks:
+def _fused(fused: Fusion, features: Sequence[Features], query_rows: Ints, gallery_rows: Ints, world: World) -> Blocks:
     """Return a function that computes the fused distances (B, G)."""
     compared = aligned(features, fused.normalisation)
     apart = {name: _alone(own, query_rows, gallery_rows, world) for name, own in compared.items()}

@@ -16,8 +16,17 @@ from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
 from sptskm.configfile import to_dict
 from sptskm.data import Tracklets, read_mars
-from sptskm.evaluation import Distances, Features, FusedDistance, Rows, StreamDistances, evaluate, squared_distances
-from sptskm.evaluation.fused import Fused, read_fused
+from sptskm.evaluation import (
+    Distances,
+    Features,
+    FusedDistance,
+    Fusion,
+    Rows,
+    StreamDistances,
+    evaluate,
+    squared_distances,
+)
+from sptskm.evaluation.saved import read_fused
 from sptskm.export import export, export_distance, export_network
 from sptskm.extraction import Network, load_network
 from sptskm.training.extract import extract
@@ -258,13 +267,13 @@ def test_the_exported_distance_is_that_of_the_final_job(onnxruntime, tmp_path, s
 LENGTHS = {"ssin": 6, "smin": 4, "gait": 5}
 
 
-def fusion_of(streams: tuple[str, ...], normalisation: str) -> Fused:
+def fusion_of(streams: tuple[str, ...], normalisation: str) -> Fusion:
     """A fusion as a final job keeps it, of made-up distances."""
     rng, everybody = np.random.default_rng(1), np.ones(9, bool)
     given = StreamDistances({name: Distances(rng.random((9, 9)), everybody, everybody) for name in streams})
     weights = dict(zip(streams, (0.6, 0.3, 0.1) if len(streams) == 3 else (0.65, 0.35), strict=True))
     distance = FusedDistance.fitted(given, weights, normalisation)
-    return Fused(weights, normalisation, distance, dict.fromkeys(streams, "aaaa"))
+    return Fusion(weights, normalisation, distance, dict.fromkeys(streams, "aaaa"))
 
 
 def sides(streams: tuple[str, ...], count: int, missing: bool) -> dict[str, Features]:

@@ -14,10 +14,10 @@ from helpers.small import small_config
 from sptskm.config import Final
 from sptskm.data import read_dataset
 from sptskm.data.derived import write_method
-from sptskm.evaluation import Features, FusedDistance, Rows
+from sptskm.evaluation import Features, FusedDistance, Fusion, Rows
 from sptskm.evaluation.feature_files import Labelled, read_features, write_features
-from sptskm.evaluation.fused import Fused, read_fused
 from sptskm.evaluation.results import RESULTS
+from sptskm.evaluation.saved import read_fused
 from sptskm.extraction import extract_run
 from sptskm.final import final
 from sptskm.nearest import FeatureSet, search
@@ -65,7 +65,7 @@ def test_a_search_across_methods_is_said_to_be_one(
 def test_a_fusion_that_was_chosen_on_other_methods_is_said_to_be_one(caplog: pytest.LogCaptureFixture) -> None:
     pair = FeatureSet([labelled(masks=GRABCUT), labelled("smin", skeletons=BLAZEPOSE)])
     weights, networks = {"ssin": 0.6, "smin": 0.4}, {"ssin": "aaaa", "smin": "aaaa"}
-    fused = Fused(weights, "zscore", FusedDistance.of_before(1.5, 0.8, 1.7, -0.3), networks)
+    fused = Fusion(weights, "zscore", FusedDistance.of_before(1.5, 0.8, 1.7, -0.3), networks)
     pair.check(fused)
     pair.check(replace(fused, methods={"masks": GRABCUT, "skeletons": BLAZEPOSE}))
     assert not caplog.text

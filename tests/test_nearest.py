@@ -19,6 +19,7 @@ from sptskm.data import read_dataset, read_mars
 from sptskm.evaluation import (
     Features,
     FusedDistance,
+    Fusion,
     Rows,
     StreamDistances,
     align,
@@ -27,15 +28,15 @@ from sptskm.evaluation import (
     squared_distances,
 )
 from sptskm.evaluation.feature_files import Labelled, read_features, write_features
-from sptskm.evaluation.fused import Fused, read_fused
 from sptskm.evaluation.neighbours import Compared, exact
+from sptskm.evaluation.saved import read_fused
 from sptskm.extraction import load_network
 from sptskm.nearest import FeatureSet, Index, fit_fused, index_beside, search
 from sptskm.report import found as found_module
 
 NETWORKS = {"ssin": "aaaa", "smin": "bbbb"}
 PAIR = ("ssin", "smin")
-FUSED = Fused(pair_weights(PAIR, 0.4), "zscore", FusedDistance.of_before(1.5, 0.8, 1.7, -0.3), NETWORKS)
+FUSED = Fusion(pair_weights(PAIR, 0.4), "zscore", FusedDistance.of_before(1.5, 0.8, 1.7, -0.3), NETWORKS)
 NEEDS_FAISS = "wants faiss: pip install 'sptskm[index]'"
 
 
@@ -66,7 +67,7 @@ def pair(rows: int, seed: int = 0, every: int = 9) -> FeatureSet:
     return FeatureSet([labelled(ssin), labelled(replace(smin, features_ND=features_ND, valid_N=~without_N))])
 
 
-def streams(query: FeatureSet, gallery: FeatureSet, fused: Fused) -> StreamDistances:
+def streams(query: FeatureSet, gallery: FeatureSet, fused: Fusion) -> StreamDistances:
     """All distances, as the final job takes them."""
     ssin = [side.first.features.compared(fused.normalisation).features_ND for side in (query, gallery)]
     smin = [side["smin"].features.compared(fused.normalisation) for side in (query, gallery)]
@@ -100,7 +101,7 @@ def test_two_streams_are_ranked_as_the_final_job_ranks_them(normalisation, weigh
     gallery, query = pair(200), pair(20, seed=1, every=4)
     weights = pair_weights(PAIR, weight)
     both = streams(query, gallery, replace(FUSED, normalisation=normalisation))
-    fused = Fused(weights, normalisation, FusedDistance.fitted(both, weights, normalisation), NETWORKS)
+    fused = Fusion(weights, normalisation, FusedDistance.fitted(both, weights, normalisation), NETWORKS)
     fused_QG = fuse(both, weights, normalisation)
     found = search(gallery, query, 150, fused)
     expected_QG = np.argsort(fused_QG, axis=1, kind="stable")
@@ -298,7 +299,7 @@ def test_the_fused_distance_of_a_final_job_is_read_and_other_files_are_refused(t
     with pytest.raises(DataError, match=r"does not say which networks it fuses.*evaluate again"):
         read_fused(path)
     path.write_text(json.dumps(saved | {"provenance": {name: {"network": key} for name, key in NETWORKS.items()}}))
-    wanted = Fused(pair_weights(PAIR, 0.25), "minmax", FusedDistance.of_before(**constants), NETWORKS)
+    wanted = Fusion(pair_weights(PAIR, 0.25), "minmax", FusedDistance.of_before(**constants), NETWORKS)
     assert read_fused(tmp_path) == read_fused(path) == wanted
 
 

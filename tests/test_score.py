@@ -16,6 +16,7 @@ from sptskm.evaluation import (
     Distances,
     Features,
     FusedDistance,
+    Fusion,
     Rows,
     StreamDistances,
     evaluate,
@@ -25,7 +26,6 @@ from sptskm.evaluation import (
     stream_distances,
 )
 from sptskm.evaluation.feature_files import write_features
-from sptskm.evaluation.fused import Fused
 from sptskm.score import score
 from sptskm.training.world import World, join
 
@@ -67,7 +67,7 @@ def test_scores_are_those_of_the_whole_matrices(
     table = read_mars(walkers)
     features = [made_up(table, name) for name in streams]
     whole, query, gallery = as_a_whole(table, *features)
-    fused = Fused(weights, "zscore", FusedDistance.fitted(whole, weights, "zscore"), dict.fromkeys(streams, "a"))
+    fused = Fusion(weights, "zscore", FusedDistance.fitted(whole, weights, "zscore"), dict.fromkeys(streams, "a"))
     wanted = whole.matrices | {"fused": fused.distance.of(whole.matrices, whole.query, whole.gallery)}
     monkeypatch.setattr("sptskm.training.spread.BLOCK", 3)
     found = score(table, Final(NAME), features, fused, World())

@@ -11,7 +11,7 @@ from sptskm.cli import main
 from sptskm.config import STREAMS
 from sptskm.data import read_mars
 from sptskm.evaluation.feature_files import read_features
-from sptskm.evaluation.fused import read_fused
+from sptskm.evaluation.saved import read_fused
 from sptskm.training.trainer import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_drawing")]

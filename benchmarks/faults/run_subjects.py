@@ -17,9 +17,9 @@ from sptskm.common.errors import DataError
 from sptskm.config import STREAMS
 from sptskm.configfile import load, load_final, to_dict
 from sptskm.evaluation.feature_files import read_features
-from sptskm.evaluation.fused import read_fused
 from sptskm.evaluation.neighbours import Compared
 from sptskm.evaluation.protocols import read_protocol
+from sptskm.evaluation.saved import read_fused
 from sptskm.extraction import load_network
 from sptskm.launching.cluster import load_cluster
 from sptskm.models.ssin import SSIN

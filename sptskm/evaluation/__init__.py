@@ -3,8 +3,7 @@
 from sptskm.evaluation.calibration import Calibration, calibrate
 from sptskm.evaluation.cameras import CameraPairs, camera_pairs
 from sptskm.evaluation.choosing import (
-    Chosen,
-    Evidence,
+    Fusion,
     calibrated,
     choose,
     slopes_of,
@@ -42,11 +41,10 @@ __all__ = [
     "PROTOCOLS",
     "Calibration",
     "CameraPairs",
-    "Chosen",
     "Distances",
-    "Evidence",
     "Features",
     "FusedDistance",
+    "Fusion",
     "Normalisation",
     "Offer",
     "Part",

@@ -3,8 +3,8 @@
 Shape suffixes: Q queries, G gallery rows, M pairs, I identities, S streams, W weights.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
 
@@ -12,18 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.common.errors import DataError
+from sptskm.data.derived import Made, Method
 from sptskm.evaluation.calibration import Calibration, calibrate
 from sptskm.evaluation.fusion import (
+    NO_DISTANCE,
     Distances,
     FusedDistance,
     Normalisation,
     NormalisedDistances,
-    StreamDistances,
     Weights,
+    pair_weight,
 )
-from sptskm.evaluation.metrics import Rows, evaluate, not_ranked
+from sptskm.evaluation.metrics import evaluate, not_ranked
 from sptskm.evaluation.offering import Offer, cross_validated, offer
-from sptskm.evaluation.protocols import Integers, Protocol
+from sptskm.evaluation.parts import Part
+from sptskm.evaluation.protocols import Integers
 from sptskm.evaluation.statistics import by_identity
 from sptskm.evaluation.weighing import Gaps, gaps_by_identity
 
@@ -35,55 +38,65 @@ NO_SLOPE: Final = 1e-9
 Pairs = tuple[NDArray[np.float64], NDArray[np.bool_], Integers]
 
 
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """A normalisation, and which ranking held-out identities recommend.
+@dataclass(frozen=True)
+class Fusion:
+    """How streams are fused, and the distance of two tracklets that this makes."""
 
-    curve_WS: for each weighting of a grid, the weights of all streams but the first, and the mAP there.
-    """
-
+    weights: Weights
     normalisation: Normalisation
-    offer: Offer
-    mAP: float
-    """With the weights of the offer, on the held-out identities."""
-    curve_WS: NDArray[np.float64]
+    distance: FusedDistance = NO_DISTANCE
+    """Without a term for "rank", and before it is fitted to the tracklets of a test set or a gallery."""
+    networks: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of the weights of the streams' networks, for whose features the distance was fitted."""
+    methods: Mapping[Made, Method] = field(default_factory=dict)
+    """Methods that made the masks and skeletons on which the fusion was chosen, where known."""
+    curve_WS: NDArray[np.float64] | None = field(default=None, compare=False)
+    """For each weighting of a grid, the weights of all streams but the first, and the mAP on held-out identities.
+
+    None for weights that were given."""
+    offer: Offer | None = None
+    """Which ranking held-out identities recommend; None for weights that were given."""
+    mAP: float | None = None
+    """With these weights, on the held-out identities that chose them."""
     slopes: Mapping[str, float] | None = None
     """Of "calibrated"."""
+    odds: Calibration | None = None
+    """Log-odds that a pair at a fused distance shows one person, fitted to held-out pairs; None without any."""
 
+    @property
+    def weight(self) -> float | None:
+        """Return the share of the second of two streams."""
+        return pair_weight(self.weights)
 
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """Queries and gallery of people on whom the networks did not train, and the distances of each normalisation."""
-
-    query: Rows
-    gallery: Rows
-    distances: Callable[[Normalisation], StreamDistances]
+    def check(self, stream: str, network: str, whose: str) -> None:
+        """Raise DataError where a stream or its network is not one that was fused."""
+        if stream not in self.networks:
+            raise DataError(f"{whose} is of {stream}, wanted one of {', '.join(self.networks)} as fused")
+        if network != self.networks[stream]:
+            raise DataError(f"{whose} is of network {network} of {stream}, wanted {self.networks[stream]} as fused")
 
 
 def choose(
-    parts: Sequence[Evidence],
-    protocol: Protocol,
-    normalisations: Sequence[Normalisation],
-    step: float = STEP,
-    hedge: bool = False,
-) -> Chosen:
+    parts: Sequence[Part], normalisations: Sequence[Normalisation], step: float = STEP, hedge: bool = False
+) -> Fusion:
     """Choose weights for each normalisation, and the normalisation with the highest mAP of all parts' queries.
 
-    Each part is ranked and normalised on its own, as networks of different trainings have different distances. The
-    first of equal normalisations wins; see `weighing` and `offering.offer`. The curve is over weights in steps of
-    `step`. Raises DataError when no query has a positive.
+    The parts are of people on whom the networks did not train. Each is ranked and normalised on its own, as networks
+    of different trainings have different distances. The first of equal normalisations wins; see `weighing` and
+    `offering.offer`. The curve is over weights in steps of `step`. Raises DataError when no query has a positive.
     """
-    return max((_choose(parts, protocol, kind, step, hedge) for kind in normalisations), key=lambda one: one.mAP)
+    found = [_choose(parts, kind, step, hedge) for kind in normalisations]
+    return max(found, key=lambda one: one.mAP or 0.0)
 
 
-def _choose(parts: Sequence[Evidence], protocol: Protocol, kind: Normalisation, step: float, hedge: bool) -> Chosen:
-    slopes = slopes_of(parts, protocol) if kind == "calibrated" else None
+def _choose(parts: Sequence[Part], kind: Normalisation, step: float, hedge: bool) -> Fusion:
+    slopes = slopes_of(parts) if kind == "calibrated" else None
     normalised = [NormalisedDistances(part.distances(kind), kind, slopes) for part in parts]
 
     def precisions(weights: Weights) -> NDArray[np.float64]:
         found = zip(parts, normalised, strict=True)
         return np.concatenate(
-            [evaluate(one.fused(weights), part.query, part.gallery, protocol).ap_Q for part, one in found]
+            [evaluate(one.fused(weights), part.query, part.gallery, part.protocol).ap_Q for part, one in found]
         )
 
     streams = [*normalised[0].streams]
@@ -96,21 +109,25 @@ def _choose(parts: Sequence[Evidence], protocol: Protocol, kind: Normalisation, 
     def judged(precision_Q: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.divide(*by_identity(precision_Q[counted_Q], pids_Q[counted_Q]))
 
-    gaps = _gaps(parts, normalised, protocol, np.unique(pids_Q[counted_Q]))
+    gaps = _gaps(parts, normalised, np.unique(pids_Q[counted_Q]))
     weights = gaps.weights()
     crossed_I = cross_validated(gaps, lambda others: judged(precisions(others)))
-    found = offer({name: judged(own_Q) for name, own_Q in alone.items()}, crossed_I, weights, hedge)
     curve = [[*[*one.values()][1:], precisions(one)[counted_Q].mean()] for one in weight_grid(streams, step)]
-    return Chosen(kind, found, float(precisions(weights)[counted_Q].mean()), np.array(curve, np.float64), slopes)
+    return Fusion(
+        weights,
+        kind,
+        curve_WS=np.array(curve, np.float64),
+        offer=offer({name: judged(own_Q) for name, own_Q in alone.items()}, crossed_I, weights, hedge),
+        mAP=float(precisions(weights)[counted_Q].mean()),
+        slopes=slopes,
+    )
 
 
-def _gaps(
-    parts: Sequence[Evidence], normalised: Sequence[NormalisedDistances], protocol: Protocol, pids_I: Integers
-) -> Gaps:
+def _gaps(parts: Sequence[Part], normalised: Sequence[NormalisedDistances], pids_I: Integers) -> Gaps:
     """Measure how far apart the streams put these identities."""
     gaps, variances = [], []
     for name in normalised[0].streams:
-        pairs = [_pairs(part, one.alone(name), protocol) for part, one in zip(parts, normalised, strict=True)]
+        pairs = [_pairs(part, one.alone(name)) for part, one in zip(parts, normalised, strict=True)]
         distance_M, same_M, pids_M = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
         known_M = np.isin(pids_M, pids_I)
         gaps.append(gaps_by_identity(distance_M[known_M], same_M[known_M], pids_M[known_M], pids_I))
@@ -118,26 +135,24 @@ def _gaps(
     return Gaps([*normalised[0].streams], np.stack(gaps), np.array(variances))
 
 
-def slopes_of(parts: Sequence[Evidence], protocol: Protocol) -> dict[str, float]:
+def slopes_of(parts: Sequence[Part]) -> dict[str, float]:
     """Return what each stream's distance takes from the log-odds that a pair shows one person."""
     given = [part.distances("calibrated") for part in parts]
     found = {}
     for name in given[0]:
-        pairs = [_pairs(part, streams[name], protocol) for part, streams in zip(parts, given, strict=True)]
+        pairs = [_pairs(part, streams[name]) for part, streams in zip(parts, given, strict=True)]
         found[name] = max(_calibrated(pairs).slope, NO_SLOPE)
     return found
 
 
-def calibrated(
-    parts: Sequence[Evidence], kind: Normalisation, distance: FusedDistance, protocol: Protocol
-) -> Calibration:
+def calibrated(parts: Sequence[Part], kind: Normalisation, distance: FusedDistance) -> Calibration:
     """Fit the probability that two tracklets show one person to their fused distance."""
     pairs = []
     for part in parts:
         streams = part.distances(kind)
         fused_QG = distance.of(streams.matrices, streams.query, streams.gallery)
         complete = Distances(fused_QG, streams.complete_query_Q, streams.complete_gallery_G)
-        pairs.append(_pairs(part, complete, protocol))
+        pairs.append(_pairs(part, complete))
     return _calibrated(pairs)
 
 
@@ -146,14 +161,14 @@ def _calibrated(pairs: Sequence[Pairs]) -> Calibration:
     return calibrate(distance_M, same_M)
 
 
-def _pairs(part: Evidence, one: Distances, protocol: Protocol) -> Pairs:
-    """Return the distances (M,) of all pairs with input that a protocol ranks, which show one person, and the query's.
+def _pairs(part: Part, one: Distances) -> Pairs:
+    """Return the distances (M,) of all pairs with input that are ranked, which show one person, and the query's.
 
     The last array (M,) holds the person of the query of each pair.
     """
     ranked_QG = one.valid_query_Q[:, None] & one.valid_gallery_G
     for number in range(len(part.query)):
-        ranked_QG[number] &= ~not_ranked(part.query, number, part.gallery, protocol)
+        ranked_QG[number] &= ~not_ranked(part.query, number, part.gallery, part.protocol)
     same_QG = part.query.pids[:, None] == part.gallery.pids
     pids_M = part.query.pids[np.nonzero(ranked_QG)[0]]
     return np.asarray(one.distance_QG, np.float64)[ranked_QG], same_QG[ranked_QG], pids_M

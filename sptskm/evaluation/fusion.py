@@ -159,6 +159,10 @@ class FusedDistance:
 
     terms: tuple[Term, ...]
 
+    def __bool__(self) -> bool:
+        """Return whether any two tracklets have a distance."""
+        return bool(self.terms)
+
     def __post_init__(self) -> None:
         for term in self.terms:
             values = (*term.factors.values(), term.offset, term.centre, term.scale)
@@ -246,6 +250,9 @@ class FusedDistance:
                 at = np.ix_(rows_Q, rows_G)
                 fused_QG[at] = terms[own].of({stream: distance[stream][at] for stream in own})
         return fused_QG
+
+
+NO_DISTANCE: Final = FusedDistance(())
 
 
 def _blocks(

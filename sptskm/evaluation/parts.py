@@ -4,7 +4,7 @@ Shape suffixes: N tracklets of a part, Q queries, G gallery rows.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,17 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Query and gallery rows of a protocol among the tracklets of a part; row numbers count within that part."""
+    """Query and gallery rows of a protocol among the tracklets of a part, and the features of each stream.
+
+    Row numbers count within the part.
+    """
 
     query_rows: Ints
     gallery_rows: Ints
     query: Rows
     gallery: Rows
     protocol: Protocol
+    features: Sequence[Features]
 
     def alone(self, features: Features) -> NDArray[np.float64]:
         """Compute the squared Euclidean distances (Q, G) of one stream; a tracklet without input is infinitely far."""
@@ -36,8 +40,8 @@ class Part:
         valid = (features.valid_N[rows] for rows in (self.query_rows, self.gallery_rows))
         return stream_distances(query, gallery, *valid)
 
-    def fusable(self, features: Sequence[Features], kind: Normalisation) -> StreamDistances:
-        """Compute the distances of several streams; for "concat" the features are first scaled to length 1.
+    def distances(self, kind: Normalisation) -> StreamDistances:
+        """Compute the distances of all streams; for "concat" the features are first scaled to length 1.
 
         Raises errors as `align` and StreamDistances.
         """
@@ -45,7 +49,7 @@ class Part:
         return StreamDistances(
             {
                 name: Distances(self.alone(own), *(own.valid_N[rows] for rows in sides))
-                for name, own in aligned(features, kind).items()
+                for name, own in aligned(self.features, kind).items()
             }
         )
 
@@ -59,38 +63,39 @@ class Part:
             np.isin(own.camids, theirs.camids)
             for own, theirs in ((self.query, test.query), (self.gallery, test.gallery))
         )
-        part = Part(
-            self.query_rows[query_Q],
-            self.gallery_rows[gallery_G],
-            self.query.part(query_Q),
-            self.gallery.part(gallery_G),
-            self.protocol,
+        part = replace(
+            self,
+            query_rows=self.query_rows[query_Q],
+            gallery_rows=self.gallery_rows[gallery_G],
+            query=self.query.part(query_Q),
+            gallery=self.gallery.part(gallery_G),
         )
         judged = JudgedRows(part.query, part.gallery, part.protocol)
         return part if any(judged.relevant(q)[0].size for q in range(len(part.query))) else self
 
 
-def part_of(table: Tracklets, rows: Ints, query: Ints, rules: Protocol) -> Part:
+def part_of(table: Tracklets, rows: Ints, query: Ints, rules: Protocol, features: Sequence[Features]) -> Part:
     """Return the part of these rows of a table, of which `query` numbers the queries, under a protocol.
 
-    Raises ConfigError where the protocol leaves no queries or no gallery.
+    `features` hold the rows of the part, by stream in order. Raises ConfigError where the protocol leaves no queries or
+    no gallery.
     """
     query_rows, gallery_rows = select(rules, table.pids_N[rows], table.lengths[rows], query)
     whose = "test" if len(rows) and rows[0] >= table.num_train else "held-out"
     check_some(rules, whose, len(query_rows), len(gallery_rows))
     labels = Rows.of(table, rows)
-    return Part(query_rows, gallery_rows, labels.part(query_rows), labels.part(gallery_rows), rules)
+    return Part(query_rows, gallery_rows, labels.part(query_rows), labels.part(gallery_rows), rules, features)
 
 
-def everybody(table: Tracklets, rows: Ints, rules: Protocol) -> Part:
+def everybody(table: Tracklets, rows: Ints, rules: Protocol, features: Sequence[Features]) -> Part:
     """Return the part in which every tracklet of these rows is a query and in the gallery, as far as a protocol allows.
 
     A protocol that ranks tracklets of the query's own camera would find the query itself, so that there every second
     tracklet is a query and the others are the gallery. Raises errors as `part_of`.
     """
     if not rules.ignore_same_camera:
-        return part_of(table, rows, np.arange(0, len(rows), 2), rules)
+        return part_of(table, rows, np.arange(0, len(rows), 2), rules, features)
     chosen = np.flatnonzero(table.lengths[rows] >= rules.min_length)
     check_some(rules, "left-out", len(chosen), len(chosen))
     labels = Rows.of(table, rows[chosen])
-    return Part(chosen, chosen, labels, labels, rules)
+    return Part(chosen, chosen, labels, labels, rules, features)

@@ -1,7 +1,7 @@
 """Results of an evaluation, and their table.
 
 Every line of scores carries its protocol and the numbers of used and skipped queries.
-Legend: Q queries, G gallery rows, S streams, W weights.
+Legend: Q queries, G gallery rows.
 """
 
 import hashlib
@@ -19,10 +19,8 @@ from sptskm.config import STREAMS, Config, Final
 from sptskm.data import Tracklets
 from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
 from sptskm.evaluation import (
-    Calibration,
     Features,
-    FusedDistance,
-    Offer,
+    Fusion,
     Protocol,
     Reranking,
     Rows,
@@ -47,29 +45,6 @@ class Ranking:
     name: str
     distance_QG: Floats
     scores: Scores
-
-
-@dataclass(frozen=True, eq=False)
-class Fusion:
-    """How the streams were fused; without a curve the weights were given, not chosen.
-
-    curve_WS: as of `evaluation.Chosen`: the weights of all streams but the first, and the mAP.
-    """
-
-    weights: Weights
-    normalisation: str
-    curve_WS: NDArray[np.float64] | None
-    distance: FusedDistance | None = None
-    """Fused distance of two tracklets, fitted to the test set; None for "rank"."""
-    offer: Offer | None = None
-    """Which ranking held-out people recommend; None for weights that were given."""
-    odds: Calibration | None = None
-    """Log-odds that a pair at a fused distance shows one person, fitted to held-out pairs; None without any."""
-
-    @property
-    def weight(self) -> float | None:
-        """Return the share of the second of two streams."""
-        return pair_weight(self.weights)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Reader of the files that an evaluation has written: results.json and queries.csv, with checks of all values used."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -11,7 +12,12 @@ from sptskm.common.errors import DataError
 from sptskm.common.reading import read_json, read_text
 from sptskm.common.tables import read_rows
 from sptskm.config import STREAMS
+from sptskm.data.derived import Made, Method, methods_in
+from sptskm.evaluation import FusedDistance, Fusion, pair_weights
+from sptskm.evaluation.fusion import Normalisation, Term
 from sptskm.evaluation.results import QUERIES, RESULTS
+
+log = logging.getLogger(__name__)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -43,27 +49,14 @@ class Origin(TypedDict):
     methods: NotRequired[dict[str, dict[str, str | int | float | bool]]]
 
 
-class Tried(TypedDict):
-    """Weights by camera that an earlier version has tried."""
-
-    used: NotRequired[bool]
-
-
-class SavedTerm(TypedDict):
-    """A term of a fused distance."""
-
-    factors: dict[str, float]
-    offset: float
-
-
 class SavedFusion(TypedDict):
     """How streams were fused. Earlier versions wrote no weights and a distance of four constants."""
 
     weight: Share | None
     weights: NotRequired[dict[str, Share]]
-    normalisation: str
-    distance: NotRequired[dict[str, float] | list[SavedTerm] | None]
-    camera_weights: NotRequired[Tried | None]
+    normalisation: Normalisation
+    distance: NotRequired[dict[str, float] | tuple[Term, ...] | None]
+    camera_weights: NotRequired[dict[str, Any] | None]
 
 
 class _Results(TypedDict):
@@ -97,18 +90,38 @@ def read_results(folder: Path) -> dict[str, Any]:
     return found
 
 
-def read_fusion(results: Path) -> tuple[Path, SavedFusion, Mapping[str, Origin]]:
-    """Read the path, the fusion and the origins by stream of a results.json; `results` is that file or its folder.
+def read_fused(results: Path) -> Fusion:
+    """Read the fusion that a final job has kept in its results.json; `results` is that file or its folder.
 
-    Raises FileNotFoundError, and DataError for another file and for an evaluation of one stream.
+    Raises FileNotFoundError, and DataError for another file, for an evaluation of one stream, and for one that keeps no
+    distance of a pair.
     """
     path = results / RESULTS if results.is_dir() else results
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted the {RESULTS} of `sptskm evaluate`")
-    found = _read(path, _Fused)
-    if found["fusion"] is None:
+    saved = _read(path, _Fused)
+    found, origins = saved["fusion"], saved.get("provenance", {})
+    if found is None:
         raise DataError(f"{path}: tells no fusion, wanted the {RESULTS} of both streams evaluated")
-    return path, found["fusion"], found.get("provenance", {})
+    networks = {stream: origin["network"] for stream, origin in origins.items() if "network" in origin}
+    methods: dict[Made, Method] = {}
+    for origin in origins.values():
+        methods |= methods_in(origin.get("methods"))
+    weight, normalisation = found.get("weight"), found["normalisation"]
+    weights = found.get("weights") or pair_weights(("ssin", "smin"), weight or 0.0)
+    constants = found.get("distance") or ()
+    try:
+        distance = FusedDistance.of_before(**constants) if isinstance(constants, dict) else FusedDistance(constants)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: fusion.distance is not that of `sptskm evaluate` ({error})") from None
+    if (found.get("camera_weights") or {}).get("used"):
+        log.warning("%s ranks with weights by camera; what follows uses the single weight %.2f", path, weight)
+    if distance and set(networks) == set(distance.streams) == set(weights):
+        return Fusion(weights, normalisation, distance, networks, methods)
+    if normalisation == "rank":
+        raise DataError(f"{path}: fuses by rank, which is no distance of a pair, wanted another normalisation")
+    lacking = "does not say which networks it fuses" if distance else "keeps no fused distance"
+    raise DataError(f"{path}: {lacking}, wanted that of `sptskm evaluate` as it is now: evaluate again")
 
 
 def _read(path: Path, kind: Any) -> dict[str, Any]:

@@ -61,8 +61,8 @@ def _json(results: Results, looks: int) -> dict[str, Any]:
             "weight": fusion.weight,
             "weights": dict(fusion.weights),
             "normalisation": fusion.normalisation,
-            "distance": fusion.distance
-            and [{"factors": dict(term.factors), "offset": term.offset} for term in fusion.distance.terms],
+            "distance": [{"factors": dict(term.factors), "offset": term.offset} for term in fusion.distance.terms]
+            or None,
             "offer": fusion.offer and {**vars(fusion.offer), "weights": dict(fusion.offer.weights)},
             "odds": fusion.odds and dict(vars(fusion.odds)),
             "held_out_curve": None if fusion.curve_WS is None else fusion.curve_WS.tolist(),

@@ -18,7 +18,7 @@ from sptskm.training.signals import StopFlag
 from sptskm.tuning import Search, Settings, Trial, check_search, configured, load_search, rank_trials
 
 if TYPE_CHECKING:
-    from sptskm.final import HeldOut
+    from sptskm.evaluation import Fusion
 
 Searches = Mapping[str, Search]
 """Hyper-parameter searches by stream."""
@@ -140,26 +140,24 @@ def conclude(plan: Plan, searched: Searches, trials: Sequence[Trial], stop: Stop
     chosen = fuse_held_out(runs, plan.final, stop) if open_to_choice else None
     if not is_main():
         return ""
-    winner(plan, searched, best, chosen)
+    fusion, scores = (None, {}) if chosen is None else chosen
+    winner(plan, searched, best, fusion)
     write_page(trials, searched, search_folder(plan))
     lines = [text(trials, searched), f"best settings: {plan.folder / WINNER}"]
-    if chosen is not None:
-        scores = ", ".join(f"{name} {mAP:.1%}" for name, mAP in chosen.mAP.items())
-        lines.append(f"held-out mAP {scores} ({chosen.normalisation}, {weights_told(chosen.weights)})")
+    if fusion is not None:
+        told = ", ".join(f"{name} {mAP:.1%}" for name, mAP in scores.items())
+        lines.append(f"held-out mAP {told} ({fusion.normalisation}, {weights_told(fusion.weights)})")
     return "\n".join(lines)
 
 
-def winner(plan: Plan, searched: Searches, best: Mapping[str, Trial], chosen: "HeldOut | None") -> None:
+def winner(plan: Plan, searched: Searches, best: Mapping[str, Trial], fusion: "Fusion | None") -> None:
     """Write the best settings as configuration files: `--config FOLDER/winner` trains them."""
-    from sptskm.evaluation import pair_weight
-
     home = plan.folder / WINNER
     home.mkdir(parents=True, exist_ok=True)
     final = plan.final
-    if chosen is not None:
-        share = pair_weight(chosen.weights)
-        weights = {} if share is not None else dict(chosen.weights)
-        final = replace(final, weight=share, weights=weights, normalisation=chosen.normalisation, folds=0)
+    if fusion is not None:
+        weights = {} if fusion.weight is not None else dict(fusion.weights)
+        final = replace(final, weight=fusion.weight, weights=weights, normalisation=fusion.normalisation, folds=0)
     write_text(home / "final.yaml", to_yaml(final))
     for config in plan.configs:
         found = configured(config, best[config.stream].settings)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers.pairs import part_with
 from scipy.special import expit
 
 from sptskm.common.errors import DataError
@@ -9,8 +10,8 @@ from sptskm.evaluation import (
     PROTOCOLS,
     Calibration,
     Distances,
-    Evidence,
     FusedDistance,
+    Part,
     Rows,
     StreamDistances,
     calibrate,
@@ -73,9 +74,7 @@ def test_what_cannot_be_calibrated_is_refused():
         calibrate(np.array([0, np.inf]), np.array([True, False]))
 
 
-def evidence_of(
-    noise: dict[str, float], seed: int, people: int = 20, sizes: dict[str, float] | None = None
-) -> Evidence:
+def evidence_of(noise: dict[str, float], seed: int, people: int = 20, sizes: dict[str, float] | None = None) -> Part:
     """Make people whose distances are 1 for others and 0 for themselves, with noise of a stream's own loudness."""
     rng, size = np.random.default_rng(seed), 3 * people
     query = Rows(np.arange(people), np.zeros(people, int))
@@ -87,14 +86,14 @@ def evidence_of(
         for name, loud in noise.items()
     }
     given = StreamDistances(streams)
-    return Evidence(query, gallery, lambda _: given)
+    return part_with(query, gallery, given)
 
 
 def test_a_stream_of_noise_takes_nothing_from_calibrated_distances_of_equal_weights() -> None:
     """With z-scores the same weights lose a third and more."""
     noise = {"ssin": 0.5, "smin": 0.5, "gait": 60.0}
     known, others = evidence_of(noise, 1), evidence_of(noise, 2)
-    slopes = slopes_of([known], PROTOCOLS["torchreid"])
+    slopes = slopes_of([known])
     assert slopes["gait"] < 0.05 * slopes["ssin"]
     streams, equal = others.distances("calibrated"), dict.fromkeys(noise, 1 / 3)
 
@@ -109,14 +108,13 @@ def test_a_stream_of_noise_takes_nothing_from_calibrated_distances_of_equal_weig
 
 def test_the_unit_of_a_stream_does_not_change_calibrated_distances() -> None:
     noise = {"ssin": 1.0, "smin": 2.0}
-    rules = PROTOCOLS["torchreid"]
     plain, other = evidence_of(noise, 3), evidence_of(noise, 3, sizes={"smin": 1000.0})
     found = [
         fuse(
             one.distances("calibrated"),
             {"ssin": 0.5, "smin": 0.5},
             "calibrated",
-            slopes_of([one], rules),
+            slopes_of([one]),
         )
         for one in (plain, other)
     ]
@@ -126,12 +124,12 @@ def test_the_unit_of_a_stream_does_not_change_calibrated_distances() -> None:
 def test_the_calibrated_distance_of_two_tracklets_ranks_as_the_fusion_and_knows_the_probability() -> None:
     noise = {"ssin": 0.6, "smin": 1.2}
     known, others = evidence_of(noise, 4, people=60), evidence_of(noise, 5, people=60)
-    slopes, weights = slopes_of([known], PROTOCOLS["torchreid"]), {"ssin": 0.7, "smin": 0.3}
+    slopes, weights = slopes_of([known]), {"ssin": 0.7, "smin": 0.3}
     streams = others.distances("calibrated")
     distance = FusedDistance.fitted(streams, weights, "calibrated", slopes)
     fused_QG = distance.of(streams.matrices, streams.query, streams.gallery)
     np.testing.assert_allclose(fused_QG, fuse(streams, weights, "calibrated", slopes))
-    chance_QG = calibrated([known], "calibrated", distance, PROTOCOLS["torchreid"]).probability(fused_QG)
+    chance_QG = calibrated([known], "calibrated", distance).probability(fused_QG)
     same_QG = others.query.pids[:, None] == others.gallery.pids
     for low in np.arange(0.1, 0.9, 0.2):  # of pairs at even odds with such a probability, so many show one person
         there_QG = (chance_QG >= low) & (chance_QG < low + 0.2)

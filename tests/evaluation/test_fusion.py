@@ -2,13 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.pairs import of_pair
+from helpers.pairs import of_pair, part_with
 
 from sptskm import evaluation
 from sptskm.evaluation import (
     PROTOCOLS,
     Distances,
-    Evidence,
     Features,
     Normalisation,
     Rows,
@@ -239,10 +238,6 @@ def validation(rng: np.random.Generator) -> tuple[Rows, Rows, np.ndarray]:
     return query, gallery, (query.pids[:, None] != gallery.pids) * 1.0 + rng.random((30, 90))
 
 
-def evidence(query: Rows, gallery: Rows, streams: StreamDistances) -> list[Evidence]:
-    return [Evidence(query, gallery, lambda _: streams)]
-
-
 def test_the_curve_beside_the_chosen_weight_is_of_the_fused_rankings() -> None:
     rng = np.random.default_rng(6)
     query, gallery, ssin = validation(rng)
@@ -250,7 +245,7 @@ def test_the_curve_beside_the_chosen_weight_is_of_the_fused_rankings() -> None:
     ssin = ssin + rng.random(ssin.shape)
     flags = np.ones(30, bool), np.arange(90) % 4 > 0
     streams, rules = of_pair(ssin, smin, *flags), PROTOCOLS["torchreid"]
-    found = choose(evidence(query, gallery, streams), rules, ["zscore"])
+    found = choose([part_with(query, gallery, streams)], ["zscore"])
     np.testing.assert_allclose(found.curve_WS[:, 0], np.linspace(0, 1, 21))
     assert np.ptp(found.curve_WS[:, 1]) > 0.05
     for share, mAP in found.curve_WS[[0, 7, 20]]:
@@ -265,14 +260,14 @@ def test_the_curve_beside_the_chosen_weight_is_of_the_fused_rankings() -> None:
 def test_the_share_of_a_stream_does_not_depend_on_its_units(kind: Normalisation) -> None:
     query, gallery, ssin = validation(np.random.default_rng(7))
     flags = np.ones(30, bool), np.ones(90, bool)
-    found = choose(evidence(query, gallery, of_pair(ssin, 3 * ssin + 1, *flags)), PROTOCOLS["torchreid"], [kind])
+    found = choose([part_with(query, gallery, of_pair(ssin, 3 * ssin + 1, *flags))], [kind])
     assert found.offer.weights == pytest.approx({"ssin": 0.5, "smin": 0.5})
 
 
 def test_a_stream_that_says_the_opposite_has_no_weight() -> None:
     query, gallery, good = validation(np.random.default_rng(8))
     streams = of_pair(-good, good, np.ones(30, bool), np.ones(90, bool))
-    found = choose(evidence(query, gallery, streams), PROTOCOLS["torchreid"], ["zscore"])
+    found = choose([part_with(query, gallery, streams)], ["zscore"])
     assert found.offer.weights == {"ssin": 0.0, "smin": 1.0}
 
 
@@ -283,4 +278,4 @@ def test_weights_cannot_be_chosen_without_positives() -> None:
     counted = replace(PROTOCOLS["torchreid"], average="all")  # counts queries without a positive as 0
     for rules in (PROTOCOLS["torchreid"], counted):
         with pytest.raises(ValueError, match="no held-out query has a positive"):
-            choose(evidence(others, gallery, streams), rules, ["zscore"])
+            choose([part_with(others, gallery, streams, rules)], ["zscore"])

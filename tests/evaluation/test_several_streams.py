@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
+from helpers.pairs import part_with
 
 from sptskm.evaluation import (
-    PROTOCOLS,
     Distances,
-    Evidence,
     FusedDistance,
     Rows,
     StreamDistances,
@@ -177,8 +176,7 @@ def test_the_weights_chosen_for_three_streams_use_the_one_that_tells_people_apar
     given = StreamDistances(
         {name: Distances(told_QG + loud * rng.random((20, 60)), *flags) for name, loud in noise.items()}
     )
-    evidence = [Evidence(query, gallery, lambda _: given)]
-    found = choose(evidence, PROTOCOLS["torchreid"], ["zscore", "minmax"], step=0.1)
+    found = choose([part_with(query, gallery, given)], ["zscore", "minmax"], step=0.1)
     assert found.offer.weights["gait"] > 0.6
     assert found.curve_WS.shape == (66, 3), "weights of all but the first, and the mAP"
     assert found.mAP > found.curve_WS[:, -1].max() - 0.05

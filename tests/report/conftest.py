@@ -69,7 +69,7 @@ def _results(table: Tracklets, streams: Sequence[str], settings: Final, folder: 
         gallery=gallery,
         protocol=rules,
         rankings=[Ranking(name, d, evaluate(d, query, gallery, rules)) for name, d in rankings],
-        fusion=Fusion({"ssin": 0.5, "smin": 0.5}, "zscore", curve_WS) if len(streams) == 2 else None,
+        fusion=Fusion({"ssin": 0.5, "smin": 0.5}, "zscore", curve_WS=curve_WS) if len(streams) == 2 else None,
         features=features,
         configs=[small_config(stream, Path("data"), folder / stream) for stream in streams],
         settings=settings,
