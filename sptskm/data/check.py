@@ -68,6 +68,8 @@ class Report:
     """Frames in which too few joints were found, see `sptskm.data.usable`; they are masked and are no problem."""
     tracklets_without_skeleton: int
     """Tracklets without any valid skeleton; they keep their row, but SMIN cannot use them."""
+    upside_down: int
+    """Tracklets whose heads are not above their feet; they can be used, unless others in the data stand upright."""
     partial_skeletons: int
     """Frames with missing joints; these joints are masked."""
     empty_masks: int
@@ -99,6 +101,7 @@ class Report:
             f"frames without a skeleton: {self.frames_without_skeleton}",
             f"frames with a partial skeleton: {self.partial_skeletons}",
             f"tracklets without a skeleton: {self.tracklets_without_skeleton} of {self.tracklets}",
+            *([f"tracklets with heads below feet, where y is down: {self.upside_down}"] if self.upside_down else []),
             f"empty masks: {self.empty_masks}; full masks: {self.full_masks}",
             f"masks of another size than their frame: {self.size_mismatches}",
             *([self.methods] if self.methods else []),
@@ -245,6 +248,7 @@ class _Look:
         counts["no skeleton"] += int((raw.read_F & ~valid_F).sum())
         counts["partial skeleton"] += usable.counted(raw.skeletons_FV4).partial
         counts["has"] = int(valid_F.any())
+        counts["upside down"] = int(not usable.is_upright(given_FV4))
 
     def _stale(self, row: int) -> list[Problem]:
         """Return the masks and skeletons that, by their record, were made from other frames than the current ones."""
@@ -347,6 +351,7 @@ def _report(
         tracklets=len(table),
         frames_without_skeleton=total["no skeleton"],
         tracklets_without_skeleton=without,
+        upside_down=total["upside down"],
         partial_skeletons=total["partial skeleton"],
         empty_masks=total["empty mask"],
         full_masks=total["full mask"],

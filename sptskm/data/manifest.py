@@ -74,7 +74,8 @@ FASTEST = 1000
 """Largest number of frames per second that a line may have."""
 REQUIRED = ("tracklet", "camera", "split", "frames")  # and pid, except for distractors and junk
 NO_SPLIT = (
-    "wanted train, query, ... in each line; `sptskm import manifest FILE OUT --test-share 0.5` splits by identity"
+    "wanted train, query, ... in each line; `sptskm import manifest FILE OUT --test-share 0.5` splits by identity, "
+    "and so does --test-share of `sptskm prepare points`"
 )
 
 

@@ -7,6 +7,7 @@ import logging
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sptskm.common.errors import DataError
 from sptskm.data.files import read_skeletons
@@ -19,8 +20,8 @@ Scale = Literal["tracklet", "metric", "auto"]
 
 LOOKED_AT = 60
 """Tracklets that are measured, evenly spaced over a table: the same ones in training and in the final job."""
-SHORTEST, TALLEST = 1.5, 7.0
-"""Metres that the 13 bones of a person, from child to giant, sum to."""
+SHORTEST, TALLEST = 2.0, 7.0
+"""Metres that the 13 bones of a person, from a child that walks to a giant, sum to; an adult's are 173 inches."""
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 ONE_SIZE = 1e-3
 """Relative spread of the sums below which skeletons were brought to one size before."""
@@ -62,13 +63,20 @@ def _found(table: Tracklets) -> tuple[str | None, str]:
     if np.ptp(totals_N) <= ONE_SIZE * middle:
         return None, f"all have a sum of bones of {middle:.3g}"
     known = f"made by {name}, " if name.startswith(_METRIC) else ""
-    for unit, factor in UNITS.items():
-        if np.mean((totals_N * factor > SHORTEST) & (totals_N * factor < TALLEST)) >= PLAUSIBLE:
-            return unit, f"{known}with a sum of bones of {middle:.3g} {unit}"
+    if unit := unit_of_totals(totals_N):
+        return unit, f"{known}with a sum of bones of {middle:.3g} {unit}"
     return None, f"{known}with a sum of bones of {middle:.3g}, which is no person's in any of {', '.join(UNITS)}"
 
 
-def _totals(table: Tracklets) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def unit_of_totals(totals_N: NDArray[np.float64]) -> str | None:
+    """Return the unit in which nine in ten of these sums of bones are those of people; None without one."""
+    for unit, factor in UNITS.items():
+        if len(totals_N) and np.mean((totals_N * factor > SHORTEST) & (totals_N * factor < TALLEST)) >= PLAUSIBLE:
+            return unit
+    return None
+
+
+def _totals(table: Tracklets) -> NDArray[np.float64]:
     totals = []
     for row in np.unique(np.linspace(0, len(table) - 1, min(LOOKED_AT, len(table))).round().astype(int)).tolist():
         skeletons_FV4 = read_skeletons(table, row, range(int(table.lengths[row])), strict=False)

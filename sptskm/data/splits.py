@@ -1,6 +1,7 @@
 """Choose the identities to train on and to hold out, so that no decision ever depends on the test set."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -108,10 +109,11 @@ def _queries(table: Tracklets, held: IntArray, rng: np.random.Generator) -> IntA
 def split_by_identity(entries: Sequence[Entry], test_share: float, seed: int) -> list[Entry]:
     """Assign a split to each entry; a `test_share` of the identities, drawn by `seed`, is for test.
 
-    In the test part one tracklet per identity and camera is a query and the others are gallery. Identities seen by one
-    camera are for training; distractors and junk keep their split. The draw does not depend on the order of the
-    entries. Raises DataError for a share outside 0 to 1 or a seed below 0, and for a share above 0 that gives fewer
-    than two test identities.
+    In the test part one tracklet per identity and camera is a query and the others are gallery; of an identity that has
+    no more than one a camera, one is gallery. Identities seen by one camera are for training, unless there is but one
+    camera: then it is those with one tracklet. Distractors and junk keep their split. The draw does not depend on the
+    order of the entries. Raises DataError for a share outside 0 to 1 or a seed below 0, and for a share above 0 that
+    gives fewer than two test identities.
     """
     if not 0 <= test_share <= 1:
         raise DataError(f"the test share is {test_share}, wanted 0 to 1")
@@ -122,18 +124,25 @@ def split_by_identity(entries: Sequence[Entry], test_share: float, seed: int) ->
     cameras: dict[str, set[str]] = {}
     for entry in named:
         cameras.setdefault(entry.pid, set()).add(entry.camera)
-    eligible = sorted((pid for pid in cameras if len(cameras[pid]) > 1), key=natural)
+    walks = Counter(entry.pid for entry in named)
+    alone = len(set().union(*cameras.values())) == 1
+    eligible = sorted((pid for pid in cameras if (walks[pid] if alone else len(cameras[pid])) > 1), key=natural)
     count = min(round(test_share * len(cameras)), len(eligible))
     if test_share > 0 and count < 2:
         raise DataError(
-            f"a test share of {test_share} of {len(cameras)} identities keeps {count} seen by two cameras, wanted at "
-            "least 2; raise it, or set it to 0 to train on all"
+            f"a test share of {test_share} of {len(cameras)} identities keeps {count} "
+            f"{'with two tracklets' if alone else 'seen by two cameras'}, wanted at least 2; raise it, or set it to 0 "
+            "to train on all"
         )
     tested = {eligible[place] for place in rng.permutation(len(eligible))[:count]}
     splits = {entry.tracklet: "gallery" if entry.pid in tested else "train" for entry in named}
     queried: set[tuple[str, str]] = set()
+    last: dict[str, str] = {}  # query drawn last
     for entry in (named[place] for place in rng.permutation(len(named))):
         if entry.pid in tested and (entry.pid, entry.camera) not in queried:
             queried.add((entry.pid, entry.camera))
+            last[entry.pid] = entry.tracklet
             splits[entry.tracklet] = "query"
+    with_gallery = {entry.pid for entry in named if splits[entry.tracklet] == "gallery"}
+    splits |= {tracklet: "gallery" for pid, tracklet in last.items() if pid not in with_gallery}
     return [replace(entry, split=splits.get(entry.tracklet, entry.split)) for entry in entries]

@@ -108,6 +108,14 @@ def is_doubtful(skeletons_FV4: Floats) -> bool:
     return bool((there_FV.any(axis=1) & ~there_FV.all(axis=1)).any())
 
 
+def is_upright(skeletons_FV4: Floats) -> bool:
+    """Return whether the head is above the feet (y is down) in at least half of the valid frames of a tracklet."""
+    heads_F = skeletons_FV4[:, JOINTS.index("head"), 1]
+    feet_F = skeletons_FV4[:, [JOINTS.index("right ankle"), JOINTS.index("left ankle")], 1].mean(axis=1)
+    known_F = np.isfinite(heads_F) & np.isfinite(feet_F)
+    return bool(2 * np.count_nonzero(heads_F[known_F] < feet_F[known_F]) >= np.count_nonzero(known_F))
+
+
 def fill_joints(skeletons_FV4: Floats) -> Floats:
     """Fill the missing joints of one tracklet's skeletons (F, V, 4); frames without a skeleton become NaN throughout.
 

@@ -34,7 +34,7 @@ from sptskm.preparation.formats import (
     write_mask,
     write_skeleton,
 )
-from sptskm.preparation.layouts import IN_SPACE, Channels, OwnLayout
+from sptskm.preparation.layouts import AXES, IN_SPACE, Channels, OwnLayout
 from sptskm.preparation.work import Ledger, ShardResult, write_note
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,10 @@ class ImportSource:
     @property
     def method(self) -> dict[str, str]:
         """Return what is recorded about the origin of the results."""
-        return {"method": "imported", "as": self.kind or f"{self.named} {self.numbers}"}
+        made = {"method": "imported", "as": self.kind or f"{self.named} {self.numbers}"}
+        if isinstance(self.layout, OwnLayout) and self.layout.axes != AXES:
+            made["axes"] = " ".join(self.layout.axes)
+        return made
 
     @property
     def numbers(self) -> Channels:

@@ -5,8 +5,9 @@ camera space (with depth) are converted to these axes.
 Legend: F frames, K key points of the layout, V = 14 joints, C = channels of the input, 4 = x, y, z, confidence.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +30,7 @@ Layout = Literal[
     "kinect-25",
 ]
 Channels = Literal["xy", "xyc", "xyz", "xyzc"]
+AXES = ("x", "y", "z")
 IN_SPACE: tuple[Layout, ...] = ("human36m-17", "kinect-20", "kinect-25")
 """Layouts whose key points usually have a depth: the user must give the channels."""
 
@@ -114,31 +116,48 @@ class OwnLayout(NamedTuple):
     name: str
     points: tuple[str, ...]
     """Names in their order; a joint is computed from the points with the names of LAYOUTS; other points are unused."""
-    signs: tuple[float, ...] = (1.0, 1.0, 1.0)
-    """Factors that turn x, y and z to right, down and away."""
+    axes: tuple[str, ...] = AXES
+    """The file's axes, perhaps with a minus, that point right, down and away."""
 
 
 def read_layout(path: Path) -> OwnLayout:
-    """Read a custom layout from YAML: `points` (names in their order), and perhaps `name` and `signs`.
+    """Read a custom layout from YAML: `points`, and perhaps `name`, and `axes` or `signs`.
 
-    Raises FileNotFoundError, and ConfigError for other content, for a duplicate name, and if one of the 14 joints is
-    not among the points.
+    `points` are names in their order, or the name of a built-in layout. `axes` are three of x, -x, y, -y, z and -z:
+    those of the file that point right, down and away; `signs` are three of 1 and -1, for x, y and z. Without them the
+    axes are as they should be, also those of a built-in layout. Raises FileNotFoundError, and ConfigError for other
+    content, for a duplicate name, and if one of the 14 joints is not among the points.
     """
     found = read_yaml(path)
-    if other := [key for key in found if key not in ("name", "points", "signs")]:
-        raise ConfigError(f"{path}: has the key {other[0]}, wanted points, and perhaps name and signs")
-    points, signs, name = found.get("points"), found.get("signs", [1, 1, 1]), found.get("name", path.stem)
+    if other := [key for key in found if key not in ("name", "points", "axes", "signs")]:
+        raise ConfigError(f"{path}: has the key {other[0]}, wanted points, and perhaps name and axes")
+    points, name = found.get("points"), found.get("name", path.stem)
+    if isinstance(points, str) and points in LAYOUTS:
+        points = list(LAYOUTS[points])  # type: ignore[index]
     if not isinstance(points, list) or not all(isinstance(point, str) for point in points):
-        raise ConfigError(f"{path}: points is {points!r}, wanted a list of names")
+        raise ConfigError(f"{path}: points is {points!r}, wanted a list of names, or one of {', '.join(LAYOUTS)}")
     if twice := [point for point in points if points.count(point) > 1]:
         raise ConfigError(f"{path}: points has {twice[0]} twice, wanted each once")
-    if not isinstance(signs, list) or len(signs) != 3 or not all(sign in (1, -1) for sign in signs):
-        raise ConfigError(f"{path}: signs is {signs!r}, wanted three of 1 and -1, for x, y and z")
-    layout = OwnLayout(str(name), tuple(points), tuple(map(float, signs)))
+    layout = OwnLayout(str(name), tuple(points), _axes(path, found))
     if lacking := [joint for joint in JOINTS if not _sources(joint, layout)]:
         known = ", ".join(" and ".join(choice) for choice in _CHOICES.get(lacking[0], ((lacking[0],),)))
         raise ConfigError(f"{path}: points has nothing for the {lacking[0]}, wanted one of {known}")
     return layout
+
+
+def _axes(path: Path, found: Mapping[str, Any]) -> tuple[str, ...]:
+    if "axes" in found and "signs" in found:
+        raise ConfigError(f"{path}: has axes and signs, wanted one of them")
+    signs = found.get("signs", [1, 1, 1])
+    if not isinstance(signs, list) or len(signs) != 3 or not all(sign in (1, -1) for sign in signs):
+        raise ConfigError(f"{path}: signs is {signs!r}, wanted three of 1 and -1, for x, y and z")
+    axes = found.get("axes", [("-" if sign < 0 else "") + axis for sign, axis in zip(signs, AXES, strict=True)])
+    named = [axis.removeprefix("-") if isinstance(axis, str) else "" for axis in axes] if isinstance(axes, list) else []
+    if sorted(named) != sorted(AXES):
+        raise ConfigError(
+            f"{path}: axes is {axes!r}, wanted the file's axes that point right, down and away, such as [x, -z, y]"
+        )
+    return tuple(axes)
 
 
 class Converted(NamedTuple):
@@ -175,7 +194,7 @@ def to_joints(
     points_FK4 = _four_channels(points, channels)
     points_FK4[_missing(points_FK4, zero_is_missing)] = np.nan
     if own is not None:
-        points_FK4[..., :3] *= own.signs
+        points_FK4[..., :3] = _turned(points_FK4[..., :3], own, channels)
     elif str(layout).startswith("kinect") and "z" in channels:
         points_FK4[..., :3] *= _KINECT_AXES
     joints = [_first_found(points_FK4, _sources(joint, layout)) for joint in JOINTS]
@@ -193,6 +212,14 @@ def _four_channels(points_FKC: Floats, channels: str) -> Floats:
     for source, channel in enumerate(channels):
         points_FK4[..., "xyzc".index(channel)] = points_FKC[..., source]
     return points_FK4
+
+
+def _turned(points_FK3: Floats, own: OwnLayout, channels: str) -> Floats:
+    """Turn the file's axes to right, down and away."""
+    if "z" not in channels and own.axes[2].removeprefix("-") != "z":
+        raise ConfigError(f"the layout {own.name} has the axes {', '.join(own.axes)}, wanted z last for {channels}")
+    places = [AXES.index(axis.removeprefix("-")) for axis in own.axes]
+    return points_FK3[..., places] * [-1.0 if axis.startswith("-") else 1.0 for axis in own.axes]
 
 
 def _missing(points_FK4: Floats, zero_is_missing: bool) -> NDArray[np.bool_]:

@@ -7,20 +7,23 @@ Legend: F frames, V = 14 joints, 4 = x right, y down, z away, confidence.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import partial_of
+from sptskm.atomic import partial_of, write_error
 from sptskm.common.console import progress
 from sptskm.common.errors import ConfigError, DataError
+from sptskm.common.paths import exists
 from sptskm.data import usable
 from sptskm.data.derived import write_method
 from sptskm.data.manifest import Entry, read_entries, write_entries
 from sptskm.data.splits import split_by_identity
 from sptskm.preparation.formats import check_confidence, joints_of, points_from
 from sptskm.preparation.importing import ImportSource
+from sptskm.preparation.plausible import Posture, check_missing, check_postures, posture_of
 
 MANIFEST = "manifest.csv"
 FOLDER = "skeletons"
@@ -44,22 +47,41 @@ def prepare_points(
             f"{given}: tracklet {framed.tracklet} has {'frames' if framed.frames else 'no skeleton'}, wanted a file of "
             "key points in the column skeleton, and no frames; with frames it is `sptskm prepare skeletons --from`"
         )
-    if (out / MANIFEST).exists():
-        raise FileExistsError(f"{out / MANIFEST}: exists already; name another folder, or move it away")
-    (out / FOLDER).mkdir(parents=True, exist_ok=True)
-    counts, without, done = usable.Skeletons(), 0, []
+    _make_folders(out)
+    counts, without, done = usable.Skeletons(), [], []
+    walks: list[Posture] = []
+    seen: dict[bytes, str] = {}
     for number, entry in enumerate(progress(entries, "key points", total=len(entries)), 1):
         skeletons_FV4 = skeletons_of(given.parent / entry.skeleton, source)
         own = usable.counted(skeletons_FV4)
-        counts, without = counts + own, without + (own.whole + own.partial == 0)
+        counts += own
+        if own.whole + own.partial:
+            walks.append(posture_of(entry.tracklet, skeletons_FV4))
+            _refuse_twice(given, seen, entry.tracklet, skeletons_FV4)
+        else:
+            without.append(entry.tracklet)
         path = f"{FOLDER}/{number:06d}.npy"
         with partial_of(out / path) as partial, partial.open("wb") as file:
             np.save(file, usable.fill_joints(skeletons_FV4).astype(np.float32))
         done.append(replace(entry, skeleton=path))
     _refuse_nothing(given, counts)
+    remarks = check_postures(f"{given}", walks, source.named, "z" not in source.numbers)
     write_method(out / MANIFEST, "skeletons", source.method)
     write_entries(out / MANIFEST, done)
-    return out / MANIFEST, _told(out / MANIFEST, done, counts, without)
+    return out / MANIFEST, "\n".join([_told(out / MANIFEST, done, counts, without), *remarks])
+
+
+def _make_folders(out: Path) -> None:
+    """Raise FileExistsError for a data set that is there already, ConfigError where none can be written."""
+    if exists(out / MANIFEST):
+        raise FileExistsError(f"{out / MANIFEST}: exists already; name another folder, or move it away")
+    try:
+        (out / FOLDER).mkdir(parents=True, exist_ok=True)
+        why = write_error(out / FOLDER / MANIFEST)
+    except OSError as error:
+        why = str(error.strerror)
+    if why:
+        raise ConfigError(f"{out}: {why}, wanted a folder for the data set")
 
 
 def skeletons_of(path: Path, source: ImportSource) -> NDArray[np.float64]:
@@ -70,6 +92,7 @@ def skeletons_of(path: Path, source: ImportSource) -> NDArray[np.float64]:
     assert source.layout is not None
     points_FKC = points_from(path, source.layout, source.numbers)
     check_confidence(points_FKC, source.numbers, f"key points {path}")
+    check_missing(points_FKC, source.numbers, f"key points {path}")
     return joints_of(points_FKC, source.layout, source.numbers).skeletons_FV4
 
 
@@ -81,8 +104,18 @@ def _refuse_nothing(given: Path, counts: usable.Skeletons) -> None:
         )
 
 
-def _told(path: Path, entries: Sequence[Entry], counts: usable.Skeletons, without: int) -> str:
+def _refuse_twice(given: Path, seen: dict[bytes, str], tracklet: str, skeletons_FV4: NDArray[np.float64]) -> None:
+    """Raise DataError for key points that another tracklet has as well; `seen` is of the tracklets before."""
+    first = seen.setdefault(blake2b(skeletons_FV4.tobytes(), digest_size=16).digest(), tracklet)
+    if first != tracklet:
+        raise DataError(
+            f"{given}: the tracklets {first} and {tracklet} have the same key points, wanted each walk once"
+        )
+
+
+def _told(path: Path, entries: Sequence[Entry], counts: usable.Skeletons, without: Sequence[str]) -> str:
     frames = sum(counts)
     lost = f", {counts.partial} partial, {counts.without} without a skeleton" if counts.whole < frames else ""
-    empty = f"; {without} tracklets have no skeleton at all" if without else ""
+    others = f" and {len(without) - 1} other tracklets have" if len(without) > 1 else " has"
+    empty = f"; {without[0]}{others} no skeleton at all" if without else ""
     return f"{path}: {len(entries)} tracklets, {frames} frames{lost}{empty}; next: sptskm check {path}"

@@ -12,6 +12,7 @@ from helpers.handmade import TEST, TRAIN, write_files, write_tables
 from sptskm.common.errors import DataError
 from sptskm.data import read_dataset, read_mars
 from sptskm.data.check import KEPT, Report, check_dataset
+from sptskm.data.files import read_skeletons
 from sptskm.data.manifest import Entry, write_entries
 
 FRAMES = {"train": sum(walk.frames for walk in TRAIN), "test": sum(walk.frames for walk in TEST)}
@@ -127,6 +128,21 @@ def test_tracklets_whose_skeletons_are_all_missing_are_counted(root: Path) -> No
     table.path(2, 0, "skeletons").unlink()
     for report in (look(root), look(root, decode=False)):
         assert (report.tracklets_without_skeleton, report.num_problems) == (1, 4)
+
+
+def test_skeletons_whose_heads_are_below_their_feet_are_told(walkers: Path, tmp_path: Path) -> None:
+    table = read_mars(walkers)
+    names = []
+    for row in range(3):
+        skeletons_FV4 = read_skeletons(table, row, range(8)) * np.array([1, -1 if row < 2 else 1, 1, 1], np.float32)
+        np.save(tmp_path / f"{row}.npy", skeletons_FV4)
+        names.append(Entry(str(row), str(row), "a", "train", "", skeleton=f"{row}.npy"))
+    write_entries(tmp_path / "walks.csv", names)
+    report = look(tmp_path / "walks.csv")
+    assert report.upside_down == 2
+    assert report.ok
+    assert "tracklets with heads below feet, where y is down: 2\n" in report.text()
+    assert "heads below feet" not in look(walkers).text()
 
 
 def test_a_mask_of_another_size_is_counted_and_named(root: Path) -> None:

@@ -164,6 +164,22 @@ def test_one_query_for_every_identity_and_camera_is_drawn_and_the_rest_is_galler
     assert drawn == {"1", "2"}
 
 
+def test_somebody_with_one_tracklet_a_camera_has_one_in_the_gallery() -> None:
+    """Else a protocol without the queries in its gallery would have nothing to find."""
+    entries = split_by_identity([entry for entry in ENTRIES if entry.tracklet.endswith("1")], SHARE, seed=0)
+    tested = {entry.pid for entry in entries if entry.split != "train"}
+    for pid in tested:
+        assert sorted(entry.split for entry in entries if entry.pid == pid) == ["gallery", "query", "query"]
+
+
+def test_what_one_camera_recorded_is_split_too() -> None:
+    entries = split_by_identity([replace(entry, camera="sensor") for entry in ENTRIES], SHARE, seed=0)
+    for pid in {entry.pid for entry in entries if entry.split != "train"}:
+        splits = [entry.split for entry in entries if entry.pid == pid]
+        assert splits.count("query") == 1
+        assert splits.count("gallery") == len(splits) - 1 > 0
+
+
 def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_the_lines() -> None:
     mixed = random.Random(0).sample(ENTRIES, len(ENTRIES))
     splits = [{e.tracklet: e.split for e in split_by_identity(lines, SHARE, 4)} for lines in (ENTRIES, mixed)]
@@ -191,7 +207,9 @@ def test_a_share_that_cannot_be_tested_on_is_one_sentence() -> None:
     ):
         split_by_identity(ENTRIES, 0.05, 0)
     with pytest.raises(DataError, match="keeps 0 seen by two cameras"):
-        split_by_identity([replace(entry, camera="a") for entry in ENTRIES], 0.5, 0)
+        split_by_identity([replace(entry, camera=entry.pid) for entry in ENTRIES], 0.5, 0)
+    with pytest.raises(DataError, match="keeps 0 with two tracklets"):
+        split_by_identity([replace(entry, camera="a", pid=entry.tracklet) for entry in ENTRIES], 0.5, 0)
     for share in (-0.1, 50, float("nan")):
         with pytest.raises(DataError, match=r"the test share is .*, wanted 0 to 1"):
             split_by_identity(ENTRIES, share, 0)

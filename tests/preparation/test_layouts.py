@@ -13,6 +13,7 @@ from scipy.special import expit
 from sptskm.common.errors import ConfigError
 from sptskm.data.skeletons import JOINTS, normalise
 from sptskm.preparation.blazepose import Raw, joints_unchecked
+from sptskm.preparation.importing import ImportSource
 from sptskm.preparation.layouts import LAYOUTS, Channels, Layout, read_layout, to_joints
 
 Floats = NDArray[np.float64]
@@ -219,9 +220,25 @@ def test_an_order_of_one_s_own_is_read_from_a_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(out[:, JOINTS.index("neck"), :3], neck)
 
 
+def test_axes_of_one_s_own_turn_a_built_in_order_of_points(tmp_path: Path) -> None:
+    path = tmp_path / "turned.yaml"
+    path.write_text(yaml.safe_dump({"points": "kinect-25", "axes": ["x", "-z", "y"]}))
+    given = np.random.default_rng(0).uniform(1, 2, (3, 25, 3))
+    own = read_layout(path)
+    found = to_joints(given, own, "xyz").skeletons_FV4[:, JOINTS.index("head"), :3]
+    x, y, z = given[:, LAYOUTS["kinect-25"].index("head")].T
+    np.testing.assert_array_equal(found, np.stack([x, -z, y], axis=1))
+    assert ImportSource(path, layout=own, channels="xyz").method["axes"] == "x -z y"
+    with pytest.raises(ConfigError, match="turned has the axes x, -z, y, wanted z last for xy"):
+        to_joints(given[..., :2], own, "xy")
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
+        ({"points": OWN, "axes": ["x", "y", "y"]}, r"axes is \['x', 'y', 'y'\], wanted the file's axes"),
+        ({"points": OWN, "axes": ["x", 1, "z"]}, "axes is .*, wanted the file's axes"),
+        ({"points": OWN, "axes": ["x", "y", "z"], "signs": [1, 1, 1]}, "has axes and signs, wanted one of them"),
         ({"points": OWN[:-3]}, "points has nothing for the left elbow, wanted one of left elbow"),
         (
             {"points": OWN[2:]},

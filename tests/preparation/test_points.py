@@ -1,6 +1,7 @@
 """Key points that have no frames, such as a depth sensor's: files of whole walks and a table."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,93 @@ def test_a_manifest_of_key_points_that_are_no_skeletons_names_the_command_that_c
 ) -> None:
     assert cli.main(["check", str(table)]) == EXIT_BAD_INPUT
     assert "wanted (9, 14, 4) numbers; `sptskm prepare points` converts other key points" in capsys.readouterr().out
+
+
+def change(table: Path, what: Callable[[np.ndarray], np.ndarray], only: str = "*") -> None:
+    for path in table.parent.glob(f"{only}.npy"):
+        np.save(path, what(np.load(path)))
+
+
+SWAPPED = [
+    LAYOUTS["kinect-25"].index(" ".join({"left": "right", "right": "left"}.get(word, word) for word in name.split()))
+    for name in LAYOUTS["kinect-25"]
+]
+ORDER = np.random.default_rng(1).permutation(25)
+
+
+@pytest.mark.parametrize("layout", ["kinect-25"])
+@pytest.mark.parametrize(
+    ("what", "only", "sentence"),
+    [
+        (lambda points: points * [1, -1, 1], "*", "in 4 of 4 walks the feet lie from the head toward -y as kinect-25"),
+        (
+            lambda points: points[..., [0, 2, 1]],
+            "*",
+            "toward -z as kinect-25 has the axes, anna-1 the first, wanted +y",
+        ),
+        (lambda points: points[:, ORDER], "*", "is the order of the points kinect-25?"),
+        (lambda points: 1000 * points, "anna-1", "anna-1 has a sum of bones of "),
+        (
+            lambda points: np.where(np.nan_to_num(points) == 0, -1, points),
+            "*",
+            "points have the coordinates -1, -1, -1, wanted",
+        ),
+    ],
+)
+def test_key_points_of_other_axes_orders_units_or_signs_of_absence_are_refused(
+    table: Path,
+    what: Callable[[np.ndarray], np.ndarray],
+    only: str,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change(table, what, only)
+    assert bring(table, "--layout", "kinect-25", "--channels", "xyz") == EXIT_BAD_INPUT
+    assert sentence in capsys.readouterr().err
+    assert not (table.parent / "data" / "manifest.csv").exists()
+
+
+@pytest.mark.parametrize("layout", ["kinect-25"])
+@pytest.mark.parametrize("what", [lambda points: points[:, SWAPPED], lambda points: points * [-1, 1, 1]])
+def test_walkers_in_a_mirror_are_told_by_their_knees(
+    table: Path, what: Callable[[np.ndarray], np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(table, what)
+    assert bring(table, "--layout", "kinect-25", "--channels", "xyz") == 0
+    assert "knees bend backward in 4 of 4 walks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layout", ["kinect-25"])
+@pytest.mark.parametrize(
+    ("factor", "sentence"),
+    [(1, "skeleton sum to 4"), (1000, " mm\n"), (1 / 0.0254, "which is no person's in any of m, cm, mm")],
+)
+def test_the_unit_that_was_recognised_is_told(
+    table: Path, factor: float, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(table, lambda points: factor * points)
+    assert bring(table, "--layout", "kinect-25", "--channels", "xyz") == 0
+    told = capsys.readouterr().out
+    assert sentence in told
+    assert "knees" not in told
+
+
+@pytest.mark.parametrize("layout", ["kinect-25"])
+def test_a_walk_that_is_there_twice_is_refused(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table.write_text(table.read_text().replace("bert-2.npy", "anna-1.npy"))
+    assert bring(table, "--layout", "kinect-25", "--channels", "xyz") == EXIT_BAD_INPUT
+    assert "tracklets anna-1 and bert-2 have the same key points" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", ["kinect-25"])
+def test_a_walk_without_any_skeleton_is_named(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(table, lambda points: 0 * points, "anna-2")
+    assert bring(table, "--layout", "kinect-25", "--channels", "xyz") == 0
+    assert "; anna-2 has no skeleton at all; " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layout", ["kinect-25"])
+def test_a_place_that_is_no_folder_is_refused_in_a_sentence(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (table.parent / "data").write_text("in the way")
+    assert bring(table, "--layout", "kinect-25", "--channels", "xyz") == EXIT_BAD_INPUT
+    assert "data: Not a directory, wanted a folder for the data set" in capsys.readouterr().err
