@@ -43,11 +43,14 @@ class Network:
     """Hash of its weights."""
     methods: Mapping[Made, Method] = field(default_factory=dict)
     """Methods that made the masks or skeletons it was trained on, where known."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """What its checkpoint says of it: `provenance`, `best_mAP`, `version` and `command`."""
 
 
 def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
     """Load the network of a run from its best checkpoint, or from the newest where no identities were held out.
 
+    The run may have been moved since.
     Raises FileNotFoundError for a folder without a readable checkpoint, ConfigError where weights and configuration do
     not fit each other.
     """
@@ -56,7 +59,7 @@ def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
         trained = from_dict(state["config"])
     except ConfigError as error:
         raise ConfigError(f"{run}: {error}") from None
-    config = apply_overrides(trained, overrides)
+    config = replace(apply_overrides(trained, overrides), run=str(run))
     # the pretrained weights that training began with may be long gone
     stream = stream_of(config)
     classifier = state["model"].get(stream.classifier)
@@ -66,7 +69,8 @@ def load_network(run: Path, overrides: Sequence[str] = ()) -> Network:
     methods = methods_in(state.get("methods"))
     if not isinstance(step := state.get("step"), int):
         raise ConfigError(f"{run}: the step of its weights is {step!r}, wanted a whole number")
-    return Network(config, network.eval(), step, fingerprint(state["model"]), methods)
+    record = {key: state.get(key) for key in ("provenance", "best_mAP", "version", "command")}
+    return Network(config, network.eval(), step, fingerprint(state["model"]), methods, record)
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], run: Path) -> None:

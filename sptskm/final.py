@@ -16,9 +16,8 @@ from torch import nn
 from sptskm.atomic import write_error
 from sptskm.common.paths import exists, fold_folder
 from sptskm.config import Config, ConfigError, Final
-from sptskm.configfile import apply_overrides, from_dict
 from sptskm.data import Split, Tracklets
-from sptskm.data.derived import methods_in, warn_of_methods
+from sptskm.data.derived import warn_of_methods
 from sptskm.evaluation import (
     Features,
     FusedDistance,
@@ -48,26 +47,18 @@ from sptskm.evaluation.fusion import OF_THE_DATA
 from sptskm.evaluation.insight import Insight
 from sptskm.evaluation.results import RESULTS, Ranking, Results
 from sptskm.evaluation.writing import write_results
-from sptskm.extraction import load_weights
+from sptskm.extraction import Network, load_network
 from sptskm.provenance import origin
 from sptskm.report.writing import check_figures, write_report
 from sptskm.training.explain import explain
 from sptskm.training.extract import extract
 from sptskm.training.logbook import training_cost
-from sptskm.training.rundir import RunDir, fingerprint
+from sptskm.training.rundir import RunDir
 from sptskm.training.setup import Setup
 from sptskm.training.signals import StopFlag
 from sptskm.training.world import World, join
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """A run's configuration and the state that it was trained to."""
-
-    config: Config
-    state: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,26 +155,18 @@ def _trained(
     return streams, [everybody(streams[0].table, rows, rules, features) for rows, features in left_out]
 
 
-def _opened(runs: Sequence[str | Path], overrides: Sequence[str], settings: Final) -> list[Opened]:
-    """Read the runs of the streams that are wanted, in the order of streams."""
-    states = [RunDir(run).trained() for run in runs]
-    opened = [Opened(_config(state, overrides, str(run)), state) for state, run in zip(states, runs, strict=True)]
+def _opened(runs: Sequence[str | Path], overrides: Sequence[str], settings: Final) -> list[Network]:
+    """Load the runs of the streams that are wanted, in the order of streams."""
+    opened = [load_network(Path(run), overrides) for run in runs]
+    if lacking := [one.config.run for one in opened if one.record["provenance"] is None]:
+        raise ConfigError(
+            f"{lacking[0]}: its checkpoint does not say which data it was trained on, wanted one of `sptskm train`"
+        )
     order = fused_streams(settings, [one.config.stream for one in opened])
     return sorted((one for one in opened if one.config.stream in order), key=lambda one: order.index(one.config.stream))
 
 
-def _config(state: Mapping[str, Any], overrides: Sequence[str], run: str) -> Config:
-    """Return the configuration of a run, which may have been moved since. Raise ConfigError with its folder."""
-    try:
-        config = from_dict(state["config"])
-        if "provenance" not in state:
-            raise ConfigError("its checkpoint does not say which data it was trained on, wanted one of `sptskm train`")
-    except ConfigError as error:
-        raise ConfigError(f"{run}: {error}") from None
-    return replace(apply_overrides(config, overrides), run=run)
-
-
-def _check(opened: Sequence[Opened], settings: Final) -> bool:
+def _check(opened: Sequence[Network], settings: Final) -> bool:
     """Raise ConfigError for every setting that would make the job useless, before it takes time.
 
     Returns whether the fusion weights will be chosen on people on whom the networks did not train.
@@ -192,7 +175,7 @@ def _check(opened: Sequence[Opened], settings: Final) -> bool:
     if len(set(names)) != len(names):
         raise ConfigError(f"the runs are {' and '.join(names)}, wanted one of each stream")
     for what in ("fingerprint", "split"):
-        found = {str(one.state["provenance"].get(what)) for one in opened}
+        found = {str(one.record["provenance"].get(what)) for one in opened}
         if len(found) > 1:
             raise ConfigError(f"the runs differ in {what} ({' and '.join(sorted(found))}) and cannot be fused")
     given = len(names) < 2 or given_weights(settings, names) is not None
@@ -202,7 +185,7 @@ def _check(opened: Sequence[Opened], settings: Final) -> bool:
     return choosing
 
 
-def _check_folds(folds: Sequence[Sequence[Opened]], opened: Sequence[Opened], settings: Final) -> None:
+def _check_folds(folds: Sequence[Sequence[Network]], opened: Sequence[Network], settings: Final) -> None:
     """Raise ConfigError unless the runs of each fold leave that fold out, and are of the data of the runs on all."""
     for number, fold in enumerate(folds, start=1):
         for one, whole in zip(fold, opened, strict=True):
@@ -210,20 +193,20 @@ def _check_folds(folds: Sequence[Sequence[Opened]], opened: Sequence[Opened], se
                 raise ConfigError(
                     f"{one.config.run}: leaves out fold {one.config.data.fold or 'none'}, wanted {wanted}"
                 )
-            if one.state["provenance"].get("fingerprint") != whole.state["provenance"].get("fingerprint"):
+            if one.record["provenance"].get("fingerprint") != whole.record["provenance"].get("fingerprint"):
                 raise ConfigError(f"{one.config.run}: was trained on other data than {whole.config.run}")
-        if len({one.state["provenance"].get("split") for one in fold}) > 1:
+        if len({one.record["provenance"].get("split") for one in fold}) > 1:
             raise ConfigError(f"{fold[0].config.run}: its people are not those of the other streams, wanted one split")
 
 
 def _extract(
-    one: Opened, world: World, stop: StopFlag | None, settings: Final, rules: Protocol, choosing: bool
+    one: Network, world: World, stop: StopFlag | None, settings: Final, rules: Protocol, choosing: bool
 ) -> Trained:
     """Extract the features of one stream and record their provenance.
 
     `choosing`: the fusion weight will be chosen on the held-out identities.
     """
-    config, state = one.config, one.state
+    config, record = one.config, one.record
     setup = Setup.of(config, world, training=False)
     check_judging(settings, rules, setup.table)
     if choosing:
@@ -232,41 +215,39 @@ def _extract(
     rows = np.concatenate([setup.split.held_out, setup.table.test])
     found, cut = _features(one, setup, model, rows, world, stop), len(setup.split.held_out)
     held_out, test = found.part(slice(None, cut)), found.part(slice(cut, None))
-    made = {"step": state["step"], "held_out_mAP": state["best_mAP"], "version": state["version"]}
-    made |= {"methods": setup.methods, "command": state.get("command") or "-"}
-    made |= {"network": fingerprint(state["model"]), "finished": exists(RunDir(config.run).result)}
+    made = {"step": one.step, "held_out_mAP": record["best_mAP"], "version": record["version"]}
+    made |= {"methods": setup.methods, "command": record["command"] or "-"}
+    made |= {"network": one.fingerprint, "finished": exists(RunDir(config.run).result)}
     if cost := training_cost(Path(config.run)):
         made |= {"seconds": round(cost[0]), "ranks": cost[1]}
     if not made["finished"]:
-        log.warning("%s: training has not finished, its weights of step %s are evaluated", config.run, state["step"])
+        log.warning("%s: training has not finished, its weights of step %s are evaluated", config.run, one.step)
     insight = explain(model, setup, test, world) if world.is_main else Insight()
-    return Trained(config, setup.table, setup.split, held_out, test, {**state["provenance"], **made}, insight)
+    return Trained(config, setup.table, setup.split, held_out, test, {**record["provenance"], **made}, insight)
 
 
-def _left_out(one: Opened, world: World, stop: StopFlag | None) -> tuple[NDArray[np.int64], Features]:
+def _left_out(one: Network, world: World, stop: StopFlag | None) -> tuple[NDArray[np.int64], Features]:
     """Extract the features of the people whom a run left out, and return them with their rows."""
     setup = Setup.of(one.config, world, training=False)
     rows = setup.split.left_out
     return rows, _features(one, setup, _network(one, setup, world), rows, world, stop)
 
 
-def _network(one: Opened, setup: Setup, world: World) -> nn.Module:
-    """Load a run's network. Raises ConfigError where the data are not those that it was trained on."""
-    config, state = one.config, one.state
-    if differing := [key for key, value in state["provenance"].items() if setup.provenance.get(key) != value]:
+def _network(one: Network, setup: Setup, world: World) -> nn.Module:
+    """Bring a run's network to the device. Raises ConfigError where the data are not those that it was trained on."""
+    config = one.config
+    if differing := [key for key, value in one.record["provenance"].items() if setup.provenance.get(key) != value]:
         raise ConfigError(
             f"{config.run}: was trained on other data than {config.data.root} holds now (other "
             f"{', '.join(differing)}); for the test part of other data use `sptskm extract` and `sptskm score`"
         )
     if world.is_main:
-        warn_of_methods(f"{config.run}", methods_in(state.get("methods")), config.data.root, setup.methods)
-    model = setup.network(pretrained=False).to(world.device, setup.precision.dtype)
-    load_weights(model, state["model"], Path(config.run))
-    return model
+        warn_of_methods(f"{config.run}", one.methods, config.data.root, setup.methods)
+    return one.model.to(world.device, setup.precision.dtype)
 
 
 def _features(
-    one: Opened, setup: Setup, model: nn.Module, rows: NDArray[np.int64], world: World, stop: StopFlag | None
+    one: Network, setup: Setup, model: nn.Module, rows: NDArray[np.int64], world: World, stop: StopFlag | None
 ) -> Features:
     setup.stage(rows)
     found = extract(model, setup.stream, setup.source, rows, one.config, world, stop)
