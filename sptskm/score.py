@@ -6,19 +6,16 @@ Legend: N tracklets, Q queries, B queries of a block, G gallery rows, D embeddin
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sptskm.common.errors import DataError
 from sptskm.config import ConfigError, Final
 from sptskm.data import Tracklets
-from sptskm.evaluation import Features, Fusion, Rows, aligned, check_judging, feature_blocks, protocol, select
+from sptskm.evaluation import Features, Fusion, Part, aligned, check_judging, feature_blocks, part_of, protocol
 from sptskm.evaluation.distances import Floats
 from sptskm.evaluation.metrics import Blocks
 from sptskm.evaluation.results import Ranking, Results
 from sptskm.training.spread import evaluate_spread, prepared
 from sptskm.training.world import World
-
-Ints = NDArray[np.int64]
 
 
 def score(
@@ -35,18 +32,16 @@ def score(
     if (len(features) > 1) != (fused is not None):
         raise ConfigError("features of several streams and a fusion are wanted together, found one of them")
     streams = [_of_test(one, table) for one in features]
-    test = table.test
-    query_rows, gallery_rows = select(rules, table.pids_N[test], table.lengths[test], table.query)
-    places = test[query_rows], test[gallery_rows]
-    query, gallery = (Rows.of(table, rows) for rows in places)
-    ways = {one.stream: _alone(one, query_rows, gallery_rows, world) for one in streams}
+    test = part_of(table, table.test, table.query, rules, streams)
+    ways = {one.stream: _alone(one, test, world) for one in streams}
     if fused is not None:
-        ways["fused"] = _fused(fused, streams, query_rows, gallery_rows, world)
+        ways["fused"] = _fused(fused, test, world)
     rankings = [
-        Ranking(name, np.empty((len(query), 0)), evaluate_spread(distances, query, gallery, rules, world))
-        for name, distances in ways.items()
+        Ranking(name, np.empty((len(test.query), 0)), evaluate_spread(way, test.query, test.gallery, rules, world))
+        for name, way in ways.items()
     ]
-    return Results(table, *places, query, gallery, rules, rankings, fused, streams, [], settings, {})
+    queries, gallery = table.test[test.query_rows], table.test[test.gallery_rows]
+    return Results(table, queries, gallery, test.query, test.gallery, rules, rankings, fused, streams, [], settings, {})
 
 
 def _of_test(features: Features, table: Tracklets) -> Features:
@@ -65,28 +60,27 @@ def _of_test(features: Features, table: Tracklets) -> Features:
     return features.ordered(wanted_N)
 
 
-def _alone(features: Features, query_rows: Ints, gallery_rows: Ints, world: World) -> Blocks:
+def _alone(features: Features, test: Part, world: World) -> Blocks:
     """Return a function that computes one stream's distances (B, G); a tracklet without input is infinitely far."""
-    features_ND = features.known_ND
-    valid_Q, valid_G = features.valid_N[query_rows], features.valid_N[gallery_rows]
-    squared = feature_blocks(features_ND[query_rows], prepared(features_ND[gallery_rows], world))
+    query, gallery = (features.part(rows) for rows in (test.query_rows, test.gallery_rows))
+    squared = feature_blocks(query.known_ND, prepared(gallery.known_ND, world))
 
     def block(chosen: slice) -> Floats:
         distance_BG = squared(chosen)
-        distance_BG[~(valid_Q[chosen, None] & valid_G)] = np.inf
+        distance_BG[~(query.valid_N[chosen, None] & gallery.valid_N)] = np.inf
         return distance_BG
 
     return block
 
 
-def _fused(fused: Fusion, features: Sequence[Features], query_rows: Ints, gallery_rows: Ints, world: World) -> Blocks:
+def _fused(fused: Fusion, test: Part, world: World) -> Blocks:
     """Return a function that computes the fused distances (B, G)."""
-    compared = aligned(features, fused.normalisation)
-    apart = {name: _alone(own, query_rows, gallery_rows, world) for name, own in compared.items()}
-    gallery = {name: own.valid_N[gallery_rows] for name, own in compared.items()}
+    compared = aligned(test.features, fused.normalisation)
+    apart = {name: _alone(own, test, world) for name, own in compared.items()}
+    gallery = {name: own.valid_N[test.gallery_rows] for name, own in compared.items()}
 
     def block(chosen: slice) -> Floats:
-        query = {name: own.valid_N[query_rows[chosen]] for name, own in compared.items()}
+        query = {name: own.valid_N[test.query_rows[chosen]] for name, own in compared.items()}
         return fused.distance.of({name: own(chosen) for name, own in apart.items()}, query, gallery)
 
     return block
