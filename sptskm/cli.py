@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     estimates.options(train)
     train.set_defaults(command=_train)
 
-    evaluate = commands.add_parser("evaluate", help="extract, fuse and report one or two trained runs")
+    evaluate = commands.add_parser("evaluate", help="extract, fuse and report trained runs, one a stream")
     evaluate.add_argument("runs", nargs="*", type=Path, metavar="run")
     evaluate.add_argument("--out", type=Path, help="folder for the results")
     evaluate.add_argument("--explain", type=Path, metavar="DATA", help="only say what a protocol counts on a data set")

@@ -108,10 +108,9 @@ def extract_run(
     network = load_network(run, overrides)
     network = replace(network, config=replace(network.config, data=replace(network.config.data, root=str(data))))
     with join(network.config.train.threads, network.config.train.timeout_minutes) as world:
-        table, features = _embed(network, data, world, stop)
+        table, features, methods = _embed(network, data, world, stop)
         if not world.is_main:
             return None
-        methods = methods_of(network.config.stream, table)
         warn_of_methods(str(run), network.methods, str(data), methods)
         write_features(out, features, _labels(table), network.fingerprint, methods)
     return features
@@ -124,7 +123,9 @@ def _labels(table: Tracklets) -> Rows:
     return replace(labels, camids=np.where(np.isin(labels.camids, unsaid), -1, labels.camids))
 
 
-def _embed(network: Network, data: Path, world: World, stop: StopFlag | None) -> tuple[Tracklets, Features]:
+def _embed(
+    network: Network, data: Path, world: World, stop: StopFlag | None
+) -> tuple[Tracklets, Features, dict[Made, Method]]:
     config = network.config
     table = read_dataset(data, labelled=False)
     settings: dict[str, Any] = {"table": table.fingerprint, "step": network.step}
@@ -136,4 +137,5 @@ def _embed(network: Network, data: Path, world: World, stop: StopFlag | None) ->
         stage(table, config.data.stage, rows)
     model = network.model.to(world.device, precision.dtype)
     found = extract(model, stream, source, rows, config, world, stop)
-    return table, Features(found.features_ND, table.keys_N, found.valid_N, table.fingerprint, config.stream)
+    features = Features(found.features_ND, table.keys_N, found.valid_N, table.fingerprint, config.stream)
+    return table, features, methods_of(config.stream, table, source)

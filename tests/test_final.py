@@ -370,6 +370,10 @@ def test_the_pretrained_weights_that_training_began_with_may_be_gone(runs, tmp_p
 def test_a_folder_without_checkpoint_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no readable checkpoint"):
         final([tmp_path], tmp_path / "out", Final())
+    (tmp_path / "smin").mkdir()
+    (tmp_path / "smin" / "config.yaml").touch()
+    with pytest.raises(FileNotFoundError, match=r"training has run, such as .*smin"):
+        final([tmp_path], tmp_path / "out", Final())
 
 
 def test_a_mean_over_no_query_is_null_and_not_a_bare_nan(walkers, tmp_path):

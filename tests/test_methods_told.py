@@ -11,9 +11,12 @@ import pytest
 import torch
 from helpers.small import small_config
 
-from sptskm.config import Final
+from sptskm.config import Final, SminClips, SsinClips
 from sptskm.data import read_dataset
-from sptskm.data.derived import write_method
+from sptskm.data.clips import FrameSource
+from sptskm.data.derived import SIZES, describe_method, write_method
+from sptskm.data.skeleton_clips import SkeletonSource
+from sptskm.data.skeleton_store import load_skeletons
 from sptskm.evaluation import Features, FusedDistance, Fusion, Rows
 from sptskm.evaluation.feature_files import Labelled, read_features, write_features
 from sptskm.evaluation.results import RESULTS
@@ -52,6 +55,10 @@ def test_files_of_features_keep_the_methods_and_those_of_before_have_none(tmp_pa
         ({"masks": GRABCUT}, {"masks": GRABCUT}, False),
         ({"masks": GRABCUT}, {}, False),
         ({}, {}, False),
+        ({"skeletons": {**BLAZEPOSE, SIZES: "in metres"}}, {"skeletons": {**BLAZEPOSE, SIZES: "brought to one"}}, True),
+        ({"skeletons": {SIZES: "in metres"}}, {"skeletons": {SIZES: "brought to one"}}, True),
+        ({"skeletons": {**BLAZEPOSE, SIZES: "in metres"}}, {"skeletons": BLAZEPOSE}, False),
+        ({"skeletons": {**BLAZEPOSE, SIZES: "in metres"}}, {"skeletons": {SIZES: "in metres"}}, False),
     ],
 )
 def test_a_search_across_methods_is_said_to_be_one(
@@ -88,8 +95,19 @@ def test_a_stream_has_the_methods_of_what_it_is_given(walkers: Path, tmp_path: P
     write_method(data, "masks", GRABCUT)
     write_method(data, "skeletons", BLAZEPOSE)
     table = read_dataset(data)
-    assert methods_of("ssin", table) == {"masks": GRABCUT}
-    assert methods_of("smin", table) == {"skeletons": BLAZEPOSE}
+    frames = FrameSource(table, SsinClips())
+    assert methods_of("ssin", table, frames) == {"masks": GRABCUT}
+    assert methods_of("smin", table, frames) == {"skeletons": BLAZEPOSE}
+
+
+def test_skeletons_are_known_by_whether_their_sizes_were_kept(walkers: Path) -> None:
+    table = read_dataset(walkers)
+    found = {}
+    for scale in ("tracklet", "auto"):
+        store = load_skeletons(table, table.train[:3], scale=scale)
+        found[scale] = methods_of("smin", table, SkeletonSource(store, replace(SminClips(), scale=scale)))
+    assert found == {"tracklet": {}, "auto": {"skeletons": {SIZES: "in metres"}}}
+    assert describe_method(found["auto"]["skeletons"]) == "an unknown method (sizes in metres)"
 
 
 @pytest.mark.parametrize("known", [True, False])

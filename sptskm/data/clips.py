@@ -8,7 +8,7 @@ Legend: c clips, T frames, H rows, W columns.
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from torch.utils.data import Dataset, get_worker_info
 from sptskm.common.errors import DataError
 from sptskm.config import SsinClips
 from sptskm.data import augment, windows
+from sptskm.data.derived import Made, Method
 from sptskm.data.files import read_frame, read_mask
 from sptskm.data.sampler import Draw, Schedule
 from sptskm.data.tracklets import IntArray, Readable, Tracklets
@@ -76,6 +77,11 @@ class Source(ABC):
     @abstractmethod
     def read(self, row: int, clips_cT: IntArray) -> Inputs:
         """Read these clips of a tracklet, stacked."""
+
+    @property
+    def found(self) -> Mapping[Made, Method]:
+        """Return what was found in the masks or skeletons that must agree where features are compared."""
+        return {}
 
 
 class FileSource(Source):

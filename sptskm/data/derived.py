@@ -28,6 +28,8 @@ Method = Mapping[str, Any]
 """`method` is its name, `weights` the hash of its weights, `precision` its number format; others are its options."""
 
 MADE: tuple[Made, ...] = get_args(Made)
+SIZES = "sizes"
+"""Entry of a method beside its options: whether the sizes of its skeletons were kept, where `clips.scale` is auto."""
 HOME = "prepared"
 SETTINGS = "settings.json"
 MADE_OF = "made-of"
@@ -120,8 +122,9 @@ def describe_method(method: Method | None) -> str:
     """Describe a method in words, such as `jppnet (weights 1a2b, precision float16)`."""
     if not method:
         return "an unknown method"
-    others = ", ".join(f"{name} {value}" for name, value in method.items() if name != "method")
-    return f"{method.get('method')} ({others})" if others else str(method.get("method"))
+    name = str(method.get("method", "an unknown method"))
+    others = ", ".join(f"{key} {value}" for key, value in method.items() if key != "method")
+    return f"{name} ({others})" if others else name
 
 
 def method_differences(found: Mapping[Made, Method], wanted: Mapping[Made, Method]) -> str:
@@ -129,14 +132,22 @@ def method_differences(found: Mapping[Made, Method], wanted: Mapping[Made, Metho
     said = [
         f"{made} by {describe_method(found[made])} and by {describe_method(wanted[made])}"
         for made in MADE
-        if found.get(made) and wanted.get(made) and _results_of(found[made]) != _results_of(wanted[made])
+        if found.get(made) and wanted.get(made) and _differ(found[made], wanted[made])
     ]
     return "; ".join(said)
 
 
+def _differ(one: Method, other: Method) -> bool:
+    """Return whether two methods give different results; what is not known of one of them is no difference."""
+    if SIZES in one and SIZES in other and one[SIZES] != other[SIZES]:
+        return True
+    known = [_results_of(method) for method in (one, other)]
+    return all(known) and known[0] != known[1]
+
+
 def _results_of(method: Method) -> dict[str, Any]:
     """Return the settings that change a method's results; the engine is left out, it changes only the last bits."""
-    return {name: value for name, value in method.items() if name != "engine"}
+    return {name: value for name, value in method.items() if name not in ("engine", SIZES)}
 
 
 def warn_of_methods(one: str, found: Mapping[Made, Method], other: str, wanted: Mapping[Made, Method]) -> None:

@@ -6,7 +6,7 @@ arithmetic.
 Legend: G clips of the global batch, B of them of one rank, c clips, T frames, V joints.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from sptskm.config import SminClips
 from sptskm.data import windows
 from sptskm.data.clips import Inputs, MemorySource, TrainItem
+from sptskm.data.derived import SIZES, Made, Method
 from sptskm.data.mirror import mirrored
 from sptskm.data.sampler import Batch, Schedule
 from sptskm.data.skeleton_store import SkeletonStore
@@ -33,6 +34,13 @@ class SkeletonSource(MemorySource):
 
     store: SkeletonStore
     clips: SminClips
+
+    @property
+    def found(self) -> Mapping[Made, Method]:
+        """Return whether sizes are kept, where that was left to the data."""
+        if self.clips.scale != "auto":
+            return {}
+        return {"skeletons": {SIZES: "in metres" if self.store.metric else "brought to one"}}
 
     def batches(self, schedule: Schedule, step: int) -> Generator[TrainItem, None, None]:
         """Yield this rank's batches from global step `step` to the end of the last epoch."""

@@ -4,7 +4,7 @@ Legend: F frames, V joints, N tracklets.
 """
 
 import logging
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ SHORTEST, TALLEST = 2.0, 7.0
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 ONE_SIZE = 1e-3
 """Relative spread of the sums below which skeletons were brought to one size before."""
+ANOTHER_UNIT = 5.0
+"""Factor from the sizes of people beyond which a tracklet is of another unit, or no recording at all."""
 PLAUSIBLE = 0.9
 """Least share of the tracklets with a person's size."""
 _METRIC = ("blazepose", "kinect", "human36m")
@@ -66,6 +68,19 @@ def _found(table: Tracklets) -> tuple[str | None, str]:
     if unit := unit_of_totals(totals_N):
         return unit, f"{known}with a sum of bones of {middle:.3g} {unit}"
     return None, f"{known}with a sum of bones of {middle:.3g}, which is no person's in any of {', '.join(UNITS)}"
+
+
+def check_size(skeletons_FV4: NDArray[np.floating[Any]], unit: float, where: str) -> None:
+    """Raise DataError for a tracklet that cannot be in the unit of the others, whose sizes are kept in metres."""
+    points_FV3 = skeletons_FV4[np.isfinite(skeletons_FV4).all(axis=(1, 2)), :, :3].astype(np.float64)
+    if not len(points_FV3):
+        return
+    total = edge_total(points_FV3)
+    if not SHORTEST / ANOTHER_UNIT < total < TALLEST * ANOTHER_UNIT:
+        raise DataError(
+            f"{where}: has a sum of bones of {total / unit:.4g}, wanted the unit of the others, whose bones sum to "
+            f"{SHORTEST / unit:g} to {TALLEST / unit:g}"
+        )
 
 
 def unit_of_totals(totals_N: NDArray[np.float64]) -> str | None:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from sptskm.common.errors import DataError
 from sptskm.data.files import SKELETON_SHAPE, training_skeletons
-from sptskm.data.skeleton_scale import Scale, unit_of
+from sptskm.data.skeleton_scale import Scale, check_size, unit_of
 from sptskm.data.tracklets import IntArray, Tracklets
 
 
@@ -113,6 +113,8 @@ def load_skeletons(  # the settings of SMIN's clips
     unit = unit_of(scale, table)
     for n, row in enumerate(tqdm(rows, "skeletons", disable=None)):
         skeletons_FV4 = training_skeletons(table, int(row), int(recorded[n]), normalised, unit)
+        if scale == "auto" and unit is not None:
+            check_size(skeletons_FV4, unit, f"tracklet {table.keys_N[row]} in {table.folder(int(row), 'skeletons')}")
         values[starts[n] : starts[n + 1]] = resampled(skeletons_FV4, rates[n], fps)
     valid: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=(1, 2)))
     if not valid.any():

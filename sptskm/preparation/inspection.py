@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from sptskm.config import ConfigError
 from sptskm.data import Tracklets
 from sptskm.data.files import read_skeletons
 from sptskm.data.manifest import read_entries, write_entries
+from sptskm.data.tracklets import Modality
 from sptskm.preparation.quality import SUMMARY, USABLE_SHARE, Quality, is_bad, measure, quality_summary, worst
 from sptskm.report.quality import normalisation_sheet, sheet
 from sptskm.report.tensorboard import Board
@@ -70,7 +72,10 @@ def inspect(table: Tracklets, out: Path, tracklets: int = 0, seed: int = 0, kept
     rows = np.arange(len(table))
     if 0 < tracklets < len(table):
         rows = np.sort(np.random.default_rng(seed).choice(len(table), tracklets, replace=False))
-    found = measure(table, rows, progress=lambda items: progress(items, "quality", total=len(rows)))
+    made = [modality for modality in get_args(Modality) if table.has(modality)]  # SMIN, for one, needs no masks
+    found = measure(
+        table, rows, made or get_args(Modality), progress=lambda items: progress(items, "quality", total=len(rows))
+    )
     pictures = {"worst frames": sheet(table, {str(name): frames for name, frames in worst(found).items()})}
     if shown := _some_skeletons(table, rows):
         pictures["skeletons before and after normalisation"] = normalisation_sheet(shown)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.common.errors import ConfigError, DataError
-from sptskm.data.skeleton_scale import UNITS, unit_of_totals
+from sptskm.data.skeleton_scale import ANOTHER_UNIT, UNITS, unit_of_totals
 from sptskm.data.skeletons import EDGES, JOINTS
 
 Floats = NDArray[np.float64]
@@ -26,8 +26,6 @@ MOST = 0.5
 """Share of the walks beyond which skeletons that cannot be are refused: single walks may be bad recordings."""
 BACKWARD = 0.8
 """Share of the walks with knees bent backward that is told: of recorded and generated walks at most 0.01 have it."""
-ANOTHER_UNIT = 5.0
-"""Ratio of a walk's sum of bones to the median of all beyond which it is of another unit, or no recording."""
 REPEATED = 3
 """Times that a point of three equal coordinates may occur by chance in a file."""
 

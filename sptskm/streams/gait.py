@@ -18,7 +18,7 @@ from sptskm.models.gait import GaitOutput
 from sptskm.training.loading import loaded
 from sptskm.training.losses import Gather, batch_all_triplet, identity_loss
 from sptskm.training.precision import Precision
-from sptskm.training.streams import Input, Stream, Terms
+from sptskm.training.streams import Input, Stream, Terms, warn_of_single_tracklets
 
 
 class GaitStream(Stream):
@@ -59,6 +59,7 @@ class GaitStream(Stream):
         """Take the constants of the static branch from average silhouettes of the training tracklets, on the CPU."""
         if (branch := getattr(model, "averages", None)) is None:
             return
+        warn_of_single_tracklets("gait", pids)
         assert isinstance(source, SilhouetteSource)
         averages_NHW = []
         for row in rows.tolist():

@@ -23,7 +23,7 @@ from sptskm.models.smin import SMINOutput
 from sptskm.training.explain import Lens, evenly
 from sptskm.training.losses import Gather, batch_hard_triplet, identity_loss
 from sptskm.training.precision import Precision
-from sptskm.training.streams import Input, Stream, Terms
+from sptskm.training.streams import Input, Stream, Terms, warn_of_single_tracklets
 
 OCCLUDED = 16  # tracklets whose joints are hidden one by one
 
@@ -65,6 +65,7 @@ class SminStream(Stream):
         """Take the constants of the static branch from the mean measures of the training tracklets, on the CPU."""
         if (body := getattr(model, "body", None)) is None:
             return
+        warn_of_single_tracklets("smin", pids)
         assert isinstance(source, SkeletonSource)
         measures_NS = []
         for row in rows.tolist():

@@ -102,7 +102,11 @@ class RunDir:
         """
         found = (self.best, read(self.best)) if exists(self.best) else self.newest()
         if found is None:
-            raise FileNotFoundError(f"{self.path}: no readable checkpoint, wanted a folder in which training has run")
+            inside = sorted(config.parent for config in self.path.glob("*/config.yaml"))
+            hint = f", such as {inside[0]}" if inside else ""
+            raise FileNotFoundError(
+                f"{self.path}: no readable checkpoint, wanted a folder in which training has run{hint}"
+            )
         state = of_a_run(*found)
         return {**state, "model": state.get("average", state["model"])}
 

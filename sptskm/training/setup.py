@@ -63,7 +63,7 @@ class Setup:
     @property
     def methods(self) -> dict[Made, Method]:
         """Return the methods that made the masks or skeletons of this stream, if known."""
-        return methods_of(self.config.stream, self.table)
+        return methods_of(self.config.stream, self.table, self.source)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -124,10 +124,15 @@ class Setup:
             stage(self.table, self.config.data.stage, rows)
 
 
-def methods_of(stream: str, table: Tracklets) -> dict[Made, Method]:
-    """Return the methods that made the masks or skeletons that a stream reads, if known."""
-    needs, methods = STREAMS[stream].needs, table.derived.methods
-    return {need: dict(methods[need]) for need in needs if need != "frames" and need in methods}
+def methods_of(stream: str, table: Tracklets, source: Source) -> dict[Made, Method]:
+    """Return the methods that made the masks or skeletons that a stream reads, if known, and what it found in them."""
+    known = table.derived.methods
+    methods = {
+        need: {**known.get(need, {}), **source.found.get(need, {})}
+        for need in STREAMS[stream].needs
+        if need != "frames"
+    }
+    return {made: method for made, method in methods.items() if method}
 
 
 def check_parts(config: Config, ranks: int) -> None:

@@ -4,6 +4,7 @@ All other parts of training (sampling, loop, validation, extraction) are shared.
 room, in `sptskm.streams`.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -26,6 +27,8 @@ from sptskm.training.precision import Precision
 if TYPE_CHECKING:
     from sptskm.training.explain import Lens
 
+log = logging.getLogger(__name__)
+
 Terms = dict[str, Tensor]  # named loss terms of one rank, "total" among them
 
 
@@ -35,6 +38,17 @@ class Input(NamedTuple):
     name: str
     example: Tensor
     free: Mapping[int, str]
+
+
+def warn_of_single_tracklets(stream: str, pids_N: IntArray) -> None:
+    """Log a warning where nobody to train on has two tracklets, from which a learned metric takes what to trust."""
+    if len(np.unique(pids_N)) == len(pids_N):
+        log.warning(
+            "%s: each of %d people to train on has one tracklet, so that model.static cannot learn how tracklets of "
+            "one person differ, and weighs its measures alike",
+            stream,
+            len(pids_N),
+        )
 
 
 class Stream(ABC):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sptskm.common.errors import DataError
 from sptskm.data import Tracklets, read_dataset
 from sptskm.data.skeleton_scale import unit_of
 from sptskm.data.skeleton_store import load_skeletons
@@ -92,3 +93,16 @@ def test_skeletons_that_were_brought_to_one_size_have_none(tmp_path: Path, caplo
     with caplog.at_level(logging.WARNING):
         assert unit_of("auto", walks(tmp_path, unscaled)) is None
     assert "all have a sum of bones of 2.7" in caplog.text
+
+
+def test_a_tracklet_of_another_unit_is_refused_where_sizes_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = walks(tmp_path, [1.0, 1.0, 1000.0, 1.0])
+    monkeypatch.setattr("sptskm.data.skeleton_scale.PLAUSIBLE", 0.7)  # of so few tracklets
+    with pytest.raises(
+        DataError, match=r"tracklet t2 in .*2\.npy: has a sum of bones of .*, wanted the unit of the others"
+    ):
+        load_skeletons(table, table.train, scale="auto")
+    load_skeletons(table, table.train, scale="tracklet")
+    load_skeletons(table, table.train, scale="metric")

@@ -426,3 +426,19 @@ def test_a_manifest_without_tracklets_of_no_use_is_written_and_says_how_much_tha
     for wrong in (tmp_path / "m.csv", tmp_path / "q" / "good.csv", tmp_path / "good.txt"):
         assert main([*words, "--drop-bad", str(wrong)]) == 2
     assert main(["check", str(tmp_path / "m.csv"), "--drop-bad", str(tmp_path / "good.csv")]) == 2
+
+
+def test_skeletons_without_frames_are_not_bad_for_want_of_masks(
+    walkers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, lines = read_mars(walkers), ["tracklet,pid,camera,split,skeleton"]
+    for row in range(3):
+        np.save(
+            tmp_path / f"{row}.npy", np.stack([read_skeleton(path) for path in table.files(row, range(8), "skeletons")])
+        )
+        lines.append(f"{row},{row},a,train,{row}.npy")
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    assert main(["check", str(tmp_path / "m.csv"), "--quality", "--drop-bad", str(tmp_path / "good.csv")]) == 0
+    told = capsys.readouterr().out
+    assert "good.csv: 3 of 3 tracklets" in told
+    assert "mask" not in told

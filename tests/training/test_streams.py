@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.small import small_config
@@ -73,3 +74,14 @@ def test_compiled_training_has_the_bits_of_training(
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     for name, value in weights["false"].items():
         assert torch.equal(value, weights["true"][name]), name
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_a_static_branch_that_cannot_learn_what_to_trust_is_told(
+    walkers: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, single: bool
+) -> None:
+    setup = Setup.of(small_config("smin", walkers, tmp_path, "model.static=0.5", "clips.scale=auto"), World())
+    rows = setup.schedule.rows
+    pids = np.arange(len(rows)) if single else setup.schedule.pids
+    setup.stream.fit(setup.stream.model(3), setup.source, rows, pids)
+    assert ("has one tracklet, so that model.static cannot learn" in caplog.text) == single
