@@ -16,6 +16,8 @@ from typing import Any
 from sptskm import __version__
 
 GIT_SECONDS = 10.0
+SUFFIXES = (".py", ".jinja")
+"""What the toolkit imports, and what it reads beside its modules."""
 COMMAND = "SPTSKM_COMMAND"
 """Environment variable by which launchers tell their jobs what was typed."""
 
@@ -66,14 +68,25 @@ def versions() -> dict[str, str]:
     return {**packages(), "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"}
 
 
+def sources() -> dict[str, Path]:
+    """Return every module and template of the toolkit by its path relative to the folder that holds the package."""
+    home = Path(__file__).parent
+    found = sorted(path for path in home.rglob("*") if path.suffix in SUFFIXES)
+    return {str(path.relative_to(home.parent)): path for path in found}
+
+
+def code_hash() -> str:
+    """Return a hash of all modules and templates."""
+    content = hashlib.sha256()
+    for name, path in sources().items():
+        content.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return content.hexdigest()
+
+
 def code_state() -> dict[str, str]:
     """Return a hash of the toolkit's own modules and, in a git checkout, the commit ("-dirty": with changes)."""
-    package = Path(__file__).parent
-    content = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        content.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() + b"\0")
-    commit = _commit(package.parent)
-    return {"modules": content.hexdigest()[:16]} | ({"commit": commit} if commit else {})
+    commit = _commit(Path(__file__).parents[1])
+    return {"modules": code_hash()[:16]} | ({"commit": commit} if commit else {})
 
 
 def _commit(root: Path) -> str:

@@ -43,9 +43,7 @@ def submitted_settings(plan: Plan, searched: Mapping[str, Any] | None = None, re
     """Return all settings that affect a plan's jobs, by dotted names, with values as JSON reads them back."""
     parts: dict[str, Any] = {config.stream: to_dict(config) for config in plan.configs} | {"final": to_dict(plan.final)}
     if searched:
-        # a Distribution was called Draw; the record of a search that an earlier version has queued still names it so
-        named = {stream: repr(search).replace("Distribution(", "Draw(") for stream, search in searched.items()}
-        parts["search"] = named | {"retrain": retrain}
+        parts["search"] = {stream: repr(search) for stream, search in searched.items()} | {"retrain": retrain}
     return in_force(json.loads(json.dumps(flat(parts))))
 
 

@@ -20,6 +20,7 @@ from sptskm.configfile import to_yaml
 from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, is_ours
 from sptskm.launching import earlier, estimates
 from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser, refused
+from sptskm.provenance import tell_jobs
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         earlier.refuse_queued(plan)
         earlier.refuse_other_runs(plan)
         make_folder(plan.folder)
+        tell_jobs()
         for config in plan.runs.values():
             request(config, config.run)  # fails now if a folder cannot be written
         request(plan.final, plan.out)

@@ -26,7 +26,6 @@ from sptskm.data.sampler import num_batches, shard
 from sptskm.endings import EXIT_BAD_INPUT, sentence
 from sptskm.evaluation import check_choosing, check_judging, fused_streams, given_weights, protocol
 from sptskm.evaluation.protocols import ENDINGS
-from sptskm.provenance import tell_jobs
 from sptskm.report.trackers import check_trackers
 from sptskm.sections import SsinClips
 from sptskm.trunkfile import completed
@@ -224,11 +223,7 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder for the runs, or check that it can be written, and let its jobs record the command.
-
-    Raises ConfigError in one sentence.
-    """
-    tell_jobs()
+    """Create a folder for the runs, or check that it can be written. Raises ConfigError in one sentence."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         why = write_error(folder / "trial")

@@ -21,6 +21,7 @@ from sptskm.launching.cluster import PYTHON, Cluster, check_folder, load_cluster
 from sptskm.launching.plan import Plan, check, make_plan, parser, refused
 from sptskm.launching.submission import Queued, queue
 from sptskm.launching.watch import Followed, watch
+from sptskm.provenance import tell_jobs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(dry_run(plan, cluster))
             return 0
         _check_scheduler("--dry-run and `sptskm local` work")
+        tell_jobs()
         queued = into_queue(plan, cluster, searched, chosen.retrain)
     except (ValueError, OSError) as error:
         if not is_ours(error):

@@ -34,6 +34,7 @@ from sptskm.launching import search as searches
 from sptskm.launching.local import request, visible_gpus
 from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser, refused
 from sptskm.launching.search import Searches
+from sptskm.provenance import tell_jobs
 from sptskm.training.allocation import number_of
 from sptskm.training.signals import StopFlag, stop_flag
 
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(estimates.estimate_text(plan, ranks, chosen))
             return 0
         make_folder(plan.folder)
+        tell_jobs()
         earlier.refuse_queued(plan)
         if not searched:
             earlier.refuse_other_runs(plan)

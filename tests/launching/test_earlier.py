@@ -13,7 +13,6 @@ import pytest
 from sptskm.configfile import to_yaml
 from sptskm.launching import earlier, local, slurm, tune
 from sptskm.launching.plan import Plan, make_plan
-from sptskm.tuning import load_search
 
 
 @pytest.fixture
@@ -222,10 +221,3 @@ def test_settings_of_a_plan_are_what_json_gives_back(words):
     assert json.loads(json.dumps(found)) == found
     assert found["ssin.optim.milestones"] == [1]
     assert fcntl.F_GETLK
-
-
-def test_the_record_of_a_search_names_a_distribution_as_earlier_versions_did(words, tmp_path):
-    file = tmp_path / "search.yaml"
-    file.write_text("smin: {optim.lr: {uniform: [1, 2]}}")
-    recorded = earlier.submitted_settings(plan_of(words), load_search(file))["search.smin"]
-    assert "'optim.lr': Draw(kind='uniform', values=(1.0, 2.0), when={})" in recorded
