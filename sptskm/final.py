@@ -37,6 +37,7 @@ from sptskm.evaluation import (
     fused_distances,
     fused_streams,
     given_weights,
+    must_choose,
     part_of,
     protocol,
     rerank,
@@ -88,12 +89,13 @@ def final(
     Raises FileNotFoundError for a run without weights, ConfigError or DataError when the runs do not belong together,
     and Stopped when a rank's `stop` was set before all features were extracted.
     """
-    _claim(Path(out))
     rules = protocol(settings.protocol)
-    streams, folds = _trained(runs, [*overrides, "data.test=true"], settings, rules, stop)
+    opened, folds = _opened(runs, [*overrides, "data.test=true"], settings)
+    _claim(Path(out))
+    streams, left_out = _extracted(opened, folds, settings, rules, stop)
     if not streams:
         return None
-    results = _evaluate(streams, folds, settings, rules)
+    results = _evaluate(streams, left_out, settings, rules)
     write_report(results, write_results(results, Path(out), origin()), Path(out))
     return results
 
@@ -122,7 +124,8 @@ def fuse_held_out(
     """
     open_to_choice = replace(settings, weight=None, weights={}, normalisation="auto", folds=0)
     rules = protocol(settings.protocol)
-    streams, _ = _trained(runs, ["data.test=false"], open_to_choice, rules, stop)
+    opened, folds = _opened(runs, ["data.test=false"], open_to_choice)
+    streams, _ = _extracted(opened, folds, open_to_choice, rules, stop)
     if not streams:
         return None
     part = _held_out(streams, rules)
@@ -132,45 +135,14 @@ def fuse_held_out(
     return fusion, {**scores, "fused": fusion.mAP}
 
 
-def _trained(
-    runs: Sequence[str | Path], overrides: Sequence[str], settings: Final, rules: Protocol, stop: StopFlag | None
-) -> tuple[list[Trained], list[Part]]:
-    """Extract the features of all runs and, where these choose the fusion, of those whom the runs of a fold left out.
+def _opened(
+    runs: Sequence[str | Path], overrides: Sequence[str], settings: Final
+) -> tuple[list[Network], list[list[Network]]]:
+    """Load the runs of the streams that are wanted, in the order of streams, and those of the folds that choose.
 
-    Every rank makes the same call, and rank 0 gets the features in the order of streams; others get none.
+    Raises ConfigError for every setting that would make the job useless, before it takes time.
     """
-    opened = _opened(runs, overrides, settings)
-    choosing = _check(opened, settings)
-    folds = [
-        _opened([fold_folder(one.config.run, fold) for one in opened], [*overrides, "data.test=false"], settings)
-        for fold in range(1, settings.folds + 1 if choosing else 1)
-    ]
-    _check_folds(folds, opened, settings)
-    with join(opened[0].config.train.threads, opened[0].config.train.timeout_minutes) as world:
-        streams = [_extract(one, world, stop, settings, rules, choosing and not settings.folds) for one in opened]
-        found = [[_left_out(one, world, stop) for one in fold] for fold in folds]
-    if not world.is_main:
-        return [], []
-    left_out = [(fold[0][0], [features for _, features in fold]) for fold in found]
-    return streams, [everybody(streams[0].table, rows, rules, features) for rows, features in left_out]
-
-
-def _opened(runs: Sequence[str | Path], overrides: Sequence[str], settings: Final) -> list[Network]:
-    """Load the runs of the streams that are wanted, in the order of streams."""
-    opened = [load_network(Path(run), overrides) for run in runs]
-    if lacking := [one.config.run for one in opened if one.record["provenance"] is None]:
-        raise ConfigError(
-            f"{lacking[0]}: its checkpoint does not say which data it was trained on, wanted one of `sptskm train`"
-        )
-    order = fused_streams(settings, [one.config.stream for one in opened])
-    return sorted((one for one in opened if one.config.stream in order), key=lambda one: order.index(one.config.stream))
-
-
-def _check(opened: Sequence[Network], settings: Final) -> bool:
-    """Raise ConfigError for every setting that would make the job useless, before it takes time.
-
-    Returns whether the fusion weights will be chosen on people on whom the networks did not train.
-    """
+    opened = _loaded(runs, overrides, settings)
     names = [one.config.stream for one in opened]
     if len(set(names)) != len(names):
         raise ConfigError(f"the runs are {' and '.join(names)}, wanted one of each stream")
@@ -178,11 +150,26 @@ def _check(opened: Sequence[Network], settings: Final) -> bool:
         found = {str(one.record["provenance"].get(what)) for one in opened}
         if len(found) > 1:
             raise ConfigError(f"the runs differ in {what} ({' and '.join(sorted(found))}) and cannot be fused")
-    given = len(names) < 2 or given_weights(settings, names) is not None
-    choosing = not given or (len(names) > 1 and settings.normalisation == "calibrated")
-    if choosing and opened[0].config.data.held_out == 0 and not settings.folds:
+    if not must_choose(settings, names):
+        return opened, []
+    if opened[0].config.data.held_out == 0 and not settings.folds:
         raise ConfigError("no identities were held out to choose the fusion weight on: set the final job's weight")
-    return choosing
+    folds = [
+        _loaded([fold_folder(one.config.run, fold) for one in opened], [*overrides, "data.test=false"], settings)
+        for fold in range(1, settings.folds + 1)
+    ]
+    _check_folds(folds, opened, settings)
+    return opened, folds
+
+
+def _loaded(runs: Sequence[str | Path], overrides: Sequence[str], settings: Final) -> list[Network]:
+    loaded = [load_network(Path(run), overrides) for run in runs]
+    if lacking := [one.config.run for one in loaded if one.record["provenance"] is None]:
+        raise ConfigError(
+            f"{lacking[0]}: its checkpoint does not say which data it was trained on, wanted one of `sptskm train`"
+        )
+    order = fused_streams(settings, [one.config.stream for one in loaded])
+    return sorted((one for one in loaded if one.config.stream in order), key=lambda one: order.index(one.config.stream))
 
 
 def _check_folds(folds: Sequence[Sequence[Network]], opened: Sequence[Network], settings: Final) -> None:
@@ -197,6 +184,27 @@ def _check_folds(folds: Sequence[Sequence[Network]], opened: Sequence[Network], 
                 raise ConfigError(f"{one.config.run}: was trained on other data than {whole.config.run}")
         if len({one.record["provenance"].get("split") for one in fold}) > 1:
             raise ConfigError(f"{fold[0].config.run}: its people are not those of the other streams, wanted one split")
+
+
+def _extracted(
+    opened: Sequence[Network],
+    folds: Sequence[Sequence[Network]],
+    settings: Final,
+    rules: Protocol,
+    stop: StopFlag | None,
+) -> tuple[list[Trained], list[Part]]:
+    """Extract the features of all runs, and those of the people whom the runs of each fold left out.
+
+    Every rank makes the same call, and rank 0 gets the features; others get none.
+    """
+    choosing = not folds and must_choose(settings, [one.config.stream for one in opened])
+    with join(opened[0].config.train.threads, opened[0].config.train.timeout_minutes) as world:
+        streams = [_extract(one, world, stop, settings, rules, choosing) for one in opened]
+        found = [[_left_out(one, world, stop) for one in fold] for fold in folds]
+    if not world.is_main:
+        return [], []
+    left_out = [(fold[0][0], [features for _, features in fold]) for fold in found]
+    return streams, [everybody(streams[0].table, rows, rules, features) for rows, features in left_out]
 
 
 def _extract(

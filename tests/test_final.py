@@ -411,6 +411,13 @@ def test_the_rankings_of_an_evaluation_can_be_compared_query_by_query(results, w
     assert line["mAP_interval"][0] < line["mAP"] < line["mAP_interval"][1]
 
 
+def test_a_mistyped_run_leaves_no_folder_of_results(runs, tmp_path):
+    for wrong, error in (([tmp_path / "typo"], FileNotFoundError), ([runs["ssin"], runs["ssin"]], ConfigError)):
+        with pytest.raises(error, match=r"typo: no readable checkpoint|wanted one of each stream"):
+            final(wrong, tmp_path / "out", Final())
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_normalisation_too_can_be_chosen_on_the_held_out_identities(runs, tmp_path):
     both = [runs["ssin"], runs["smin"]]
     found = final(both, tmp_path / "auto", Final(normalisation="auto"))

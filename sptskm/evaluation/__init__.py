@@ -33,7 +33,7 @@ from sptskm.evaluation.metrics import (
 from sptskm.evaluation.offering import Offer
 from sptskm.evaluation.parts import Part, everybody, part_of
 from sptskm.evaluation.protocols import OFFICIAL, PROTOCOLS, Protocol, protocol, select
-from sptskm.evaluation.refusals import check_choosing, check_judging, fused_streams, given_weights
+from sptskm.evaluation.refusals import check_choosing, check_judging, fused_streams, given_weights, must_choose
 from sptskm.evaluation.reranking import Reranking, check_memory, feature_distances, fused_distances, rerank
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "fused_distances",
     "fused_streams",
     "given_weights",
+    "must_choose",
     "not_ranked",
     "pair_weight",
     "pair_weights",

@@ -78,6 +78,12 @@ def given_weights(settings: Final, streams: Sequence[str]) -> Weights | None:
     return pair_weights(streams, settings.weight)
 
 
+def must_choose(settings: Final, streams: Sequence[str]) -> bool:
+    """Return whether fusing these streams takes people on whom no network trained. Raises as `given_weights`."""
+    calibrated = settings.normalisation == "calibrated"
+    return len(streams) > 1 and (given_weights(settings, streams) is None or calibrated)
+
+
 def check_some(rules: Protocol, whose: str, queries: int, gallery: int) -> None:
     """Raise ConfigError where a protocol leaves no queries or no gallery rows."""
     if not queries or not gallery:

@@ -24,7 +24,7 @@ from sptskm.data import Split, Tracklets, hold_out, read_dataset, split_of
 from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
 from sptskm.endings import EXIT_BAD_INPUT, sentence
-from sptskm.evaluation import check_choosing, check_judging, fused_streams, given_weights, protocol
+from sptskm.evaluation import check_choosing, check_judging, fused_streams, must_choose, protocol
 from sptskm.evaluation.protocols import ENDINGS
 from sptskm.report.trackers import check_trackers
 from sptskm.sections import SsinClips
@@ -211,7 +211,7 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
     if len(held_out) > 1 or len(seeds) > 1:
         raise ConfigError("data.held_out and data.split_seed must be the same for all streams that are fused")
     names = fused_streams(plan.final, [config.stream for config in plan.configs])
-    choosing = len(names) > 1 and (given_weights(plan.final, names) is None or plan.final.normalisation == "calibrated")
+    choosing = must_choose(plan.final, names)
     if held_out == {0.0} and choosing and not plan.final.folds:
         raise ConfigError(
             "data.held_out is 0, so that nothing can choose the fusion weight: set final.weight or final.folds"
