@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sptskm.common.errors import DataError
 from sptskm.data import usable
-from sptskm.data.dataset import read_dataset
+from sptskm.data.dataset import read_footage
 from sptskm.data.derived import MADE, describe_method, record_of
 from sptskm.data.files import (
     MASK_THRESHOLD,
@@ -32,6 +32,7 @@ from sptskm.data.tracklets import JUNK_PID, Modality, Readable, Tracklets
 JUNK_LABEL = "00-1"  # identity -1 in frame names
 KEPT = 20  # problems reported in full; all are counted
 SPLITS = ("train", "test")
+NOBODY = "no tracklet has an identity: they can be embedded and searched, not trained on or evaluated"
 READERS: dict[Modality, Callable[[Readable], NDArray[Any]]] = {
     "frames": read_frame,
     "masks": read_mask,
@@ -80,6 +81,8 @@ class Report:
     """Masks whose size differs from that of their frame."""
     mislabelled: int
     """Tracklets whose frame names state a different identity than their row of the table."""
+    nobody: str
+    """What can be done without any identity, in words; empty where there are some."""
     methods: str
     """The methods that made the masks and skeletons, in words."""
     num_problems: int
@@ -104,7 +107,7 @@ class Report:
             *([f"tracklets with heads below feet, where y is down: {self.upside_down}"] if self.upside_down else []),
             f"empty masks: {self.empty_masks}; full masks: {self.full_masks}",
             f"masks of another size than their frame: {self.size_mismatches}",
-            *([self.methods] if self.methods else []),
+            *filter(None, [self.methods, self.nobody]),
             f"tracklets whose names and table disagree on the identity: {self.mislabelled}",
             f"problems: {self.num_problems}" + (f", the first {KEPT}:" if self.num_problems > KEPT else ""),
         ]
@@ -114,11 +117,12 @@ class Report:
 def check_dataset(root: Path, decode: bool = True, workers: int | None = None) -> Report:
     """Look for every file that the tables in `root` promise and, with `decode`, read it as training does.
 
-    A data set without a problem can be trained on, extracted and packed, as far as its modalities allow. Without
-    `decode` only missing and empty files are found. `workers` processes share the tracklets (all cores when None).
-    Raises DataError or FileNotFoundError if the tables themselves cannot be used.
+    A data set without a problem can be trained on, extracted and packed, as far as its modalities allow; one without
+    identities can be extracted from and searched. Without `decode` only missing and empty files are found. `workers`
+    processes share the tracklets (all cores when None). Raises DataError or FileNotFoundError if the tables themselves
+    cannot be used.
     """
-    table = read_dataset(root)
+    table = read_footage(root)
     present = {modality: table.has(modality) for modality in READERS}
     problems = _mislabelled(table, Path(root)) if isinstance(table.place, MarsFolders) else []
     total = Counter({"mislabelled": len(problems), "problem": len(problems)})
@@ -357,6 +361,7 @@ def _report(
         full_masks=total["full mask"],
         size_mismatches=total["mismatch"],
         mislabelled=total["mislabelled"],
+        nobody="" if (table.pids_N != JUNK_PID).any() else NOBODY,
         methods="; ".join(
             f"{made} by {describe_method(table.derived.methods.get(made))}" for made in MADE if present[made]
         ),

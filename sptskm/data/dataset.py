@@ -6,6 +6,7 @@ from pathlib import Path
 from sptskm.common.paths import is_file
 from sptskm.common.tables import FORMS, form_of
 from sptskm.data.derived import read_derived
+from sptskm.data.forms import read_lines
 from sptskm.data.manifest import read_manifest, read_unlabelled
 from sptskm.data.mars import read_mars
 from sptskm.data.packs.contents import SUMMARY
@@ -28,3 +29,12 @@ def read_dataset(place: str | Path, test: bool = True, labelled: bool = True) ->
         form_of(place)
         table = read_manifest(place, test) if labelled else read_unlabelled(place)
     return replace(table, derived=read_derived(place))
+
+
+def read_footage(place: str | Path) -> Tracklets:
+    """Read the table of a data set of which only the files matter, not who they show.
+
+    A manifest without a split then needs only tracklet and frames, as for extraction. Raises as `read_dataset`.
+    """
+    lines = read_lines(Path(place), lambda *_: None) if is_file(Path(place)) else [("", {"split": ""})]
+    return read_dataset(place, labelled=any("split" in line for _, line in lines))

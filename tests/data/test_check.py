@@ -1,5 +1,6 @@
 """Whether a data set is what its tables promise."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,21 @@ def look(root: Path, decode: bool = True) -> Report:
 
 def found(report: Report) -> dict[tuple[str, str], tuple[int, int]]:
     return {(count.split, count.modality): (count.found, count.unreadable) for count in report.counts}
+
+
+@pytest.mark.parametrize("name", ["walks.csv", "walks.jsonl"])
+def test_a_manifest_of_tracklets_and_frames_alone_is_ok_as_it_can_be_embedded(root: Path, name: str) -> None:
+    line = {"tracklet": "a", "frames": f"{next((root / 'bbox_test').iterdir())}/*.jpg"}
+    text = ",".join(line) + "\n" + ",".join(line.values()) if name.endswith("csv") else json.dumps(line)
+    (root / name).write_text(f"{text}\n")
+    report = look(root / name)
+    assert report.ok
+    assert found(report)["test", "frames"][0] > 0
+    assert "no tracklet has an identity: they can be embedded and searched, not trained on" in report.text()
+    assert "no tracklet has an identity" not in look(root).text()
+    (root / name).write_text(f"{text}\n".replace("tracklet", "split").replace("a,", "train,"))
+    with pytest.raises(DataError, match=r"lacks the column (tracklet|camera)"):
+        look(root / name)
 
 
 @pytest.mark.parametrize("decode", [True, False])
