@@ -2,7 +2,7 @@
 
 import sys
 
-from sptskm.endings import until_nobody_reads
+from sptskm.common.endings import until_nobody_reads
 from sptskm.launching.tune import command_line, main
 
 __all__ = ["command_line", "main"]

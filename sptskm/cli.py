@@ -11,11 +11,7 @@ from typing import Any
 from sptskm import __version__, config_command
 from sptskm import feature_commands as features
 from sptskm.common.console import set_up_logging
-from sptskm.config import ConfigError, Final
-from sptskm.configfile import apply_overrides, find_file, load, load_final
-from sptskm.data import read_dataset, read_footage
-from sptskm.data.importers import command as importers
-from sptskm.endings import (
+from sptskm.common.endings import (
     EXIT_BAD_INPUT,
     EXIT_INTERRUPTED,
     EXIT_STOPPED,
@@ -26,6 +22,10 @@ from sptskm.endings import (
     sentence,
     until_nobody_reads,
 )
+from sptskm.config import ConfigError, Final
+from sptskm.configfile import apply_overrides, find_file, load, load_final
+from sptskm.data import read_dataset, read_footage
+from sptskm.data.importers import command as importers
 from sptskm.launching import estimates
 from sptskm.preparation import command as preparation
 from sptskm.preparation import weights_cache

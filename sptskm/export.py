@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sptskm.atomic import check_output, partial_of
+from sptskm.common.atomic import check_output, partial_of
 from sptskm.config import PAIR, ConfigError
 from sptskm.evaluation import Fusion, pair_weight
 from sptskm.evaluation.saved import read_fused

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sptskm.atomic import check_output
+from sptskm.common.atomic import check_output
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import apply_overrides, flat, from_dict, to_dict
 from sptskm.data import Tracklets, read_dataset

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from sptskm.atomic import write_error
+from sptskm.common.atomic import write_error
 from sptskm.common.paths import exists, fold_folder
 from sptskm.config import Config, ConfigError, Final
 from sptskm.data import Split, Tracklets

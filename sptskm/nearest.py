@@ -16,7 +16,7 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import write_error
+from sptskm.common.atomic import write_error
 from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
 from sptskm.data.derived import warn_of_methods

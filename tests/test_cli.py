@@ -9,9 +9,9 @@ from helpers.launching import ROOT
 
 from sptskm import cli
 from sptskm.cli import main
+from sptskm.common.endings import EXIT_BAD_INPUT, EXIT_STOPPED, sentence
 from sptskm.config import SSIN_DEFAULTS, Final
 from sptskm.configfile import flat, to_dict
-from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, sentence
 from sptskm.launching.plan import make_plan, parser
 
 

@@ -11,12 +11,12 @@ from helpers.networks import write_posehg3d
 from helpers.small import on_ranks, small_config
 
 from sptskm.cli import main
+from sptskm.common.endings import Stopped
 from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
 from sptskm.configfile import to_dict
 from sptskm.data import read_dataset, read_mars
 from sptskm.data.packs.writing import pack
-from sptskm.endings import Stopped
 from sptskm.evaluation.feature_files import read_features
 from sptskm.extraction import Network, extract_run, load_network
 from sptskm.training.checkpoints import read

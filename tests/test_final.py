@@ -12,11 +12,11 @@ from helpers.pairs import fused_pair
 from helpers.small import small_config, training_part
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sptskm.common.endings import Stopped
 from sptskm.common.paths import fold_folder
 from sptskm.config import ConfigError, Final
 from sptskm.configfile import load_final
 from sptskm.data import read_mars
-from sptskm.endings import Stopped
 from sptskm.evaluation import PROTOCOLS, pair_weight, protocol, rerank, squared_distances
 from sptskm.evaluation.fusion import NormalisedDistances
 from sptskm.evaluation.results import title_of

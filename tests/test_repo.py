@@ -36,7 +36,6 @@ ROOMS = [
     "evaluation",
     "models",
     "synthetic",
-    "endings",
     "provenance",
     "data",
     "tuning",
@@ -44,7 +43,6 @@ ROOMS = [
     "configfile",
     "config",
     "sections",
-    "atomic",
     "common",
     "sptskm",
 ]

@@ -27,7 +27,7 @@ from faults.data_subjects import SUBJECTS as DATA
 from faults.mutations import Mutation
 from faults.run_subjects import SUBJECTS as RUNS
 from faults.subjects import Subject, digest
-from sptskm.endings import is_ours, sentence
+from sptskm.common.endings import is_ours, sentence
 
 SUBJECTS = [*DATA, *RUNS]
 Class = Literal[

@@ -15,7 +15,7 @@ from typing import cast
 import torch
 
 from gpu_rows.watching import AGAIN
-from sptskm.atomic import write_text
+from sptskm.common.atomic import write_text
 from sptskm.common.console import table as text_table
 
 NO_GPU = "no GPU"

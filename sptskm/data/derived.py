@@ -17,7 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sptskm.atomic import write_text
+from sptskm.common.atomic import write_text
 from sptskm.common.errors import DataError
 from sptskm.common.reading import read_json
 

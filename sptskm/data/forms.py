@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sptskm.atomic import partial_of, write_text
+from sptskm.common.atomic import partial_of, write_text
 from sptskm.common.errors import DataError
 from sptskm.common.tables import Columns, Line, form_of, read_table
 

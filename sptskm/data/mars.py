@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import write_bytes, write_text
+from sptskm.common.atomic import write_bytes, write_text
 from sptskm.common.errors import DataError
 from sptskm.common.matlab import read_mat
 from sptskm.common.numbers import INT32, whole_numbers

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import partial_of
 from sptskm.common.arrays import ArraySpec, read_npz
+from sptskm.common.atomic import partial_of
 from sptskm.common.errors import DataError
 from sptskm.common.reading import parsed_json
 from sptskm.config import STREAMS

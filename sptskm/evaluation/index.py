@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sptskm.atomic import partial_of
+from sptskm.common.atomic import partial_of
 from sptskm.common.errors import ConfigError, DataError
 from sptskm.evaluation.fusion import FusedDistance
 from sptskm.evaluation.neighbours import ALONE, GALLERY_BLOCK, Compared, Ints, Nearest, best_of, candidates_of, exact

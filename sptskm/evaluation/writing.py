@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from sptskm.atomic import write_text
+from sptskm.common.atomic import write_text
 from sptskm.common.errors import DataError
 from sptskm.common.reading import read_json
 from sptskm.config import STREAMS

@@ -14,12 +14,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from sptskm.common.endings import one_line
 from sptskm.common.paths import control_in
 from sptskm.common.reading import read_yaml
 from sptskm.common.settings import refuse, said_by, settings
 from sptskm.config import ConfigError
 from sptskm.configfile import apply_overrides, merge
-from sptskm.endings import one_line
 
 # these signals would kill the job before it has installed its handlers; a shell's `trap ''` is inherited
 PYTHON = f"""sh -c 'trap "" USR1 USR2; exec "$0" "$@"' {quote(sys.executable)}"""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sptskm.atomic import write_text
+from sptskm.common.atomic import write_text
 from sptskm.common.errors import DataError
 from sptskm.common.reading import read_json, read_yaml
 from sptskm.config import ConfigError

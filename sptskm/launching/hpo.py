@@ -25,9 +25,9 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from ray.tune.search import BasicVariantGenerator
 
-from sptskm.atomic import write_text
+from sptskm.common.atomic import write_text
+from sptskm.common.endings import Stopped
 from sptskm.config import ConfigError
-from sptskm.endings import Stopped
 from sptskm.launching import search as searches
 from sptskm.launching.plan import Plan
 from sptskm.launching.search import Searches

@@ -17,8 +17,8 @@ import submitit
 from submitit.helpers import Checkpointable
 
 from sptskm.common.console import set_up_logging
+from sptskm.common.endings import EXIT_UNREACHABLE, Stopped, Unreachable
 from sptskm.config import Config, Final
-from sptskm.endings import EXIT_UNREACHABLE, Stopped, Unreachable
 from sptskm.launching.plan import Plan
 from sptskm.launching.requeue import requeue
 from sptskm.training.allocation import number_of, port, set_variables

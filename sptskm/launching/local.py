@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from sptskm.atomic import write_text
+from sptskm.common.atomic import write_text
+from sptskm.common.endings import EXIT_BAD_INPUT, EXIT_STOPPED, is_ours
 from sptskm.common.processes import end_with
 from sptskm.config import STREAMS, Config, ConfigError, Final
 from sptskm.configfile import to_yaml
-from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, is_ours
 from sptskm.launching import earlier, estimates
 from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser, refused
 from sptskm.provenance import tell_jobs

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from sptskm.atomic import write_error
+from sptskm.common.atomic import write_error
+from sptskm.common.endings import EXIT_BAD_INPUT, sentence
 from sptskm.common.errors import DataError
 from sptskm.common.paths import fold_folder
 from sptskm.common.settings import together
@@ -23,7 +24,6 @@ from sptskm.configfile import find_folder, load, load_final
 from sptskm.data import Split, Tracklets, hold_out, read_dataset, split_of
 from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
-from sptskm.endings import EXIT_BAD_INPUT, sentence
 from sptskm.evaluation import check_choosing, check_judging, fused_streams, must_choose, protocol
 from sptskm.evaluation.protocols import ENDINGS
 from sptskm.report.trackers import check_trackers

@@ -21,7 +21,7 @@ from pathlib import Path
 import submitit
 from submitit.helpers import Checkpointable
 
-from sptskm.endings import EXIT_STOPPED, Stopped
+from sptskm.common.endings import EXIT_STOPPED, Stopped
 from sptskm.launching import tune
 from sptskm.launching.cluster import Cluster
 from sptskm.launching.jobs import attend

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sptskm.atomic import append_text
+from sptskm.common.atomic import append_text
 from sptskm.training.allocation import number_of, wanted
 
 log = logging.getLogger(__name__)

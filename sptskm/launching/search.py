@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sptskm.atomic import write_text
+from sptskm.common.atomic import write_text
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import changed_keys, find_file, load_final, to_dict, to_yaml
 from sptskm.configfile import load as load_config

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sptskm.common.endings import is_ours
 from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import CHECKOUT, find_file
-from sptskm.endings import is_ours
 from sptskm.launching import earlier, estimates, prepare_jobs, preparing, snapshot
 from sptskm.launching import search as searches
 from sptskm.launching.cluster import PYTHON, Cluster, check_folder, load_cluster, overriding, parameters

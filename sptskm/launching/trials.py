@@ -16,7 +16,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
-from sptskm.endings import Stopped, Unreachable
+from sptskm.common.endings import Stopped, Unreachable
 from sptskm.launching.plan import Plan
 from sptskm.launching.workers import Crew, Failed, Report, Team, ask_to_stop
 from sptskm.training.signals import StopFlag

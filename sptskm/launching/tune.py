@@ -25,10 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sptskm.common.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable, is_ours
 from sptskm.common.processes import STOPPING
 from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import CHECKOUT
-from sptskm.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable, is_ours
 from sptskm.launching import earlier, estimates, preparing, snapshot
 from sptskm.launching import search as searches
 from sptskm.launching.local import request, visible_gpus

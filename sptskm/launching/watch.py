@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sptskm.common.console import table
-from sptskm.endings import EXIT_INTERRUPTED
+from sptskm.common.endings import EXIT_INTERRUPTED
 
 ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
 GONE = "GONE"  # SLURM forgets jobs some minutes after their end

@@ -22,8 +22,8 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sptskm.common.console import set_up_logging
+from sptskm.common.endings import Stopped, Unreachable, is_ours, sentence
 from sptskm.config import Config, ConfigError, Final
-from sptskm.endings import Stopped, Unreachable, is_ours, sentence
 from sptskm.launching.plan import Plan
 from sptskm.training.allocation import interface_of, is_main, set_variables
 from sptskm.training.signals import StopFlag

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import write_bytes
 from sptskm.common.arrays import read_npy
+from sptskm.common.atomic import write_bytes
 from sptskm.common.errors import DataError
 from sptskm.common.matlab import parsed_mat
 from sptskm.data import bilevel

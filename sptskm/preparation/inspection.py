@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import write_bytes
+from sptskm.common.atomic import write_bytes
 from sptskm.common.console import progress
 from sptskm.common.console import table as text_table
 from sptskm.common.errors import DataError

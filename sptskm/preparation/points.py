@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import partial_of, write_error
+from sptskm.common.atomic import partial_of, write_error
 from sptskm.common.console import progress
 from sptskm.common.errors import ConfigError, DataError
 from sptskm.common.paths import exists

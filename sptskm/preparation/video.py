@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import naming, write_text
+from sptskm.common.atomic import naming, write_text
 from sptskm.common.console import progress
 from sptskm.common.errors import ConfigError, DataError
 from sptskm.common.reading import read_json

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from sptskm.atomic import write_bytes
+from sptskm.common.atomic import write_bytes
 from sptskm.config import ConfigError
 
 FILE = "pose_landmark_full.tflite"

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import write_text
+from sptskm.common.atomic import write_text
 from sptskm.common.console import progress
 from sptskm.common.errors import DataError
 from sptskm.common.reading import read_json

@@ -15,7 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.writer import FileWriter
 
-from sptskm.atomic import naming
+from sptskm.common.atomic import naming
 from sptskm.common.checksums import masked_checksum
 
 FLUSH_SECONDS = 20.0

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import write_bytes, write_error
+from sptskm.common.atomic import write_bytes, write_error
 from sptskm.common.console import table
 from sptskm.common.errors import DataError
 from sptskm.data import Tracklets

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import naming
+from sptskm.common.atomic import naming
 
 
 class Board:

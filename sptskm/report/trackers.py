@@ -12,7 +12,7 @@ from secrets import token_hex
 from types import ModuleType
 from typing import Any, Protocol
 
-from sptskm.atomic import write_text
+from sptskm.common.atomic import write_text
 from sptskm.common.reading import read_json
 from sptskm.config import ConfigError
 

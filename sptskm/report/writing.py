@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sptskm.atomic import write_bytes, write_error, write_text
+from sptskm.common.atomic import write_bytes, write_error, write_text
 from sptskm.common.errors import ConfigError
 from sptskm.common.paths import exists
 from sptskm.config import STREAMS

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sptskm.atomic import naming, partial_folder
+from sptskm.common.atomic import naming, partial_folder
 from sptskm.common.errors import ConfigError
 from sptskm.common.paths import exists, is_folder
 from sptskm.data.files import mat_bytes

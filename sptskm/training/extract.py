@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sptskm.common.console import progress
+from sptskm.common.endings import Stopped
 from sptskm.config import Config
 from sptskm.data.clips import AllClips, Inputs, MemorySource, Piece, PieceItem, Source
 from sptskm.data.tracklets import IntArray
-from sptskm.endings import Stopped
 from sptskm.training.loading import loaded
 from sptskm.training.precision import Precision
 from sptskm.training.signals import StopFlag

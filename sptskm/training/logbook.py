@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sptskm.atomic import write_text
+from sptskm.common.atomic import write_text
 from sptskm.common.errors import DataError
 from sptskm.common.tables import read_rows
 from sptskm.config import Config

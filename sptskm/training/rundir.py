@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sptskm.atomic import write_text
+from sptskm.common.atomic import write_text
 from sptskm.common.errors import ConfigError, DataError
 from sptskm.common.paths import exists
 from sptskm.training.checkpoints import Broken, State, read, write

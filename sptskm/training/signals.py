@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from sptskm.common.endings import EXIT_STOPPED
 from sptskm.common.processes import STOPPING
-from sptskm.endings import EXIT_STOPPED
 
 
 class StopFlag:

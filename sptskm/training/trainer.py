@@ -14,13 +14,13 @@ from torch import nn
 
 from sptskm import __version__
 from sptskm.common.console import progress
+from sptskm.common.endings import Stopped
 from sptskm.common.errors import DataError
 from sptskm.common.paths import exists
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import changed_keys, to_dict, to_yaml
 from sptskm.data.clips import TrainItem
 from sptskm.data.derived import methods_in, warn_of_methods
-from sptskm.endings import Stopped
 from sptskm.evaluation import Rows, Scores, evaluate, stream_distances
 from sptskm.models.recomputing import recompute
 from sptskm.provenance import command

@@ -28,8 +28,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from sptskm.common.endings import Stopped, Unreachable
 from sptskm.config import ConfigError
-from sptskm.endings import Stopped, Unreachable
 from sptskm.training.allocation import number_of
 from sptskm.training.batchnorm import SyncedBatchNorm
 from sptskm.training.devices import Place, misfit, place_of

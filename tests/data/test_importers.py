@@ -15,13 +15,13 @@ import scipy.io
 from helpers.handmade import QUERY, TEST, TRAIN, Walk, write_files, write_tables
 
 from sptskm.cli import main
+from sptskm.common.endings import EXIT_BAD_INPUT
 from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
 from sptskm.data import Tracklets, hold_out, read_dataset, read_mars
 from sptskm.data.check import check_dataset
 from sptskm.data.importers import ccvid, folder, ilidsvid, lsvid, mars, prid2011
 from sptskm.data.manifest import Entry, read_entries, read_manifest, write_entries
-from sptskm.endings import EXIT_BAD_INPUT
 
 
 def draw(*paths: Path) -> None:

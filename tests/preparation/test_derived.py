@@ -11,6 +11,7 @@ import pytest
 from helpers.handmade import write_files
 
 from sptskm import cli
+from sptskm.common.endings import EXIT_BAD_INPUT
 from sptskm.data import Tracklets, read_dataset, read_mars
 from sptskm.data.check import check_dataset
 from sptskm.data.derived import (
@@ -23,7 +24,6 @@ from sptskm.data.derived import (
     read_derived,
     write_frames,
 )
-from sptskm.endings import EXIT_BAD_INPUT
 from sptskm.preparation.formats import write_mask, write_skeleton
 from sptskm.preparation.parsing import COLOURS
 from sptskm.preparation.work import Method, prepare_shard

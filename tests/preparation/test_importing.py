@@ -12,11 +12,11 @@ from helpers.networks import frames_only
 from numpy.typing import NDArray
 
 from sptskm import cli
+from sptskm.common.endings import EXIT_BAD_INPUT
 from sptskm.data import read_mars
 from sptskm.data.check import check_dataset
 from sptskm.data.derived import HOME
 from sptskm.data.files import read_mask, read_skeleton
-from sptskm.endings import EXIT_BAD_INPUT
 from sptskm.preparation.formats import results_from
 from sptskm.preparation.parsing import COLOURS
 

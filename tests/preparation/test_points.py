@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from sptskm import cli
+from sptskm.common.endings import EXIT_BAD_INPUT
 from sptskm.data import read_dataset
 from sptskm.data.files import read_skeletons
 from sptskm.data.skeleton_scale import unit_of
 from sptskm.data.skeletons import JOINTS
-from sptskm.endings import EXIT_BAD_INPUT
 from sptskm.preparation.layouts import LAYOUTS
 from sptskm.synthetic.walkers import draw_walker, pose
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from helpers.small import small_config
 
+from sptskm.common.endings import Stopped
 from sptskm.data.clips import PIECE, AllClips, Piece
 from sptskm.data.files import DataError
-from sptskm.endings import Stopped
 from sptskm.training import extract as extraction
 from sptskm.training.extract import deal, extract
 from sptskm.training.setup import Setup

@@ -20,9 +20,9 @@ import torch
 from helpers.launching import members
 from helpers.small import free_port, on_ranks, small_config
 
+from sptskm.common.endings import EXIT_STOPPED, EXIT_UNREACHABLE
 from sptskm.config import Config
 from sptskm.configfile import to_yaml
-from sptskm.endings import EXIT_STOPPED, EXIT_UNREACHABLE
 from sptskm.training.rundir import RunDir
 from sptskm.training.setup import Setup
 from sptskm.training.signals import stop_flag

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.atomic import naming
 from sptskm.common.arrays import ArraySpec, read_npz
+from sptskm.common.atomic import naming
 from sptskm.common.errors import DataError
 from sptskm.common.paths import control_in
 from sptskm.common.reading import parsed_json, read_text

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from sptskm.atomic import naming
+from sptskm.common.atomic import naming
 from sptskm.common.errors import DataError
 from sptskm.common.paths import is_file
 from sptskm.common.processes import unasked

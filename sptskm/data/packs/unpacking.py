@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
-from sptskm.atomic import write_bytes
+from sptskm.common.atomic import write_bytes
 from sptskm.common.errors import DataError
 from sptskm.common.paths import check_inside, control_in, is_file
 from sptskm.data.derived import HOME, MADE, write_frames, write_method

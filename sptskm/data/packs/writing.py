@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sptskm.atomic import partial_of, write_text
 from sptskm.common.arrays import ArraySpec, read_npz
+from sptskm.common.atomic import partial_of, write_text
 from sptskm.common.errors import DataError
 from sptskm.common.paths import exists, is_file
 from sptskm.common.reading import read_json

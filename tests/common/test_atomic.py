@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from sptskm.atomic import ENDING, append_text, naming, partial_folder, partial_of, write_bytes, write_text
+from sptskm.common.atomic import ENDING, append_text, naming, partial_folder, partial_of, write_bytes, write_text
 from sptskm.common.errors import DataError
 from sptskm.common.paths import check_inside, exists, is_file, is_folder
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from sptskm.atomic import partial_folder, partial_of
+from sptskm.common.atomic import partial_folder, partial_of
 kind, path = sys.argv[1], Path(sys.argv[2])
 if kind == "file":
     with partial_of(path) as partial:
@@ -130,7 +130,7 @@ def test_a_failure_that_names_no_file_is_given_its_path(
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from sptskm.atomic import append_text, partial_of, write_bytes
+from sptskm.common.atomic import append_text, partial_of, write_bytes
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
 path = Path(sys.argv[1])

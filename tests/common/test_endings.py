@@ -9,9 +9,9 @@ import pytest
 from helpers.launching import ROOT
 
 from sptskm import cli
+from sptskm.common.endings import is_ours
 from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
-from sptskm.endings import is_ours
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_empty_variables_of_a_launcher_are_none_and_wrong_ones_one_sentence(caps
 
 
 def test_a_pipe_that_is_not_the_commands_output_keeps_its_trace():
-    code = "from sptskm.endings import until_nobody_reads; until_nobody_reads(lambda: open(1, 'w') and 1 / 0)"
+    code = "from sptskm.common.endings import until_nobody_reads; until_nobody_reads(lambda: open(1, 'w') and 1 / 0)"
     assert "ZeroDivisionError" in shell(f'$PYTHON -c "{code}" | cat').stderr
-    code = "import os; from sptskm.endings import until_nobody_reads as u; r, w = os.pipe(); os.close(r)"
+    code = "import os; from sptskm.common.endings import until_nobody_reads as u; r, w = os.pipe(); os.close(r)"
     assert "BrokenPipeError" in shell(f'$PYTHON -c "{code}; u(lambda: os.write(w, bytes(1)))" | cat').stderr

@@ -6,9 +6,8 @@ import select
 import sys
 from collections.abc import Callable
 
-from sptskm.common.errors import DataError
+from sptskm.common.errors import ConfigError, DataError
 from sptskm.common.settings import SettingsError
-from sptskm.config import ConfigError
 
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: asked to stop, start again to continue
