@@ -44,6 +44,13 @@ KEPT = (
 """What is read of a config.json; the rest says nothing about the network."""
 
 
+MOST = {
+    "num_hidden_layers": 1000, "depths": 1000, "num_attention_heads": 1000, "num_channels": 3, "image_size": 10_000,
+    "hidden_size": 100_000, "hidden_sizes": 100_000, "intermediate_size": 1_000_000,
+}  # fmt: skip
+"""Largest numbers of a network that could be one; the least are 1."""
+
+
 def completed(config: Config) -> Config:
     """Return the configuration with the architecture of its trunk.
 
@@ -89,6 +96,7 @@ def architecture(folder: Path) -> dict[str, Any]:
             f"model.trunk is {folder}: its config.json says model_type {kind!r}, wanted one of {', '.join(KINDS)}"
         )
     found = {name: values[name] for name in KEPT if values.get(name) is not None}
+    _check_numbers(folder / "config.json", found)
     images = folder / "preprocessor_config.json"
     told = read_json(images, dict[str, Any]) if images.is_file() else {}
     for name, numbers in zip(("image_mean", "image_std"), KINDS[kind].scale, strict=True):
@@ -98,10 +106,18 @@ def architecture(folder: Path) -> dict[str, Any]:
     return found
 
 
+def _check_numbers(path: Path, found: Mapping[str, Any]) -> None:
+    """Raise ConfigError for layers and widths that no network has, which would take forever to build."""
+    for name, most in MOST.items():
+        for value in given if isinstance(given := found.get(name, 1), list) else [given]:
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise ConfigError(f"{path}: {name} is {found[name]!r}, wanted whole numbers from 1 to {most}")
+
+
 def _are_colours(value: Any, least: float | None) -> bool:
     """Return whether a value is three numbers, all of them above `least`."""
     return (
         isinstance(value, list)
         and len(value) == 3
-        and all(isinstance(x, int | float) and (least is None or x > least) for x in value)
+        and all(isinstance(x, int | float) and not isinstance(x, bool) and (least is None or x > least) for x in value)
     )

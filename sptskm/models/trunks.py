@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sptskm.common.errors import ConfigError, DataError
+from sptskm.common.reading import read_json
 from sptskm.trunkfile import KEPT, KINDS, Kind
 
 TOGETHER = 3  # blocks of a stage of ConvNeXt that count as one layer (Liu et al. 2022)
@@ -164,8 +165,7 @@ def open_trunk(folder: Path, found: Mapping[str, Any], size: tuple[int, int], ch
     with some of the entries that are missing, mis-shaped or not finite.
     """
     kind, library = _kind(found), _library()
-    if not any((folder / name).is_file() for name in WEIGHTS):
-        raise FileNotFoundError(f"model.trunk is {folder}: has no {WEIGHTS[0]}, wanted weights in that format")
+    _check_files(folder)
     with _described(), torch.device("meta"):
         config = _config(found)
         grid(config, *size)
@@ -179,15 +179,42 @@ def open_trunk(folder: Path, found: Mapping[str, Any], size: tuple[int, int], ch
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # these are told below
             )
-    except Exception as error:  # a damaged file or entries of another shape, in the words of several libraries
-        raise DataError(f"weights {folder}: {_sentence(error)}") from None
+    except Exception as error:  # a damaged file, in the words of several libraries
+        raise DataError(f"weights {folder}: {_sentence(error)}, wanted whole files of safetensors") from None
+    _check_entries(folder, body, told)
+    return Trunk(_inner(body.float().train()), size, channels, _colours(found))
+
+
+def _check_files(folder: Path) -> None:
+    """Raise FileNotFoundError where there are no weights in safetensors, DataError for a list of other files."""
+    if (folder / WEIGHTS[0]).is_file():
+        return
+    if not (index := folder / WEIGHTS[1]).is_file():
+        raise FileNotFoundError(f"model.trunk is {folder}: has no {WEIGHTS[0]}, wanted weights in that format")
+    files = read_json(index, dict[str, Any]).get("weight_map")
+    for name in files.values() if isinstance(files, dict) else [files]:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise DataError(f"{index}: weight_map names {name!r}, wanted files of safetensors in this folder")
+
+
+def _check_entries(folder: Path, body: nn.Module, told: Mapping[str, Any]) -> None:
+    """Raise DataError for weights that do not fit the network that config.json describes."""
     missing = [name for name in sorted(told["missing_keys"]) if not name.endswith(UNUSED)]
+    others = [name for name, *_ in sorted(told["mismatched_keys"])]
+    more = [
+        name for name in sorted(told["unexpected_keys"]) if name.removeprefix("vision_model.").startswith("encoder.")
+    ]
     wrong = [name for name, value in body.state_dict().items() if not bool(value.isfinite().all())]
-    for names, what in ((missing, "missing"), (wrong, "not finite")):
+    for names, what in (
+        (others, "of another shape than config.json says"),
+        (missing, "missing"),
+        (more, "of more layers than config.json says"),
+        (wrong, "not finite"),
+    ):
         if names:
             raise DataError(f"weights {folder}: {len(names)} entries are {what}, such as {', '.join(names[:3])}")
-    return Trunk(_inner(body.float().train()), size, channels, _colours(found))
 
 
 def check_trunk(folder: Path, found: Mapping[str, Any], size: tuple[int, int]) -> None:

@@ -155,6 +155,12 @@ def without_file(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
+def listed(folder: Path, name: str | None) -> None:
+    """Put a list of files in the place of the weights, as of those that are in several."""
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"layernorm.bias": name}}))
+
+
 def without_config(folder: Path) -> None:
     (folder / "config.json").unlink()
 
@@ -189,7 +195,14 @@ def described(folder: Path, **values: Any) -> None:
         (lambda f: changed(f, "layernorm.bias", torch.ones(7)), DataError, "weights .*dinov2: "),
         (lambda f: changed(f, "layernorm.bias", torch.full((8,), torch.nan)), DataError, "not finite, such as layern"),
         (lambda f: described(f, model_type="bert"), ConfigError, "says model_type 'bert', wanted one of dinov2, "),
-        (lambda f: described(f, hidden_size="wide"), ConfigError, "model.trunk: its config.json describes no network"),
+        (lambda f: described(f, hidden_size="wide"), ConfigError, "hidden_size is 'wide', wanted whole numbers from 1"),
+        (lambda f: described(f, num_hidden_layers=10**6), ConfigError, "num_hidden_layers is 1000000, wanted whole numb"),
+        (lambda f: described(f, num_hidden_layers=-1), ConfigError, "num_hidden_layers is -1, wanted whole numbers"),
+        (lambda f: described(f, num_hidden_layers=1), DataError, "18 entries are of more layers than config.json says"),
+        (lambda f: described(f, hidden_size=16), DataError, "43 entries are of another shape than config.json says"),
+        (lambda f: listed(f, "pytorch_model.bin"), DataError, "names 'pytorch_model.bin', wanted files of safetensors"),
+        (lambda f: listed(f, "../x.safetensors"), DataError, r"names '\.\./x.safetensors', wanted files of safetensors"),
+        (lambda f: listed(f, None), DataError, "weight_map names None, wanted files of safetensors in this folder"),
         (lambda f: described(f, hidden_act="none"), ConfigError, "model.trunk: its config.json describes no network"),
         (lambda f: described(f, patch_size=[8, 16]), ConfigError, r"has patch_size \[8, 16\]"),
     ],
