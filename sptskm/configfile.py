@@ -238,6 +238,17 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     return [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if n not in FREE_ON_RESUME]
 
 
+def differing(settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ from the defaults of their stream by dotted names: value and default.
+
+    `settings` is a `to_dict` result; the folder of the run is left out.
+    """
+    defaults = flat(to_dict(STREAMS[str(settings["stream"])].defaults))
+    # a section that is empty by default, such as model.architecture, has no keys there
+    told = {name: (value, defaults.get(name, "")) for name, value in flat(settings).items() if name != "run"}
+    return {name: pair for name, pair in told.items() if pair[0] != pair[1]}
+
+
 def in_force(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings by dotted names without those that change nothing and that another version does not have."""
     return {

@@ -15,7 +15,7 @@ from sptskm.configfile import load as load_config
 from sptskm.launching.plan import Plan
 from sptskm.training.allocation import is_main
 from sptskm.training.signals import StopFlag
-from sptskm.tuning import Search, Settings, Trial, check_search, configured, load_search, rank_trials
+from sptskm.tuning import SEARCHES, Search, Settings, Trial, check_search, configured, load_search, rank_trials
 
 if TYPE_CHECKING:
     from sptskm.evaluation import Fusion
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Searches = Mapping[str, Search]
 """Hyper-parameter searches by stream."""
 
-FOLDER, WINNER, RETRAINED = "search", "winner", "retrained"
+WINNER, RETRAINED = "winner", "retrained"
 RUN = "run"  # in the folder of a trial, whose other files are Tune's
 ASKED = "asked.json"  # in the folder of a stream's search
 
@@ -88,7 +88,7 @@ def note(plan: Plan, search: Search) -> None:
 
 def search_folder(plan: Plan) -> Path:
     """Return the folder of a plan's searches, which holds one experiment of Tune per stream."""
-    return plan.folder / FOLDER
+    return plan.folder / SEARCHES
 
 
 def trial_folder(plan: Plan, stream: str, number: int) -> Path:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sptskm import config
-from sptskm.configfile import flat, to_dict, to_yaml
+from sptskm.configfile import differing, to_yaml
 from sptskm.evaluation.results import QUERIES, RANKS, RESULTS, Results, pluralize, title_of
 from sptskm.evaluation.tabular import LATEX, TABLE
 from sptskm.report.pictures import Picture
@@ -181,10 +181,7 @@ def _differing(results: Results, saved: Mapping[str, Any]) -> list[tuple[str, ob
     """Return the settings that differ from the defaults: name, value and default."""
     found = []
     for stream, chosen in saved["configs"].items():
-        defaults = flat(to_dict(config.STREAMS[stream].defaults))
-        told = {key: value for key, value in flat(chosen).items() if key != "run"}
-        # a section that is empty by default, such as model.architecture, has no keys there
-        found += [(f"{stream}.{key}", v, defaults.get(key, "")) for key, v in told.items() if v != defaults.get(key)]
+        found += [(f"{stream}.{key}", value, default) for key, (value, default) in differing(chosen).items()]
     for key, default in vars(config.Final()).items():
         if (value := getattr(results.settings, key)) != default:
             found.append((f"final.{key}", value, default))

@@ -80,15 +80,22 @@ class Board:
             # without an end: a run that is ended by others, or killed, is listed all the same
             self._writer._get_file_writer().add_summary(session)
 
-    def experiment(self, examples: Mapping[str, Any], metrics: Sequence[str]) -> None:
+    def experiment(self, examples: Mapping[str, Any], metrics: Sequence[str], first: Sequence[str] = ()) -> None:
         """Write the columns of HParams for this folder and its subfolders: settings and metrics.
 
-        Metrics are tags whose last point is a result.
+        Metrics are tags whose last point is a result. HParams shows five settings until others are chosen: `first`,
+        else the first by name.
         """
         if self._writer is not None:
+            from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
             from torch.utils.tensorboard.summary import hparams
 
             experiment, _, _ = hparams(_plain(examples), dict.fromkeys(metrics, 0.0))
+            plugin = experiment.value[0].metadata.plugin_data
+            content = HParamsPluginData.FromString(plugin.content)
+            for column in content.experiment.hparam_infos:
+                column.differs = column.name in first  # by which HParams sorts
+            plugin.content = content.SerializeToString()
             self._writer._get_file_writer().add_summary(experiment)
 
     def layout(self, charts: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:

@@ -1,15 +1,17 @@
 """Writer of what an evaluation looks like: the report with its pictures, and TensorBoard pages."""
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sptskm.common.atomic import write_bytes, write_error, write_text
+from sptskm.common.console import table
 from sptskm.common.errors import ConfigError
 from sptskm.common.paths import exists
 from sptskm.config import STREAMS
-from sptskm.evaluation.results import RANKS, Ranking, Results, title_of
+from sptskm.evaluation.results import RANKS, Results, title_of
 from sptskm.report.colours import MADE
 from sptskm.report.page import FIGURES, REPORT, page
 from sptskm.report.pictures import Picture, file_of, pictures, possible
@@ -52,33 +54,30 @@ def files() -> list[str]:
 
 
 def _write_board(results: Results, drawn: Sequence[Picture], out: Path) -> None:
-    """Write text and pictures in `out`, and the scores as one run per ranking, for comparisons and HParams."""
-    for folder in (out, *(out / name for name in map(title_of, (*STREAMS, *MADE)))):
-        clear(folder)
+    """Write the pictures, and single values as tables: a chart of one point says nothing."""
+    clear(out)
+    for folder in _folders_of_points(out):
+        shutil.rmtree(folder)
     board = Board(out)
-    board.text("results/scores", "```\n" + results.text() + "\n```")
-    board.text("results/CMC in percent", _cmc_table(results))
+    # in letters of one width, as TensorBoard breaks the words of Markdown's tables
+    scores, notes = results.text().removesuffix(results.caption()), results.caption().split("\n")
+    board.text("results/scores", "\n".join([f"```\n{scores}```", "", *(f"- {note}" for note in notes)]))
+    board.text("results/CMC in percent", f"```\n{_cmc_table(results)}\n```")
     for picture in drawn:
         board.encoded(picture.tag, picture.for_board, picture.image.shape[:2])
     board.close()
-    for ranking in results.rankings:
-        _write_scores(Board(out / title_of(ranking.name)), ranking, results)
     write_projector(results, out / "projector")
 
 
+def _folders_of_points(out: Path) -> list[Path]:
+    """Return the folders in which earlier versions wrote the scores of a ranking, and nothing else."""
+    found = [out / name for name in map(title_of, (*STREAMS, *MADE)) if (out / name).is_dir()]
+    return [one for one in found if all(path.name.startswith("events.out.tfevents.") for path in one.iterdir())]
+
+
 def _cmc_table(results: Results) -> str:
-    """Return the CMC of all rankings as a table in Markdown: TensorBoard would smooth a curve."""
-    names, shown = [title_of(ranking.name) for ranking in results.rankings], range(1, RANKS[-1] + 1)
-    head = [f"| rank | {' | '.join(names)} |", f"|{'--:|' * (len(names) + 1)}"]
-    curves = [ranking.scores.cmc for ranking in results.rankings]
-    cells = [[f"{100 * cmc[min(k, len(cmc)) - 1]:.1f}" for cmc in curves] for k in shown]
-    return "\n".join([*head, *(f"| {k} | {' | '.join(row)} |" for k, row in zip(shown, cells, strict=True))])
-
-
-def _write_scores(board: Board, ranking: Ranking, results: Results) -> None:
-    """Write the metrics as points."""
-    for line in results.lines():
-        if line["stream"] == ranking.name:
-            names = ("mAP", *(f"rank-{k}" for k in RANKS))
-            board.scalars({f"{line['queries']} queries/{n}": line[n] for n in names if line[n] is not None}, 0)
-    board.close()
+    """Return the CMC of all rankings as a table: TensorBoard would smooth a curve."""
+    names, curves = zip(*((title_of(ranking.name), ranking.scores.cmc) for ranking in results.rankings), strict=True)
+    shown = range(1, RANKS[-1] + 1)
+    rows = [[k, *(f"{100 * cmc[min(k, len(cmc)) - 1]:.1f}" for cmc in curves)] for k in shown]
+    return table(["rank", *names], rows)

@@ -18,17 +18,22 @@ from sptskm.common.atomic import write_text
 from sptskm.common.errors import DataError
 from sptskm.common.tables import read_rows
 from sptskm.config import Config
-from sptskm.configfile import flat, to_dict
+from sptskm.configfile import differing, flat, to_dict, to_yaml
 from sptskm.report.tensorboard import Board
 from sptskm.report.trackers import Tracker, trackers
 from sptskm.training.meters import Meters
+from sptskm.tuning import SEARCHES
 
 log = logging.getLogger(__name__)
 
 METRICS = "metrics.csv"
 RESULT = "validation/best mAP"
 LAYOUT = {
-    "Training": {"losses": ["Multiline", ["loss/.*"]], "learning rate": ["Multiline", ["optim/learning rate"]]},
+    "Training": {
+        "losses": ["Multiline", ["loss/.*"]],
+        "learning rate": ["Multiline", ["optim/learning rate"]],
+        "gradient norm": ["Multiline", ["optim/gradient norm"]],
+    },
     "Held-out identities": {"mAP and rank-1": ["Multiline", ["validation/mAP", "validation/rank-1", RESULT]]},
     "Speed": {
         "clips per second": ["Multiline", ["speed/clips per s"]],
@@ -38,6 +43,8 @@ LAYOUT = {
     },
 }
 """Charts of TensorBoard's page of custom scalars."""
+COLUMNS = ("optim.lr", "sampling.identities", "stream", "train.epochs", "train.seed")
+"""Settings that HParams shows of runs of any stream; the others that differ from the defaults can be chosen there."""
 
 
 class Logbook:
@@ -58,9 +65,12 @@ class Logbook:
             self.metrics = MetricsFile(folder / METRICS, epochs_done)
             self.trackers = trackers(config.train.wandb, config.train.mlflow, folder, settings)
             self.board.layout(LAYOUT)
+            self.board.text("settings", f"```\n{to_yaml(config)}```", first_step)
             if config.data.test:  # a trial of a search has its row in HParams from the search
-                self.board.experiment(settings, [RESULT])
                 self.board.hyperparameters(settings)
+                if not any((parent / SEARCHES).is_dir() for parent in folder.parents[:2]):  # whose columns count
+                    told = {name: settings[name] for name in (*COLUMNS, *differing(to_dict(config)))}
+                    self.board.experiment(told, [RESULT], COLUMNS)
         self.began, self.first = time.monotonic(), first_step
         self.told = self.began
 

@@ -13,9 +13,10 @@ from sptskm.tuning.space import (
     present,
     settings_of,
 )
-from sptskm.tuning.trials import Score, Trial, name_of, rank_trials
+from sptskm.tuning.trials import SEARCHES, Score, Trial, name_of, rank_trials
 
 __all__ = [
+    "SEARCHES",
     "Distribution",
     "Score",
     "Search",

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Final, Literal
 
 from sptskm.tuning.space import Settings
+
+SEARCHES: Final = "search"
+"""Folder of the searches, beside the runs and the folder of those that are trained once more."""
 
 End = Literal["", "finished", "ended early", "failed"]
 

@@ -201,6 +201,19 @@ def test_what_an_evaluation_of_both_streams_has_left_is_not_beside_that_of_one(m
 
 
 @pytest.mark.usefixtures("without_drawing")
+def test_scores_as_points_of_an_earlier_version_are_removed_and_a_run_of_that_name_is_kept(
+    make: Make, tmp_path: Path
+) -> None:
+    points, run = (tmp_path / name / "events.out.tfevents.1700000000.sptskm" for name in ("fused", "gait"))
+    for path in (points, run, tmp_path / "gait" / "config.yaml"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    write(make(), tmp_path)
+    assert not points.parent.exists()
+    assert run.exists()
+
+
+@pytest.mark.usefixtures("without_drawing")
 def test_results_tell_rules_test_data_and_settings_of_the_final_job(make: Make, tmp_path: Path) -> None:
     results = make(["smin"], Final(normalisation="auto"))
     reader = _written(results, tmp_path)

@@ -2,15 +2,19 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
 from helpers.small import small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from sptskm.config import ConfigError
+from sptskm.configfile import differing, flat, load, to_dict, to_yaml
 from sptskm.report.trackers import check_trackers
-from sptskm.training.logbook import MetricsFile, duration, training_cost
+from sptskm.training.logbook import COLUMNS, Logbook, MetricsFile, duration, training_cost
 from sptskm.training.meters import Meters
 from sptskm.training.profiling import TRACE
 from sptskm.training.trainer import train
@@ -69,10 +73,38 @@ def test_the_means_of_a_part_of_an_epoch_say_so():
     assert "steps" not in meters.summary()
 
 
-def test_every_run_has_its_row_in_hparams_and_the_charts_of_custom_scalars(trained):
+def test_every_run_has_its_configuration_as_text_and_its_row_in_hparams_whose_columns_are_what_matters(trained):
     events = EventAccumulator(str(trained["ssin"])).Reload()
-    plugins = {plugin for tag in events.summary_metadata.values() for plugin in [tag.plugin_data.plugin_name]}
-    assert {"hparams", "custom_scalars"} <= plugins
+    (text,) = events.Tensors("settings/text_summary")
+    config = load(trained["ssin"] / "config.yaml")
+    assert to_yaml(config) in text.tensor_proto.string_val[0].decode()
+    row = HParamsPluginData.FromString(events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content)
+    assert set(flat(to_dict(config))) == set(row.session_start_info.hparams)
+    columns = HParamsPluginData.FromString(
+        events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    ).experiment
+    assert {one.name for one in columns.hparam_infos} == {*COLUMNS, *differing(to_dict(config))}
+    assert {one.name for one in columns.hparam_infos if one.differs} == set(COLUMNS)
+    assert [one.name.tag for one in columns.metric_infos] == ["validation/best mAP"]
+
+
+def test_a_run_beside_a_search_leaves_the_columns_of_hparams_to_the_search_so_that_what_it_varies_is_there(tmp_path):
+    for name in ("smin", "retrained/smin"):
+        folder = tmp_path / "with" / name
+        (tmp_path / "with/search").mkdir(parents=True, exist_ok=True)
+        Logbook(small_config("smin", tmp_path, folder), folder, 0, 0, ranks=1, writes=True).close(finished=False)
+        tags = EventAccumulator(str(folder)).Reload().summary_metadata
+        assert "_hparams_/session_start_info" in tags
+        assert "_hparams_/experiment" not in tags
+
+
+def test_every_chart_of_custom_scalars_is_of_a_tag_that_a_run_writes(trained):
+    events = EventAccumulator(str(trained["ssin"])).Reload()
+    layout = Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    wanted = [tag for group in layout.category for chart in group.chart for tag in chart.multiline.tag]
+    assert len(wanted) > 5
+    written = events.Tags()["scalars"]
+    assert [tag for tag in wanted if not any(re.fullmatch(tag, one) for one in written)] == []
 
 
 def test_a_trace_of_some_steps_is_written_on_request(walkers, tmp_path):
