@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import sptskm
-from sptskm.common import provenance
+from sptskm import provenance
 from sptskm.launching import snapshot
 
 
