@@ -226,7 +226,7 @@ def _check_quality(options: argparse.Namespace) -> int:
 
 
 def _check_ranks() -> int:
-    from sptskm.training.inspection import inspect_ranks
+    from sptskm.training.rank_check import inspect_ranks
 
     enter_step()
     if text := inspect_ranks():

@@ -47,7 +47,7 @@ from sptskm.evaluation.distances import Floats
 from sptskm.evaluation.fusion import OF_THE_DATA
 from sptskm.evaluation.insight import Insight
 from sptskm.evaluation.results import RESULTS, Ranking, Results
-from sptskm.evaluation.writing import write_results
+from sptskm.evaluation.saving import write_results
 from sptskm.extraction import Network, load_network
 from sptskm.provenance import origin
 from sptskm.report.writing import check_figures, write_report

@@ -10,7 +10,6 @@ from sptskm.evaluation.choosing import (
     weight_grid,
 )
 from sptskm.evaluation.distances import squared_distances, stream_distances
-from sptskm.evaluation.explain import explain_protocol
 from sptskm.evaluation.features import Features, align, aligned
 from sptskm.evaluation.fusion import (
     Distances,
@@ -32,6 +31,7 @@ from sptskm.evaluation.metrics import (
 )
 from sptskm.evaluation.offering import Offer
 from sptskm.evaluation.parts import Part, everybody, part_of
+from sptskm.evaluation.protocol_counts import explain_protocol
 from sptskm.evaluation.protocols import OFFICIAL, PROTOCOLS, Protocol, protocol, select
 from sptskm.evaluation.refusals import check_choosing, check_judging, fused_streams, given_weights, must_choose
 from sptskm.evaluation.reranking import Reranking, check_memory, feature_distances, fused_distances, rerank

@@ -28,11 +28,11 @@ from ray.tune.search import BasicVariantGenerator
 from sptskm.common.atomic import write_text
 from sptskm.common.endings import Stopped
 from sptskm.config import ConfigError
-from sptskm.launching import search as searches
+from sptskm.launching import searches
 from sptskm.launching.plan import Plan
-from sptskm.launching.search import Searches
+from sptskm.launching.ray_runs import CREWS, Follower, Teams, failure_reason, lead, room_for
+from sptskm.launching.searches import Searches
 from sptskm.launching.storage import whole_files
-from sptskm.launching.trials import CREWS, Follower, Teams, failure_reason, lead, room_for
 from sptskm.launching.workers import Failed, Report, Team, ask_to_stop
 from sptskm.training.signals import StopFlag
 from sptskm.tuning import Distribution, Score, Search, Trial, encoded, grid_points, name_of, present, settings_of
@@ -384,7 +384,7 @@ _written = 0.0
 
 def update_page(plan: Plan, searched: Searches) -> None:
     """Update the page of a search, at most once in PAGE_SECONDS; the search goes on if that fails."""
-    from sptskm.report.search import write_page
+    from sptskm.report.trial_pages import write_page
 
     global _written
     if time.monotonic() - _written < PAGE_SECONDS or not _page.acquire(blocking=False):

@@ -26,7 +26,7 @@ from sptskm.launching import tune
 from sptskm.launching.cluster import Cluster
 from sptskm.launching.jobs import attend
 from sptskm.launching.plan import Plan
-from sptskm.launching.search import Searches
+from sptskm.launching.searches import Searches
 from sptskm.launching.submission import Queued, queue
 from sptskm.training.signals import StopFlag
 

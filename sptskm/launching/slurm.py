@@ -15,8 +15,7 @@ from pathlib import Path
 from sptskm.common.endings import is_ours
 from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import CHECKOUT, find_file
-from sptskm.launching import earlier, estimates, prepare_jobs, preparing, snapshot
-from sptskm.launching import search as searches
+from sptskm.launching import earlier, estimates, prepare_jobs, preparing, searches, snapshot
 from sptskm.launching.cluster import PYTHON, Cluster, check_folder, load_cluster, overriding, parameters
 from sptskm.launching.plan import Plan, check, make_plan, parser, refused
 from sptskm.launching.submission import Queued, queue

@@ -29,11 +29,10 @@ from sptskm.common.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreach
 from sptskm.common.processes import STOPPING
 from sptskm.config import STREAMS, ConfigError
 from sptskm.configfile import CHECKOUT
-from sptskm.launching import earlier, estimates, preparing, snapshot
-from sptskm.launching import search as searches
+from sptskm.launching import earlier, estimates, preparing, searches, snapshot
 from sptskm.launching.local import request, visible_gpus
 from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser, refused
-from sptskm.launching.search import Searches
+from sptskm.launching.searches import Searches
 from sptskm.provenance import tell_jobs
 from sptskm.training.allocation import number_of
 from sptskm.training.signals import StopFlag, stop_flag
@@ -354,21 +353,21 @@ class Request:
 
 def run(asked: Request, stop: StopFlag) -> tuple[int, str]:
     """Search if asked to, train, and run the final job; return the exit code and the tables."""
-    from sptskm.launching import trials
+    from sptskm.launching import ray_runs
     from sptskm.launching.workers import Failed
 
     plan = asked.plan
-    shutil.rmtree(plan.folder / trials.FOLDER, ignore_errors=True)
+    shutil.rmtree(plan.folder / ray_runs.FOLDER, ignore_errors=True)
     texts = []
     try:
         if asked.searched:
             table, plan = _search(asked, stop)
             texts.append(table)
         if asked.retrain or not asked.searched:
-            ends = trials.train_streams(plan, asked.teams, asked.retries, stop)
+            ends = ray_runs.train_streams(plan, asked.teams, asked.retries, stop)
             if stop.requested or any(end != "finished" for end in ends.values()):
                 return _explain(ends, plan, stop), "\n\n".join(texts)
-        texts.append(trials.run_final_job(plan, asked.everyone, asked.retries, stop))
+        texts.append(ray_runs.run_final_job(plan, asked.everyone, asked.retries, stop))
         return 0, "\n\n".join(texts)
     except Stopped:
         return _explain({"": "stopped"}, plan, stop), "\n\n".join(texts)
@@ -379,11 +378,11 @@ def run(asked: Request, stop: StopFlag) -> tuple[int, str]:
 
 def _search(asked: Request, stop: StopFlag) -> tuple[str, Plan]:
     """Run all trials and choose; return the table and the next plan. Raises Stopped, Failed or Unreachable."""
-    from sptskm.launching import hpo, trials
+    from sptskm.launching import hpo, ray_runs
 
     found = hpo.run_searches(asked.plan, asked.searched, asked.teams, stop)
     arguments = (asked.plan, asked.searched, found)
-    table = trials.perform(asked.plan, asked.everyone, asked.retries, stop, "search", "conclude", arguments)
+    table = ray_runs.perform(asked.plan, asked.everyone, asked.retries, stop, "search", "conclude", arguments)
     return table, searches.retrained(asked.plan) if asked.retrain else searches.found(asked.plan, found)
 
 

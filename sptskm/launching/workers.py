@@ -130,7 +130,7 @@ class Worker:
         that wrote it. Every score is reported with the folder of a checkpoint for Tune, which deletes it. Raises as
         `train`.
         """
-        from sptskm.report.search import begin_page
+        from sptskm.report.trial_pages import begin_page
         from sptskm.training.takeover import put_aside, rewind, take_over
         from sptskm.training.trainer import train
 
@@ -164,7 +164,7 @@ class Worker:
 
     def conclude(self, plan: Plan, searched: Mapping[str, Search], trials: Sequence[Trial]) -> str:
         """Choose among the trials of the searches; rank 0 returns the table. Raises as `train`."""
-        from sptskm.launching.search import conclude
+        from sptskm.launching.searches import conclude
 
         with _explained():
             return conclude(plan, searched, trials, self.stopping)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from sptskm.models.precision import full_precision
+from sptskm.models.full_precision import full_precision
 
 
 class CrossAttention(nn.Module):

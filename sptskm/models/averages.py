@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sptskm.models.precision import exact_product
+from sptskm.models.full_precision import exact_product
 
 Floats = NDArray[np.float64]
 

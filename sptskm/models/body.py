@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sptskm.data.skeletons import EDGES, JOINTS, MIRRORED
-from sptskm.models.precision import exact_product
+from sptskm.models.full_precision import exact_product
 
 Floats = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sptskm.common.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from sptskm.models.attention import CrossAttention, SpaceTimeAttention
-from sptskm.models.precision import full_precision
+from sptskm.models.full_precision import full_precision
 from sptskm.models.resnet import MaskLayer, ResidualLayer, ResNet, kaiming_fan_out
 from sptskm.models.trunks import Trunk
 

@@ -20,7 +20,7 @@ from sptskm.data.files import read_skeletons
 from sptskm.data.manifest import read_entries, write_entries
 from sptskm.data.tracklets import Modality
 from sptskm.preparation.quality import SUMMARY, USABLE_SHARE, Quality, is_bad, measure, quality_summary, worst
-from sptskm.report.quality import normalisation_sheet, sheet
+from sptskm.report.quality_pictures import normalisation_sheet, sheet
 from sptskm.report.tensorboard import Board
 
 SHOWN_BAD = 10  # tracklets that a line names

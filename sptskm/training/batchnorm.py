@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sptskm.models.precision import full_precision
+from sptskm.models.full_precision import full_precision
 
 Collective = Callable[[Tensor], Tensor]
 

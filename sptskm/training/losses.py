@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sptskm.models.precision import full_precision
+from sptskm.models.full_precision import full_precision
 
 Gather = Callable[[Tensor], Tensor]
 

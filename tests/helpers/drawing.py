@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from sptskm.evaluation.results import Results
-from sptskm.evaluation.writing import write_results
+from sptskm.evaluation.saving import write_results
 from sptskm.provenance import origin
 from sptskm.report.style import Image, pixels
 from sptskm.report.writing import write_report

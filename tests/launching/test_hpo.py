@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sptskm.config import ConfigError
-from sptskm.launching import search as searches
+from sptskm.launching import searches
 from sptskm.launching.plan import make_plan, parser
 from sptskm.tuning import Distribution, Search, configured
 

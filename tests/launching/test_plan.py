@@ -17,7 +17,7 @@ from sptskm.evaluation import PROTOCOLS
 from sptskm.launching import local, slurm
 from sptskm.launching.jobs import FinalJob, TrainJob, final_job
 from sptskm.launching.plan import Plan, check, make_plan, parser
-from sptskm.launching.search import without_test_split
+from sptskm.launching.searches import without_test_split
 
 
 def plan(configs: Path, *words: str, ranks: int = 1, stream: str = "both") -> Plan:

@@ -14,7 +14,7 @@ from sptskm.data.skeletons import normalise
 from sptskm.preparation.formats import write_mask
 from sptskm.preparation.quality import measure, worst
 from sptskm.report.colours import LEFT_LIMBS, OUTLINE, PALE, RIGHT_LIMBS, Colour
-from sptskm.report.quality import FRAMES_SHOWN, MOMENTS_SHOWN, normalisation_sheet, sheet
+from sptskm.report.quality_pictures import FRAMES_SHOWN, MOMENTS_SHOWN, normalisation_sheet, sheet
 from sptskm.report.style import Image
 
 HEAD = 56  # rows above this one hold title and legend

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from helpers.serving import tensorboard
 
-from sptskm.report.search import METRIC, begin_page, write_page
 from sptskm.report.tensorboard import Board
+from sptskm.report.trial_pages import METRIC, begin_page, write_page
 from sptskm.tuning import Distribution, Score, Search, Trial, rank_trials
 
 RATE, MOVE = Distribution("loguniform", (1e-3, 1.0)), Distribution("choice", (True, False))

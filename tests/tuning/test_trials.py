@@ -3,7 +3,7 @@
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sptskm.report import search as report
+from sptskm.report import trial_pages as report
 from sptskm.tuning import Score, Search, Trial, rank_trials
 
 FOUND = {stream: Search(epochs=4, stream=stream) for stream in ("ssin", "smin")}

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from sptskm.common.errors import DataError
-from sptskm.data.importers.reading import lines_of_words
+from sptskm.data.importers.listing import lines_of_words
 from sptskm.data.manifest import Entry
 
 SPLITS = ("train", "query", "gallery")

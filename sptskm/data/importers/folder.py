@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
-from sptskm.data.importers.reading import subfolders
+from sptskm.data.importers.listing import subfolders
 from sptskm.data.manifest import UNSAID, Entry, images
 
 PATTERN = "{pid}/{camera}/{tracklet}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sptskm.common.errors import DataError
 from sptskm.common.matlab import read_mat
 from sptskm.common.numbers import whole_numbers
-from sptskm.data.importers.reading import lines_of_words
+from sptskm.data.importers.listing import lines_of_words
 from sptskm.data.manifest import Entry, images, matching
 
 JUNK = "-1"

@@ -16,7 +16,7 @@ from sptskm.common.errors import DataError
 from sptskm.common.matlab import read_mat
 from sptskm.common.numbers import INT32, whole_numbers
 from sptskm.common.reading import read_json
-from sptskm.data.importers.reading import subfolders
+from sptskm.data.importers.listing import subfolders
 from sptskm.data.manifest import Entry
 
 

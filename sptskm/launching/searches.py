@@ -132,7 +132,7 @@ def conclude(plan: Plan, searched: Searches, trials: Sequence[Trial], stop: Stop
     """
     from sptskm.evaluation.results import weights_told
     from sptskm.final import fuse_held_out
-    from sptskm.report.search import text, write_page
+    from sptskm.report.trial_pages import text, write_page
 
     best = best_trials(plan, trials)
     runs = [best[config.stream].folder for config in plan.configs]
