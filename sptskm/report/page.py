@@ -123,7 +123,7 @@ def page(results: Results, saved: Mapping[str, Any], drawn: Sequence[Picture]) -
 
 
 def _title(results: Results) -> str:
-    folders = sorted({Path(one.run).parent.name for one in results.configs} - {""})
+    folders = sorted({Path(one.run).absolute().parent.name for one in results.configs} - {""})
     data = sorted({Path(one.data.root).name for one in results.configs} - {""})
     return f"{', '.join(folders) or 'Person re-identification'}: results on {', '.join(data) or 'test data'}"
 
@@ -150,11 +150,10 @@ def _scores(results: Results) -> tuple[list[str], list[list[object]], int, list[
     for line in results.lines():
         mAP, *ranks = ("-" if line[name] is None else f"{100 * line[name]:.1f}" for name in metrics)
         interval = " to ".join(f"{100 * end:.1f}" for end in line["mAP_interval"] or ()) or "-"
-        cells = [line["queries"], title_of(line["stream"]), mAP, interval, *ranks, line["used"], line["skipped"]]
-        rows.append([*cells, line["gallery"], line["protocol"]])
+        rows.append([line["queries"], title_of(line["stream"]), mAP, interval, *ranks, line["used"], line["skipped"]])
     offered = [row for row, line in enumerate(results.lines()) if line["stream"] == results.offered]
     marked = offered if len(results.rankings) > 1 else []
-    return [*header, "used", "skipped", "gallery", "protocol"], rows, 2, marked
+    return [*header, "used", "skipped"], rows, 2, marked
 
 
 def _notes(results: Results) -> list[str]:
@@ -172,20 +171,20 @@ def _facts(results: Results, saved: Mapping[str, Any]) -> list[tuple[str, object
         ("looks at the test set", f"{saved['test_evaluations']} (evaluations into this folder, this one included)"),
         ("versions", ", ".join(f"{name} {version}" for name, version in saved["versions"].items())),
         ("code", ", ".join(f"{name} {value}" for name, value in saved["code"].items())),
-        ("rules", ", ".join(f"{name} {value}" for name, value in saved["rules"].items())),
+        ("rules of the protocol", ", ".join(f"{name} {value}" for name, value in saved["rules"].items())),
         ("data", f"fingerprint of the test and training tracklets {results.table.fingerprint}"),
     ]
 
 
-def _differing(results: Results, saved: Mapping[str, Any]) -> list[tuple[str, object, object]]:
-    """Return the settings that differ from the defaults: name, value and default."""
-    found = []
-    for stream, chosen in saved["configs"].items():
-        found += [(f"{stream}.{key}", value, default) for key, (value, default) in differing(chosen).items()]
-    for key, default in vars(config.Final()).items():
-        if (value := getattr(results.settings, key)) != default:
-            found.append((f"final.{key}", value, default))
-    return found
+def _differing(results: Results, saved: Mapping[str, Any]) -> list[list[tuple[str, object, object]]]:
+    """Return the settings that differ from the defaults, by stream and for the final job: name, value and default."""
+    found = [
+        [(f"{stream}.{key}", value, default) for key, (value, default) in differing(chosen).items()]
+        for stream, chosen in saved["configs"].items()
+    ]
+    told = [(key, getattr(results.settings, key), default) for key, default in vars(config.Final()).items()]
+    found.append([(f"final.{key}", value, default) for key, value, default in told if value != default])
+    return [rows for rows in found if rows]
 
 
 def _streams(results: Results) -> tuple[list[str], list[list[object]]]:
@@ -211,7 +210,8 @@ def _streams(results: Results) -> tuple[list[str], list[list[object]]]:
             found = [value if value == "-" else str(timedelta(seconds=value)) for value in found]
         if key == "finished":
             found = [{True: "yes", False: "no: these are the weights so far"}.get(value, "-") for value in found]
-        rows.append([words, *found])
+        if any(value != "-" for value in found):  # earlier versions kept less
+            rows.append([words, *found])
     rows.append(["seed of the training", *(one.train.seed for one in results.configs)])
     rows.append(["seed of the split", *(one.data.split_seed for one in results.configs)])
     rows.append(["data set", *(one.data.root for one in results.configs)])

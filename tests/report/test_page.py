@@ -127,6 +127,16 @@ def test_the_title_names_the_folder_of_the_runs_and_the_data_and_the_command_is_
     assert f'command</td><td class="name">{command}' in content
 
 
+def test_a_run_given_by_its_name_alone_has_the_folder_it_lies_in_as_title(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sptskm.report.writing.pictures", lambda _: [])
+    monkeypatch.chdir(tmp_path)
+    results = make(["ssin"])
+    named = replace(results, configs=[replace(results.configs[0], run="ssin")])
+    assert f"{tmp_path.name}: results on data" in _written(named, tmp_path / "final").text
+
+
 def test_a_fused_distance_is_told_as_a_probability_where_held_out_pairs_have_taught_it(make: Make) -> None:
     results = make()
     assert results.fusion is not None
