@@ -1,4 +1,4 @@
-"""Arithmetic that must not be rounded to half precision, whatever the rest of a network computes in.
+"""Arithmetic that must not be rounded to half precision, and where a CPU computes without rounding to it.
 
 Legend: B clips, K numbers of a clip, S numbers of the result.
 """
@@ -15,3 +15,8 @@ def full_precision(x: Tensor) -> Tensor:
 def exact_product(rows_BK: Tensor, matrix_KS: Tensor) -> Tensor:
     """Multiply in the precision of the inputs; a matrix product would be rounded to bfloat16 under autocast."""
     return (rows_BK[:, :, None] * matrix_KS).sum(dim=1)
+
+
+def eager_on_cpu(x: Tensor) -> bool:
+    """Tell whether a CPU computes right away in the precision of x, and neither autocast nor a compiler is at work."""
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()

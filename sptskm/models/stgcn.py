@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sptskm.models.dropout import Dropout
 from sptskm.models.graph import NUM_JOINTS, GraphName, adjacency
 
 Pooling = Literal["mean", "mean+std"]
@@ -69,7 +70,7 @@ class Block(nn.Module):
             nn.ReLU(),
             nn.Conv2d(out_channels, out_channels, kernel, (stride, 1), pad),
             nn.BatchNorm2d(out_channels),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
         self.residual: nn.Sequential | None = None  # None means the identity
         if residual and (in_channels != out_channels or stride != 1):
