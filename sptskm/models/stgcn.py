@@ -3,7 +3,11 @@
 Invalid frames have no influence: temporal convolutions see zeros there (as in their padding), and batch statistics
 and the final average leave them out. Padding therefore never changes a result.
 
-Legend: B clips, C channels, T frames, V joints, K graph partitions, F valid frames of the batch.
+On a CPU wide networks have the channels of a joint side by side ("channels last"), which saves the copies that other
+orders need.
+
+Legend: B clips, C channels, T frames, V joints, K graph partitions, F valid frames of the batch, N = B*T frames,
+J joints that are the source of an edge in a partition, R such joints of all partitions.
 """
 
 from collections.abc import Sequence
@@ -15,11 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sptskm.models.dropout import Dropout
+from sptskm.models.full_precision import eager_on_cpu
 from sptskm.models.graph import NUM_JOINTS, GraphName, adjacency
 
 Pooling = Literal["mean", "mean+std"]
 TEMPORAL_KERNEL = 9
 LEAST_VARIANCE = 1e-5  # below it the root's slope would be too steep
+WIDE = 32  # channels of the first block from which a network on a CPU has channels last; demos keep their roundings
 # (output channels in units of width, temporal stride) of the ten blocks
 BLOCKS = ((1, 1), (1, 1), (1, 1), (1, 1), (2, 2), (2, 1), (2, 1), (4, 2), (4, 1), (4, 1))
 
@@ -33,16 +39,43 @@ class Frames(NamedTuple):
 
 
 class GraphConv(nn.Module):
-    """Spatial graph convolution: (B, C_in, T, V) and A (K, V, V) to (B, C_out, T, V)."""
+    """Spatial graph convolution: (B, C_in, T, V) and A (K, V, V) to (B, C_out, T, V).
 
-    def __init__(self, in_channels: int, out_channels: int, partitions: int) -> None:
+    `sources` are the joints of each partition that A carries anywhere; the other rows of A must be 0. Where they are
+    given, a CPU takes channels last; without them the sum over partitions is written as in the published code.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, partitions: int, sources: Sequence[Sequence[int]] | None = None
+    ) -> None:
         super().__init__()
         self.partitions = partitions
         self.conv = nn.Conv2d(in_channels, out_channels * partitions, 1)
+        self.sources = sources
 
     def forward(self, x_BCTV: Tensor, A_KVV: Tensor) -> Tensor:
+        if self.sources and eager_on_cpu(x_BCTV):
+            return self._by_joints(x_BCTV, A_KVV, self.sources)
         y_BKCTV = self.conv(x_BCTV).unflatten(1, (self.partitions, -1))
         return torch.einsum("bkctv,kvw->bctw", y_BKCTV, A_KVV)
+
+    def _by_joints(self, x_BCTV: Tensor, A_KVV: Tensor, sources: Sequence[Sequence[int]]) -> Tensor:
+        """Convolve in each partition the joints that have an edge there, and sum over edges in one product a frame."""
+        x_BTVC = x_BCTV.permute(0, 2, 3, 1)
+        assert self.conv.bias is not None, "the published convolution has one"
+        weights, biases = self.conv.weight.chunk(self.partitions), self.conv.bias.chunk(self.partitions)
+        parts: list[Tensor] = []
+        used: list[int] = []
+        for k, joints in enumerate(sources):
+            if joints:
+                x_BTJC = x_BTVC if len(joints) == NUM_JOINTS else x_BTVC.index_select(2, torch.tensor(joints))
+                y_BCTJ = F.conv2d(x_BTJC.permute(0, 3, 1, 2), weights[k], biases[k])
+                parts.append(y_BCTJ.permute(0, 2, 3, 1))
+                used += [k * NUM_JOINTS + joint for joint in joints]
+        y_NRC = torch.cat(parts, dim=2).flatten(0, 1)
+        A_VR = A_KVV.flatten(0, 1).index_select(0, torch.tensor(used)).T
+        sum_NVC = torch.bmm(A_VR.expand(len(y_NRC), -1, -1), y_NRC)
+        return sum_NVC.unflatten(0, x_BTVC.shape[:2]).permute(0, 3, 1, 2)
 
 
 class Block(nn.Module):
@@ -50,12 +83,13 @@ class Block(nn.Module):
 
     recomputable = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the settings of a block
         self,
         in_channels: int,
         out_channels: int,
         partitions: int,
         *,
+        sources: Sequence[Sequence[int]] | None = None,
         stride: int = 1,
         dropout: float = 0.0,
         residual: bool = True,
@@ -63,7 +97,7 @@ class Block(nn.Module):
         super().__init__()
         self.stride = stride
         self.has_residual = residual
-        self.gcn = GraphConv(in_channels, out_channels, partitions)
+        self.gcn = GraphConv(in_channels, out_channels, partitions, sources)
         kernel, pad = (TEMPORAL_KERNEL, 1), ((TEMPORAL_KERNEL - 1) // 2, 0)
         self.tcn = nn.Sequential(
             nn.BatchNorm2d(out_channels),
@@ -114,7 +148,8 @@ class STGCN(nn.Module):
         pooling: Pooling = "mean",
     ) -> None:
         super().__init__()
-        A_KVV = torch.tensor(adjacency(graph), dtype=torch.float32)
+        edges_KVV = adjacency(graph)
+        A_KVV = torch.tensor(edges_KVV, dtype=torch.float32)
         partitions = A_KVV.shape[0]
         self.graph: GraphName = graph
         self.in_channels = in_channels
@@ -122,10 +157,13 @@ class STGCN(nn.Module):
         self.out_channels = 4 * width * len(pooling.split("+"))
         self.register_buffer("A", A_KVV)
         self.data_bn = nn.BatchNorm1d(in_channels * NUM_JOINTS)
-        blocks = [Block(in_channels, width, partitions, residual=False)]
+        self.sources = None
+        if width >= WIDE:
+            self.sources = [edges_VV.any(axis=1).nonzero()[0].tolist() for edges_VV in edges_KVV]
+        blocks = [Block(in_channels, width, partitions, sources=self.sources, residual=False)]
         for (before, _), (after, stride) in pairwise(BLOCKS):
             channels = (before * width, after * width)
-            blocks.append(Block(*channels, partitions, stride=stride, dropout=dropout))
+            blocks.append(Block(*channels, partitions, sources=self.sources, stride=stride, dropout=dropout))
         self.st_gcn_networks = nn.ModuleList(blocks)
         self.edge_importance = nn.ParameterList(nn.Parameter(torch.ones_like(A_KVV)) for _ in self.st_gcn_networks)
         self.frames_of = frames_of  # its shapes depend on values; `streams.compiled` keeps torch.compile out of it
@@ -136,6 +174,8 @@ class STGCN(nn.Module):
         if valid is not None:
             frames = self.frames_of(valid, [stride for _, stride in BLOCKS], skeletons.device, select=self.training)
         x = self._normalise_input(skeletons, frames[0])
+        if self.sources and eager_on_cpu(x):
+            x = x.contiguous(memory_format=torch.channels_last)
         ways = zip(self.st_gcn_networks, self.edge_importance, pairwise(frames), strict=True)
         for block, importance, (before, after) in ways:
             x = block(x, self.A * importance, before, after)
@@ -186,8 +226,9 @@ def batch_norm(bn: nn.Module, x: Tensor, frames: Frames | None) -> Tensor:
         return torch.where(_like(frames.valid_BT, frames_BTC).transpose(1, 2), bn(x), 0)
     assert frames.places is not None, "a network in evaluation has no BN that trains"
     selected = frames_BTC[frames.places].unsqueeze(-1)  # (F, C[, V], 1)
-    # GPUs keep the layout, as the next convolution would turn it back; CPUs round as they always have
-    layout = torch.contiguous_format if x.device.type == "cpu" else torch.preserve_format
+    # the next convolution would turn channels last back; in other layouts CPUs round as they always have
+    kept = x.device.type != "cpu" or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    layout = torch.preserve_format if kept else torch.contiguous_format
     out = torch.zeros_like(frames_BTC, memory_format=layout)
     if len(selected):
         out.index_put_(frames.places, bn(selected).squeeze(-1))
