@@ -80,7 +80,7 @@ class Optim:
     schedule: Literal["steps", "cosine"] = "steps"
     """How the rate falls: at the milestones, or by a cosine toward 0 at the end of train.epochs, which then cannot be
     raised when a run continues."""
-    milestones: tuple[int, ...] = (200, 400, 600, 800)
+    milestones: tuple[Annotated[int, Field(ge=0)], ...] = (200, 400, 600, 800)
     """0-based epochs at which the rate is multiplied by gamma, for the schedule "steps"."""
     gamma: Annotated[float, Field(gt=0)] = 0.1
     """The factor at each milestone."""

@@ -49,9 +49,9 @@ class SsinModel(StreamModel):
 
     variant: Literal["2d", "3d"] = "2d"
     """2d attends within each frame and embeds three branches; 3d attends over the whole clip and embeds two."""
-    depths: tuple[int, ...] = (3, 4, 6, 3)
+    depths: tuple[Annotated[int, Field(ge=1, le=200)], ...] = (3, 4, 6, 3)
     """Bottlenecks in each stage of the image branch (ResNet-50)."""
-    mask_depths: tuple[int, ...] = (1, 1, 1, 1)
+    mask_depths: tuple[Annotated[int, Field(ge=1, le=200)], ...] = (1, 1, 1, 1)
     """Bottlenecks in each stage of the mask branch."""
     width: Annotated[int, Field(ge=1, le=16_384)] = 64
     """Channels of the stem; the last stage has 32 times as many."""
@@ -80,6 +80,9 @@ class SsinModel(StreamModel):
     gone."""
 
     def __post_init__(self) -> None:
+        for name in ("depths", "mask_depths"):
+            if len(found := getattr(self, name)) != 4:
+                refuse([f"{name} is {list(found)}, wanted four numbers, one for each stage"])
         if self.architecture and not self.trunk:
             refuse(["architecture is given without trunk, wanted the folder of a trunk, which it describes"])
 

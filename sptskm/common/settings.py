@@ -190,6 +190,10 @@ def _sentence(cls: type[Any], wrong: Any) -> str:
         return f"{name} is missing"
     value = wrong["input"]
     found = f"{value}" if isinstance(value, int | float) else repr(value)
+    if kind_of(field) is dict and len(wrong["loc"]) > 1:
+        key = str(wrong["loc"][1])
+        hint = ", with a blank behind each colon" if value is None and ":" in key else ""
+        return f"{name} has {found} for {key!r}, {told or f'wanted a number of each name{hint}'}"
     return f"{name} is {found}, {told or f'wanted {_wanted(field, wrong)}'}"
 
 
@@ -197,7 +201,9 @@ def _wanted(field: FieldInfo, wrong: Any) -> str:
     """Return what a value should have been."""
     bounds = bounds_of(field)
     if kept := [bound for bound in _BOUNDS if bound in wrong.get("ctx", {})]:
-        both = bounds if len(bounds) == 2 and "le" not in bounds else {bound: bounds[bound] for bound in kept}
+        # of the key, or of an element of its list
+        found = {bound: bounds.get(bound, wrong["ctx"][bound]) for bound in kept}
+        both = bounds if len(bounds) == 2 and "le" not in bounds else found
         return " and ".join(f"{_BOUNDS[bound]} {value}" for bound, value in both.items())
     kind = kind_of(field)
     return f"one of {type_of(field)}" if kind is Literal else kind.__name__
