@@ -40,13 +40,13 @@ def find_file(given: Path, home: str = "configs") -> Path:
     return found
 
 
-def find_folder(given: Path, home: str = "configs") -> Path:
-    """Find a folder of configurations as typed, or by its name below `home`: from here, else in the checkout.
+def find_folder(given: Path) -> Path:
+    """Find a folder of configurations as typed, or by its name below `configs`: from here, else in the checkout.
 
     Raises FileNotFoundError naming all places that were tried, ConfigError for a file.
     """
     files = [f"{stream}.yaml" for stream in STREAMS]
-    found = _find(given, home, lambda place: any((place / name).exists() for name in files), "folder")
+    found = _find(given, "configs", lambda place: any((place / name).exists() for name in files), "folder")
     if not found.is_dir():
         raise ConfigError(
             f"{given} is a file, wanted a folder that holds {' or '.join(files)}, such as {found.absolute().parent}"

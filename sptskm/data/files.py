@@ -134,7 +134,7 @@ def read_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: bo
     return np.asarray(usable.fill_joints(raw_FV4), np.float32)
 
 
-def raw_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: bool = True) -> NDArray[np.float32]:
+def raw_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: bool) -> NDArray[np.float32]:
     """Read the skeletons (F, 14, 4) of some frames of a tracklet as stored. Raises as `read_skeletons`."""
     whole = table.place.whole(row)
     if whole is not None:
@@ -148,7 +148,7 @@ def raw_skeletons(table: Tracklets, row: int, frames: Sequence[int], strict: boo
 
 
 def training_skeletons(
-    table: Tracklets, row: int, length: int, normalised: bool = True, unit: float | None = None
+    table: Tracklets, row: int, length: int, normalised: bool, unit: float | None
 ) -> NDArray[np.float32]:
     """Read the skeletons (length, 14, 4) of a tracklet's first frames as input of SMIN; unusable frames are all NaN.
 

@@ -31,7 +31,7 @@ def write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
         {".jsonl": _write_jsonl, ".parquet": _write_parquet}[form](path, lines)
 
 
-def _write_csv(path: Path, lines: Sequence[dict[str, Any]], delimiter: str = ",") -> None:
+def _write_csv(path: Path, lines: Sequence[dict[str, Any]], delimiter: str) -> None:
     for number, line in enumerate(lines, 1):
         if listed := next((name for name, value in line.items() if not isinstance(value, str)), None):
             form = form_of(path)[1:].upper()

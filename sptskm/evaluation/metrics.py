@@ -229,17 +229,11 @@ def not_ranked(query: Rows, number: int, gallery: Rows, protocol: Protocol) -> N
     return left_out_G
 
 
-class _ByIdentity:
-    """Index of row numbers by identity."""
-
-    def __init__(self, pids_N: Integers) -> None:
-        order_N = np.argsort(pids_N, kind="stable")
-        pids, first = np.unique(pids_N[order_N], return_index=True)
-        self._rows = dict(zip(pids.tolist(), np.split(order_N, first[1:]), strict=True)) if len(pids) else {}
-
-    def rows(self, pid: int) -> NDArray[np.int64]:
-        """Return the row numbers of an identity, ascending."""
-        return self._rows.get(int(pid), NOTHING)
+def _rows_of(pids_N: Integers) -> dict[int, NDArray[np.int64]]:
+    """Return the row numbers of each identity, ascending."""
+    order_N = np.argsort(pids_N, kind="stable")
+    pids, first = np.unique(pids_N[order_N], return_index=True)
+    return dict(zip(pids.tolist(), np.split(order_N, first[1:]), strict=True)) if len(pids) else {}
 
 
 class JudgedRows:
@@ -251,15 +245,15 @@ class JudgedRows:
     def __init__(self, query: Rows, gallery: Rows, rules: Protocol) -> None:
         check_labels(rules, query.clothes is not None and gallery.clothes is not None)
         self._query, self._gallery, self.rules = query, gallery, rules
-        self._by_pid = _ByIdentity(gallery.pids)
-        self.junk = self._by_pid.rows(JUNK_PID)
+        self._rows = _rows_of(gallery.pids)
+        self.junk = self._rows.get(JUNK_PID, NOTHING)
 
     def relevant(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the rows of the query's identity, ascending: the positives, and the rows that are not ranked."""
         pid, gallery = int(self._query.pids[number]), self._gallery
         if pid == JUNK_PID:
             return self.junk[:0], self.junk[:0]  # of no identity
-        same = self._by_pid.rows(pid)
+        same = self._rows.get(pid, NOTHING)
         if self.rules.ignore_same_camera:
             ranked = gallery.camids[same] != self._query.camids[number]
         elif self.rules.clothes == "any":

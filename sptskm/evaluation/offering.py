@@ -83,16 +83,15 @@ def offer(alone: Mapping[str, Floats], fused_I: Floats, weights: Weights, hedge:
     return found
 
 
-def cross_validated(gaps: Gaps, scores: Callable[[Weights], Floats], seed: int = 0) -> Floats:
+def cross_validated(gaps: Gaps, scores: Callable[[Weights], Floats]) -> Floats:
     """Return the score of each identity (I,) with the weights that the other groups of identities choose.
 
-    `scores` gives those of all identities with some weights; `seed` draws the groups. A single identity chooses for
-    itself.
+    `scores` gives those of all identities with some weights. A single identity chooses for itself.
     """
     identities = gaps.gap_SI.shape[1]
     if identities < 2:
         return scores(gaps.weights())
-    rng = np.random.default_rng([seed, 0x0FFE])
+    rng = np.random.default_rng([0, 0x0FFE])
     group_I = rng.permutation(np.arange(identities) % min(GROUPS, identities))
     found_I = np.empty(identities)
     for group in np.unique(group_I):

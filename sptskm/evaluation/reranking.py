@@ -107,9 +107,9 @@ def rerank(
     return found_QG
 
 
-def check_memory(num_rows: int, num_queries: int, how: Reranking = Reranking(), gigabytes: float = GIGABYTES) -> None:
+def check_memory(num_rows: int, num_queries: int, gigabytes: float = GIGABYTES) -> None:
     """Raise DataError, with the memory needed, where re-ranking this many rows would be refused."""
-    _block(num_rows, num_queries, how, gigabytes)
+    _block(num_rows, num_queries, Reranking(), gigabytes)
 
 
 def _block(num_rows: int, num_queries: int, how: Reranking, gigabytes: float) -> int:

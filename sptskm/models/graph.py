@@ -16,7 +16,7 @@ NUM_JOINTS = 14
 CENTRE = 1  # the neck
 
 
-def adjacency(graph: GraphName = "spatial") -> NDArray[np.float64]:
+def adjacency(graph: GraphName) -> NDArray[np.float64]:
     """Return the (K, V, V) adjacency, columns normalised by degree.
 
     "spatial" is ST-GCN's partition: self loops, neighbours not farther from the neck than the target, and

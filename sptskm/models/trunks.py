@@ -114,7 +114,7 @@ class Tokens(nn.Module):
         return self.dropout(x)  # type: ignore[no-any-return]
 
 
-def resized(positions: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
+def resized(positions: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:
     """Resize position embeddings (1 + side*side, D) of a square to (1 + h*w, D); the first, of the class, stays."""
     side = round((len(positions) - 1) ** 0.5)
     if side * side != len(positions) - 1:

@@ -62,8 +62,8 @@ def _is_manifest(path: Path) -> bool:
     return path.suffix.lower() in FORMS
 
 
-def inspect(table: Tracklets, out: Path, tracklets: int = 0, seed: int = 0, kept: Kept | None = None) -> str:
-    """Measure all tracklets, or a random draw by a seed; write pictures to `out` (PNG, TensorBoard), return a table.
+def inspect(table: Tracklets, out: Path, tracklets: int, kept: Kept | None) -> str:
+    """Measure all tracklets, or a random draw; write pictures to `out` (PNG, TensorBoard), return a table.
 
     With `kept` also write a manifest without the bad ones. Raises ConfigError if `kept` and a draw are both requested.
     """
@@ -71,7 +71,7 @@ def inspect(table: Tracklets, out: Path, tracklets: int = 0, seed: int = 0, kept
         raise ConfigError("--drop-bad with --tracklets, wanted all tracklets to be measured")
     rows = np.arange(len(table))
     if 0 < tracklets < len(table):
-        rows = np.sort(np.random.default_rng(seed).choice(len(table), tracklets, replace=False))
+        rows = np.sort(np.random.default_rng(0).choice(len(table), tracklets, replace=False))
     made = [modality for modality in get_args(Modality) if table.has(modality)]  # SMIN, for one, needs no masks
     found = measure(
         table, rows, made or get_args(Modality), progress=lambda items: progress(items, "quality", total=len(rows))

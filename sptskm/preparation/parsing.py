@@ -125,7 +125,7 @@ def halved(model: Network, dtype: torch.dtype) -> Network:
 
 
 @torch.inference_mode()
-def parse_frames(frames_NHW3: Bytes, model: JPPNet, views: FrameViews = PUBLISHED) -> Bytes:
+def parse_frames(frames_NHW3: Bytes, model: JPPNet, views: FrameViews) -> Bytes:
     """Parse frames (N, H, W, 3) of one size to label maps (N, H, W), 0 = background to 19.
 
     The channels are blue, green, red (`sptskm.data.files.read_frame` gives red first). The N frames and their mirror
@@ -149,7 +149,7 @@ def check_finite(what: str, *maps: Tensor) -> None:
         )
 
 
-def averaged_logits(frames_NHW3: Tensor, model: JPPNet, views: FrameViews = PUBLISHED) -> Tensor:
+def averaged_logits(frames_NHW3: Tensor, model: JPPNet, views: FrameViews) -> Tensor:
     """Compute float32 logits (N, L, H, W) of frames as for `parse_frames`: mean over stages, scales and mirror images.
 
     The stages are added before they are enlarged: enlarging is linear, so the result is the same and three times

@@ -30,7 +30,7 @@ FOLDER = "skeletons"
 
 
 def prepare_points(
-    given: Path, out: Path, source: ImportSource, test_share: float | None = None, seed: int = 0
+    given: Path, out: Path, source: ImportSource, test_share: float | None, seed: int
 ) -> tuple[Path, str]:
     """Convert all key points and write the manifest to the folder `out`; return its path and a line about the content.
 

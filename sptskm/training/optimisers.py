@@ -77,7 +77,7 @@ def learning_rate(config: Config, epoch: int) -> float:
     return rate * (epoch + 1) / optim.warmup if epoch < optim.warmup else rate
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float, layer_decay: float = 1.0) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, layer_decay: float) -> None:
     """Set the learning rate of all parameters; those of a layer of the trunk have rate * layer_decay^depth."""
     for group in optimizer.param_groups:
         group["lr"] = rate * layer_decay ** group.get("depth", 0)

@@ -385,7 +385,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def seed_step(seed: int, step: int, rank: int, part: int = 0) -> None:
+def seed_step(seed: int, step: int, rank: int, part: int) -> None:
     """Seed dropout by (seed, step, rank, part of the batch), so that a resumed run needs no saved generator."""
     numbers = [seed, step, rank, *([part] if part else [])]
     torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1)
