@@ -9,12 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import DeviceType
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
-from gpu_rows.counting import count  # noqa: E402
+from gpu_rows.counting import Watch, count  # noqa: E402
 from gpu_rows.runs import together_do  # noqa: E402
 from gpu_rows.speed import KERNELS, kernel_seconds, largest  # noqa: E402
 from gpu_rows.step import CLASSES, config_of  # noqa: E402
@@ -132,6 +133,16 @@ def test_counted_work_is_that_of_the_layers_by_hand():
     assert found.parameters == sum(p.numel() for p in network.parameters() if p.requires_grad)
     assert 0 < found.least_bytes < found.whole.bytes
     assert found.floor("H100 SXM")[0] == found.whole.flops / 989e12
+
+
+def test_counted_bytes_are_those_of_operands_and_results_and_a_question_to_a_tensor_moves_none():
+    with FakeTensorMode():
+        x, y = torch.empty(6, 10), torch.empty(10, 5)
+        with Watch(lambda _: "all") as seen:
+            assert x.device == CPU
+            (x.view(3, 2, 10).view(6, 10) @ y).relu()
+    assert seen.parts["all"].bytes == 4 * (60 + 50 + 30 + 30 + 30)
+    assert seen.parts["all"].operations == 2
 
 
 @pytest.mark.slow

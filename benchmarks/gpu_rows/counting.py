@@ -92,8 +92,8 @@ class Watch(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         work = self.parts[part]
         work.seconds += time.perf_counter() - began
-        if any(value.alias_info is not None and not value.alias_info.is_write for value in func._schema.returns):
-            return result  # a view
+        if _moves_nothing(func):
+            return result
         tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
         work.bytes += sum({id(x): x.numel() * x.element_size() for x in tensors}.values())
         work.operations += 1
@@ -109,6 +109,13 @@ class Watch(TorchDispatchMode):
         part = self.part_of(self.tracker.parents)
         self.forward[torch.autograd._get_sequence_nr() - 1] = part  # the number of the node that autograd has just made
         return part
+
+
+def _moves_nothing(func: Any) -> bool:
+    """Tell whether an operation only looks at a tensor, or returns a view of it."""
+    if func.namespace == "prim" or func is torch.ops.aten._unsafe_view.default:
+        return True
+    return any(value.alias_info is not None and not value.alias_info.is_write for value in func._schema.returns)
 
 
 def part_of(parents: set[str]) -> str:
