@@ -171,7 +171,6 @@ def _synth_options(synth: argparse.ArgumentParser) -> None:
 
 def _synth(options: argparse.Namespace) -> None:
     chosen: dict[str, Any] = {field.name: getattr(options, field.name) for field in dataclasses.fields(Sizes)}
-    chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
     write_dataset(options.folder, Sizes(**chosen), options.seed, options.workers, sized=not options.no_scale)
 
 

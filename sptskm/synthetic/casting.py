@@ -1,12 +1,14 @@
 """Plan a synthetic data set: decide which person passes which camera in which clothes."""
 
 from collections import Counter
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from string import ascii_lowercase
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from sptskm.common.errors import ConfigError
+from sptskm.common.settings import refuse, settings
 from sptskm.synthetic.drawing import Outfit, draw_outfit, dyed
 from sptskm.synthetic.filming import FLAWS
 from sptskm.synthetic.walkers import Walker, draw_walker
@@ -27,37 +29,32 @@ _SHADE = 10.0
 _POOL, _PEOPLE, _EXTRAS = 1_000_000, 2_000_000, 3_000_000
 
 
-@dataclass(frozen=True)
+People = Annotated[int, Field(ge=1, le=4999)]
+Number = Annotated[int, Field(ge=1, le=9999)]
+Length = Annotated[int, Field(ge=1, le=999)]
+Extras = Annotated[int, Field(ge=0, le=9999)]
+
+
+@settings
 class Sizes:
-    """The size of a synthetic data set; pairs are the smallest and largest value of a range, both included.
+    """The size of a synthetic data set; pairs are the smallest and largest value of a range, both included."""
 
-    `tracklets_per_camera` is the number for each identity and each camera that sees it; `distractors` and `junk` are
-    numbers of test tracklets.
-    """
-
-    train_ids: int
-    test_ids: int
-    cameras: int
-    tracklets_per_camera: tuple[int, int]
-    frames: tuple[int, int]
-    distractors: int
-    junk: int
+    train_ids: People
+    test_ids: People
+    cameras: Annotated[int, Field(ge=2, le=6)]
+    tracklets_per_camera: tuple[Number, Number]
+    """Of each identity in each camera that sees it."""
+    frames: tuple[Length, Length]
+    distractors: Extras
+    """Test tracklets of people who are no query."""
+    junk: Extras
+    """Test tracklets that show nobody."""
 
     def __post_init__(self) -> None:
-        limits = {
-            "train_ids": (1, 4999),
-            "test_ids": (1, 4999),
-            "cameras": (2, 6),
-            "tracklets_per_camera": (1, 9999),
-            "frames": (1, 999),
-            "distractors": (0, 9999),
-            "junk": (0, 9999),
-        }
-        for field in fields(self):
-            value, (low, high) = getattr(self, field.name), limits[field.name]
-            first, last = value if isinstance(value, tuple) else (value, value)
-            if not low <= first <= last <= high:
-                raise ConfigError(f"Sizes.{field.name} is {value}, wanted {low} to {high} in order")
+        for name in ("tracklets_per_camera", "frames"):
+            first, last = getattr(self, name)
+            if first > last:
+                refuse([f"{name} is {first} {last}, wanted the smaller number first"])
 
 
 @dataclass(frozen=True)

@@ -324,10 +324,10 @@ def test_the_demo_has_a_demo_s_size() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda sizes: replace(sizes, cameras=7), r"Sizes.cameras is 7, wanted 2 to 6"),
-        (lambda sizes: replace(sizes, frames=(9, 4)), r"Sizes.frames is \(9, 4\)"),
-        (lambda sizes: replace(sizes, frames=(4, 1000)), r"wanted 1 to 999"),
-        (lambda sizes: replace(sizes, train_ids=0), r"Sizes.train_ids is 0"),
+        (lambda sizes: replace(sizes, cameras=7), "cameras is 7, wanted at most 6"),
+        (lambda sizes: replace(sizes, frames=(9, 4)), "frames is 9 4, wanted the smaller number first"),
+        (lambda sizes: replace(sizes, frames=(4, 1000)), "frames is 1000, wanted at most 999"),
+        (lambda sizes: replace(sizes, train_ids=0), "train_ids is 0, wanted at least 1"),
     ],
 )
 def test_impossible_sizes_are_refused(change: Callable[[Sizes], Sizes], message: str) -> None:
