@@ -25,7 +25,7 @@ STRONG = (
 )
 STREAM_OPTIONS = {
     "ssin": ["model.dropout=0.5", "data.workers=1"],
-    "smin": ["model.dropout=0.5", *STRONG.split()],
+    "smin": ["model.dropout=0.5", "model.width=32", *STRONG.split()],  # as wide networks compute on a CPU
     "gait": ["model.mirror=true", "model.static=0.4", "model.static_rows=[0,14,40,64]"],
 }
 
