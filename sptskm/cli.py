@@ -24,7 +24,7 @@ from sptskm.common.endings import (
 )
 from sptskm.config import ConfigError, Final
 from sptskm.configfile import apply_overrides, find_file, load, load_final
-from sptskm.data import read_dataset, read_footage
+from sptskm.data import read_any, read_dataset
 from sptskm.data.importers import command as importers
 from sptskm.launching import estimates
 from sptskm.preparation import command as preparation
@@ -220,7 +220,7 @@ def _check_quality(options: argparse.Namespace) -> int:
     folder = options.folder if options.folder.is_dir() else options.folder.parent
     out = options.out or folder / HOME / "quality"
     kept = None if options.drop_bad is None else Kept(options.folder, options.drop_bad)
-    print(inspect(read_footage(options.folder), out, options.tracklets, kept=kept))
+    print(inspect(read_any(options.folder), out, options.tracklets, kept=kept))
     return 0
 
 

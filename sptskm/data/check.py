@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from sptskm.common.errors import DataError
 from sptskm.data import usable
-from sptskm.data.dataset import read_footage
+from sptskm.data.dataset import read_any
 from sptskm.data.derived import MADE, describe_method, record_of
 from sptskm.data.files import (
     MASK_THRESHOLD,
@@ -122,7 +122,7 @@ def check_dataset(root: Path, decode: bool = True, workers: int | None = None) -
     processes share the tracklets (all cores when None). Raises DataError or FileNotFoundError if the tables themselves
     cannot be used.
     """
-    table = read_footage(root)
+    table = read_any(root)
     present = {modality: table.has(modality) for modality in READERS}
     problems = _mislabelled(table, Path(root)) if isinstance(table.place, MarsFolders) else []
     total = Counter({"mislabelled": len(problems), "problem": len(problems)})

@@ -31,7 +31,7 @@ def read_dataset(place: str | Path, test: bool = True, labelled: bool = True) ->
     return replace(table, derived=read_derived(place))
 
 
-def read_footage(place: str | Path) -> Tracklets:
+def read_any(place: str | Path) -> Tracklets:
     """Read the table of a data set of which only the files matter, not who they show.
 
     A manifest without a split then needs only tracklet and frames, as for extraction. Raises as `read_dataset`.

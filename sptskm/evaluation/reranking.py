@@ -18,7 +18,7 @@ from sptskm.common.errors import DataError
 from sptskm.evaluation.distances import TILE, Floats, SquaredDistances
 from sptskm.evaluation.fusion import Flags, FusedDistance
 
-Distances = Callable[[int, int], Floats]
+DistanceBlocks = Callable[[int, int], Floats]
 """Function that returns the distances (B, N) of rows `first` to `last` (excluded) to all rows.
 
 A block starts at a multiple of TILE.
@@ -48,13 +48,13 @@ class Reranking:
             )
 
 
-def feature_distances(features_ND: Floats) -> Distances:
+def feature_distances(features_ND: Floats) -> DistanceBlocks:
     """Return a function that computes squared Euclidean distances among features in blocks."""
     everyone = SquaredDistances(features_ND)
     return lambda first, last: everyone.to(features_ND[first:last])
 
 
-def fused_distances(features: Mapping[str, Floats], valid: Flags, fused: FusedDistance) -> Distances:
+def fused_distances(features: Mapping[str, Floats], valid: Flags, fused: FusedDistance) -> DistanceBlocks:
     """Return a function that computes fused distances among the same tracklets in blocks.
 
     `features` (N, D) and flags of input `valid` (N,) are by stream. A tracklet is at distance 0 from itself.
@@ -75,7 +75,7 @@ def fused_distances(features: Mapping[str, Floats], valid: Flags, fused: FusedDi
 
 
 def rerank(
-    distances: Distances,
+    distances: DistanceBlocks,
     query_rows_Q: NDArray[np.int64],
     gallery_rows_G: NDArray[np.int64],
     num_rows: int,
@@ -138,7 +138,7 @@ def _largest(row_N: Floats) -> float:
     return float(row_N.max()) or 1.0
 
 
-def _neighbours(distances: Distances, num_rows: int, how: Reranking, block: int) -> NDArray[np.int64]:
+def _neighbours(distances: DistanceBlocks, num_rows: int, how: Reranking, block: int) -> NDArray[np.int64]:
     """Return the neighbours (N, K) of every row: the row itself, then the k1 rows nearest to it."""
     count = min(how.k1 + 1, num_rows)
     near_NK = np.empty((num_rows, count), np.int64)

@@ -33,7 +33,7 @@ from sptskm.launching.plan import Plan
 from sptskm.launching.ray_runs import CREWS, Follower, Teams, failure_reason, lead, room_for
 from sptskm.launching.searches import Searches
 from sptskm.launching.storage import whole_files
-from sptskm.launching.workers import Failed, Report, Team, ask_to_stop
+from sptskm.launching.workers import Failed, Team, Values, ask_to_stop
 from sptskm.training.signals import StopFlag
 from sptskm.tuning import Distribution, Score, Search, Trial, encoded, grid_points, name_of, present, settings_of
 
@@ -231,7 +231,7 @@ def attempt(settings: Mapping[str, Any], plan: Plan, search: Search, team: Team,
         raise Failed(end)
 
 
-def _report(search: Search, trial: Trial, values: Report) -> None:
+def _report(search: Search, trial: Trial, values: Values) -> None:
     """Report a score to Tune, with the checkpoint that rank 0 has copied for it."""
     result: dict[str, Any] = dict(values)
     aside = str(result.pop("checkpoint"))

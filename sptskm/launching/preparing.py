@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sptskm.config import ConfigError
-from sptskm.data import read_footage
+from sptskm.data import read_any
 from sptskm.preparation import command
 from sptskm.preparation.command import KINDS, Wanted, common_options, verify_all
 from sptskm.preparation.weights_cache import blazepose_weights
@@ -48,7 +48,7 @@ def wanted_of(chosen: argparse.Namespace) -> Wanted:
         raise ConfigError(f"--weights is {weights}, where there is no file, folder or checkpoint prefix")
     if wanted.method == "blazepose":
         blazepose_weights()
-    read_footage(chosen.data)
+    read_any(chosen.data)
     return replace(wanted, data=chosen.data.absolute(), weights=weights)
 
 

@@ -18,7 +18,7 @@ from ray.tune.experiment import Trial
 
 from sptskm.common.endings import Stopped, Unreachable
 from sptskm.launching.plan import Plan
-from sptskm.launching.workers import Crew, Failed, Report, Team, ask_to_stop
+from sptskm.launching.workers import Crew, Failed, Team, Values, ask_to_stop
 from sptskm.training.signals import StopFlag
 
 Teams = Mapping[str, Team]
@@ -73,7 +73,7 @@ def drive(settings: Mapping[str, Any], plan: Plan, teams: Teams) -> dict[str, st
     return {"end": lead(team, file, "train", (config,), lambda values: tune.report(dict(values)))}
 
 
-def lead(team: Team, file: Path, method: str, arguments: Sequence[Any], heard: Callable[[Report], None]) -> str:
+def lead(team: Team, file: Path, method: str, arguments: Sequence[Any], heard: Callable[[Values], None]) -> str:
     """Run a method of Worker on all ranks of a trial, and pass on their reports in order.
 
     Returns how it ended: "finished", "stopped", or the reason of a failure by its own fault. Raises Unreachable when a
@@ -82,7 +82,7 @@ def lead(team: Team, file: Path, method: str, arguments: Sequence[Any], heard: C
     """
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = LEAVE_SECONDS  # Tune's limit for ending a trial before the next one
 
-    def report(news: list[Report]) -> None:
+    def report(news: list[Values]) -> None:
         for values in news:
             heard(values)
 
@@ -133,7 +133,7 @@ def perform(  # noqa: PLR0913  # what is done, by whom, and how often
 
 
 def _perform(plan: Plan, team: Team, stop: StopFlag, name: str, method: str, arguments: Sequence[Any]) -> str:
-    def heed(_news: list[Report]) -> None:
+    def heed(_news: list[Values]) -> None:
         if stop.requested:
             ask_to_stop()
 

@@ -36,7 +36,7 @@ FAREWELL_SECONDS = 20.0  # for the other ranks to end by themselves after a fail
 FOLDER_SECONDS = 120.0  # for a file server to release the locks of a lost node
 NAME = "sptskm-rank-"  # prefix of the ranks' actor names, unique in this program's namespace
 
-Report = Mapping[str, Any]
+Values = Mapping[str, Any]
 
 
 class Failed(Exception):
@@ -84,7 +84,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.stopping = StopFlag()
-        self.reports: deque[Report] = deque()
+        self.reports: deque[Values] = deque()
 
     def place(self) -> WorkerAddress:
         """Return the node of this worker, with an address and port where the others can meet it."""
@@ -135,10 +135,10 @@ class Worker:
         from sptskm.training.trainer import train
 
         folder, known = start
-        last: Report = {}
+        last: Values = {}
         clock = time.monotonic()
 
-        def tell(values: Report) -> None:
+        def tell(values: Values) -> None:
             nonlocal last, clock
             if "validation/mAP" in values:
                 now = time.monotonic()
@@ -197,7 +197,7 @@ class Worker:
         """Ask this rank to leave at the end of the current step."""
         self.stopping.requested = True
 
-    def news(self) -> list[Report]:
+    def news(self) -> list[Values]:
         """Return the reports since the last call."""
         return [self.reports.popleft() for _ in range(len(self.reports))]
 
@@ -231,7 +231,7 @@ class Crew:
     def __init__(self, team: Team, group: PlacementGroup) -> None:
         self.workers = [_start(team, group, bundle) for bundle in range(team.workers)]
 
-    def work(self, file: Path, method: str, arguments: Sequence[Any], heard: Callable[[list[Report]], None]) -> Any:
+    def work(self, file: Path, method: str, arguments: Sequence[Any], heard: Callable[[list[Values]], None]) -> Any:
         """Run a method of Worker on all workers together, and return rank 0's result.
 
         `heard` is called several times a second with the new reports of rank 0. The output of the ranks is appended to
@@ -306,7 +306,7 @@ def _brief(error: RayError) -> str:
     return str(error).splitlines()[-1].partition(". ")[0]
 
 
-def _news(worker: Any) -> list[Report]:
+def _news(worker: Any) -> list[Values]:
     try:
         return ray.get(worker.news.remote())
     except RayError:  # the worker is gone; its method's result will say so

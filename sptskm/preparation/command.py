@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from sptskm.common.processes import end_with
 from sptskm.config import ConfigError
-from sptskm.data import Tracklets, read_footage
+from sptskm.data import Tracklets, read_any
 from sptskm.data.derived import Made
-from sptskm.preparation.work import Precision, prepare_shard, verify_results
+from sptskm.preparation.work import PrecisionName, prepare_shard, verify_results
 
 if TYPE_CHECKING:
     from sptskm.preparation.formats import PointLayout
@@ -51,7 +51,7 @@ class Wanted:
     shards: int = 1
     device: str = ""
     """Empty: a GPU (each shard takes the next one), or the CPU if there is none."""
-    precision: Precision = "auto"
+    precision: PrecisionName = "auto"
 
     @property
     def name(self) -> str:
@@ -63,7 +63,7 @@ def made(wanted: Wanted, shard: int) -> str:
     """Make the missing results of a shard, and report the counts."""
     from sptskm.preparation.methods import method_of
 
-    outcome = prepare_shard(wanted.data, read_footage(wanted.data), method_of(wanted, shard), shard, wanted.shards)
+    outcome = prepare_shard(wanted.data, read_any(wanted.data), method_of(wanted, shard), shard, wanted.shards)
     return outcome.text(f"{wanted.name} made")
 
 
@@ -130,7 +130,7 @@ def _method_options(parser: argparse.ArgumentParser) -> None:
         help="what runs BlazePose; litert (pip install 'sptskm[fast]') is about twice as fast",
     )
     said = "number format of the network (default: auto, float16 for JPPNet on a GPU and else float32)"
-    parser.add_argument("--precision", choices=get_args(Precision), default="auto", help=said)
+    parser.add_argument("--precision", choices=get_args(PrecisionName), default="auto", help=said)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -200,7 +200,7 @@ def run(chosen: argparse.Namespace) -> tuple[bool, str]:
     if chosen.verify:
         return verify_all(kinds, chosen.data, compare=True)
     if chosen.source:
-        return _and_verify([_import(chosen, read_footage(chosen.data))], kinds, chosen.data)
+        return _and_verify([_import(chosen, read_any(chosen.data))], kinds, chosen.data)
     wanted = replace(wanted_of(kinds, chosen), device=chosen.device)
     if chosen.shard is not None:
         return True, made(wanted, chosen.shard)
@@ -217,7 +217,7 @@ def make_all(wanted: Wanted) -> list[str]:
 
 def verify_all(kinds: Sequence[Made], data: Path, compare: bool = False) -> tuple[bool, str]:
     """Verify each kind as `work.verify_results` does."""
-    found = [verify_results(data, read_footage(data), kind, compare) for kind in kinds]
+    found = [verify_results(data, read_any(data), kind, compare) for kind in kinds]
     return all(complete for complete, _ in found), "\n".join(text for _, text in found)
 
 

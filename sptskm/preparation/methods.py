@@ -19,23 +19,23 @@ from sptskm.preparation.grabcut import person_mask
 from sptskm.preparation.parsing import FAST, PUBLISHED, mask_of, parse_frames, place_model
 from sptskm.preparation.pose import estimate_skeletons
 from sptskm.preparation.weights_cache import SHA256, blazepose_weights
-from sptskm.preparation.work import Method, Precision, precision_of
+from sptskm.preparation.work import Maker, PrecisionName, precision_of
 
 Bytes = NDArray[np.uint8]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Around = Sequence[Bytes | None]
-Results = Iterator[dict[Made, NDArray[Any]]]
+Computed = Iterator[dict[Made, NDArray[Any]]]
 
 
-def method_of(wanted: Wanted, shard: int) -> Method:
+def method_of(wanted: Wanted, shard: int) -> Maker:
     """Return the method that makes a shard's masks and skeletons.
 
     Raises ConfigError without weights, for a missing GPU and for half precision without a GPU, and the errors of
     reading weights.
     """
     if wanted.method == "grabcut":
-        return Method({"masks": write_mask}, _grabcut, {"method": "grabcut"})
+        return Maker({"masks": write_mask}, _grabcut, {"method": "grabcut"})
     if wanted.method == "blazepose":
         return _blazepose(wanted.kinds, wanted.engine, wanted.precision)
     if wanted.weights is None:
@@ -64,12 +64,12 @@ def device_of(named: str, shard: int) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _grabcut(frames_NHW3: Bytes, _around: Around) -> Results:
+def _grabcut(frames_NHW3: Bytes, _around: Around) -> Computed:
     for frame in frames_NHW3:
         yield {"masks": person_mask(frame)}
 
 
-def _blazepose(kinds: tuple[Made, ...], engine: str, precision: Precision) -> Method:
+def _blazepose(kinds: tuple[Made, ...], engine: str, precision: PrecisionName) -> Maker:
     """Return BlazePose, which always computes on a CPU in float32."""
     if precision not in ("auto", "float32"):
         raise ConfigError(f"--precision is {precision} with blazepose, which computes in float32 on a CPU")
@@ -77,37 +77,37 @@ def _blazepose(kinds: tuple[Made, ...], engine: str, precision: Precision) -> Me
     settings = {"method": "blazepose", "weights": SHA256[:16], "precision": "float32", "engine": engine}
     writers: dict[Made, Callable[[Path, NDArray[Any]], None]] = {"masks": write_mask, "skeletons": write_skeleton}
 
-    def compute(frames_NHW3: Bytes, around: Around) -> Results:
+    def compute(frames_NHW3: Bytes, around: Around) -> Computed:
         for frame, square in zip(frames_NHW3, around, strict=True):
             square = None if square is None else np.ascontiguousarray(square)
             person = find_person(network, np.ascontiguousarray(frame), square)
             yield {"masks": person.mask_HW, "skeletons": person.skeleton_V4}
 
-    return Method({made: writers[made] for made in kinds}, compute, settings, looks_around=True)
+    return Maker({made: writers[made] for made in kinds}, compute, settings, looks_around=True)
 
 
-def _parsing(weights: Path, fast: bool, device: torch.device, precision: Precision) -> Method:
+def _parsing(weights: Path, fast: bool, device: torch.device, precision: PrecisionName) -> Maker:
     network, views = open_jppnet(weights), FAST if fast else PUBLISHED
     settings = {"method": "jppnet", "weights": digest_weights(network), "fast": fast, "precision": precision}
     model = place_model(network, device, DTYPES[precision]).eval()
 
-    def compute(frames_NHW3: Bytes, _around: Around) -> Results:
+    def compute(frames_NHW3: Bytes, _around: Around) -> Computed:
         for mask in mask_of(parse_frames(frames_NHW3, model, views)):
             yield {"masks": mask}
 
-    return Method({"masks": write_mask}, compute, settings)
+    return Maker({"masks": write_mask}, compute, settings)
 
 
-def _pose(weights: Path, flip: bool, device: torch.device, precision: Precision) -> Method:
+def _pose(weights: Path, flip: bool, device: torch.device, precision: PrecisionName) -> Maker:
     network = open_posehg3d(weights)
     settings = {"method": "pose-hg-3d", "weights": digest_weights(network), "flip": flip, "precision": precision}
     model = place_model(network, device, DTYPES[precision]).eval()
 
-    def compute(frames_NHW3: Bytes, _around: Around) -> Results:
+    def compute(frames_NHW3: Bytes, _around: Around) -> Computed:
         for skeleton in estimate_skeletons(frames_NHW3, model, flip=flip):
             yield {"skeletons": skeleton}
 
-    return Method({"skeletons": write_skeleton}, compute, settings)
+    return Maker({"skeletons": write_skeleton}, compute, settings)
 
 
 def digest_weights(model: torch.nn.Module) -> str:

@@ -16,7 +16,7 @@ from sptskm.common.errors import DataError
 from sptskm.models.jppnet import JPPNet
 
 Bytes = NDArray[np.uint8]
-Network = TypeVar("Network", bound=nn.Module)
+Model = TypeVar("Model", bound=nn.Module)
 
 MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)
 
@@ -97,7 +97,7 @@ FAST = FrameViews(scales=(1.0,), mirrored=False)
 """A sixth of the published cost, with slightly different results."""
 
 
-def place_model(model: Network, device: torch.device, dtype: torch.dtype = torch.float32) -> Network:
+def place_model(model: Model, device: torch.device, dtype: torch.dtype = torch.float32) -> Model:
     """Move the model to a device: on a GPU in half precision if asked for (see `halved`), else in float32 without TF32.
 
     Raises ValueError for half precision on a CPU, which is slow in it and accumulates in it.
@@ -113,7 +113,7 @@ def place_model(model: Network, device: torch.device, dtype: torch.dtype = torch
     return halved(model.to(device), dtype) if half else model.to(device, dtype)
 
 
-def halved(model: Network, dtype: torch.dtype) -> Network:
+def halved(model: Model, dtype: torch.dtype) -> Model:
     """Convert the convolutions to half precision and channels last (fast on GPUs); normalisation stays in float32.
 
     In float16 a variance above 65504 would be infinite, and a division by it would give a zero that looks valid.

@@ -31,7 +31,7 @@ from sptskm.data.stale import fingerprint_of, is_stale
 from sptskm.data.tracklets import Modality
 from sptskm.data.usable import Skeletons
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 Bytes = NDArray[np.uint8]
 
 AHEAD = 2  # blocks that are read while one is computed
@@ -40,7 +40,7 @@ SHOWN = 20  # files that a message lists
 
 
 @dataclass(frozen=True)
-class Method:
+class Maker:
     """A method that makes masks, skeletons, or both from frames."""
 
     writers: Mapping[Made, Callable[[Path, NDArray[Any]], None]]
@@ -98,7 +98,7 @@ class ShardResult:
         return f"{said}; {self.stale:,} of other frames were removed first" if self.stale else said
 
 
-def precision_of(method: str, asked: Precision, gpu: bool) -> Precision:
+def precision_of(method: str, asked: PrecisionName, gpu: bool) -> PrecisionName:
     """Resolve "auto": float16 for JPPNet on a GPU, else float32. Raises ConfigError for half without a GPU."""
     if asked == "auto":
         return "float16" if gpu and method == "jppnet" else "float32"
@@ -117,7 +117,7 @@ def shard_rows(table: Tracklets, shard: int, shards: int) -> NDArray[np.int64]:
     return np.flatnonzero((middles_N * shards / table.lengths.sum()).astype(int) == shard)
 
 
-def prepare_shard(root: Path, table: Tracklets, method: Method, shard: int = 0, shards: int = 1) -> ShardResult:
+def prepare_shard(root: Path, table: Tracklets, method: Maker, shard: int = 0, shards: int = 1) -> ShardResult:
     """Make the missing and the outdated results of a shard, and write its summary.
 
     A method that makes both kinds keeps the existing files of either kind. A frame that cannot be read is skipped and
@@ -281,7 +281,7 @@ def _make(  # inputs, method and records
     table: Tracklets,
     block: FrameRange,
     images: Sequence[SquaredFrame | DataError],
-    method: Method,
+    method: Maker,
     outcome: ShardResult,
     ledger: Ledger,
 ) -> None:

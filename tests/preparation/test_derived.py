@@ -26,7 +26,7 @@ from sptskm.data.derived import (
 )
 from sptskm.preparation.formats import write_mask, write_skeleton
 from sptskm.preparation.parsing import COLOURS
-from sptskm.preparation.work import Method, prepare_shard
+from sptskm.preparation.work import Maker, prepare_shard
 
 GRABCUT = {"method": "grabcut"}
 
@@ -150,7 +150,7 @@ def test_a_method_that_makes_both_leaves_masks_that_somebody_brought(tmp_path: P
         shutil.rmtree(folder)
     brought = {path: path.read_bytes() for path in data.glob("*_mask/*/*.png")}
     results = {"masks": np.zeros((16, 8), np.uint8), "skeletons": np.ones((14, 4), np.float32)}
-    method = Method(
+    method = Maker(
         {"masks": write_mask, "skeletons": write_skeleton},
         lambda frames, _: [results] * len(frames),  # type: ignore[arg-type,return-value]
         {"method": "both"},

@@ -14,12 +14,12 @@ from sptskm.data import read_mars
 from sptskm.data.derived import HOME, Made, read_derived, write_method
 from sptskm.preparation.command import MethodName, Wanted
 from sptskm.preparation.methods import device_of, method_of
-from sptskm.preparation.work import Ledger, Precision, precision_of
+from sptskm.preparation.work import Ledger, PrecisionName, precision_of
 
 WRITERS = {"masks": write_jppnet, "skeletons": write_posehg3d}
 
 
-def settings(made: Made, weights: Path, device: str, precision: Precision = "auto") -> dict[str, object]:
+def settings(made: Made, weights: Path, device: str, precision: PrecisionName = "auto") -> dict[str, object]:
     """What is recorded of a method; `meta` stands for a GPU, on which nothing can be computed here."""
     method: MethodName = "jppnet" if made == "masks" else "posehg3d"
     wanted = Wanted((made,), Path(), method, weights, device=device, precision=precision)

@@ -21,11 +21,11 @@ from sptskm.common.paths import control_in
 from sptskm.common.reading import parsed_json, read_text
 from sptskm.data.tracklets import IntArray, Modality, check_ranges
 
-Part = Literal["train", "test"]
+PackPart = Literal["train", "test"]
 
 SUMMARY = "pack.json"
 VERSION = 1
-PARTS: tuple[Part, ...] = ("train", "test")
+PARTS: tuple[PackPart, ...] = ("train", "test")
 TABLE = {
     "keys_N": ArraySpec("U", ("N",)),
     "stems_M": ArraySpec("S", ("M",)),
@@ -66,7 +66,7 @@ class Summary:
     frames: int
     pid_names: dict[int, str]
     camera_names: dict[int, str]
-    heads: dict[Part, int]
+    heads: dict[PackPart, int]
     """Size in bytes of the header in the files of skeletons."""
     files: dict[str, tuple[int, str]]
     """Size in bytes and SHA-256 of every other file."""
@@ -120,7 +120,7 @@ def is_plain(name: str) -> bool:
     return bool(name) and name not in (".", "..") and not set(name) & {"/", "\\"} and not control_in(name)
 
 
-def read_part(folder: Path, part: Part, summary: Summary) -> dict[str, NDArray[Any]]:
+def read_part(folder: Path, part: PackPart, summary: Summary) -> dict[str, NDArray[Any]]:
     """Read the table of one part. Raises DataError or FileNotFoundError naming the file."""
     path = folder / f"{part}.npz"
     try:
@@ -148,7 +148,7 @@ def _check_stored(path: Path) -> None:
         raise DataError("is compressed, wanted arrays as they are")
 
 
-def _check_part(path: Path, part: Part, found: Mapping[str, NDArray[Any]], summary: Summary) -> None:
+def _check_part(path: Path, part: PackPart, found: Mapping[str, NDArray[Any]], summary: Summary) -> None:
     """Check that the rows, frames and files named by a table exist. Raises DataError."""
     frames, rows, masks = len(found["stems_M"]), len(found["keys_N"]), len(found["masks_M2"])
     check_ranges(found["starts_N"], found["stops_N"], frames, str(path))

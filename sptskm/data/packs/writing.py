@@ -38,7 +38,7 @@ from sptskm.data.packs.contents import (
     SUMMARY,
     SUMS,
     VERSION,
-    Part,
+    PackPart,
     Summary,
     checksum,
     read_part,
@@ -251,7 +251,7 @@ def _content(file: Readable, modality: Modality) -> bytes:
 def _complete(table: Tracklets, out: Path, shards: Sequence[Shard], holds: Sequence[Modality]) -> None:
     """Join the notes to the tables of the pack, then write `pack.json`, which marks the pack as complete."""
     files: dict[str, tuple[int, str]] = {}
-    heads: dict[Part, int] = {}
+    heads: dict[PackPart, int] = {}
     for part in PARTS:
         own = [shard for shard in shards if shard.name.startswith(part)]
         notes = [read_npz(out / WORK / f"{shard.name}.npz", NOTE) for shard in own]
@@ -309,7 +309,7 @@ def _record(table: Tracklets, holds: Sequence[str]) -> dict[str, dict[str, str]]
     return {made: frames for made, frames in record.items() if frames}
 
 
-def _part_of(table: Tracklets, part: Part) -> dict[str, NDArray[Any]]:
+def _part_of(table: Tracklets, part: PackPart) -> dict[str, NDArray[Any]]:
     """Return the table of one part, with row and frame numbers counted within the part."""
     rows = slice(0, table.num_train) if part == "train" else slice(table.num_train, None)
     starts_N, stops_N = table.starts_N[rows], table.stops_N[rows]
