@@ -225,13 +225,14 @@ def batch_norm(bn: nn.Module, x: Tensor, frames: Frames | None) -> Tensor:
     if not bn.training:
         return torch.where(_like(frames.valid_BT, frames_BTC).transpose(1, 2), bn(x), 0)
     assert frames.places is not None, "a network in evaluation has no BN that trains"
-    selected = frames_BTC[frames.places].unsqueeze(-1)  # (F, C[, V], 1)
+    # (F, C, 1[, V]): with the axis of one place behind V, PyTorch 2.13's backward pass on a CPU mistakes some layouts
+    selected = frames_BTC[frames.places].unsqueeze(2)
     # the next convolution would turn channels last back; in other layouts CPUs round as they always have
     kept = x.device.type != "cpu" or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
     layout = torch.preserve_format if kept else torch.contiguous_format
     out = torch.zeros_like(frames_BTC, memory_format=layout)
     if len(selected):
-        out.index_put_(frames.places, bn(selected).squeeze(-1))
+        out.index_put_(frames.places, bn(selected).squeeze(2))
     return out.transpose(1, 2)
 
 

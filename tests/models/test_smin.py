@@ -190,6 +190,21 @@ def test_channels_that_lie_innermost_on_a_device_still_do_after_a_norm() -> None
     assert out.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("gradient", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("inputs", [torch.contiguous_format, torch.channels_last])
+def test_gradients_of_a_norm_over_valid_frames_do_not_depend_on_layouts(
+    inputs: torch.memory_format, gradient: torch.memory_format
+) -> None:
+    """The backward pass of PyTorch 2.13 on a CPU is wrong for some pairs of strides of an axis of one place."""
+    bn, values, above = nn.BatchNorm2d(4).double(), torch.randn(2, B, 4, T, 14, dtype=torch.float64), []
+    every = selected(torch.ones(B, T, dtype=torch.bool))
+    for frames in (None, every):
+        x = values[0].to(memory_format=inputs).requires_grad_()
+        (found,) = torch.autograd.grad(batch_norm(bn, x, frames), x, values[1].to(memory_format=gradient))
+        above.append(found)
+    torch.testing.assert_close(above[1], above[0])
+
+
 def test_frames_are_valid_where_any_of_those_is_that_they_stand_for() -> None:
     valid = torch.tensor([[True, False, False, False, True], [False, False, False, True, False]])
     whole, half, same, quarter = frames_of(valid, (2, 1, 2), valid.device, select=True)

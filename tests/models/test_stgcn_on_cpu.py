@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sptskm.models.graph import GraphName
 from sptskm.models.recomputing import recompute
-from sptskm.models.stgcn import STGCN, WIDE, GraphConv
+from sptskm.models.stgcn import STGCN, WIDE, GraphConv, Pooling
 
 
 @pytest.fixture(autouse=True)
@@ -20,15 +20,15 @@ def _same_numbers_every_time() -> Iterator[None]:
         yield
 
 
-def network(graph: GraphName = "spatial", width: int = WIDE, dropout: float = 0.0) -> STGCN:
-    model = STGCN(graph, width=width, dropout=dropout)
+def network(graph: GraphName = "spatial", **options: Any) -> STGCN:
+    model = STGCN(graph, **{"width": WIDE, "dropout": 0.0, **options})
     fill(model, GAINS)
     return model.double().train()
 
 
 def as_published(model: STGCN) -> STGCN:
     """The same weights without the joints that a partition carries: the sum of the published code."""
-    plain = network(model.graph)
+    plain = network(model.graph, pooling=model.pooling)
     plain.load_state_dict(model.state_dict())
     for module in plain.modules():
         if isinstance(module, STGCN | GraphConv):
@@ -46,11 +46,11 @@ def gradients(model: STGCN, x: Tensor, valid: Tensor | None) -> list[Tensor]:
 
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("graph", ["spatial", "published"])
-@pytest.mark.parametrize(("clips", "frames"), [(4, 11), (1, 2)])
+@pytest.mark.parametrize(("clips", "frames", "pooling"), [(4, 11, "mean"), (1, 2, "mean"), (3, 8, "mean+std")])
 def test_features_and_gradients_are_those_of_the_published_sum(
-    graph: GraphName, gaps: bool, clips: int, frames: int
+    graph: GraphName, gaps: bool, clips: int, frames: int, pooling: Pooling
 ) -> None:
-    model, x = network(graph), torch.randn(clips, 4, frames, 14, dtype=torch.float64)
+    model, x = network(graph, pooling=pooling), torch.randn(clips, 4, frames, 14, dtype=torch.float64)
     valid = torch.arange(frames).expand(clips, -1) % 4 != 3 if gaps else None
     plain = as_published(model)
     found, wanted = gradients(model, x, valid), gradients(plain, x, valid)
