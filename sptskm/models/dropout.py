@@ -3,18 +3,18 @@
 import torch
 from torch import Tensor, nn
 
-from sptskm.models.full_precision import eager_on_cpu
+from sptskm.models.full_precision import full_on_cpu
 
 
 class Dropout(nn.Dropout):
     """Dropout of independent numbers (Srivastava et al., JMLR 2014) that draws one bit for each at a rate of a half.
 
     PyTorch draws 64 bits for each number on a CPU, one after the other: an eighth of a training step of SMIN. Other
-    rates and devices, half precision and compiled networks have PyTorch's dropout.
+    rates and devices and half precision have PyTorch's dropout.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and self.p == 0.5 and eager_on_cpu(x):
+        if self.training and self.p == 0.5 and full_on_cpu(x):
             return x * _zero_or_two(x)
         return super().forward(x)
 

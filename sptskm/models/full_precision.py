@@ -17,6 +17,11 @@ def exact_product(rows_BK: Tensor, matrix_KS: Tensor) -> Tensor:
     return (rows_BK[:, :, None] * matrix_KS).sum(dim=1)
 
 
+def full_on_cpu(x: Tensor) -> bool:
+    """Tell whether a CPU computes in the precision of x, without autocast."""
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
 def eager_on_cpu(x: Tensor) -> bool:
-    """Tell whether a CPU computes right away in the precision of x, and neither autocast nor a compiler is at work."""
-    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+    """Tell whether a CPU computes in the precision of x right away, without a compiler or an export."""
+    return full_on_cpu(x) and not torch.compiler.is_compiling()
