@@ -18,6 +18,7 @@ from sptskm.config import FREE_ON_RESUME, STREAMS, Config, ConfigError, Final
 _PACKAGE = Path(__file__).parent
 CHECKOUT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
 """Where `configs/` and `slurm/` lie that belong to this code: in the installed package, or in its checkout."""
+EPOCHS = "train.epochs"
 WITHDRAWN: dict[str, dict[str, Any]] = {
     "Final": {"camera_weights": False},
     "SsinClips": {"jitter": 0.0, "grey": 0.0},
@@ -235,7 +236,10 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     defaults = flat(to_dict(STREAMS[stream].defaults)) if stream in STREAMS else {}
     old, new = {n: value for n, value in (defaults | flat(before)).items() if not _is_idle(n, value)}, flat(after)
     names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
-    return [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if n not in FREE_ON_RESUME]
+    changed = [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if n not in FREE_ON_RESUME]
+    if EPOCHS in names and new.get("optim.schedule") == "cosine":
+        changed.append(f"{EPOCHS}: {old.get(EPOCHS)} -> {new.get(EPOCHS)}, on which a cosine schedule depends")
+    return changed
 
 
 def differing(settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -319,6 +319,11 @@ def test_changed_keys_names_what_may_not_change_on_resume() -> None:
     after = to_dict(apply_overrides(SSIN_DEFAULTS, overrides))
     assert changed_keys(before, after) == ["optim.lr: 0.0003 -> 1.0", "sampling.rounds: 1 -> 2"]
     assert changed_keys(before, before) == []
+    falling, longer = (
+        to_dict(apply_overrides(SSIN_DEFAULTS, ["optim.schedule=cosine", f"train.epochs={epochs}"]))
+        for epochs in (2, 3)
+    )
+    assert changed_keys(falling, longer) == ["train.epochs: 2 -> 3, on which a cosine schedule depends"]
 
 
 def test_changed_keys_sees_the_other_stream_and_settings_of_older_versions() -> None:

@@ -62,7 +62,7 @@ class Logbook:
         settings = flat(to_dict(config))
         self.trackers: list[Tracker] = []
         if writes:
-            self.metrics = MetricsFile(folder / METRICS, epochs_done)
+            self.metrics = _continued(folder / METRICS, epochs_done)
             self.trackers = trackers(config.train.wandb, config.train.mlflow, folder, settings)
             self.board.layout(LAYOUT)
             self.board.text("settings", f"```\n{to_yaml(config)}```", first_step)
@@ -121,14 +121,18 @@ class Logbook:
 
 
 class MetricsFile:
-    """A table (CSV) with one line for each epoch; a continued run goes on below the epochs that it keeps."""
+    """A table (CSV) with one line for each epoch; a continued run goes on below the epochs that it keeps.
+
+    Raises DataError for a file that is no table.
+    """
 
     def __init__(self, path: Path, keep: int | None) -> None:
         self.path = path
         self.rows: list[dict[str, Any]] = []
         if path.is_file():
             (_, names), *lines = read_rows(path) or [("", [])]
-            self.rows = [dict(zip(names, cells, strict=False)) for _, cells in lines[:keep]]
+            rows = [dict(zip(names, cells, strict=False)) for _, cells in lines]
+            self.rows = [row for row in rows if keep is None or _is_of(row, keep)]
 
     def add(self, row: Mapping[str, float]) -> None:
         """Add the values of an epoch, and write the whole table."""
@@ -139,6 +143,25 @@ class MetricsFile:
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
+
+
+def _continued(path: Path, epochs_done: int) -> MetricsFile:
+    """Open the table of a run; a file that is no table is set aside, as it must not end the run."""
+    try:
+        return MetricsFile(path, epochs_done)
+    except DataError as error:
+        kept = path.with_name(f"{path.name}.broken")
+        log.warning("%s; it is kept as %s, and a new one is begun", error, kept.name)
+        path.rename(kept)
+        return MetricsFile(path, epochs_done)
+
+
+def _is_of(row: Mapping[str, str], epochs: int) -> bool:
+    """Return whether a line is of one of the first epochs."""
+    try:
+        return 1 <= float(row["epoch"]) <= epochs
+    except (KeyError, ValueError):
+        return False
 
 
 def training_cost(run: Path) -> tuple[float, int] | None:

@@ -340,9 +340,6 @@ class Trainer:
         if missing := [name for name in WANTED if name not in state]:
             raise ConfigError(f"{self.folder.path}: its newest checkpoint has no {missing[0]}, wanted one of a run")
         changed = changed_keys(state["config"], to_dict(self.config))
-        epochs = state["config"].get("train", {}).get("epochs")
-        if self.config.optim.schedule == "cosine" and epochs != self.config.train.epochs:
-            changed.append(f"train.epochs: {epochs} -> {self.config.train.epochs}, on which a cosine schedule depends")
         changed += [
             f"{name}: {state['provenance'].get(name)} -> {value}"
             for name, value in self.setup.provenance.items()

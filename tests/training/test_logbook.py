@@ -12,7 +12,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from sptskm.config import ConfigError
-from sptskm.configfile import differing, flat, load, to_dict, to_yaml
+from sptskm.configfile import apply_overrides, differing, flat, load, to_dict, to_yaml
 from sptskm.report.trackers import check_trackers
 from sptskm.training.logbook import COLUMNS, Logbook, MetricsFile, duration, training_cost
 from sptskm.training.meters import Meters
@@ -52,6 +52,22 @@ def test_epochs_that_are_trained_again_are_replaced_in_the_table(tmp_path):
         {"epoch": "1", "total": "0.5", "validation/mAP": ""},
         {"epoch": "2", "total": "0.25", "validation/mAP": "0.5"},
     ]
+
+
+def test_epochs_that_a_cut_off_table_lacks_take_no_place_of_others(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,total\n2,0.5\n3,0.4\n4,0.3\n5,")
+    MetricsFile(tmp_path / "metrics.csv", keep=3).add({"epoch": 4, "total": 0.2})
+    assert [line["epoch"] for line in lines(tmp_path / "metrics.csv")] == ["2", "3", "4"]
+
+
+def test_a_table_that_is_none_is_set_aside_and_the_run_goes_on(walkers, tmp_path, caplog):
+    config = small_config("smin", walkers, tmp_path / "run", "train.epochs=1")
+    assert train(config).finished
+    (tmp_path / "run/metrics.csv").write_bytes(b"epoch,\xff\n1,2\n")
+    assert train(apply_overrides(config, ["train.epochs=2"])).finished
+    assert "is kept as metrics.csv.broken, and a new one is begun" in caplog.text
+    assert (tmp_path / "run/metrics.csv.broken").read_bytes() == b"epoch,\xff\n1,2\n"
+    assert [line["epoch"] for line in lines(tmp_path / "run/metrics.csv")] == ["2"]
 
 
 def test_the_cost_of_a_training_is_the_sum_of_its_epochs_and_unknown_for_runs_that_kept_none(trained, tmp_path):
