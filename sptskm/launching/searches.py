@@ -110,7 +110,15 @@ def trial(plan: Plan, search: Search, number: int, settings: Settings) -> tuple[
 
 
 def without_test_split(plan: Plan) -> Plan:
-    """Return the plan with the test part of the data turned off, and without folds: held-out people judge trials."""
+    """Return the plan with the test part of the data turned off, and without folds: held-out people judge trials.
+
+    Raises ConfigError where nobody is held out.
+    """
+    if none := [config.stream for config in plan.configs if config.data.held_out == 0]:
+        raise ConfigError(
+            f"{none[0]}: data.held_out is 0, wanted a share of the identities, such as data.held_out=0.1: a search "
+            "judges its trials on held-out people, and has no folds"
+        )
     configs = tuple(replace(config, data=replace(config.data, test=False)) for config in plan.configs)
     return replace(plan, configs=configs, final=replace(plan.final, folds=0))
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from sptskm.common.atomic import write_text
+from sptskm.common.errors import DataError
 from sptskm.common.reading import read_json
 from sptskm.config import ConfigError
 
@@ -29,13 +30,22 @@ class Tracker(Protocol):
         """Send everything that is waiting, and say how the run ended."""
 
 
+def _known(mark: Path) -> str | None:
+    """Read the id of the run that this folder continues; None without one. Raises DataError for another content."""
+    if not mark.is_file():
+        return None
+    if "id" not in (found := read_json(mark, dict[str, str])):
+        raise DataError(f"{mark}: has no id, wanted that of the run that goes on; without the file a new one begins")
+    return found["id"]
+
+
 class Wandb:
     """A run in Weights & Biases; the run of a folder is continued under the same id."""
 
     def __init__(self, project: str, folder: Path, settings: Mapping[str, Any]) -> None:
         wandb = _module("wandb")
         mark = folder / "wandb.json"
-        run_id = read_json(mark, dict[str, str])["id"] if mark.is_file() else token_hex(4)
+        run_id = _known(mark) or token_hex(4)
         write_text(mark, json.dumps({"id": run_id}))
         self._run = wandb.init(
             project=project, id=run_id, name=folder.name, dir=str(folder), config=dict(settings), resume="allow"
@@ -59,7 +69,7 @@ class Mlflow:
         self._mlflow = mlflow = _module("mlflow")
         mlflow.set_experiment(experiment)
         mark = folder / "mlflow.json"
-        known = read_json(mark, dict[str, str])["id"] if mark.is_file() else None
+        known = _known(mark)
         run = mlflow.start_run(run_id=known, run_name=None if known else folder.name)
         write_text(mark, json.dumps({"id": run.info.run_id}))
         if known is None:

@@ -110,6 +110,9 @@ def test_folds_are_runs_of_every_stream_that_leave_a_part_of_the_people_out(conf
     assert list(plan(configs, "data.held_out=0", "final.weight=0.5").runs) == ["ssin", "smin"]
     with pytest.raises(ConfigError, match=r"data\.held_out is 0"):  # a search judges its trials by held-out people
         check(without_test_split(found), dict.fromkeys(STREAMS, 1))
+    alone = replace(found, configs=found.configs[:1])
+    with pytest.raises(ConfigError, match=r"ssin: data\.held_out is 0, wanted a share .* and has no folds"):
+        without_test_split(alone)
 
 
 def test_final_settings_come_from_the_configuration_folder(configs):

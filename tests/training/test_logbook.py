@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.small import small_config
@@ -11,9 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from sptskm.common.errors import DataError
 from sptskm.config import ConfigError
 from sptskm.configfile import apply_overrides, differing, flat, load, to_dict, to_yaml
-from sptskm.report.trackers import check_trackers
+from sptskm.report import trackers
+from sptskm.report.trackers import Mlflow, Wandb, check_trackers
 from sptskm.training.logbook import COLUMNS, Logbook, MetricsFile, duration, training_cost
 from sptskm.training.meters import Meters
 from sptskm.training.profiling import TRACE
@@ -136,6 +139,14 @@ def test_a_service_whose_library_is_missing_is_refused_before_training(monkeypat
     monkeypatch.setattr("sptskm.report.trackers.find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match=r"train.wandb is set, but wandb is not installed"):
         check_trackers("project", "")
+
+
+@pytest.mark.parametrize("kind", [Wandb, Mlflow])
+def test_a_mark_without_the_id_of_the_run_to_continue_is_one_sentence(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(trackers, "import_module", lambda _: SimpleNamespace(set_experiment=str))
+    (tmp_path / f"{kind.__name__.lower()}.json").write_text("{}")
+    with pytest.raises(DataError, match=r"\.json: has no id, wanted that of the run that goes on; without the file"):
+        kind("walks", tmp_path, {})
 
 
 @pytest.mark.slow
