@@ -2,16 +2,16 @@
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import typed
 from helpers.launching import ROOT
 
-from sptskm import cli, config_command
+from sptskm import config_command
 from sptskm.config import STREAMS, Final
-from sptskm.configfile import apply_overrides, load
-from sptskm.launching import local, slurm, tune
-from sptskm.launching.plan import make_plan
+from sptskm.configfile import apply_overrides
 from sptskm.tuning import check_search, load_search
 
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -23,78 +23,97 @@ def text_of(path: Path) -> str:
     return path.read_text()
 
 
-def commands(text: str) -> list[list[str]]:
-    """Words of every command in fenced sh or bash blocks, continued lines joined, comments left out."""
-    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
-
-
-def understood(words: list[str]) -> bool:
-    """Whether this is a command of this repository; fails where its program would refuse it."""
-    if words[0] == "srun":
-        words = words[words.index("sptskm") :]
-    if words[0] == "sbatch":
-        place, script = next((place, word) for place, word in enumerate(words) if word.endswith(".sbatch"))
-        assert (ROOT / script).is_file()
-        program = ["sptskm"] if script.endswith("torchrun.sbatch") else ["python", "launch/tune.py"]
-        words = [*program, *words[place + 1 :]]
-    if words[0].endswith("torchrun"):
-        assert "sptskm.cli" in words
-        words = ["sptskm", *words[words.index("sptskm.cli") + 1 :]]
-    if words[0].endswith("sptskm") and words[1] in cli.LAUNCHERS:
-        launched(f"launch/{words[1]}.py", words[2:])
-    elif words[0].endswith("sptskm"):
-        single_step(words[1:])
-    elif words[:1] == ["make"]:
-        targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-        assert {word for word in words[1:] if "=" not in word} <= targets
-    elif words[0].endswith("python") and words[1].startswith("launch/"):
-        launched(words[1], words[2:])
-    elif words[0].endswith("python") and words[1].endswith(".py"):
-        assert (ROOT / words[1]).is_file()
-    else:
-        return False
-    return True
-
-
-def single_step(words: list[str]) -> None:
-    """What `sptskm` makes of a command line before it does anything."""
-    if words[0] == "config":
-        if "--help" not in words:
-            config_command.run(config_command.parser().parse_intermixed_args(words[1:]))
-        return
-    chosen = cli._parser().parse_args(words)
-    if "overrides" in chosen and "file" in chosen:
-        load(ROOT / chosen.file, chosen.overrides)
-
-
-def launched(script: str, words: list[str]) -> None:
-    """What a launcher makes of a command line before it looks at data and machines."""
-    program = {"launch/local.py": local, "launch/slurm.py": slurm, "launch/tune.py": tune}[script]
-    if "--prepare" in words:
-        program.prepare_command_line().parse_args(words)
-        return
-    chosen = program.command_line().parse_intermixed_args(words)
-    plan = make_plan(chosen)
-    if program is tune:
-        tune.searched_by(plan, chosen)
-    if program is slurm:
-        slurm.searched_by(plan, chosen)
-
-
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_every_command_in_the_texts_is_one_that_its_program_accepts(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    known = []
-    for words in commands(text_of(path)):
-        try:
-            known += [words[0]] if understood(words) else []
-        except SystemExit as ending:  # --help and --version end well
-            if ending.code:
-                pytest.fail(f"not accepted: {shlex.join(words)}")
-    wanted = {"README.md": {"make", "sptskm", "python"}, "CONTRIBUTING.md": {"make"}, "slurm.md": {"python", "srun"}}
-    assert wanted.get(path.name, set()) <= set(known)
+    for words in typed.commands(text_of(path)):
+        refused = refusal(typed.accepted, words)
+        assert not refused, f"not accepted: {shlex.join(words)}: {refused}"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_every_command_in_a_sentence_has_a_name_and_options_of_its_program(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for words in typed.quoted(text_of(path)):
+        refused = refusal(typed.known, words)
+        assert not refused, f"not known: {shlex.join(words)}: {refused}"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_commands_stand_in_blocks_of_the_language_that_is_tested(path):
+    for language, block in typed.fences(text_of(path)):
+        assert language in (typed.SHELL, *typed.OTHERS) or language.startswith("{"), f"```{language}, wanted ```sh"
+        shown = [line for line in block.splitlines() if language != typed.SHELL and typed.is_command(line)]
+        assert not shown, f"{shown[0]} in a block ```{language}, wanted ```sh"
+
+
+def refusal(check: Callable[[list[str]], None], words: list[str]) -> str:
+    """What a check has against a command, empty if nothing."""
+    try:
+        check(words)
+    except SystemExit as ending:  # --help and --version end well
+        return f"exit code {ending.code}" if ending.code else ""
+    except (AssertionError, LookupError, OSError, ValueError) as error:
+        return repr(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sptksm evaluate runs/mars/ssin --out final",
+        "sptskm evaluat runs/mars/ssin --out final",
+        "sptskm evaluate runs/mars/ssin --outt final",
+        "sptskm train configs/mars/ssin.yaml train.epoch=3",
+        "sptskm local --stream all --config configs/strnog",
+        "python launch/slurm.py --stream both --wacth",
+        "python benchmarks/gpu.py --smll",
+        "python benchmarks/gpus.py",
+        "python benchmarks/export.py --small",
+        "OMP_NUM_THREADS=1 python benchmarks/evaluation.py --bigg",
+        "python -m sptskm.cly",
+        "python -m pip install '.[onyx]'",
+        "make dmeo",
+        "torchrun -m sptskm.cli trian configs/mars/ssin.yaml",
+        "slurm/devcluster upp",
+        "apptainer build sptskm.sif apptainer.deff",
+    ],
+)
+@pytest.mark.parametrize("fence", ["```sh\n{}\n```\n", "  ```sh\n  {}\n  ```\n", "~~~sh\n{} \\\n\n~~~\n"])
+def test_a_wrong_command_in_a_block_is_found(command, fence, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (words,) = typed.commands(f"Before.\n\n{fence.format(command)}\nAfter.\n")
+    assert refusal(typed.accepted, words)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sptskm evaluat",
+        "sptskm evaluate --outt",
+        "sptskm prepare points\n--layuot NAME",
+        "python launch/local.py --streams",
+        "python benchmarks/gpu.py --smal",
+        "python benchmarks/gpus.py",
+        "make dmeo",
+        "torchrun -m sptskm.cli trian ...",
+    ],
+)
+def test_a_wrong_command_in_a_sentence_is_found(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (words,) = typed.quoted(f"Then `{command}` ends it.\n")
+    assert refusal(typed.known, words)
+
+
+def test_python_in_the_texts_compiles_and_imports_what_there_is():
+    texts = [path for path in TEXTS if path.name != "streams.md"]  # whose stream a test of its own adds
+    blocks = [block for path in texts for language, block in typed.fences(text_of(path)) if language == "python"]
+    lines = [line for block in blocks for line in block.splitlines() if re.match("(from|import) sptskm", line)]
+    assert len(lines) > 1
+    for block in blocks:
+        compile(block, "a text", "exec", dont_inherit=True)
+    for line in lines:
+        exec(line, {})
 
 
 def test_the_search_file_that_the_documentation_shows_is_one(tmp_path):
