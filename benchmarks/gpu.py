@@ -31,7 +31,10 @@ def main() -> int:
     if unknown := set(parts) - set(PARTS):
         parser.error(f"--only has {', '.join(sorted(unknown))}, wanted some of {', '.join(PARTS)}")
     if options.began is None:
-        options.out.mkdir(parents=True, exist_ok=True)
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--out is {options.out}: {error.strerror}, wanted a folder for gpu.json")
         return watch([sys.executable, *sys.argv, "--began", str(time.monotonic())], state)
     from gpu_rows.measuring import measure
 

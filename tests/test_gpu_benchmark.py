@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,6 +76,25 @@ def test_a_row_that_ends_or_holds_the_process_is_noted_and_the_next_one_is_measu
     assert reasons[:3] == ["", *["the process ended by SIGABRT"] * 2]
     assert reasons[3].startswith("stopped after ")
     assert rows[-1]["value"] == 2
+
+
+def test_a_watcher_that_is_asked_to_end_leaves_no_process_behind(tmp_path):
+    """As `timeout` asks it, which tells nobody else."""
+    pid = tmp_path / "pid"
+    inner = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    outer = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r})\n"
+        "from pathlib import Path; from gpu_rows.watching import watch\n"
+        f"watch([sys.executable, '-c', {inner!r}], Path({str(tmp_path / 'state')!r}))"
+    )
+    watcher = subprocess.Popen([sys.executable, "-c", outer])
+    while not (pid.exists() and pid.read_text()):
+        assert watcher.poll() is None
+        time.sleep(0.05)
+    watcher.terminate()
+    assert watcher.wait(10) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_a_process_that_fails_outside_of_a_row_is_not_started_again(tmp_path, capfd):

@@ -4,10 +4,12 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 AGAIN = 75
 """Exit status of a process whose device no longer answers; the row at fault is noted already."""
@@ -18,15 +20,20 @@ LOOK_SECONDS = 0.5
 def watch(command: list[str], state: Path) -> int:
     """Run `command`, which measures rows and keeps them in `state`, and again without a row that ended it.
 
-    Returns 0 when it has ended by itself, else the status of its last end.
+    Returns 0 when it has ended by itself, else the status of its last end. Asked to end, it ends the process as well.
     """
+    with _leaving():
+        return _watch(command, state)
+
+
+def _watch(command: list[str], state: Path) -> int:
     state.unlink(missing_ok=True)
     status = 1
     for _ in range(STARTS):
         process = subprocess.Popen(command, start_new_session=True)
         try:
             reason = _end_of(process, state)
-        except BaseException:  # Ctrl-C reaches this process alone
+        except BaseException:  # Ctrl-C, and what `timeout` and a closed terminal send, reach this process alone
             _kill(process)
             raise
         status = process.returncode
@@ -36,6 +43,21 @@ def watch(command: list[str], state: Path) -> int:
             break  # not in a row: it would end so again
         print(f"{reason}: going on with the next row in a new process", flush=True)
     return status if status > 0 else 1
+
+
+@contextmanager
+def _leaving() -> Iterator[None]:
+    """Turn requests to end into SystemExit in this block."""
+
+    def leave(number: int, _frame: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end_of(process: "subprocess.Popen[bytes]", state: Path) -> str:
