@@ -149,6 +149,20 @@ def test_every_override_that_the_texts_quote_is_a_setting():
                 apply_overrides(STREAMS[stream].defaults, [rest])
 
 
+def test_the_readme_is_a_page():
+    assert len(text_of(ROOT / "README.md").splitlines()) <= 150
+
+
+def test_the_table_of_extras_has_every_extra_of_the_package_and_no_other():
+    rows = re.findall(r"^\| (`.*?`) \|.*\|.*\|$", text_of(ROOT / "docs/install.md"), re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == typed.extras()
+
+
+def test_every_benchmark_is_named_in_the_documentation():
+    told = "".join(text_of(path) for path in TEXTS)
+    assert [path.name for path in (ROOT / "benchmarks").glob("*.py") if f"benchmarks/{path.name}" not in told] == []
+
+
 def test_the_page_of_keys_is_what_the_command_prints():
     page = (ROOT / "docs/configuration.md").read_text()
     assert page == config_command.markdown(), "run: sptskm config --markdown > docs/configuration.md"

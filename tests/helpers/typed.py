@@ -172,9 +172,13 @@ def _ran(script: str, words: Sequence[str]) -> None:
 
 def _installed(words: Sequence[str]) -> None:
     """Fail where pip is asked for an extra that the package does not have."""
-    extras = {name for word in words for found in re.findall(r"\[(.*?)\]", word) for name in found.split(",")}
-    offered = set(re.findall(r'^        "(\w+)": \[', (ROOT / "setup.py").read_text(), re.MULTILINE))
-    assert extras <= offered, f"no extra {sorted(extras - offered)}"
+    asked = {name for word in words for found in re.findall(r"\[(.*?)\]", word) for name in found.split(",")}
+    assert asked <= extras(), f"no extra {sorted(asked - extras())}"
+
+
+def extras() -> set[str]:
+    """Names of the extras of the package."""
+    return set(re.findall(r'^        "(\w+)": \[', (ROOT / "setup.py").read_text(), re.MULTILINE))
 
 
 def _foreign(program: str, words: Sequence[str]) -> None:
