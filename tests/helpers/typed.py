@@ -150,13 +150,13 @@ def _made(words: Sequence[str]) -> None:
 def _ran(script: str, words: Sequence[str]) -> None:
     """Run a script up to where it has understood its command line."""
     assert (ROOT / script).is_file(), script
-    reads = re.findall(r"\.(parse_(?:intermixed_)?args)\(\)", (ROOT / script).read_text())
+    reads = re.findall(r"\.(parse_(?:intermixed_)?args)\(", (ROOT / script).read_text())
     if not words or not reads:
         assert not words, f"{script} takes no arguments"
         return
     parse = getattr(argparse.ArgumentParser, reads[0])
 
-    def stop(self: argparse.ArgumentParser) -> None:
+    def stop(self: argparse.ArgumentParser, _words: Sequence[str] | None = None) -> None:
         parse(self, words)
         raise _Understood
 
