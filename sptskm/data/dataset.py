@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from sptskm.common.paths import is_file
+from sptskm.common.errors import DataError
+from sptskm.common.paths import exists, is_file
 from sptskm.common.tables import FORMS, form_of
 from sptskm.data.derived import read_derived
 from sptskm.data.forms import read_lines
@@ -21,14 +22,26 @@ def read_dataset(place: str | Path, test: bool = True, labelled: bool = True) ->
     `labelled` a manifest is read by `read_unlabelled`. Raises DataError or FileNotFoundError naming the file at fault.
     """
     place = Path(place)
-    if place.is_dir() or not (place.is_file() or place.suffix.lower() in FORMS):
+    if place.is_dir() or not (place.is_file() or is_manifest(place)):
         if is_file(place / SUMMARY):
             return read_pack(place, test)
+        _refuse_folder_of_manifests(place)
         table = read_mars(place, test)
     else:
         form_of(place)
         table = read_manifest(place, test) if labelled else read_unlabelled(place)
     return replace(table, derived=read_derived(place))
+
+
+def _refuse_folder_of_manifests(place: Path) -> None:
+    """Raise DataError for a folder that is no data set, but holds a manifest, as prepared and imported data do."""
+    if not exists(place / "info") and (found := sorted(path for path in place.glob("manifest.*") if is_manifest(path))):
+        raise DataError(f"{place}: is a folder without the tables of MARS (info), wanted its manifest, {found[0]}")
+
+
+def is_manifest(path: Path) -> bool:
+    """Return whether a path has the ending of a manifest."""
+    return path.suffix.lower() in FORMS
 
 
 def read_any(place: str | Path) -> Tracklets:

@@ -13,9 +13,9 @@ from sptskm.common.atomic import write_bytes
 from sptskm.common.console import progress
 from sptskm.common.console import table as text_table
 from sptskm.common.errors import DataError
-from sptskm.common.tables import FORMS
 from sptskm.config import ConfigError
 from sptskm.data import Tracklets
+from sptskm.data.dataset import is_manifest
 from sptskm.data.files import read_skeletons
 from sptskm.data.manifest import read_entries, write_entries
 from sptskm.data.tracklets import Modality
@@ -35,9 +35,9 @@ class Kept:
     out: Path
 
     def __post_init__(self) -> None:
-        if not _is_manifest(self.manifest):
+        if not is_manifest(self.manifest):
             raise ConfigError(f"--drop-bad wants a manifest, found {self.manifest}; `sptskm import` writes one")
-        if self.out.absolute().parent != self.manifest.absolute().parent or not _is_manifest(self.out):
+        if self.out.absolute().parent != self.manifest.absolute().parent or not is_manifest(self.out):
             raise ConfigError(f"--drop-bad is {self.out}, wanted a manifest in the folder of {self.manifest}")
         if self.out.absolute() == self.manifest.absolute():
             raise ConfigError(f"--drop-bad is {self.out}, the manifest itself, wanted another name")
@@ -56,10 +56,6 @@ class Kept:
             f"{self.out}: {len(kept)} of {len(entries)} tracklets; {len(bad)} with {frames} frames left out, as less "
             f"than {USABLE_SHARE:.0%} of their frames are of use: {named}"
         )
-
-
-def _is_manifest(path: Path) -> bool:
-    return path.suffix.lower() in FORMS
 
 
 def inspect(table: Tracklets, out: Path, tracklets: int, kept: Kept | None) -> str:

@@ -604,3 +604,11 @@ def test_a_frame_rate_that_is_none_is_refused_by_its_line(tmp_path: Path, fps: s
     (tmp_path / "m.csv").write_text(f"tracklet,pid,camera,split,frames,fps\na,b,c,train,f,{fps}\n")
     with pytest.raises(DataError, match=r"m\.csv: line 2 has fps .*, wanted frames per second"):
         read_entries(tmp_path / "m.csv")
+
+
+def test_a_folder_in_the_place_of_its_manifest_is_refused_with_the_manifest(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("tracklet,pid,camera,split,frames\n")
+    with pytest.raises(
+        DataError, match=r"is a folder without the tables of MARS \(info\), wanted its manifest, .*csv$"
+    ):
+        read_dataset(tmp_path)
