@@ -3,6 +3,7 @@
 Legend: N rows of the table, n selected rows, F frames of one tracklet, M frames of all, V joints.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,6 +17,8 @@ from sptskm.common.errors import DataError
 from sptskm.data.files import SKELETON_SHAPE, training_skeletons
 from sptskm.data.skeleton_scale import Scale, check_size, unit_of
 from sptskm.data.tracklets import IntArray, Tracklets
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +110,13 @@ def load_skeletons(  # the settings of SMIN's clips
     """
     recorded = table.lengths[rows] if first_frames == 0 else np.minimum(table.lengths[rows], first_frames)
     rates = [table.fps(int(row)) if fps else 0.0 for row in rows]
+    if unknown := rates.count(0.0) if any(rates) else 0:
+        log.warning(
+            "skeletons: %d of %d tracklets have no fps and stay as they are, the others are brought to %g frames a second",
+            unknown,
+            len(rates),
+            fps,
+        )
     wanted = np.array([resampled_length(int(n), rate, fps) for n, rate in zip(recorded, rates, strict=True)], np.int64)
     starts = np.concatenate([[0], np.cumsum(wanted)]).astype(np.int64)
     values = np.zeros((starts[-1], *SKELETON_SHAPE), np.float32)

@@ -151,3 +151,12 @@ def test_tracklets_of_a_known_rate_are_stored_at_the_one_that_is_asked_for(table
     assert [len(store.frames(row)[0]) for row in (2, 3)] == [(length + 1) // 2, int(table.lengths[3])]
     np.testing.assert_array_equal(store.frames(2)[0], whole.frames(2)[0][::2])
     assert known.fingerprint != table.fingerprint == replace(table, fps_N=np.zeros(len(table))).fingerprint
+
+
+@pytest.mark.parametrize(("rates", "told"), [((50, 0, 0, 50), True), ((50, 25, 25, 50), False), ((0, 0, 0, 0), False)])
+def test_rates_that_only_some_tracklets_have_are_told(
+    table: Tracklets, caplog: pytest.LogCaptureFixture, rates: tuple[int, ...], told: bool
+) -> None:
+    known = replace(table, fps_N=np.resize(np.array(rates, float), len(table)))
+    load_skeletons(known, np.arange(4), fps=25.0)
+    assert ("2 of 4 tracklets have no fps and stay as they are, the others" in caplog.text) == told
