@@ -112,7 +112,7 @@ def load_skeletons(  # the settings of SMIN's clips
     rates = [table.fps(int(row)) if fps else 0.0 for row in rows]
     if unknown := rates.count(0.0) if any(rates) else 0:
         log.warning(
-            "skeletons: %d of %d tracklets have no fps and stay as they are, the others are brought to %g frames a second",
+            "skeletons: %d of %d tracklets have no fps and stay as they are, the others are brought to %g fps",
             unknown,
             len(rates),
             fps,
