@@ -182,6 +182,8 @@ def _distances(results: Results) -> Iterator[Picture]:
             f"{len(different)} of different persons. Of the latter {100 * nearer:.1f} % are nearer than half of the "
             "former. The less the two overlap, the better."
         )
+        if min(same.min(), different.min()) < 0:
+            caption += " A sum of z-scores has no unit and may be negative: only the order of its values counts."
         yield Picture(f"distances {title_of(ranking.name)}", "distances", draw, caption)
 
 

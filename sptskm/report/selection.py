@@ -31,7 +31,7 @@ def first_results(results: Results, ranking: Ranking, q: int) -> list[Result]:
             continue
         rank, aside = (rank, aside + 1) if left_out_G[g] else (rank + 1, aside)
         right = results.gallery.pids[g] == results.query.pids[q]
-        distances = dict(told(results, one, q, g) for one in (ranking, *others))
+        distances = dict(pair for one in (ranking, *others) if (pair := told(results, one, q, g)))
         outcome: Outcome = "junk" if left_out_G[g] else "right" if right else "wrong"
         found.append(Result(int(results.gallery_rows[g]), outcome, 0 if left_out_G[g] else rank, distances))
         if len(found) == RESULTS_SHOWN:
@@ -39,21 +39,23 @@ def first_results(results: Results, ranking: Ranking, q: int) -> list[Result]:
     return found
 
 
-def told(results: Results, ranking: Ranking, q: int, g: int) -> tuple[str, float]:
+def told(results: Results, ranking: Ranking, q: int, g: int) -> tuple[str, float] | None:
     """Return the name and value by which a picture tells a distance.
 
     A sum of z-scores has no unit and may be negative, so that the probability of one person (at even odds) is told
-    where held-out pairs have taught it.
+    where held-out pairs have taught it, and else nothing: the rank says enough.
     """
     name, fusion = title_of(ranking.name), results.fusion
-    if ranking.name == "fused" and fusion and fusion.odds and fusion.distance and fusion.normalisation == "zscore":
+    if ranking.name != "fused" or fusion is None or fusion.normalisation != "zscore":
+        return name, float(ranking.distance_QG[q, g])
+    if fusion.odds and fusion.distance:
         alone = {one.name: float(one.distance_QG[q, g]) for one in results.rankings if one.name in fusion.weights}
         known = {stream: distance for stream, distance in alone.items() if np.isfinite(distance)}
         for term in fusion.distance.terms:
             if set(term.factors) == set(known):
                 distance = term.offset + sum(term.factors[stream] * known[stream] for stream in known)
                 return f"{name}: p", float(fusion.odds.probability(np.array(distance)))
-    return name, float(ranking.distance_QG[q, g])
+    return None
 
 
 def ranked(results: Results, ranking: Ranking, q: int) -> Ranked:

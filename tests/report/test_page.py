@@ -18,7 +18,7 @@ from sptskm.evaluation.calibration import Calibration
 from sptskm.evaluation.fusion import Term
 from sptskm.evaluation.results import Results
 from sptskm.report.page import FIGURES, REPORT
-from sptskm.report.pictures import possible
+from sptskm.report.pictures import pictures, possible
 from sptskm.report.selection import first_results, told
 from sptskm.report.writing import files
 
@@ -93,7 +93,7 @@ def test_a_reranked_result_is_shown_below_the_plain_one_which_stays_the_one_that
     assert "final.rerank" in reader.text
     assert 'class="last"><td class="name">all</td><td class="name">fused</td>' in content
     shown = first_results(results, results.plain, 0)
-    assert list(shown[0].distances) == ["fused", "SSIN", "SMIN"]
+    assert list(shown[0].distances) == ["SSIN", "SMIN"], "a sum of z-scores may be negative: the rank says enough"
 
 
 def test_the_report_is_whole_and_carries_the_numbers_of_results_json(written: Path) -> None:
@@ -118,6 +118,7 @@ def test_the_report_is_whole_and_carries_the_numbers_of_results_json(written: Pa
     assert "-100.0 %" not in reader.text
     assert reader.ids >= {"results", "ranked", "cameras", "distances", "provenance", "glossary"}
     assert reader.seen.count("img") == len(list(written.glob("*.png")))
+    assert (written / REPORT).stat().st_size < 5_000_000
 
 
 def test_the_title_names_the_folder_of_the_runs_and_the_data_and_the_command_is_told(written: Path) -> None:
@@ -143,11 +144,22 @@ def test_a_fused_distance_is_told_as_a_probability_where_held_out_pairs_have_tau
     distance = FusedDistance((Term({"ssin": 0.0, "smin": 2.0}, 0.5),))
     fusion = replace(results.fusion, distance=distance, odds=Calibration(2.0, 4.0))
     smin = float(results.rankings[1].distance_QG[0, 1])
-    name, value = told(replace(results, fusion=fusion), results.plain, 0, 1)
-    assert name == "fused: p"
-    assert value == pytest.approx(1 / (1 + np.exp(4 * (2 * smin + 0.5) - 2)))
-    assert told(results, results.plain, 0, 1) == ("fused", float(results.plain.distance_QG[0, 1]))
+    assert told(replace(results, fusion=fusion), results.plain, 0, 1) == (
+        "fused: p",
+        pytest.approx(1 / (1 + np.exp(4 * (2 * smin + 0.5) - 2))),
+    )
+    assert told(results, results.plain, 0, 1) is None, "a sum of z-scores, which may be negative"
+    minmax = replace(results, fusion=replace(fusion, normalisation="minmax"))
+    assert told(minmax, results.plain, 0, 1) == ("fused", float(results.plain.distance_QG[0, 1]))
     assert told(results, results.rankings[1], 0, 1) == ("SMIN", smin)
+
+
+def test_where_distances_are_negative_the_report_says_what_they_are(make: Make) -> None:
+    results = make()
+    shifted = [replace(one, distance_QG=one.distance_QG - 100 * (one.name == "fused")) for one in results.rankings]
+    captions = {one.name: one.caption for one in pictures(replace(results, rankings=shifted))}
+    assert "may be negative" in captions["distances fused"]
+    assert "may be negative" not in captions["distances SMIN"]
 
 
 def test_nothing_that_users_have_named_becomes_markup(make: Make, tmp_path: Path) -> None:
