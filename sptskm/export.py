@@ -143,7 +143,11 @@ def export_network(network: Network, path: Path) -> None:
     """
     inputs = stream_of(network.config).inputs()
     names = {one.name: one.free for one in inputs}
-    about = {"stream": network.config.stream, "step": str(network.step), "run": Path(network.config.run).name}
+    about = {
+        "stream": network.config.stream,
+        "step": str(network.step),
+        "run": Path(network.config.run).absolute().name,
+    }
     _write(Embedding(network.model.float().eval()), [one.example for one in inputs], names, path, about)
 
 

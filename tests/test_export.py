@@ -187,8 +187,8 @@ def test_an_exported_smin_leaves_out_frames_without_a_skeleton(exported):
 def test_what_a_file_was_made_from_is_written_in_it(exported):
     one, opened = exported
     about = opened.get_modelmeta().custom_metadata_map
-    found = (about["sptskm.stream"], about["sptskm.run"], about["sptskm.step"])
-    assert found == (one.config.stream, "run", "7")
+    assert (about["sptskm.stream"], about["sptskm.step"]) == (one.config.stream, "7")
+    assert KINDS[about["sptskm.run"]][0] == one.config.stream, "the folder of the run"
 
 
 def test_features_by_onnxruntime_score_as_those_by_the_network(exported, walkers, monkeypatch):
