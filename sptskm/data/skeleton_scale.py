@@ -56,7 +56,7 @@ def _found(table: Tracklets) -> tuple[str | None, str]:
     """Return the unit, None without one, and the reason in words."""
     method = table.derived.methods.get("skeletons", {})
     name = f"{method.get('method', '')} {method.get('as', '')}".replace("imported ", "").strip()
-    if name.startswith(_NOT_METRIC) or (method.get("method") == "imported" and "z" not in name.split()[-1]):
+    if name.startswith(_NOT_METRIC) or (method.get("method") == "imported" and name and "z" not in name.split()[-1]):
         return None, f"made by {name}, which has no size"
     totals_N = _totals(table)
     if not len(totals_N):

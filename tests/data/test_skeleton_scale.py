@@ -106,3 +106,8 @@ def test_a_tracklet_of_another_unit_is_refused_where_sizes_are_kept(
         load_skeletons(table, table.train, scale="auto")
     load_skeletons(table, table.train, scale="tracklet")
     load_skeletons(table, table.train, scale="metric")
+
+
+@pytest.mark.parametrize("record", [{"method": "imported"}, {"method": "imported", "as": ""}, {}])
+def test_a_record_that_says_no_layout_leaves_it_to_the_lengths_of_bones(tmp_path: Path, record: dict[str, str]) -> None:
+    assert unit_of("auto", walks(tmp_path, 1000, record)) == 0.001
