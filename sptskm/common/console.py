@@ -1,9 +1,12 @@
 """Terminal output of long work: a progress bar, or log lines where there is no terminal."""
 
+import io
 import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -36,6 +39,24 @@ def _with_lines(items: Iterable[_T], what: str, total: int | None) -> Iterator[_
             spoken = time.monotonic()
             log.info("%s: %d%s", what, done, f" of {total}" if total else "")
         yield item
+
+
+class Messages(io.TextIOWrapper):
+    """Text added to a file, for messages that may be lost: what a full disk does not take ends nothing."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.open("ab", buffering=0), encoding="utf-8", write_through=True)
+
+    def write(self, text: str) -> int:
+        """Write what the disk takes, and return the length of all."""
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is left, if the disk takes it."""
+        with suppress(OSError):
+            super().flush()
 
 
 def set_up_logging(rank: int = 0) -> None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from sptskm.common.console import Messages
 from sptskm.common.endings import EXIT_BAD_INPUT, EXIT_STOPPED, Stopped, Unreachable, is_ours
 from sptskm.common.processes import STOPPING
 from sptskm.config import STREAMS, ConfigError
@@ -207,7 +208,7 @@ def joined(logs: Path, address: str | None, patience: float) -> Iterator[StopFla
     with (
         nullcontext("") if address else _short_folder() as folder,
         stop_flag(patience, lambda: _give_up(folder)) as stop,
-        (logs / "ray.log").open("a") as rest,
+        Messages(logs / "ray.log") as rest,
         redirect_stdout(rest),  # Ray's messages about dead nodes
         _ray(address, f"{folder}/ray", stop),
     ):
