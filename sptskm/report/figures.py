@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.report import strips
-from sptskm.report.colours import LEFT_LIMBS, LINE, OUTLINE, PALE, RIGHT_LIMBS, SOFT, WHITE, Colour
+from sptskm.report.colours import LEFT_LIMBS, OUTLINE, RIGHT_LIMBS, SOFT, Colour
 from sptskm.report.strips import Box, Canvas, Floats
 from sptskm.report.style import Image
 
@@ -71,21 +71,10 @@ def skeleton_sheet(skeletons_B4TV: Floats, valid_BT: NDArray[np.bool_] | None) -
     remark = "front and, fainter, side view; joint size: confidence"
     legend(canvas, [("left", LEFT_LIMBS), ("right", RIGHT_LIMBS)], remark)
     for row in range(rows):
-        _skeleton_row(canvas, row, skeletons_BTV4[row, moments], drawn[row, moments])
+        cells = [_cell(row, column, _CELL) for column in range(len(moments))]
+        strips.draw_skeletons(canvas, cells, skeletons_BTV4[row, moments], drawn[row, moments])
     _captions(canvas, rows, moments.tolist(), _CELL)
     return canvas.picture()
-
-
-def _skeleton_row(canvas: Canvas, row: int, skeletons_KV4: Floats, drawn_K: NDArray[np.bool_]) -> None:
-    views = strips.Views(skeletons_KV4[drawn_K], *_CELL) if drawn_K.any() else None
-    for column, (skeleton_V4, drawn) in enumerate(zip(skeletons_KV4, drawn_K, strict=True)):
-        box = _cell(row, column, _CELL)
-        canvas.fill(box, WHITE if drawn else PALE)
-        canvas.frame(box, LINE)
-        if views is not None and drawn:
-            views.draw(canvas, box, skeleton_V4)
-        else:
-            canvas.text(*box.middle, "no skeleton", 12, SOFT, "center")
 
 
 def _sheet(title: str, rows: int, columns: int, size: tuple[int, int]) -> Canvas:

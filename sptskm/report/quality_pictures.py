@@ -13,7 +13,7 @@ from sptskm.data import Tracklets
 from sptskm.data.files import read_frame, read_mask, read_or_none, read_skeletons
 from sptskm.data.skeletons import EDGES, normalise
 from sptskm.report import strips
-from sptskm.report.colours import INK, LEFT_LIMBS, LINE, OUTLINE, PALE, RIGHT_LIMBS, SOFT, WHITE, Colour
+from sptskm.report.colours import INK, LEFT_LIMBS, LINE, OUTLINE, PALE, RIGHT_LIMBS, SOFT, Colour
 from sptskm.report.strips import Box, Canvas, Floats
 from sptskm.report.style import Image
 
@@ -24,6 +24,7 @@ _LEFT_MARGIN = 142
 _HEAD = 56  # title and legend
 _CELL = (124, 160)  # width and height of a frame
 _SKELETON = (124, 110)
+_MARGIN = 8  # around skeletons
 _CAPTION = 48
 _GAP = 6
 
@@ -46,7 +47,7 @@ def sheet(table: Tracklets, worst: Mapping[str, Sequence[tuple[int, int, float]]
             x = _x(column)
             _draw_frame(canvas, Box(x, y, *_CELL), table, row, frame)
             below = Box(x, y + _CELL[1], *_SKELETON)
-            _draw_skeletons(canvas, [below], read_skeletons(table, row, [frame], strict=False))
+            _draw_usable(canvas, [below], read_skeletons(table, row, [frame], strict=False))
             middle, bottom = below.middle[0], below.y + below.height
             named = (str(table.keys_N[row]), table.stems(row)[frame], f"{100 * value:.0f} %")
             for place, (text, ink) in enumerate(zip(named, (INK, SOFT, SOFT), strict=True)):
@@ -71,7 +72,7 @@ def normalisation_sheet(tracklets: Mapping[str, Floats]) -> Image:
             for place, text in enumerate((name if part == 0 else "", words, f"bones {_bones(skeletons_FV4):.3g}")):
                 canvas.text(14, y + 30 + 18 * place, text, 12, INK if place == 0 else SOFT)
             boxes = [Box(_x(column), y, *_SKELETON) for column in range(len(moments))]
-            _draw_skeletons(canvas, boxes, np.asarray(skeletons_FV4[moments], np.float64))
+            _draw_usable(canvas, boxes, np.asarray(skeletons_FV4[moments], np.float64))
     return canvas.picture()
 
 
@@ -111,17 +112,8 @@ def _draw_frame(canvas: Canvas, box: Box, table: Tracklets, row: int, frame: int
         canvas.text(box.middle[0], box.y + box.height - 10, "no mask", 12, SOFT, "center")
 
 
-def _draw_skeletons(canvas: Canvas, boxes: Sequence[Box], skeletons_KV4: Floats) -> None:
-    """Draw skeletons in boxes of one size at one scale."""
-    usable_K = strips.usable(skeletons_KV4)
-    views = strips.Views(skeletons_KV4[usable_K], boxes[0].width, boxes[0].height, 8) if usable_K.any() else None
-    for box, skeleton_V4, usable in zip(boxes, skeletons_KV4, usable_K, strict=True):
-        canvas.fill(box, WHITE if usable else PALE)
-        canvas.frame(box, LINE)
-        if views is not None and usable:
-            views.draw(canvas, box, skeleton_V4)
-        else:
-            canvas.text(*box.middle, "no skeleton", 12, SOFT, "center")
+def _draw_usable(canvas: Canvas, boxes: Sequence[Box], skeletons_KV4: Floats) -> None:
+    strips.draw_skeletons(canvas, boxes, skeletons_KV4, strips.usable(skeletons_KV4), _MARGIN)
 
 
 def _bones(skeletons_FV4: Floats) -> float:

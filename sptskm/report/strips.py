@@ -4,6 +4,7 @@ Positions and sizes are in pixels, from the upper left corner.
 Shapes: H rows, W columns, K skeletons, V = 14 joints with x (right), y (down), z (away) and confidence.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +21,7 @@ from sptskm.report.colours import (
     LEFT_LIMBS,
     LINE,
     OUTLINE,
+    PALE,
     RIGHT_LIMBS,
     SOFT,
     TRUNK,
@@ -34,6 +36,7 @@ Floats = NDArray[np.floating[Any]]
 
 FRAMES_SHOWN: Final = 3  # of a tracklet in a strip
 FRAME: Final = (48, 96)  # width and height in which they are shown there
+MARGIN: Final = 12  # around skeletons in a box
 
 _FINER = 4  # skeletons are drawn so many times larger and shrunk, since cv2's small circles are diamonds
 _RIGHT_HIP, _LEFT_HIP = JOINTS.index("right hip"), JOINTS.index("left hip")
@@ -154,7 +157,7 @@ class Views:
     normalised skeletons, walks to the right of the picture.
     """
 
-    def __init__(self, skeletons_KV4: Floats, width: int, height: int, margin: int = 12) -> None:
+    def __init__(self, skeletons_KV4: Floats, width: int, height: int, margin: int = MARGIN) -> None:
         self._size = float(np.clip(height / _FULL_SIZE, 0.6, 1))
         low, high = _flattened(skeletons_KV4).reshape(-1, 3).min(axis=0), _flattened(skeletons_KV4).max(axis=(0, 1))
         across = high[0] - low[0] + high[2] - low[2]
@@ -174,6 +177,20 @@ class Views:
             points_V2 = _FINER * np.stack([place + across, self._middle + y], axis=1)
             _draw_limbs(large, points_V2, skeleton_V4[:, 3], _FINER * self._size, fade)
         canvas.paste(fitted(large, box.height, box.width), box.x, box.y)
+
+
+def draw_skeletons(
+    canvas: Canvas, boxes: Sequence[Box], skeletons_KV4: Floats, drawn_K: NDArray[np.bool_], margin: int = MARGIN
+) -> None:
+    """Draw skeletons in framed boxes of one size at one scale; a box whose skeleton is not to be drawn says so."""
+    views = Views(skeletons_KV4[drawn_K], boxes[0].width, boxes[0].height, margin) if drawn_K.any() else None
+    for box, skeleton_V4, drawn in zip(boxes, skeletons_KV4, drawn_K, strict=True):
+        canvas.fill(box, WHITE if drawn else PALE)
+        canvas.frame(box, LINE)
+        if views is not None and drawn:
+            views.draw(canvas, box, skeleton_V4)
+        else:
+            canvas.text(*box.middle, "no skeleton", 12, SOFT, "center")
 
 
 def _flattened(skeletons: Floats) -> Floats:
