@@ -71,7 +71,8 @@ def _write_board(results: Results, drawn: Sequence[Picture], out: Path) -> None:
 
 def _folders_of_points(out: Path) -> list[Path]:
     """Return the folders in which earlier versions wrote the scores of a ranking, and nothing else."""
-    found = [out / name for name in map(title_of, (*STREAMS, *MADE)) if (out / name).is_dir()]
+    found = [out / name for name in map(title_of, (*STREAMS, *MADE))]
+    found = [one for one in found if one.is_dir() and not one.is_symlink()]  # a link leads to somebody else's
     return [one for one in found if all(path.name.startswith("events.out.tfevents.") for path in one.iterdir())]
 
 

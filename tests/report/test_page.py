@@ -230,9 +230,14 @@ def test_scores_as_points_of_an_earlier_version_are_removed_and_a_run_of_that_na
     for path in (points, run, tmp_path / "gait" / "config.yaml"):
         path.parent.mkdir(exist_ok=True)
         path.touch()
+    elsewhere = tmp_path / "elsewhere" / "events.out.tfevents.1700000000.sptskm"
+    elsewhere.parent.mkdir()
+    elsewhere.touch()
+    (tmp_path / "SMIN").symlink_to(elsewhere.parent)
     write(make(), tmp_path)
     assert not points.parent.exists()
     assert run.exists()
+    assert elsewhere.exists(), "a folder behind a link is left alone"
 
 
 @pytest.mark.usefixtures("without_drawing")
