@@ -26,7 +26,7 @@ def test_a_fusion_that_is_better_on_most_people_is_the_result():
 
 
 def test_a_fusion_that_adds_nothing_is_hardly_ever_the_result():
-    drawn = [offer(*scores(np.random.default_rng(seed), 12, 0.0), HALF) for seed in range(200)]
+    drawn = [offer(*scores(np.random.default_rng(seed), 9, 0.0), HALF) for seed in range(200)]
     assert sum(found.name == "fused" for found in drawn) <= 200 * 2 * LEVEL
     assert {found.better for found in drawn} == {"a"}
 

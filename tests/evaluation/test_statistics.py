@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from sptskm.evaluation.statistics import bootstrap_interval, paired_difference
+from sptskm.evaluation.statistics import bootstrap_interval, p_better, paired_difference
 
 
 def each(values: np.ndarray) -> np.ndarray:
@@ -64,7 +64,27 @@ def test_the_p_value_is_that_of_all_exchanges() -> None:
     b = a + np.array([0.3, 0.1, -0.05, 0.02, 0.2, 0.1])
     signs = np.array(list(product([-1, 1], repeat=len(a))))
     exact = np.mean(np.abs(signs @ (b - a)) >= abs((b - a).sum()) - 1e-12)
-    assert paired_difference(a, b, each(a)).p == pytest.approx(exact, abs=0.015)
+    assert paired_difference(a, b, each(a)).p == pytest.approx(exact)
+    assert paired_difference(a, b, each(a), samples=60).p == pytest.approx(exact, abs=0.15)
+
+
+def test_p_values_of_random_exchanges_count_what_was_observed_and_are_the_same_each_time() -> None:
+    gain = np.full(40, 0.1)
+    assert paired_difference(np.zeros(40), gain, each(gain), samples=99).p == 1 / 100
+    change = np.random.default_rng(5).normal(0.05, 0.2, 40)
+    first, again = (paired_difference(np.zeros(40), change, each(change)).p for _ in range(2))
+    assert first == again
+
+
+def test_sums_that_are_equal_but_for_rounding_count_as_equal() -> None:
+    assert p_better(np.array([0.1, 0.2, -0.3])) == p_better(np.array([1.0, 2.0, -3.0])) == 5 / 8
+
+
+def test_a_single_identity_has_a_point_for_an_interval_and_is_no_difference() -> None:
+    values = np.array([0.25, 0.75, 0.5])
+    assert bootstrap_interval(values, np.zeros(3)) == (0.5, 0.5)
+    assert paired_difference(values, values + 0.1, np.zeros(3)).p == 1
+    assert (p_better(np.ones(1)), p_better(-np.ones(1)), p_better(np.zeros(1))) == (0.5, 1, 1)
 
 
 def test_chance_alone_is_rarely_called_a_difference_and_a_real_one_is() -> None:
