@@ -317,7 +317,7 @@ class SearchFollower(Follower):
 
     def on_trial_recover(self, *_: Any, **known: Any) -> None:
         """Print why a trial starts again, unless the trial itself is at fault."""
-        if Failed.__name__ not in error_of(known["trial"]):
+        if not at_fault(known["trial"]):
             super().on_trial_recover(**known)
 
     def on_trial_error(self, *_: Any, **known: Any) -> None:
@@ -329,9 +329,10 @@ def _follower(stream: str) -> SearchFollower:
     return FOLLOWERS[stream]
 
 
-def error_of(trial: TuneTrial) -> str:
-    """Return the last error of a trial from Tune's error file."""
-    return Path(trial.error_file).read_text().rpartition("Failure # ")[2] if trial.error_file else ""
+def at_fault(trial: TuneTrial) -> bool:
+    """Return whether Tune's error file ends with Failed; a lost node's errors may also say "Failed to connect"."""
+    text = Path(trial.error_file).read_text() if trial.error_file else ""
+    return f"\n{Failed.__module__}.{Failed.__qualname__}: " in text.rpartition("Failure # ")[2]
 
 
 def trials_of(plan: Plan, searched: Searches) -> list[Trial]:

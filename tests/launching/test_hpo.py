@@ -2,8 +2,10 @@
 
 import logging
 import tempfile
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -191,6 +193,25 @@ def test_a_broken_snapshot_of_tune_is_one_sentence(content: bytes, configs: Path
     with pytest.raises(ConfigError, match=r"the search cannot be continued .*, wanted another --run") as refused:
         hpo._tuner(make_plan(parser("").parse_args(words)), Search(stream="smin", space=SPACE), Team(1, 1, 0), "")
     assert "\n" not in str(refused.value)
+
+
+def test_a_trial_is_at_fault_when_its_ranks_failed_and_not_when_a_node_was_lost(tmp_path: Path) -> None:
+    from ray.exceptions import RayTaskError
+
+    from sptskm.launching.hpo import at_fault
+    from sptskm.launching.workers import Failed
+
+    try:
+        raise Failed("the loss is not finite")
+    except Failed as error:
+        own = str(RayTaskError("train", traceback.format_exc(), error).as_instanceof_cause())
+    lost = "The actor is unavailable: RpcError: failed to connect; last error: Failed to connect to remote host"
+    trial: Any = SimpleNamespace(error_file=str(tmp_path / "error.txt"))
+    for text, expected in ((own, True), (lost, False)):
+        (tmp_path / "error.txt").write_text(f"Failure # 1 (occurred at noon)\n{text}\n")
+        assert at_fault(trial) is expected
+        (tmp_path / "error.txt").write_text(f"Failure # 1 (at noon)\n{own}\nFailure # 2 (at one)\n{text}\n")
+        assert at_fault(trial) is expected
 
 
 @pytest.mark.slow

@@ -24,6 +24,13 @@ def words(configs: Path, run: Path, stream: str, *more: object) -> list[object]:
     return ["launch/tune.py", "--fixed", "--stream", stream, "--config", configs, "--run", run, *more]
 
 
+def until_no_process_is_left(mark: object) -> None:
+    deadline = time.monotonic() + 60  # a worker of Ray that was told to end may take a moment
+    while left := processes_with(f"MARK={mark}"):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
 def test_the_command_line_answers_without_torch_and_ray():
     code, out, err = launch("-c", "import sys, sptskm.launching.tune; print({'torch', 'ray'} & set(sys.modules))")
     assert (code, out) == (0, "set()\n"), err
@@ -72,7 +79,7 @@ def test_more_than_ray_has_is_refused(configs, tmp_path):
     assert err.startswith(
         "launch/tune.py: --workers is 1, but Ray has no room for a worker of 1000 CPUs: its nodes have "
     )
-    assert not processes_with(f"MARK={tmp_path}")
+    until_no_process_is_left(tmp_path)
 
 
 def test_a_server_that_is_no_ray_is_refused(configs, tmp_path):
@@ -101,10 +108,7 @@ def test_both_streams_stop_when_asked_and_the_same_command_ends_with_the_bits_of
     assert (code, out) == (75, ""), err
     assert f"stopped as asked; the same command continues in {run}" in err
     assert not (run / "ssin" / "result.json").exists(), "this was the middle of training"
-    deadline = time.monotonic() + 10  # a worker of Ray that was told to end may take a moment
-    while left := processes_with(f"MARK={tmp_path}"):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+    until_no_process_is_left(tmp_path)
     code, out, err = launch(*command)
     assert code == 0, err
     assert [line.split()[:2] for line in out.splitlines()[2:5]] == [["all", "SSIN"], ["all", "SMIN"], ["all", "fused"]]
