@@ -148,6 +148,7 @@ def node(options: Sequence[str], cluster: PerNode, log: Path) -> Iterator[None]:
     common = ["--block", "--disable-usage-stats", f"--object-store-memory={tune.OBJECT_STORE_BYTES}"]
     common += [f"--num-cpus={cluster.cpus_per_task}", f"--num-gpus={cluster.gpus_per_node}"]
     ray = Path(sys.executable).with_name("ray")
+    os.environ.setdefault(*tune.NICENESS)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*SHELL, ray, "start", *options, *common], stdout=output, stderr=output, start_new_session=True

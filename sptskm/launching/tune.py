@@ -52,6 +52,8 @@ ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last report of a trial says how it ended, nothing else
 }
+# Ray's own default of 15 would starve the ranks beside anything else that the machine does
+NICENESS = ("RAY_worker_niceness", "0")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -237,6 +239,7 @@ def _ray(address: str | None, folder: str, stop: StopFlag) -> Iterator[None]:
     os.environ.update(ENVIRONMENT)
     if not address:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        os.environ.setdefault(*NICENESS)
     elif _has_token():  # as `ray start` has found it; with an address Ray does not look for it
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray

@@ -1,5 +1,6 @@
 """A Ray job on this machine: what is refused, how it stops, and that it trains as any other launcher does."""
 
+import os
 import signal
 import socket
 import time
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.launching import broken_walkers, end, launch, processes_with, start, write_configs
+from helpers.launching import broken_walkers, end, launch, processes, processes_with, start, write_configs
 from helpers.small import small_config
 
 from sptskm.launching import tune
@@ -103,6 +104,8 @@ def test_both_streams_stop_when_asked_and_the_same_command_ends_with_the_bits_of
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert len(processes_with(f"MARK={tmp_path}")) > 5, "the launcher, its Ray and the workers"
+    ours = [pid for pid, environment, line in processes() if f"MARK={tmp_path}" in environment and "ray::" in line]
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in ours} == {os.getpriority(os.PRIO_PROCESS, 0)}
     launcher.send_signal(signal.SIGUSR1)
     code, out, err = end(launcher)
     assert (code, out) == (75, ""), err
