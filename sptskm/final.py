@@ -280,14 +280,9 @@ def _evaluate(streams: Sequence[Trained], folds: Sequence[Part], settings: Final
         rankings.append(judged("reranked", _reranked(test, fusion, settings)))
     return Results(
         table=table,
-        query_rows=table.test[test.query_rows],
-        gallery_rows=table.test[test.gallery_rows],
-        query=test.query,
-        gallery=test.gallery,
-        protocol=rules,
+        test=test,
         rankings=rankings,
         fusion=fusion,
-        features=test.features,
         configs=[stream.config for stream in streams],
         settings=settings,
         provenance={stream.config.stream: stream.provenance for stream in streams},

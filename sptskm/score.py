@@ -40,8 +40,7 @@ def score(
         Ranking(name, np.empty((len(test.query), 0)), evaluate_spread(way, test.query, test.gallery, rules, world))
         for name, way in ways.items()
     ]
-    queries, gallery = table.test[test.query_rows], table.test[test.gallery_rows]
-    return Results(table, queries, gallery, test.query, test.gallery, rules, rankings, fused, streams, [], settings, {})
+    return Results(table, test, rankings, fused, [], settings, {})
 
 
 def _of_test(features: Features, table: Tracklets) -> Features:

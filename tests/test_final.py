@@ -460,8 +460,8 @@ def test_reranking_goes_by_the_fused_distances_of_all_that_the_protocol_has(runs
     found = final([runs["ssin"], runs["smin"]], tmp_path, settings)
     rows = np.union1d(found.query_rows, found.gallery_rows)
     assert len(rows) == len(found.gallery_rows) + (len(found.query_rows) if name == "torchreid" else 0)
-    ssin, smin = (features.features_ND[rows - found.table.num_train] for features in found.features)
-    valid_N = found.features[1].valid_N[rows - found.table.num_train]
+    ssin, smin = (features.features_ND[rows - found.table.num_train] for features in found.test.features)
+    valid_N = found.test.features[1].valid_N[rows - found.table.num_train]
     if kind == "concat":
         ssin = ssin / np.linalg.norm(ssin, axis=1, keepdims=True)
         smin = smin / np.maximum(np.linalg.norm(smin, axis=1, keepdims=True), 1e-9)

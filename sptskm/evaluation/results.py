@@ -19,11 +19,10 @@ from sptskm.config import STREAMS, Config, Final
 from sptskm.data import Tracklets
 from sptskm.data.tracklets import DISTRACTOR_PID, JUNK_PID
 from sptskm.evaluation import (
-    Features,
     Fusion,
+    Part,
     Protocol,
     Reranking,
-    Rows,
     Scores,
     Weights,
     clothes_changed,
@@ -49,17 +48,13 @@ class Ranking:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """All results of a final job; row numbers are those of the table."""
+    """All results of a final job."""
 
     table: Tracklets
-    query_rows: NDArray[np.int64]
-    gallery_rows: NDArray[np.int64]
-    query: Rows
-    gallery: Rows
-    protocol: Protocol
+    test: Part
+    """The test tracklets of the table, and their features by each stream."""
     rankings: Sequence[Ranking]
     fusion: Fusion | None
-    features: Sequence[Features]
     configs: Sequence[Config]
     settings: Final
     provenance: Mapping[str, Any]
@@ -82,10 +77,20 @@ class Results:
         return any(ranking.name == "reranked" for ranking in self.rankings)
 
     @cached_property
+    def query_rows(self) -> Integers:
+        """Return the rows of the queries (Q,) in the table."""
+        return self.table.test[self.test.query_rows]
+
+    @cached_property
+    def gallery_rows(self) -> Integers:
+        """Return the rows of the gallery (G,) in the table."""
+        return self.table.test[self.test.gallery_rows]
+
+    @cached_property
     def test_data(self) -> str:
         """Return a hash of the ranked data: the tracklets of queries and gallery, and their labels."""
         digest = hashlib.sha256()
-        for rows, labels in ((self.query_rows, self.query), (self.gallery_rows, self.gallery)):
+        for rows, labels in ((self.query_rows, self.test.query), (self.gallery_rows, self.test.gallery)):
             digest.update("\n".join(self.table.keys_N[rows].tolist()).encode())
             for array in (labels.pids, labels.camids, labels.clothes):
                 digest.update(b"-" if array is None else array.tobytes())
@@ -100,9 +105,9 @@ class Results:
     @cached_property
     def subsets(self) -> dict[str, NDArray[np.bool_]]:
         """Return the mask (Q,) of queries for each subset of the table of results."""
-        chosen = {"all": np.ones(len(self.query), dtype=bool)}
-        if self.table.has_clothes and self.protocol.clothes == "any":
-            chosen["clothes changed"] = clothes_changed(self.query, self.gallery, self.protocol)
+        chosen = {"all": np.ones(len(self.test.query), dtype=bool)}
+        if self.table.has_clothes and self.test.protocol.clothes == "any":
+            chosen["clothes changed"] = clothes_changed(self.test.query, self.test.gallery, self.test.protocol)
         return chosen
 
     def lines(self) -> list[dict[str, Any]]:
@@ -116,7 +121,7 @@ class Results:
                 "queries": subset,
                 "stream": ranking.name,
                 "mAP": number(scores.mAP),
-                "mAP_interval": _interval(scores, self.query.pids[mask_Q]),
+                "mAP_interval": _interval(scores, self.test.query.pids[mask_Q]),
                 **{f"rank-{k}": number(scores.rank(k)) for k in RANKS},
                 "used": scores.num_queries,
                 "skipped": scores.num_skipped,
@@ -143,7 +148,7 @@ class Results:
 
     def caption(self) -> str:
         """Describe protocol, gallery, fusion and re-ranking in a sentence each."""
-        pids, rules = self.gallery.pids, self.protocol
+        pids, rules = self.test.gallery.pids, self.test.protocol
         junk, distractors = int((pids == JUNK_PID).sum()), int((pids == DISTRACTOR_PID).sum())
         parts = [
             f"protocol {rules.name}: gallery of {len(pids)} tracklets ({junk} junk, {distractors} distractors), "

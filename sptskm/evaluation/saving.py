@@ -35,7 +35,7 @@ def write_results(results: Results, out: Path, origin: Mapping[str, Any]) -> dic
         (out / name).unlink(missing_ok=True)
     looks = _count_look(out / "test_evaluations.json")
     labels = Rows.of(results.table, results.table.test)
-    for features in results.features:
+    for features in results.test.features:
         trained = results.provenance[features.stream]
         path = out / f"features-{features.stream}.npz"
         write_features(path, features, labels, trained["network"], methods_in(trained.get("methods")))
@@ -50,8 +50,8 @@ def write_results(results: Results, out: Path, origin: Mapping[str, Any]) -> dic
 def _json(results: Results, looks: int) -> dict[str, Any]:
     fusion = results.fusion
     return {
-        "protocol": results.protocol.name,
-        "rules": dict(vars(results.protocol)),
+        "protocol": results.test.protocol.name,
+        "rules": dict(vars(results.test.protocol)),
         "test_data": results.test_data,
         "results": results.lines(),
         "cmc": {ranking.name: list(map(number, ranking.scores.cmc)) for ranking in results.rankings},

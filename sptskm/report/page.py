@@ -160,7 +160,7 @@ def _notes(results: Results) -> list[str]:
     """Return the protocol and what else belongs to the table, a sentence each."""
     notes = [f"{part[:1].upper()}{part[1:]}." for part in results.caption().split("\n")]
     skipped = "Skipped queries have nothing to be found in the gallery and count nowhere."
-    return [*notes, skipped] if results.protocol.average == "found" else notes
+    return [*notes, skipped] if results.test.protocol.average == "found" else notes
 
 
 def _facts(results: Results, saved: Mapping[str, Any]) -> list[tuple[str, object]]:

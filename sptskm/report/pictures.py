@@ -104,7 +104,7 @@ def pictures(results: Results) -> list[Picture]:
 
 
 def _curves(results: Results) -> Iterator[Picture]:
-    title = f"{results.protocol.name}, {pluralize(results.rankings[-1].scores.num_queries, 'query', 'queries')}"
+    title = f"{results.test.protocol.name}, {pluralize(results.rankings[-1].scores.num_queries, 'query', 'queries')}"
     draw = partial(charts.cmc_figure, {r.name: r.scores.cmc for r in results.rankings}, title)
     yield Picture("CMC", "results", draw, "How many queries have a right tracklet among their first k results.")
     fusion = results.fusion
@@ -127,16 +127,16 @@ def _ranked(results: Results) -> Iterator[Picture]:
         "median": "Queries from the middle of the list: what to expect of a typical one.",
         "worst": "Queries with the lowest average precision: look here for wrong labels, bad masks and bad skeletons.",
     }
-    for kind, chosen in typical(ranking, results.query.pids).items():
+    for kind, chosen in typical(ranking, results.test.query.pids).items():
         rows = [ranked(results, ranking, q) for q in chosen]
-        title = f"{title_of(ranking.name)}, {results.protocol.name}: {kind} queries"
+        title = f"{title_of(ranking.name)}, {results.test.protocol.name}: {kind} queries"
         draw = partial(ranked_grid, results.table, rows, title)
         yield Picture(f"ranked results {kind}", "ranked", draw, captions[kind])
 
 
 def _disputed(results: Results) -> Iterator[Picture]:
     """Draw queries that one stream gets right and another does not."""
-    for right, wrong in permutations(results.rankings[: len(results.features)], 2):
+    for right, wrong in permutations(results.rankings[: len(results.test.features)], 2):
         names = title_of(right.name), title_of(wrong.name)
         chosen = disputed(right, wrong)
         rows = [ranked(results, ranking, q) for q in chosen for ranking in (right, wrong)]
@@ -154,10 +154,10 @@ def _plain_first(results: Results) -> list[Ranking]:
 
 def _cameras(results: Results) -> Iterator[Picture]:
     # the only protocol for which camera pairs are defined
-    if results.protocol != OFFICIAL or len(np.unique(results.gallery.camids)) < 2:
+    if results.test.protocol != OFFICIAL or len(np.unique(results.test.gallery.camids)) < 2:
         return
     for ranking in _plain_first(results):
-        pairs = camera_pairs(ranking.distance_QG, results.query, results.gallery)
+        pairs = camera_pairs(ranking.distance_QG, results.test.query, results.test.gallery)
         mAP, rank1 = pairs.summary()
         title = f"{title_of(ranking.name)}: from camera to camera"
         names = [results.camera_names[camera] for camera in pairs.cameras_C.tolist()]
@@ -193,11 +193,11 @@ def pair_distances(results: Results, ranking: Ranking) -> tuple[Floats, Floats]:
     Only evenly chosen queries are measured, QUERIES_MEASURED at most.
     """
     same, different = [], []
-    total = len(results.query)
+    total = len(results.test.query)
     for q in np.unique(np.linspace(0, total - 1, min(total, QUERIES_MEASURED)).round().astype(int)).tolist():
-        counted_G = ~not_ranked(results.query, q, results.gallery, results.protocol)
+        counted_G = ~not_ranked(results.test.query, q, results.test.gallery, results.test.protocol)
         counted_G &= np.isfinite(ranking.distance_QG[q])
-        own_G = results.gallery.pids == results.query.pids[q]
+        own_G = results.test.gallery.pids == results.test.query.pids[q]
         same.append(ranking.distance_QG[q, counted_G & own_G])
         different.append(ranking.distance_QG[q, counted_G & ~own_G])
     return np.concatenate(same or [np.zeros(0)]), np.concatenate(different or [np.zeros(0)])

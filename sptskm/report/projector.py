@@ -69,7 +69,7 @@ def write_projector(results: Results, folder: Path) -> None:
     empty: Image = np.full((edge, edge, 3), LINE, np.uint8)
     images_N = np.stack([empty if one is None else one for one in found]) if any(i is not None for i in found) else None
     board = Board(folder)
-    for features in results.features:
+    for features in results.test.features:
         _add(board, features, points, lines, images_N)
     board.close()
 

@@ -21,7 +21,7 @@ ASIDE: Final = 2  # results of a query that are shown though they are not ranked
 
 def first_results(results: Results, ranking: Ranking, q: int) -> list[Result]:
     """Return a query's nearest tracklets without the query itself; at most two of them are rows that are not ranked."""
-    left_out_G = not_ranked(results.query, q, results.gallery, results.protocol)
+    left_out_G = not_ranked(results.test.query, q, results.test.gallery, results.test.protocol)
     itself_G = left_out_G & (results.gallery_rows == results.query_rows[q])
     others = [one for one in results.rankings if one is not ranking and one.name != "reranked"]
     found: list[Result] = []
@@ -30,7 +30,7 @@ def first_results(results: Results, ranking: Ranking, q: int) -> list[Result]:
         if itself_G[g] or (left_out_G[g] and aside == ASIDE):
             continue
         rank, aside = (rank, aside + 1) if left_out_G[g] else (rank + 1, aside)
-        right = results.gallery.pids[g] == results.query.pids[q]
+        right = results.test.gallery.pids[g] == results.test.query.pids[q]
         distances = dict(pair for one in (ranking, *others) if (pair := told(results, one, q, g)))
         outcome: Outcome = "junk" if left_out_G[g] else "right" if right else "wrong"
         found.append(Result(int(results.gallery_rows[g]), outcome, 0 if left_out_G[g] else rank, distances))

@@ -16,8 +16,8 @@ from helpers.small import small_config
 
 from sptskm.config import Final
 from sptskm.data import Tracklets, read_mars
-from sptskm.evaluation import Features, Rows, evaluate, stream_distances
-from sptskm.evaluation.protocols import protocol, select
+from sptskm.evaluation import Features, evaluate, part_of
+from sptskm.evaluation.protocols import protocol
 from sptskm.evaluation.results import Fusion, Ranking, Results
 
 Make = Callable[..., Results]
@@ -45,17 +45,9 @@ def written(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _results(table: Tracklets, streams: Sequence[str], settings: Final, folder: Path) -> Results:
     rules = protocol(settings.protocol)
-    rows = select(rules, table.pids_N[table.test], table.lengths[table.test], table.query)
-    query, gallery = (
-        Rows(table.pids_N[test], table.camids_N[test], table.clothes_N[test] if table.has_clothes else None)
-        for test in (table.test[rows[0]], table.test[rows[1]])
-    )
     features = [_features(table, stream, seed) for seed, stream in enumerate(streams)]
-    rankings = []
-    for found in features:
-        parts = [(found.features_ND[own], found.valid_N[own]) for own in rows]
-        distance_QG = stream_distances(parts[0][0], parts[1][0], parts[0][1], parts[1][1])
-        rankings.append((found.stream, distance_QG))
+    test = part_of(table, table.test, table.query, rules, features)
+    rankings = [(found.stream, test.alone(found)) for found in features]
     if len(streams) == 2:
         rankings.append(("fused", 0.5 * (rankings[0][1] + rankings[1][1])))
     if settings.rerank:
@@ -63,14 +55,9 @@ def _results(table: Tracklets, streams: Sequence[str], settings: Final, folder: 
     curve_WS = np.array([[0.0, 0.3], [0.5, 0.6], [1.0, 0.4]])
     return Results(
         table=table,
-        query_rows=table.test[rows[0]],
-        gallery_rows=table.test[rows[1]],
-        query=query,
-        gallery=gallery,
-        protocol=rules,
-        rankings=[Ranking(name, d, evaluate(d, query, gallery, rules)) for name, d in rankings],
+        test=test,
+        rankings=[Ranking(name, d, evaluate(d, test.query, test.gallery, rules)) for name, d in rankings],
         fusion=Fusion({"ssin": 0.5, "smin": 0.5}, "zscore", curve_WS=curve_WS) if len(streams) == 2 else None,
-        features=features,
         configs=[small_config(stream, Path("data"), folder / stream) for stream in streams],
         settings=settings,
         provenance={

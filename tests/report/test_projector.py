@@ -52,7 +52,7 @@ def test_every_tracklet_with_features_is_a_point_with_its_role_and_thumbnail(
         lines = [line.split("\t") for line in (folder / "metadata.tsv").read_text().splitlines()]
         assert lines[0] == ["identity", "camera", "role", "tracklet"]
         assert len(lines) == len(results.table.test)  # one has no features
-        assert sum(line[2] == "query" for line in lines) in (len(results.query), len(results.query) - 1)
+        assert sum(line[2] == "query" for line in lines) in (len(results.test.query), len(results.test.query) - 1)
         assert len((folder / "tensors.tsv").read_text().splitlines()) == len(lines) - 1
         sprite = cv2.imread(str(folder / "sprite.png"))
         assert sprite is not None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sptskm.config import Final
-from sptskm.evaluation import PROTOCOLS, Rows
+from sptskm.evaluation import PROTOCOLS, Part, Rows
 from sptskm.evaluation.results import Ranking, Results
 from sptskm.report.selection import first_results
 
@@ -19,18 +19,13 @@ def made(protocol: str, has_clothes: bool = True) -> Results:
     """One query; gallery of its camera, of its clothes elsewhere, of others, of another person, of junk."""
     query = Rows([1], [1], [5])
     gallery = Rows([1, 1, 1, 2, -1], [1, 2, 2, 2, 2], [6, 5, 6, 5, 5])
-    table: Any = SimpleNamespace(has_clothes=has_clothes)
+    table: Any = SimpleNamespace(has_clothes=has_clothes, test=np.arange(5))
     return Results(
         table=table,
-        query_rows=np.array([0]),
-        gallery_rows=np.arange(5),
-        query=query,
-        gallery=gallery,
+        test=Part(np.array([0]), np.arange(5), query, gallery, PROTOCOLS[protocol], []),
         rankings=[],
         fusion=None,
-        features=[],
         configs=[],
-        protocol=PROTOCOLS[protocol],
         settings=Final(),
         provenance={},
     )
