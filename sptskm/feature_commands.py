@@ -1,7 +1,6 @@
 """Commands for features and networks beyond the final job: extract, score, search, export."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +24,15 @@ def options(commands: Any) -> None:
     score = commands.add_parser("score", help="mAP and CMC of features on the test part of any labelled data set")
     score.add_argument("features", type=Path, nargs="+", metavar="FEATURES.npz", help="of one stream, or of each fused")
     score.add_argument("--data", type=Path, required=True)
-    score.add_argument("--smin", type=Path, metavar="FEATURES.npz", help="fuse with these, by --fusion")
     score.add_argument("--fusion", type=Path, metavar="RESULTS", help="of `evaluate`: fuse as it did")
     score.add_argument("--protocol", default=Final().protocol, help="name, or a .yaml file (default: %(default)s)")
     score.set_defaults(command=_score)
 
     search = commands.add_parser("search", help="the nearest tracklets of a gallery of features")
     search.add_argument("--gallery", type=Path, nargs="+", required=True, metavar="FEATURES.npz", help="one a stream")
-    search.add_argument("--gallery-smin", type=Path, metavar="FEATURES.npz", help="fuse with these, by --fusion")
     search.add_argument(
         "--query", nargs="+", required=True, help="a tracklet of the gallery, or .npz files of features, one a stream"
     )
-    search.add_argument("--query-smin", type=Path, metavar="FEATURES.npz", help="beside a file as --query")
     search.add_argument("--fusion", type=Path, metavar="RESULTS", help="of `evaluate`: fuse as it did")
     search.add_argument(
         "--weight", type=float, metavar="SMIN", help="fuse by this share of SMIN instead, 0 to 1, fitted on the gallery"
@@ -51,9 +47,8 @@ def options(commands: Any) -> None:
     search.add_argument("--out", type=Path, metavar="PICTURE.png", help="draw the results, with --data")
     search.set_defaults(command=_search)
 
-    export = commands.add_parser("export", help="write a trained run, or both streams, as ONNX")
+    export = commands.add_parser("export", help="write trained runs, one a stream, as ONNX")
     export.add_argument("run", type=Path, nargs="+", help="one of each stream")
-    export.add_argument("--smin", type=Path, metavar="RUN")
     export.add_argument(
         "--fusion", type=Path, metavar="RESULTS", help="of `evaluate`: write its fused distance as well"
     )
@@ -74,11 +69,6 @@ def _extract(options: argparse.Namespace) -> None:
         )
 
 
-def _files(given: Sequence[Path], smin: Path | None) -> list[Path]:
-    """Return the files of all streams, also that of SMIN by an option of its own."""
-    return [*given, *([] if smin is None else [smin])]
-
-
 def _score(options: argparse.Namespace) -> None:
     from sptskm.evaluation.saved import read_fused
     from sptskm.nearest import read_set
@@ -86,7 +76,7 @@ def _score(options: argparse.Namespace) -> None:
     from sptskm.training.world import join
 
     enter_step()
-    given = read_set(_files(options.features, options.smin))
+    given = read_set(options.features)
     fused = None if options.fusion is None else read_fused(options.fusion)
     given.check(fused)
     features = [side.features for side in given.values()]
@@ -103,11 +93,10 @@ def _search(options: argparse.Namespace) -> None:
     from sptskm.report.found import check_picture, write_picture
 
     _check_search(options)
-    files = _files(options.gallery, options.gallery_smin)
-    gallery = read_set(files)
+    gallery = read_set(options.gallery)
     query: str | FeatureSet = options.query[0]
     if options.query[0].endswith(".npz"):
-        query = read_set(_files([Path(name) for name in options.query], options.query_smin))
+        query = read_set([Path(name) for name in options.query])
     fused = None if options.fusion is None else read_fused(options.fusion)
     if options.weight is not None:
         fused = fit_fused(gallery, options.weight)
@@ -116,7 +105,7 @@ def _search(options: argparse.Namespace) -> None:
     if options.out is not None and names is not None and query_names is not None:
         asked = query.first if isinstance(query, FeatureSet) else gallery.first
         check_picture(options.out, (names, gallery.first), (query_names, asked))
-    index = index_beside(files, fused) if options.index else None
+    index = index_beside(options.gallery, fused) if options.index else None
     found = search(gallery, query, options.top, fused, index, other_cameras=options.other_cameras)
     print(found.text(names))
     if options.out is not None and names is not None:
@@ -132,9 +121,8 @@ def _check_search(options: argparse.Namespace) -> None:
     if options.query_data is not None and options.out is None:
         raise ConfigError("--query-data was given, wanted a picture by --out as well")
     first, *others = options.query
-    for name, value in (("smin", options.query_smin), ("data", options.query_data)):
-        if value is not None and not first.endswith(".npz"):
-            raise ConfigError(f"--query-{name} was given beside {first}, wanted a .npz file as --query")
+    if options.query_data is not None and not first.endswith(".npz"):
+        raise ConfigError(f"--query-data was given beside {first}, wanted a .npz file as --query")
     if others and not all(name.endswith(".npz") for name in options.query):
         raise ConfigError(f"--query is {' '.join(options.query)}, wanted one tracklet, or a .npz file for each stream")
 
@@ -142,4 +130,4 @@ def _check_search(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from sptskm.export import export
 
-    print("\n".join(map(str, export(_files(options.run, options.smin), options.out, options.fusion))))
+    print("\n".join(map(str, export(options.run, options.out, options.fusion))))

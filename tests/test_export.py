@@ -130,7 +130,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def files(onnxruntime, runs, tmp_path_factory) -> dict[str, Path]:  # noqa: ARG001
     """What the command writes: both streams with their fused distance, and one stream alone."""
     out = tmp_path_factory.mktemp("exported")
-    both = ["export", str(runs / "ssin-2d"), "--smin", str(runs / "smin"), "--fusion", str(runs)]
+    both = ["export", str(runs / "ssin-2d"), str(runs / "smin"), "--fusion", str(runs)]
     told = io.StringIO()
     with contextlib.redirect_stdout(told):
         assert main([*both, "--out", str(out / "m.onnx")]) == 0
@@ -232,7 +232,7 @@ def test_files_of_both_streams_and_of_their_distance_work_together(onnxruntime, 
 
 
 def test_two_runs_of_one_stream_are_refused_and_nothing_is_written(onnxruntime, runs, tmp_path, capsys):  # noqa: ARG001
-    command = ["export", str(runs / "smin"), "--smin", str(runs / "smin"), "--out", str(tmp_path / "m.onnx")]
+    command = ["export", str(runs / "smin"), str(runs / "smin"), "--out", str(tmp_path / "m.onnx")]
     assert main(command) == 2
     assert "the runs are smin and smin, wanted one of each stream" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

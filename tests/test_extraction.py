@@ -92,12 +92,13 @@ def test_the_command_embeds_a_pack_as_the_files_it_was_made_from(runs, features,
 
 def test_the_command_embeds_what_was_cut_from_a_video(runs, tmp_path):
     boxes, video = write_boxes(tmp_path / "door.txt"), write_video(tmp_path / "door.avi")
-    skeletons = ["--skeleton-weights", str(write_posehg3d(tmp_path)), "--device", "cpu"]
     cut = ["prepare", "video", str(video), "--boxes", str(boxes), "--out", str(tmp_path / "out"), "--every", "3"]
-    assert main([*cut, "--min-frames", "4", "--grabcut", *skeletons]) == 0
+    assert main([*cut, "--min-frames", "4", "--method", "grabcut"]) == 0
+    manifest, weights = str(tmp_path / "out" / "manifest.csv"), str(write_posehg3d(tmp_path))
+    assert main(["prepare", "skeletons", "--data", manifest, "--weights", weights, "--device", "cpu"]) == 0
     for stream, run in runs.items():
         out = tmp_path / f"{stream}.npz"
-        assert main(["extract", str(run), "--data", str(tmp_path / "out" / "manifest.csv"), "--out", str(out)]) == 0
+        assert main(["extract", str(run), "--data", manifest, "--out", str(out)]) == 0
         found = read_features(out).features
         assert found.keys_N.tolist() == ["door-0", "door-1"]
         assert found.valid_N.all()

@@ -320,10 +320,10 @@ def test_the_command_ranks_the_features_of_a_final_job_as_that_job_did(final, wa
     fused_G = fuse(of_pair(*distances, *valid), pair_weights(PAIR, 0.6))[0]
     nearest = np.argsort(fused_G, kind="stable")
     expected = ssin.keys_N[nearest[nearest != query[0]][:8]].tolist()
-    arguments = ["search", "--gallery", str(final / "features-ssin.npz"), "--query", ssin.keys_N[query[0]]]
-    two = ["--gallery-smin", str(final / "features-smin.npz"), "--fusion", str(final)]
+    files = [str(final / f"features-{stream}.npz") for stream in ("ssin", "smin")]
+    arguments = ["search", "--gallery", *files, "--fusion", str(final), "--query", ssin.keys_N[query[0]]]
     picture = ["--data", str(walkers), "--out", str(tmp_path / "found.png")]
-    assert main([*arguments, *two, "--top", "8", *picture]) == 0
+    assert main([*arguments, "--top", "8", *picture]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[2] for line in lines[2:10]] == expected
     assert cv2.imread(str(tmp_path / "found.png")).std() > 5
@@ -340,7 +340,7 @@ def test_a_final_job_keeps_the_networks_of_its_features_and_extraction_finds_the
 def test_features_of_other_networks_than_those_fused_are_not_scored(final, walkers, tmp_path, capsys):
     ssin, smin = (final / f"features-{stream}.npz" for stream in ("ssin", "smin"))
     write(tmp_path / "other.npz", read_features(ssin).features, "cccc")
-    words = ["--smin", str(smin), "--fusion", str(final), "--data", str(walkers)]
+    words = [str(smin), "--fusion", str(final), "--data", str(walkers)]
     assert main(["score", str(ssin), *words]) == 0
     assert main(["score", str(tmp_path / "other.npz"), *words]) == 2
     assert "is of network cccc of ssin, wanted" in capsys.readouterr().err
@@ -424,10 +424,10 @@ def test_the_command_says_what_it_lacks(final, tmp_path, capsys):
     ssin, smin = (str(final / f"features-{stream}.npz") for stream in ("ssin", "smin"))
     for words, told in (
         (["--gallery", str(tmp_path / "none.npz")], "no such file"),
-        (["--gallery", ssin, "--gallery-smin", smin], "wanted a --fusion as well"),
-        (["--gallery", ssin, "--gallery-smin", smin, "--fusion", str(tmp_path)], "wanted the results.json"),
+        (["--gallery", ssin, smin], "wanted a --fusion as well"),
+        (["--gallery", ssin, smin, "--fusion", str(tmp_path)], "wanted the results.json"),
         (["--gallery", ssin, "--out", str(tmp_path / "found.png")], "wanted the data set by --data"),
-        (["--gallery", ssin, "--query-smin", smin], "--query-smin was given beside x, wanted a .npz file"),
+        (["--gallery", ssin, "--query-data", "d", "--data", "d", "--out", "f.png"], "--query-data was given beside x"),
     ):
         assert main(["search", *words, "--query", "x"]) == 2
         assert told in capsys.readouterr().err

@@ -89,7 +89,7 @@ COMMANDS = [
     Command("check", lambda w: ["check", w / "data", "--workers", 1], _with("data")),
     Command(
         "prepare masks",
-        lambda w: ["prepare", "masks", "--data", w / "m.csv", "--grabcut"],
+        lambda w: ["prepare", "masks", "--data", w / "m.csv", "--method", "grabcut"],
         _two_tracklets,
         r"prepared/",
     ),

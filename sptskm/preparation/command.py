@@ -67,14 +67,12 @@ def made(wanted: Wanted, shard: int) -> str:
     return outcome.text(f"{wanted.name} made")
 
 
-def method_named(kinds: tuple[Made, ...], method: MethodName | None, grabcut: bool, weights: Path | None) -> MethodName:
+def method_named(kinds: tuple[Made, ...], method: MethodName | None, weights: Path | None) -> MethodName:
     """Return the method of a command line: the named one, else the one whose weights are given, else BlazePose.
 
     Raises ConfigError if the method does not make these kinds, or weights are missing or given without need.
     """
-    name: MethodName | None = "grabcut" if grabcut else method
-    if grabcut and method not in (None, "grabcut"):
-        raise ConfigError(f"--grabcut and --method {method} were given, wanted one of them")
+    name = method
     if name is None and weights is not None:
         if len(kinds) > 1:
             raise ConfigError("--weights are of one network, wanted `prepare masks` or `prepare skeletons` with them")
@@ -96,7 +94,7 @@ def wanted_of(kinds: tuple[Made, ...], chosen: argparse.Namespace) -> Wanted:
     return Wanted(
         kinds,
         chosen.data,
-        method_named(kinds, chosen.method, chosen.grabcut, chosen.weights),
+        method_named(kinds, chosen.method, chosen.weights),
         chosen.weights,
         fast=chosen.fast,
         flip=chosen.flip,
@@ -109,20 +107,18 @@ def wanted_of(kinds: tuple[Made, ...], chosen: argparse.Namespace) -> Wanted:
 def common_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that all commands share that make masks and skeletons."""
     parser.add_argument("--data", type=Path, help="folder in the MARS layout, or manifest")
-    _method_options(parser)
-    parser.add_argument("--weights", type=Path, help="LIP_JPPNet's checkpoint, or pose-hg-3d's file")
-    parser.add_argument("--fast", action="store_true", help="jppnet: one scale, no mirror image, a sixth of the work")
-    parser.add_argument("--flip", action="store_true", help="posehg3d: averaged with the mirror image, twice the work")
-    parser.add_argument("--shards", type=int, default=1, help="processes, each on one CPU thread (default: 1)")
-
-
-def _method_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         choices=get_args(MethodName),
         help="network or algorithm (default: blazepose; with --weights the published network)",
     )
-    parser.add_argument("--grabcut", action="store_true", help="the same as --method grabcut: masks without a network")
+    _computing_options(parser)
+    parser.add_argument("--weights", type=Path, help="LIP_JPPNet's checkpoint, or pose-hg-3d's file")
+    parser.add_argument("--fast", action="store_true", help="jppnet: one scale, no mirror image, a sixth of the work")
+    parser.add_argument("--flip", action="store_true", help="posehg3d: averaged with the mirror image, twice the work")
+
+
+def _computing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         choices=get_args(Engine),
@@ -131,6 +127,7 @@ def _method_options(parser: argparse.ArgumentParser) -> None:
     )
     said = "number format of the network (default: auto, float16 for JPPNet on a GPU and else float32)"
     parser.add_argument("--precision", choices=get_args(PrecisionName), default="auto", help=said)
+    parser.add_argument("--shards", type=int, default=1, help="processes, each on one CPU thread (default: 1)")
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -160,11 +157,11 @@ def _video_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--boxes", type=Path, help="MOT text or yolo's folder of one video (default: NAME.txt)")
     parser.add_argument("--min-frames", type=int, default=8, help="shortest track that is taken (default: 8)")
     parser.add_argument("--every", type=int, default=1, help="take each so-manieth frame (default: 1)")
-    _method_options(parser)
-    parser.add_argument("--mask-weights", type=Path, help="LIP_JPPNet's checkpoint: masks by it")
-    parser.add_argument("--skeleton-weights", type=Path, help="pose-hg-3d's file: skeletons by it")
+    parser.add_argument(
+        "--method", choices=("blazepose", "grabcut"), help="make masks and skeletons, or masks alone, right away"
+    )
+    _computing_options(parser)
     parser.add_argument("--device", default="", help=ON)
-    parser.add_argument("--shards", type=int, default=1, help="processes, each on one CPU thread (default: 1)")
 
 
 def _options_of(parser: argparse.ArgumentParser) -> None:
@@ -229,58 +226,13 @@ def _and_verify(said: list[str], kinds: Sequence[Made], data: Path) -> tuple[boo
 def _from_videos(chosen: argparse.Namespace) -> tuple[bool, str]:
     from sptskm.preparation.video import Cut, prepare_videos
 
-    todo = _of_video(chosen)
     data, text = prepare_videos(chosen.videos, chosen.out, chosen.boxes, Cut(chosen.min_frames, chosen.every))
-    said, complete = [text], True
-    if not todo:
-        said.append(f"`sptskm prepare --data {data}` makes masks and skeletons")
-    for wanted in todo:
-        all_there, text = _and_verify(make_all(replace(wanted, data=data)), wanted.kinds, data)
-        said.append(text)
-        complete = complete and all_there
-    return complete, "\n".join(said)
-
-
-def _of_video(chosen: argparse.Namespace) -> list[Wanted]:
-    """Return what to make for a video's tracklets right away: the kinds of a named method or of given weights."""
-    weights: dict[str, Path | None] = {"masks": chosen.mask_weights, "skeletons": chosen.skeleton_weights}
-    _refuse_contradictions(chosen)
-    named: dict[tuple[Made, ...], MethodName] = {}
-    if chosen.grabcut or any(weights.values()):
-        for kind, file in weights.items():
-            grabcut = chosen.grabcut and kind == "masks" and file is None
-            if file is not None or grabcut:
-                named[KINDS[kind]] = method_named(KINDS[kind], None, grabcut, file)
-    elif chosen.method is not None:
-        named[MAKES[chosen.method]] = method_named(MAKES[chosen.method], chosen.method, False, None)
-    common = {"engine": chosen.engine, "shards": chosen.shards, "device": chosen.device, "precision": chosen.precision}
-    return [
-        Wanted(kinds, chosen.out, method, weights[kinds[0]] if len(kinds) == 1 else None, **common)
-        for kinds, method in named.items()
-    ]
-
-
-def _refuse_contradictions(chosen: argparse.Namespace) -> None:
-    """Raise ConfigError for options of a video of which one would be ignored."""
-    given = {
-        option: method
-        for option, there, method in (
-            ("--grabcut", chosen.grabcut, "grabcut"),
-            ("--mask-weights", chosen.mask_weights, "jppnet"),
-            ("--skeleton-weights", chosen.skeleton_weights, "posehg3d"),
-        )
-        if there
-    }
-    if {"--grabcut", "--mask-weights"} <= given.keys():
-        raise ConfigError("--grabcut and --mask-weights were given, wanted one of them to make masks")
-    if chosen.method is None or chosen.method in given.values():
-        return
-    if given:
-        raise ConfigError(f"--method {chosen.method} was given beside {' and '.join(given)}, wanted one or the other")
-    if chosen.method in PUBLISHED:
-        option = f"--{'mask' if chosen.method == 'jppnet' else 'skeleton'}-weights"
-        published = PUBLISHED[chosen.method].replace("--weights", option)
-        raise ConfigError(f"{chosen.method} is a network whose weights are missing; {published}")
+    if chosen.method is None:
+        return True, f"{text}\n`sptskm prepare --data {data}` makes masks and skeletons"
+    kinds = MAKES[chosen.method]
+    wanted = replace(wanted_of(kinds, chosen), data=data, device=chosen.device)
+    complete, said = _and_verify(make_all(wanted), kinds, data)
+    return complete, f"{text}\n{said}"
 
 
 def _import(chosen: argparse.Namespace, table: Tracklets) -> str:

@@ -179,7 +179,7 @@ def test_what_a_cluster_file_gets_wrong_is_one_sentence_and_nothing_is_submitted
 @pytest.mark.parametrize("words", [("--prepare", "masks"), ("--prepare=masks",)])
 def test_without_a_scheduler_nothing_is_prepared_by_one(words, walkers, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    error = refused(capsys, *words, "--data", walkers, "--grabcut")
+    error = refused(capsys, *words, "--data", walkers, "--method", "grabcut")
     assert error == "sptskm slurm: no sbatch on this machine; `sptskm prepare` works without SLURM\n"
 
 

@@ -121,7 +121,6 @@ def test_killed_and_sharded_work_ends_with_the_same_bytes(data: Path, tmp_path: 
         (["--weights", "w.pth"], "--weights are of one network, wanted `prepare masks` or `prepare skeletons`"),
         (["--method", "blazepose", "--weights", "w"], "which takes none; `sptskm weights blazepose --from FILE`"),
         (["--precision", "float16"], "--precision is float16 with blazepose"),
-        (["--grabcut", "--method", "blazepose"], "--grabcut and --method blazepose were given"),
     ],
 )
 def test_what_does_not_fit_together_is_one_sentence(

@@ -69,7 +69,7 @@ def film_again(table: Tracklets, row: int) -> None:
 def test_masks_whose_frames_were_replaced_are_named_by_check_and_made_again_alone(
     frames: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert masks(frames, "--grabcut") == 0
+    assert masks(frames, "--method", "grabcut") == 0
     assert check_dataset(frames, workers=1).ok
     table = read_mars(frames)
     film_again(table, 2)
@@ -80,7 +80,7 @@ def test_masks_whose_frames_were_replaced_are_named_by_check_and_made_again_alon
     assert masks(frames, "--verify") == EXIT_BAD_INPUT
     assert f"masks were made of: {table.keys_N[2]};" in capsys.readouterr().out
     untouched, replaced = (table.path(row, 0, "masks").stat().st_mtime_ns for row in (1, 2))
-    assert masks(frames, "--grabcut") == 0
+    assert masks(frames, "--method", "grabcut") == 0
     number = table.lengths[2]
     assert re.search(f"^{number} masks made, .* 0 failed; {number} of other frames", capsys.readouterr().out)
     assert table.path(1, 0, "masks").stat().st_mtime_ns == untouched
@@ -90,7 +90,7 @@ def test_masks_whose_frames_were_replaced_are_named_by_check_and_made_again_alon
 
 
 def test_frames_that_are_only_touched_or_copied_elsewhere_leave_everything_valid(frames: Path, tmp_path: Path) -> None:
-    assert masks(frames, "--grabcut") == 0
+    assert masks(frames, "--method", "grabcut") == 0
     moved = Path(shutil.copytree(frames, tmp_path / "elsewhere", copy_function=shutil.copyfile))
     assert check_dataset(moved, workers=1).ok
     film_again(read_mars(moved), 0)
@@ -98,7 +98,7 @@ def test_frames_that_are_only_touched_or_copied_elsewhere_leave_everything_valid
 
 
 def test_a_pack_keeps_the_record_and_gives_it_back(frames: Path, tmp_path: Path) -> None:
-    assert masks(frames, "--grabcut") == 0
+    assert masks(frames, "--method", "grabcut") == 0
     pack, files = tmp_path / "pack", tmp_path / "files"
     assert cli.main(["pack", str(frames), str(pack), "--workers", "1"]) == 0
     assert read_dataset(pack).derived.methods == {"masks": GRABCUT}
@@ -112,7 +112,7 @@ def test_a_pack_keeps_the_record_and_gives_it_back(frames: Path, tmp_path: Path)
 
 
 def test_masks_that_were_replaced_with_their_frames_are_accepted_without_their_record(frames: Path) -> None:
-    assert masks(frames, "--grabcut") == 0
+    assert masks(frames, "--method", "grabcut") == 0
     film_again(read_mars(frames), 0)
     (problem,) = check_dataset(frames, workers=1).problems
     record = Path(problem.sentence.rpartition(", remove ")[2])
@@ -122,7 +122,7 @@ def test_masks_that_were_replaced_with_their_frames_are_accepted_without_their_r
 
 
 def test_a_pack_of_stale_masks_is_called_stale(frames: Path, tmp_path: Path) -> None:
-    assert masks(frames, "--grabcut") == 0
+    assert masks(frames, "--method", "grabcut") == 0
     film_again(read_mars(frames), 1)
     assert cli.main(["pack", str(frames), str(tmp_path / "pack"), "--workers", "1"]) == 0
     assert "made of other frames" in check_dataset(tmp_path / "pack", workers=1).text()
@@ -133,12 +133,12 @@ def test_what_somebody_brought_has_no_method_and_is_accepted(tmp_path: Path) -> 
     film_again(read_mars(data), 0)
     assert read_dataset(data).derived.methods == {}
     assert check_dataset(data, workers=1).ok
-    assert masks(data, "--grabcut") == 0
+    assert masks(data, "--method", "grabcut") == 0
     assert read_dataset(data).derived.methods == {}, "nothing was made, so nothing is claimed"
 
 
 def test_check_tells_the_methods(frames: Path, tmp_path: Path) -> None:
-    assert masks(frames, "--grabcut") == 0
+    assert masks(frames, "--method", "grabcut") == 0
     assert "\nmasks by grabcut\n" in check_dataset(frames, workers=1).text()
     brought = check_dataset(write_files(tmp_path / "brought"), workers=1).text()
     assert "\nmasks by an unknown method; skeletons by an unknown method\n" in brought
@@ -162,12 +162,12 @@ def test_a_method_that_makes_both_leaves_masks_that_somebody_brought(tmp_path: P
 
 
 def test_a_killed_run_leaves_masks_that_know_their_frames(frames: Path) -> None:
-    assert masks(frames, "--grabcut") == 0
+    assert masks(frames, "--method", "grabcut") == 0
     table = read_mars(frames)
     table.path(2, 1, "masks").unlink()
     film_again(table, 2)
     kept = table.path(2, 0, "masks").stat().st_mtime_ns
-    assert masks(frames, "--grabcut") == 0
+    assert masks(frames, "--method", "grabcut") == 0
     assert table.path(2, 0, "masks").stat().st_mtime_ns != kept, (
         "the other masks of the tracklet were of old frames as well"
     )
@@ -197,7 +197,7 @@ def test_a_typo_in_the_layout_claims_nothing(frames: Path, tmp_path: Path, words
 
 
 def test_a_claim_of_which_no_result_is_left_stands_in_nobody_s_way(frames: Path) -> None:
-    assert masks(frames, "--grabcut") == 0
+    assert masks(frames, "--method", "grabcut") == 0
     for folder in frames.glob("bbox_*_mask"):
         shutil.rmtree(folder)
     colours = frames.parent / "colours"
@@ -209,7 +209,7 @@ def test_a_claim_of_which_no_result_is_left_stands_in_nobody_s_way(frames: Path)
 
 
 def test_a_broken_record_is_one_sentence_that_names_it(frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert masks(frames, "--grabcut") == 0
+    assert masks(frames, "--method", "grabcut") == 0
     settings = frames / HOME / "masks" / SETTINGS
     for content in (b"{", b"[]", b"\xff\xfe"):
         settings.write_bytes(content)

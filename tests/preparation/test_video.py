@@ -74,10 +74,14 @@ def test_boxes_outside_the_picture_are_cut_or_left_out_and_counted(
     assert "1 tracklets of 1 videos, 1 boxes outside the picture" in capsys.readouterr().out
 
 
-def test_masks_and_skeletons_are_made_in_the_same_breath(video: Path, tmp_path: Path) -> None:
+def test_masks_are_made_in_the_same_breath_and_skeletons_by_a_published_network_after_it(
+    video: Path, tmp_path: Path
+) -> None:
     weights = write_posehg3d(tmp_path)
     out = tmp_path / "out"
-    assert prepare(video, "--out", out, "--grabcut", "--skeleton-weights", weights, "--device", "cpu") == 0
+    assert prepare(video, "--out", out, "--method", "grabcut") == 0
+    words = ["skeletons", "--data", str(out / "manifest.csv"), "--weights", str(weights), "--device", "cpu"]
+    assert main(["prepare", *words]) == 0
     report = check_dataset(out / "manifest.csv", workers=1)
     assert report.ok, report.text()
     assert {(count.modality, count.found) for count in report.counts if count.split == "test"} == {
@@ -87,30 +91,9 @@ def test_masks_and_skeletons_are_made_in_the_same_breath(video: Path, tmp_path: 
     }
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (
-            ["--method", "blazepose", "--grabcut"],
-            "--method blazepose was given beside --grabcut, wanted one or the other",
-        ),
-        (["--method", "jppnet", "--skeleton-weights", "w"], "--method jppnet was given beside --skeleton-weights"),
-        (["--grabcut", "--mask-weights", "w"], "--grabcut and --mask-weights were given, wanted one of them"),
-        (["--method", "jppnet"], "model.ckpt-205632: give --mask-weights PREFIX"),
-        (["--method", "posehg3d"], "fusion_3d_var.pth: give --skeleton-weights FILE"),
-    ],
-)
-def test_options_of_which_one_would_be_ignored_are_refused(
-    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
-) -> None:
-    assert prepare(video, "--out", tmp_path / "out", *words) == 2
-    assert sentence in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
 def test_masks_of_tracklets_that_were_cut_by_other_boxes_are_made_again(video: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert prepare(video, "--out", out, "--grabcut") == 0
+    assert prepare(video, "--out", out, "--method", "grabcut") == 0
     write_boxes(tmp_path / "door.txt", tracks=(0,))
     moved = (tmp_path / "door.txt").read_text().splitlines()
     lines = [line.split(",") for line in moved]
@@ -119,16 +102,16 @@ def test_masks_of_tracklets_that_were_cut_by_other_boxes_are_made_again(video: P
     assert prepare(video, "--out", out) == 0
     report = check_dataset(out / "manifest.csv", workers=1)
     assert [problem.sentence.split(" in ")[0] for problem in report.problems] == ["masks of tracklet door-0"]
-    assert prepare(video, "--out", out, "--grabcut") == 0
+    assert prepare(video, "--out", out, "--method", "grabcut") == 0
     assert check_dataset(out / "manifest.csv", workers=1).ok
 
 
 def test_a_precision_that_the_device_does_not_have_is_refused(
     video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--skeleton-weights", write_posehg3d(tmp_path), "--device", "cpu", "--precision", "bfloat16")
+    words = ("--method", "blazepose", "--device", "cpu", "--precision", "float16")
     assert prepare(video, "--out", tmp_path / "out", *words) == 2
-    assert "--precision is bfloat16 and there is no GPU" in capsys.readouterr().err
+    assert "--precision is float16 with blazepose" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_a_broken_frame_is_named_with_its_reason_and_the_others_are_made(
 def test_masks_of_another_kind_are_not_mixed_with_those_there(
     frames: Path, jppnet: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert prepare("masks", frames, "--grabcut", "--shards", 8, "--shard", 0) == 0
+    assert prepare("masks", frames, "--method", "grabcut", "--shards", 8, "--shard", 0) == 0
     assert prepare("masks", frames, "--weights", jppnet, "--fast") == cli.EXIT_BAD_INPUT
     err = capsys.readouterr().err
     assert "the masks there were made otherwise (method: grabcut -> jppnet" in err
