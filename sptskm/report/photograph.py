@@ -18,36 +18,48 @@ class Photograph(Artist):
     """Pixels (H, W, 3) that fill a figure, which has one of them at most.
 
     On a screen they are not resampled, unlike with `Figure.figimage`. In a PDF or SVG matplotlib would embed them
-    without loss, three times as large as a JPEG: it draws a picture of one pixel, which is then exchanged.
+    without loss, three times as large as a JPEG: it draws a picture of one pixel, which is then exchanged. With
+    `lossless`, it draws the pixels there as well.
     """
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         super().__init__()
         self.pixels = pixels
+        self.lossless = False
 
     def draw(self, renderer: Any) -> None:
         """Draw the pixels, or the one in their place."""
         context = renderer.new_gc()
+        opaque = np.full(self.pixels.shape[:2], 255, np.uint8)
+        rgba = np.ascontiguousarray(np.dstack([self.pixels, opaque])[::-1])  # matplotlib counts from below
         if renderer.option_scale_image():  # PDF and SVG
             figure: Any = self.get_figure()
             everywhere = Affine2D().scale(*figure.bbox.size)
-            renderer.draw_image(context, 0, 0, np.full((1, 1, 4), 255, np.uint8), everywhere)
+            drawn = rgba if self.lossless else np.full((1, 1, 4), 255, np.uint8)
+            renderer.draw_image(context, 0, 0, drawn, everywhere)
         else:
-            opaque = np.full(self.pixels.shape[:2], 255, np.uint8)
-            rgba = np.dstack([self.pixels, opaque])[::-1]  # matplotlib counts from below
-            renderer.draw_image(context, 0, 0, np.ascontiguousarray(rgba))
+            renderer.draw_image(context, 0, 0, rgba)
         context.restore()
 
-    def within(self, files: dict[str, bytes]) -> dict[str, bytes]:
-        """Return the files "pdf" and "svg" of the figure with the JPEG in the place of the one pixel."""
+    def within(self, files: dict[str, bytes]) -> dict[str, bytes] | None:
+        """Return the files "pdf" and "svg" of the figure with the JPEG in the place of the one pixel.
+
+        Returns None where the pixel is not found, as in files of a matplotlib that writes them in another way.
+        """
         file = io.BytesIO()
         PIL.Image.fromarray(self.pixels).save(file, "JPEG", quality=QUALITY)
         jpeg, (height, width) = file.getvalue(), self.pixels.shape[:2]
-        return {"pdf": _within_pdf(files["pdf"], jpeg, height, width), "svg": _within_svg(files["svg"], jpeg)}
+        try:
+            return {"pdf": _within_pdf(files["pdf"], jpeg, height, width), "svg": _within_svg(files["svg"], jpeg)}
+        except (ValueError, IndexError):  # no such text in them, or several times
+            return None
 
 
 def _within_pdf(pdf: bytes, jpeg: bytes, height: int, width: int) -> bytes:
-    """Append the JPEG as a later version of the only picture: an incremental update (ISO 32000-1, 7.5.6)."""
+    """Append the JPEG as a later version of the only picture: an incremental update (ISO 32000-1, 7.5.6).
+
+    Raises ValueError or IndexError for a file without that picture, or without a trailer.
+    """
     (number,) = re.findall(rb"(\d+) 0 obj\n<<[^>]*/Subtype /Image", pdf)
     end = pdf[pdf.rindex(b"trailer") :]
     size, root, earlier = (re.findall(key + rb"\s(\d+[ R\d]*)", end)[0] for key in (b"/Size", b"/Root", b"startxref"))
@@ -60,6 +72,7 @@ def _within_pdf(pdf: bytes, jpeg: bytes, height: int, width: int) -> bytes:
 
 
 def _within_svg(svg: bytes, jpeg: bytes) -> bytes:
+    """Exchange the only picture. Raises ValueError for a file without it."""
     (only,) = re.findall(rb"<image [^>]*>", svg)
     content = base64.b64encode(jpeg)
     everywhere = b'width="100%" height="100%" preserveAspectRatio="none"'

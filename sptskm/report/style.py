@@ -126,14 +126,23 @@ def vectors(draw: Draw) -> dict[str, bytes]:
         figure = draw()
         if figure.get_suptitle():
             figure.suptitle("")
-        found = {}
-        for kind, about in (("pdf", {"CreationDate": None}), ("svg", {"Date": None})):
-            file = io.BytesIO()
-            figure.savefig(file, format=kind, dpi=DPI, metadata=about)
-            figure.set_layout_engine("none")  # its places are known now
-            found[kind] = file.getvalue()
-    for one in figure.findobj(Photograph):
-        found = one.within(found)
+        found = _saved(figure)
+        for one in figure.findobj(Photograph):
+            if (smaller := one.within(found)) is None:
+                one.lossless = True
+                smaller = _saved(figure)
+            found = smaller
+    return found
+
+
+def _saved(figure: Figure) -> dict[str, bytes]:
+    """Return a figure as files by their ending, "pdf" and "svg"."""
+    found = {}
+    for kind, about in (("pdf", {"CreationDate": None}), ("svg", {"Date": None})):
+        file = io.BytesIO()
+        figure.savefig(file, format=kind, dpi=DPI, metadata=about)
+        figure.set_layout_engine("none")  # its places are known now
+        found[kind] = file.getvalue()
     return found
 
 

@@ -19,6 +19,7 @@ from sptskm.evaluation.insight import Joints
 from sptskm.report import style
 from sptskm.report.charts import camera_figure, cmc_figure, distance_figure, training_figure, weight_figure
 from sptskm.report.insight_pictures import joint_figure
+from sptskm.report.photograph import Photograph
 from sptskm.report.style import PAGE, PAPER, SCREEN, vectors
 from sptskm.report.writing import files
 
@@ -90,3 +91,26 @@ def test_frames_in_a_paper_are_a_jpeg_as_wide_as_the_page_below_labels_that_stay
     assert base64.b64decode(embedded) == jpeg.buf
     assert ">mask outline</text>" in content
     assert "best queries" not in content, "the caption says it in a paper"
+
+
+def test_where_a_matplotlib_writes_pictures_in_another_way_they_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = RNG.integers(0, 256, (6, 4, 3), dtype=np.uint8)
+
+    def drawn() -> Figure:
+        figure = Figure((4 / 128, 6 / 128))
+        figure.add_artist(Photograph(shown))
+        return figure
+
+    def other(figure: Figure) -> dict[str, bytes]:
+        found = as_today(figure)
+        return {**found, "pdf": found["pdf"].replace(b"/Subtype /Image", b"/Subtype/Image")}
+
+    as_today = style._saved
+    assert b"/DCTDecode" in vectors(drawn)["pdf"]
+    monkeypatch.setattr(style, "_saved", other)
+    found = vectors(drawn)
+    assert b"/DCTDecode" not in found["pdf"]
+    assert re.search(rb"/Width 4\b", found["pdf"])
+    (embedded,) = re.findall(rb'"data:image/png;base64,\s*([^"]*)"', found["svg"])
+    picture = PIL.Image.open(io.BytesIO(base64.b64decode(embedded)))
+    np.testing.assert_array_equal(np.asarray(picture)[::-1, :, :3], shown)  # an SVG turns it over
