@@ -6,7 +6,7 @@ Shape suffixes: Q queries, G gallery rows, M pairs, I identities, S streams, W w
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +28,28 @@ from sptskm.evaluation.offering import Offer, cross_validated, offer
 from sptskm.evaluation.parts import Part
 from sptskm.evaluation.protocols import Integers
 from sptskm.evaluation.statistics import by_identity
-from sptskm.evaluation.weighing import Gaps, gaps_by_identity
+from sptskm.evaluation.weighing import CHANGING, Gaps, gaps_by_identity
 
 STEP: Final = 0.05
 NO_SLOPE: Final = 1e-9
 """Slope of a stream that says nothing, so that it can still be divided by."""
 
 
-Pairs = tuple[NDArray[np.float64], NDArray[np.bool_], Integers]
+class Pairs(NamedTuple):
+    """Pairs (M,) of a query and a gallery row that have input of a stream and are ranked."""
+
+    distance_M: NDArray[np.float64]
+    same_M: NDArray[np.bool_]
+    """Both show one person."""
+    changed_M: NDArray[np.bool_]
+    """Both are known to be in different clothes."""
+    pids_M: Integers
+    """Person of the query."""
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Pairs]") -> "Pairs":
+        """Concatenate the pairs of several parts."""
+        return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -124,15 +138,27 @@ def _choose(parts: Sequence[Part], kind: Normalisation, step: float, hedge: bool
 
 
 def _gaps(parts: Sequence[Part], normalised: Sequence[NormalisedDistances], pids_I: Integers) -> Gaps:
-    """Measure how far apart the streams put these identities."""
-    gaps, variances = [], []
-    for name in normalised[0].streams:
+    """Measure how far apart the streams put these identities.
+
+    Where enough of them are seen in several clothes, a person is compared with itself in other clothes only.
+    """
+    found, variances = [], []
+    streams = [*normalised[0].streams]
+    for name in streams:
         pairs = [_pairs(part, one.alone(name)) for part, one in zip(parts, normalised, strict=True)]
-        distance_M, same_M, pids_M = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
-        known_M = np.isin(pids_M, pids_I)
-        gaps.append(gaps_by_identity(distance_M[known_M], same_M[known_M], pids_M[known_M], pids_I))
-        variances.append(np.average([own_M.var() for own_M, *_ in pairs], weights=[len(own_M) for own_M, *_ in pairs]))
-    return Gaps([*normalised[0].streams], np.stack(gaps), np.array(variances))
+        counts = [len(own.distance_M) for own in pairs]
+        variances.append(np.average([own.distance_M.var() for own in pairs], weights=counts))
+        found.append(Pairs.joined(pairs))
+    known = [np.isin(own.pids_M, pids_I) for own in found]
+    both = list(zip(found, known, strict=True))
+    changing = min(len(np.unique(own.pids_M[known_M & own.same_M & own.changed_M])) for own, known_M in both)
+    if changing >= CHANGING:
+        known = [known_M & (own.changed_M | ~own.same_M) for own, known_M in both]
+    gaps = [
+        gaps_by_identity(own.distance_M[known_M], own.same_M[known_M], own.pids_M[known_M], pids_I)
+        for own, known_M in zip(found, known, strict=True)
+    ]
+    return Gaps(streams, np.stack(gaps), np.array(variances))
 
 
 def slopes_of(parts: Sequence[Part]) -> dict[str, float]:
@@ -157,21 +183,23 @@ def calibrated(parts: Sequence[Part], kind: Normalisation, distance: FusedDistan
 
 
 def _calibrated(pairs: Sequence[Pairs]) -> Calibration:
-    distance_M, same_M, _ = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
-    return calibrate(distance_M, same_M)
+    whole = Pairs.joined(pairs)
+    return calibrate(whole.distance_M, whole.same_M)
 
 
 def _pairs(part: Part, one: Distances) -> Pairs:
-    """Return the distances (M,) of all pairs with input that are ranked, which show one person, and the query's.
-
-    The last array (M,) holds the person of the query of each pair.
-    """
+    """Return all pairs with input that are ranked."""
     ranked_QG = one.valid_query_Q[:, None] & one.valid_gallery_G
     for number in range(len(part.query)):
         ranked_QG[number] &= ~not_ranked(part.query, number, part.gallery, part.protocol)
-    same_QG = part.query.pids[:, None] == part.gallery.pids
-    pids_M = part.query.pids[np.nonzero(ranked_QG)[0]]
-    return np.asarray(one.distance_QG, np.float64)[ranked_QG], same_QG[ranked_QG], pids_M
+    query_M, gallery_M = np.nonzero(ranked_QG)
+    pids_M = part.query.pids[query_M]
+    changed_M = np.zeros(len(pids_M), np.bool_)
+    if part.query.clothes is not None and part.gallery.clothes is not None:
+        worn_M, other_M = part.query.clothes[query_M], part.gallery.clothes[gallery_M]
+        changed_M = (worn_M >= 0) & (other_M >= 0) & (worn_M != other_M)
+    same_M = pids_M == part.gallery.pids[gallery_M]
+    return Pairs(np.asarray(one.distance_QG, np.float64)[ranked_QG], same_M, changed_M, pids_M)
 
 
 def weight_grid(streams: Sequence[str], step: float = STEP) -> list[dict[str, float]]:

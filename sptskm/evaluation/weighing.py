@@ -7,11 +7,15 @@ error: it is shrunk by the positive part of 1 - error^2 / gap^2 (after James and
 gap is no larger than its error has no weight. No weights are tried, so none is the best by chance: docs/fusion.md says
 what that is worth.
 
+Where clothes are known, pairs of the person in the same clothes are left out: they are easy, and a stream that tells
+clothes would take a share from those that tell people in other clothes as well.
+
 Shape suffixes: M pairs, S streams, I identities.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +23,9 @@ from numpy.typing import NDArray
 from sptskm.common.errors import DataError
 from sptskm.evaluation.fusion import Weights
 from sptskm.evaluation.statistics import Floats, Labels
+
+CHANGING: Final = 3
+"""Identities with pairs in other clothes below which all pairs of a person count."""
 
 
 @dataclass(frozen=True, eq=False)

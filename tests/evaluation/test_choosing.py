@@ -1,0 +1,54 @@
+"""Weights of streams by held-out people whose clothes are known: what tells people in other clothes counts."""
+
+import numpy as np
+import pytest
+from helpers.pairs import part_with
+
+from sptskm.evaluation import Distances, Rows, StreamDistances, Weights, choose
+from sptskm.evaluation.weighing import CHANGING
+
+PEOPLE = 12
+
+
+def chosen(clothes_G: np.ndarray | None) -> Weights:
+    """Choose for queries in clothes 0; each person has three tracklets of the gallery, in these clothes (G,).
+
+    SSIN tells a person in the clothes of the first tracklet, whatever the labels say; SMIN tells all persons less well.
+    """
+    rng = np.random.default_rng(1)
+    pids_G = np.repeat(np.arange(PEOPLE), 3)
+    query = Rows(np.arange(PEOPLE), np.zeros(PEOPLE, int), None if clothes_G is None else np.zeros(PEOPLE, int))
+    gallery = Rows(pids_G, np.ones(len(pids_G), int), clothes_G)
+    other_QG = query.pids[:, None] != pids_G
+    dressed_QG = other_QG | (np.arange(len(pids_G)) % 3 > 0)
+    flags = np.ones(PEOPLE, bool), np.ones(len(pids_G), bool)
+    told = {"ssin": 3.0 * dressed_QG, "smin": 1.0 * other_QG}
+    given = {name: Distances(told_QG + rng.random(told_QG.shape), *flags) for name, told_QG in told.items()}
+    return choose([part_with(query, gallery, StreamDistances(given))], ["zscore"], step=0.5).weights
+
+
+def worn(first: int, people: int = PEOPLE) -> np.ndarray:
+    """Clothes of the gallery (G,): `first`, 1 and 2 of the first `people`; others are always in 0, as their queries."""
+    clothes_G = np.tile([first, 1, 2], PEOPLE)
+    clothes_G[3 * people :] = 0
+    return clothes_G
+
+
+def test_a_stream_that_tells_clothes_has_no_share_where_people_are_seen_in_others():
+    assert chosen(None)["ssin"] > 0.2
+    assert chosen(worn(0))["ssin"] < 0.05
+
+
+def test_people_in_one_set_of_clothes_have_no_say_beside_those_who_are_seen_in_several():
+    assert chosen(worn(0, CHANGING))["ssin"] < 0.05
+
+
+@pytest.mark.parametrize(
+    "clothes_G", [worn(0, CHANGING - 1), np.zeros(3 * PEOPLE, int), np.full(3 * PEOPLE, -1)], ids=["few", "one", "none"]
+)
+def test_where_hardly_anybody_is_known_to_change_clothes_all_pairs_count(clothes_G: np.ndarray):
+    assert chosen(clothes_G) == chosen(None)
+
+
+def test_where_all_pairs_of_a_person_are_in_other_clothes_labels_change_nothing():
+    assert chosen(worn(3)) == chosen(None)
