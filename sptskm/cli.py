@@ -23,7 +23,7 @@ from sptskm.common.endings import (
     until_nobody_reads,
 )
 from sptskm.config import ConfigError, Final
-from sptskm.configfile import apply_overrides, find_file, load, load_final
+from sptskm.configfile import apply_final, find_file, load, load_final
 from sptskm.data import read_any, read_dataset
 from sptskm.data.importers import command as importers
 from sptskm.launching import estimates
@@ -292,7 +292,7 @@ def _final_settings(options: argparse.Namespace) -> Final:
     changes = [setting.removeprefix("final.") for setting in options.settings]  # as the launchers spell them
     if options.final is not None and not options.final.is_file():
         raise FileNotFoundError(f"{options.final}: no such file")
-    found = apply_overrides(Final(), changes) if options.final is None else load_final(options.final, changes)
+    found = apply_final(Final(), changes) if options.final is None else load_final(options.final, changes)
     return found if options.protocol is None else dataclasses.replace(found, protocol=options.protocol)
 
 

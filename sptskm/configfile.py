@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -80,10 +80,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def load_final(path: str | Path, overrides: Sequence[str] = ()) -> Final:
-    """Read the settings of the final job and apply overrides; a missing file means the defaults."""
+    """Read the settings of the final job and apply overrides, spelt without `final.`; no file means the defaults."""
     path = Path(path)
     values = read_yaml(path) if path.exists() else {}
-    return apply_overrides(named(path, Final(), values), overrides)
+    return apply_final(named(path, Final(), values), overrides)
+
+
+def apply_final(settings: Final, overrides: Sequence[str]) -> Final:
+    """Apply overrides, spelt without `final.`; errors name the keys with it, as command lines and docs do."""
+    return cast(Final, apply_overrides(settings, overrides, "final."))
 
 
 def named(path: Path, defaults: Any, values: Mapping[str, Any]) -> Any:
@@ -92,19 +97,20 @@ def named(path: Path, defaults: Any, values: Mapping[str, Any]) -> Any:
         return merge(defaults, values)
 
 
-def apply_overrides(config: Any, overrides: Sequence[str]) -> Any:
+def apply_overrides(config: Any, overrides: Sequence[str], prefix: str = "") -> Any:
     """Return `config` with `a.b=value` overrides applied together; the last one of a key counts.
 
-    Values are read as YAML. For a key that takes text, the value is used as it is, unless it is quoted.
+    Values are read as YAML. For a key that takes text, the value is used as it is, unless it is quoted. Errors name
+    keys behind `prefix`.
     """
     values: dict[str, Any] = {}
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals:
-            raise ConfigError(f"override {override!r}: wanted section.key=value")
+            raise ConfigError(f"override {prefix + override!r}: wanted section.key=value")
         verbatim = _is_text(config, dotted) and not text.startswith(("'", '"'))
-        _put(values, dotted, text if verbatim else _yaml_value(override, text))
-    return merge(config, values)
+        _put(values, dotted, text if verbatim else _yaml_value(prefix + override, text), prefix)
+    return merge(config, values, prefix)
 
 
 def _is_text(config: Any, dotted: str) -> bool:
@@ -124,17 +130,20 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _put(nested: dict[str, Any], dotted: str, value: Any) -> None:
-    """Store a value, or some keys of a section, at a dotted name; other keys of the section are kept."""
+def _put(nested: dict[str, Any], dotted: str, value: Any, prefix: str = "") -> None:
+    """Store a value, or some keys of a section, at a dotted name; other keys of the section are kept.
+
+    Raises ConfigError, which names the key behind `prefix`, for a key of what is no section.
+    """
     *sections, key = dotted.split(".")
     place = nested
     for section in sections:
         place = place.setdefault(section, {})
         if not isinstance(place, dict):
-            raise ConfigError(f"{dotted}: {section} was given a value of its own before")
+            raise ConfigError(f"{prefix}{dotted}: {section} was given a value of its own before")
     if isinstance(value, Mapping) and isinstance(place.get(key), dict):
         for name, part in value.items():
-            _put(nested, f"{dotted}.{name}", part)
+            _put(nested, f"{dotted}.{name}", part, prefix)
     else:
         place[key] = dict(value) if isinstance(value, Mapping) else value
 

@@ -37,9 +37,10 @@ from sptskm.evaluation import (
     fused_distances,
     fused_streams,
     given_weights,
+    idle_weights,
     must_choose,
     part_of,
-    protocol,
+    protocol_of,
     rerank,
     slopes_of,
 )
@@ -89,8 +90,10 @@ def final(
     Raises FileNotFoundError for a run without weights, ConfigError or DataError when the runs do not belong together,
     and Stopped when a rank's `stop` was set before all features were extracted.
     """
-    rules = protocol(settings.protocol)
+    rules = protocol_of(settings)
     opened, folds = _opened(runs, [*overrides, "data.test=true"], settings)
+    if note := idle_weights(settings, [one.config.stream for one in opened]):
+        log.warning(note)
     _claim(Path(out))
     streams, left_out = _extracted(opened, folds, settings, rules, stop)
     if not streams:
@@ -123,7 +126,7 @@ def fuse_held_out(
     Raises errors as `final`.
     """
     open_to_choice = replace(settings, weight=None, weights={}, normalisation="auto", folds=0)
-    rules = protocol(settings.protocol)
+    rules = protocol_of(settings)
     opened, folds = _opened(runs, ["data.test=false"], open_to_choice)
     streams, _ = _extracted(opened, folds, open_to_choice, rules, stop)
     if not streams:

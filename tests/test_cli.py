@@ -61,7 +61,7 @@ def test_the_help_of_config_tells_every_key_with_type_range_default_and_meaning(
         (["check", "nowhere"], "nowhere/info/train_name.txt: no such file"),
         (["evaluate", "nowhere", "--out", "nowhere/final"], "nowhere: no readable checkpoint"),
         (["evaluate", "nowhere", "--out", "x", "--final", "typo.yaml"], "sptskm: typo.yaml: no such file"),
-        (["evaluate", "nowhere", "--out", "x", "--set", "protocl=torchreid"], "unknown key protocl"),
+        (["evaluate", "nowhere", "--out", "x", "--set", "protocl=torchreid"], "unknown key final.protocl"),
         (["evaluate", "--explain", "nowhere", "--protocol", "a #1/2024: x.yaml"], "a #1/2024: x.yaml: no such file"),
         (["config", f"{ROOT}/docs/report.png"], "docs/report.png: line 1 (byte 0) is not UTF-8 text"),
     ],

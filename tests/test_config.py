@@ -287,7 +287,7 @@ def test_the_final_job_has_defaults_a_file_and_overrides(tmp_path: Path) -> None
     path = written(tmp_path, to_yaml(Final(weight=0.25)))
     assert load_final(path) == Final(weight=0.25)
     assert load_final(path, ["weight=null", "normalisation=minmax"]) == Final(normalisation="minmax")
-    with pytest.raises(ConfigError, match=r"unknown key weigth; did you mean weight\?"):
+    with pytest.raises(ConfigError, match=r"unknown key final.weigth; did you mean weight\?"):
         load_final(path, ["weigth=1"])
 
 
@@ -299,7 +299,7 @@ def test_the_final_job_has_defaults_a_file_and_overrides(tmp_path: Path) -> None
         ("weights={ssin:0.4, smin:0.6}", "weights has None for 'ssin:0.4', wanted .* with a blank behind each colon"),
         ("weights={ssin: much, smin: 0.6}", "weights has 'much' for 'ssin', wanted a number of each name$"),
         ("weight_step=0", "more than 0"),
-        ("weight_step=0.3", r"weight_step is 0\.3, wanted one that divides 1, such as 0\.3333333333$"),
+        ("weight_step=0.3", r"^final.weight_step is 0\.3, wanted one that divides 1, such as 0\.3333333333$"),
         ("weight_step=0.7", "such as 1$"),
     ],
 )

@@ -145,10 +145,11 @@ def test_another_protocol_gives_other_numbers_under_its_name(runs, results, tmp_
     assert found.lines()[0]["mAP"] != official.lines()[0]["mAP"]
 
 
-def test_one_stream_alone_is_evaluated_without_fusion(runs, tmp_path):
-    found = final([runs["smin"]], tmp_path, Final())
+def test_one_stream_alone_is_evaluated_without_fusion(runs, tmp_path, caplog):
+    found = final([runs["smin"]], tmp_path, Final(weight=0.5))
     assert [line["stream"] for line in found.lines()] == ["smin", "smin"]
     assert found.fusion is None
+    assert "final.weight is 0.5 and changes nothing: SMIN is evaluated alone" in caplog.messages
 
 
 @pytest.mark.parametrize("stream", ["smin", "ssin"])

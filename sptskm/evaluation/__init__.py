@@ -33,7 +33,15 @@ from sptskm.evaluation.offering import Offer
 from sptskm.evaluation.parts import Part, everybody, part_of
 from sptskm.evaluation.protocol_counts import explain_protocol
 from sptskm.evaluation.protocols import OFFICIAL, PROTOCOLS, Protocol, protocol, select
-from sptskm.evaluation.refusals import check_choosing, check_judging, fused_streams, given_weights, must_choose
+from sptskm.evaluation.refusals import (
+    check_choosing,
+    check_judging,
+    fused_streams,
+    given_weights,
+    idle_weights,
+    must_choose,
+    protocol_of,
+)
 from sptskm.evaluation.reranking import Reranking, check_memory, feature_distances, fused_distances, rerank
 
 __all__ = [
@@ -73,12 +81,14 @@ __all__ = [
     "fused_distances",
     "fused_streams",
     "given_weights",
+    "idle_weights",
     "must_choose",
     "not_ranked",
     "pair_weight",
     "pair_weights",
     "part_of",
     "protocol",
+    "protocol_of",
     "rerank",
     "select",
     "slopes_of",

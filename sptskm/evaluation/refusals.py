@@ -9,8 +9,16 @@ from sptskm.config import STREAMS, ConfigError, Final
 from sptskm.data import Split, Tracklets
 from sptskm.evaluation.fusion import Weights, pair_weights
 from sptskm.evaluation.metrics import JudgedRows, Rows
-from sptskm.evaluation.protocols import Protocol, check_labels, select
+from sptskm.evaluation.protocols import Protocol, check_labels, protocol, select
 from sptskm.evaluation.reranking import check_memory
+
+
+def protocol_of(settings: Final) -> Protocol:
+    """Return the protocol of a final job. Raises errors as `protocol`, a ConfigError with the name of the key."""
+    try:
+        return protocol(settings.protocol)
+    except ConfigError as error:
+        raise ConfigError(f"final.protocol: {error}") from None
 
 
 def check_judging(settings: Final, rules: Protocol, table: Tracklets) -> None:
@@ -76,6 +84,14 @@ def given_weights(settings: Final, streams: Sequence[str]) -> Weights | None:
     if len(streams) != 2:
         raise ConfigError(f"final.weight is of two streams and {len(streams)} are fused, wanted final.weights instead")
     return pair_weights(streams, settings.weight)
+
+
+def idle_weights(settings: Final, streams: Sequence[str]) -> str:
+    """Say in a sentence that weights are given and these streams are but one; empty where that is not so."""
+    if len(streams) > 1 or (settings.weight is None and not settings.weights):
+        return ""
+    key, given = ("weights", settings.weights) if settings.weights else ("weight", settings.weight)
+    return f"final.{key} is {given} and changes nothing: {STREAMS[streams[0]].title} is evaluated alone"
 
 
 def must_choose(settings: Final, streams: Sequence[str]) -> bool:

@@ -24,7 +24,7 @@ from sptskm.configfile import find_folder, load, load_final
 from sptskm.data import Split, Tracklets, hold_out, read_dataset, split_of
 from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
-from sptskm.evaluation import check_choosing, check_judging, fused_streams, must_choose, protocol
+from sptskm.evaluation import check_choosing, check_judging, fused_streams, idle_weights, must_choose, protocol_of
 from sptskm.evaluation.protocols import ENDINGS
 from sptskm.report.trackers import check_trackers
 from sptskm.sections import SsinClips
@@ -195,10 +195,10 @@ def _refuse_strays(names: Sequence[str], overrides: Sequence[str]) -> None:
 def check(plan: Plan, ranks: Mapping[str, int]) -> None:
     """Check everything that can be checked before the jobs start; `ranks` is how many train each stream.
 
-    Raises ConfigError, DataError or FileNotFoundError.
+    Prints a note about weights that change nothing. Raises ConfigError, DataError or FileNotFoundError.
     """
     tables = {data: read_dataset(*data) for data in {(c.data.root, c.data.test) for c in plan.runs.values()}}
-    rules = protocol(plan.final.protocol)
+    rules = protocol_of(plan.final)
     for table in tables.values():
         check_judging(plan.final, rules, table)
     for name, config in plan.runs.items():
@@ -220,6 +220,8 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
         data = plan.configs[0].data
         table = tables[data.root, data.test]
         check_choosing(rules, table, hold_out(table, data.held_out, data.split_seed))
+    if note := idle_weights(plan.final, names):
+        print(note, file=sys.stderr)
 
 
 def make_folder(folder: Path) -> None:

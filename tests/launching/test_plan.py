@@ -133,7 +133,7 @@ REFUSED = {
     "unknown key": (["train.epoch=3"], "unknown key train.epoch; did you mean epochs?"),
     "not an override": (["train.epochs"], "'train.epochs': wanted section.key=value"),
     "run folder as an override": (["run=elsewhere"], "run= is an override, wanted --run FOLDER"),
-    "unknown protocol": (["final.protocol=mars"], "mars-official"),
+    "unknown protocol": (["final.protocol=mars"], "final.protocol: unknown protocol 'mars'; legal names are"),
     "missing data": (["data.root=nowhere"], "nowhere/info/train_name.txt: no such file"),
     "missing weights": (["ssin.model.pretrained=resnet.pth"], "/resnet.pth: no such file"),
     "missing trunk": (["ssin.model.trunk=dinov2"], "/dinov2: no such folder; compute nodes have no internet"),
@@ -143,8 +143,11 @@ REFUSED = {
     "different splits": (["ssin.data.split_seed=1"], "data.held_out and data.split_seed must be the same"),
     "nothing to choose on": (["data.held_out=0"], "set final.weight or final.folds"),
     "more folds than pairs of people": (["final.folds=50"], "ssin-fold-1: 50 folds of"),
-    "one fold": (["final.folds=1"], "folds is 1, wanted 0 for none, or at least 2"),
-    "folds for a weight that is given": (["final.folds=2", "final.weight=0.5"], "folds is 2 with a weight"),
+    "one fold": (["final.folds=1"], "final.folds is 1, wanted 0 for none, or at least 2"),
+    "folds for a weight that is given": (["final.folds=2", "final.weight=0.5"], "final.folds is 2 with a weight"),
+    "weights that sum to 2": (["final.weights.x=2"], "final.weights are {'x': 2.0}, wanted shares from 0 to 1"),
+    "a final key that is none": (["final.protocl=x"], "unknown key final.protocl; did you mean protocol?"),
+    "a final key without a value": (["final.weight"], "override 'final.weight': wanted section.key=value"),
 }
 
 
@@ -220,6 +223,15 @@ def test_launchers_answer_from_every_folder_and_take_one_stream_or_both(launcher
 
 def test_zero_held_out_is_accepted_with_a_given_weight(configs):
     assert plan(configs, "data.held_out=0", "final.weight=0.5").final.weight == 0.5
+
+
+def test_weights_for_one_stream_are_told_to_change_nothing(configs, capsys):
+    plan(configs, "final.weight=0.5")
+    assert capsys.readouterr().err == ""
+    plan(configs, "final.weight=0.5", stream="ssin")
+    assert capsys.readouterr().err == "final.weight is 0.5 and changes nothing: SSIN is evaluated alone\n"
+    plan(configs, "final.weights={ssin: 0.4, smin: 0.6}", "final.streams=smin")
+    assert "final.weights is {'ssin': 0.4, 'smin': 0.6} and changes nothing: SMIN" in capsys.readouterr().err
 
 
 def test_a_missing_modality_folder_is_named_for_the_stream_that_needs_it(configs, walkers, tmp_path):
