@@ -2,8 +2,9 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -29,10 +30,20 @@ class Split:
     @property
     def hash(self) -> str:
         """Return a hash of the held-out rows and queries; it is equal for all streams, whatever they train on."""
-        digest = hashlib.sha256()
-        for array in (self.held_out, self.query, self.left_out):
-            digest.update(np.ascontiguousarray(array, dtype=np.int64).data)
-        return digest.hexdigest()[:16]
+        return _digest(self.held_out, self.query, self.left_out)
+
+    def data_of(self, table: Tracklets) -> dict[str, str]:
+        """Return what must be equal to go on with a run: hashes of training tracklets, split and classes."""
+        return {"fingerprint": table.training_fingerprint, "split": self.hash, "classes": _digest(self.classes)}
+
+
+def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """List what differs between the data of a run (see `Split.data_of`) and others, as `name: before -> now`."""
+    return [
+        f"{name} of the training data: {before.get(name)} -> {value}"
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
 
 
 NOBODY = (
@@ -146,3 +157,11 @@ def split_by_identity(entries: Sequence[Entry], test_share: float, seed: int) ->
     with_gallery = {entry.pid for entry in named if splits[entry.tracklet] == "gallery"}
     splits |= {tracklet: "gallery" for pid, tracklet in last.items() if pid not in with_gallery}
     return [replace(entry, split=splits.get(entry.tracklet, entry.split)) for entry in entries]
+
+
+def _digest(*arrays: IntArray) -> str:
+    """Hash arrays of integers."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, np.int64).data)
+    return digest.hexdigest()[:16]

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from sptskm.common.errors import DataError
 from sptskm.common.reading import read_json, read_yaml
 from sptskm.config import ConfigError
 from sptskm.configfile import changed_keys, flat, from_dict, in_force, to_dict
+from sptskm.data import read_dataset, split_of
+from sptskm.data.splits import changed_data
 from sptskm.launching.plan import Plan, make_folder
 from sptskm.launching.watch import ENDS, Followed
 from sptskm.trunkfile import completed
@@ -136,10 +139,11 @@ def _some(changed: list[str]) -> str:
 
 
 def refuse_other_runs(plan: Plan, known: Container[str] = ()) -> None:
-    """Raise ConfigError if a folder of the plan is in use for training, or holds a run with other settings.
+    """Raise ConfigError if a folder of the plan is in use for training, or holds a run of other settings or data.
 
-    Runs in `known` are skipped: jobs with the same settings train them.
+    Runs in `known` are skipped: jobs with the same settings train them. Raises errors as `read_dataset`.
     """
+    table_of = cache(read_dataset)
     for name, config in plan.runs.items():
         if name in known:
             continue
@@ -147,23 +151,30 @@ def refuse_other_runs(plan: Plan, known: Container[str] = ()) -> None:
         if (pid := training_in(folder)) is not None:
             who = f"process {pid}" if pid > 0 else "another process"
             raise ConfigError(f"{folder}: {who} is training in this folder; wait for it, or choose another --run")
-        before = _trained_with(folder)
-        if before is not None and (changed := changed_keys(before, to_dict(completed(config)))):
+        before, data = _trained_with(folder)
+        changed = [] if before is None else changed_keys(before, to_dict(completed(config)))
+        if data is not None and not changed:
+            table = table_of(config.data.root, config.data.test)
+            changed = changed_data(data, split_of(table, config.data).data_of(table))
+        if changed:
             raise ConfigError(
                 f"{folder}: holds another run ({_some(changed)}); choose another --run, or delete it to start afresh"
             )
 
 
-def _trained_with(folder: Path) -> dict[str, Any] | None:
-    """Return the configuration of the run in a folder.
+def _trained_with(folder: Path) -> tuple[dict[str, Any] | None, dict[str, str] | None]:
+    """Return the configuration of the run in a folder, and the hashes of its data.
 
-    Returns None without a checkpoint, or if the configuration cannot be read: then the run itself decides.
+    Either is None without a checkpoint, or if it cannot be read, as of a run of an earlier version: then the run itself
+    decides.
     """
-    if not any(folder.glob("checkpoint-*.pt")):
-        return None
-    with suppress(ValueError, OSError):
-        return to_dict(from_dict(read_yaml(folder / "config.yaml")))
-    return None
+    settings = data = None
+    if any(folder.glob("checkpoint-*.pt")):
+        with suppress(ValueError, OSError):
+            settings = to_dict(from_dict(read_yaml(folder / "config.yaml")))
+        with suppress(ValueError, OSError):
+            data = read_json(folder / "data.json", dict[str, str])
+    return settings, data
 
 
 def training_in(folder: Path) -> int | None:

@@ -34,6 +34,11 @@ class RunDir:
         return self.path / "config.yaml"
 
     @property
+    def data(self) -> Path:
+        """Return the path of the hashes of the training data (JSON), which launchers read without PyTorch."""
+        return self.path / "data.json"
+
+    @property
     def best(self) -> Path:
         """Return the path of the checkpoint with the highest validation mAP."""
         return self.path / "best.pt"

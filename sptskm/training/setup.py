@@ -1,10 +1,8 @@
 """Prepare what a run trains on: table, split, clips and their order."""
 
-import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -66,13 +64,9 @@ class Setup:
         return methods_of(self.config.stream, self.table, self.source)
 
     @property
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, str]:
         """Return what must be equal in a checkpoint to continue it."""
-        return {
-            "fingerprint": self.table.training_fingerprint,
-            "split": self.split.hash,
-            "classes": digest(self.split.classes),
-        }
+        return self.split.data_of(self.table)
 
     def network(self, pretrained: bool) -> nn.Module:
         """Build the network; without pretrained weights and constants of the data if all will be replaced."""
@@ -143,8 +137,3 @@ def check_parts(config: Config, ranks: int) -> None:
             f"train.accumulate is {parts}, wanted at most {max(1, clips // 2)}: a rank's batch has {clips} clips "
             "(sampling.identities x sampling.tracklets / ranks), and a part needs two"
         )
-
-
-def digest(array: IntArray) -> str:
-    """Hash an array of integers."""
-    return hashlib.sha256(np.ascontiguousarray(array, np.int64).tobytes()).hexdigest()[:16]

@@ -21,6 +21,7 @@ from sptskm.config import Config, ConfigError
 from sptskm.configfile import changed_keys, to_dict, to_yaml
 from sptskm.data.clips import TrainItem
 from sptskm.data.derived import methods_in, warn_of_methods
+from sptskm.data.splits import changed_data
 from sptskm.evaluation import Rows, Scores, evaluate, stream_distances
 from sptskm.models.recomputing import recompute
 from sptskm.provenance import command
@@ -304,12 +305,13 @@ class Trainer:
         return state
 
     def begin(self) -> None:
-        """Write the configuration of a new run. Raise ConfigError if the folder has weights of an earlier run."""
+        """Write what a new run is of. Raise ConfigError if the folder has weights of an earlier run."""
         if exists(self.folder.best):
             raise ConfigError(
                 f"{self.folder.best}: is there, but no checkpoint to go on from, and a new run would replace it; "
                 "choose another run folder, or delete this one to start afresh"
             )
+        self.folder.write_text(self.folder.data, json.dumps(self.setup.provenance, indent=1))
         self.folder.write_text(self.folder.config, to_yaml(self.config))
 
     def restore(self, state: State) -> None:
@@ -340,11 +342,7 @@ class Trainer:
         if missing := [name for name in WANTED if name not in state]:
             raise ConfigError(f"{self.folder.path}: its newest checkpoint has no {missing[0]}, wanted one of a run")
         changed = changed_keys(state["config"], to_dict(self.config))
-        changed += [
-            f"{name}: {state['provenance'].get(name)} -> {value}"
-            for name, value in self.setup.provenance.items()
-            if state["provenance"].get(name) != value
-        ]
+        changed += changed_data(state["provenance"], self.setup.provenance)
         if changed:
             raise ConfigError(
                 f"{self.folder.path}: holds another run ({'; '.join(changed)}); choose another run folder, "

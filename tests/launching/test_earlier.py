@@ -10,7 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from sptskm.common.atomic import write_text
 from sptskm.configfile import to_yaml
+from sptskm.data import read_dataset, split_of
 from sptskm.launching import earlier, local, slurm, tune
 from sptskm.launching.plan import Plan, make_plan
 
@@ -166,6 +168,26 @@ def test_a_folder_with_another_run_is_refused_with_what_differs(
     assert launcher.main([*words, "smin.optim.lr=0.25", "train.epochs=9"]) == 2
     error = capsys.readouterr().err
     assert f"{tmp_path / 'run' / 'smin'}: holds another run (optim.lr: 0.01 -> 0.25); choose another --run" in error
+    assert scheduler.submitted == []
+
+
+@pytest.mark.parametrize("launcher", [local, slurm])
+def test_a_folder_with_a_run_on_other_data_is_refused_before_anything_is_queued(
+    launcher, scheduler, words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(local, "Children", None)
+    found = plan_of(words)
+    trained(found)
+    for config in found.configs:
+        table = read_dataset(config.data.root)
+        data = split_of(table, config.data).data_of(table)
+        write_text(Path(config.run) / "data.json", json.dumps(data))
+    earlier.refuse_other_runs(found)
+    write_text(tmp_path / "run/smin/data.json", json.dumps(data | {"fingerprint": "00"}))
+    assert launcher.main(words) == 2
+    error = capsys.readouterr().err
+    told = f"holds another run (fingerprint of the training data: 00 -> {data['fingerprint']}); choose another --run"
+    assert f"{tmp_path / 'run' / 'smin'}: {told}" in error
     assert scheduler.submitted == []
 
 
