@@ -7,6 +7,7 @@ named like its first frame, or in one of COCO's lists of results for all.
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,14 @@ from sptskm.preparation.formats import (
     write_skeleton,
 )
 from sptskm.preparation.layouts import AXES, IN_SPACE, Channels, OwnLayout
+from sptskm.preparation.plausible import check_missing, check_postures, posture_of
 from sptskm.preparation.work import Ledger, ShardResult, write_note
 
 log = logging.getLogger(__name__)
 
 MASK_NAMES = (".png", "_vis.png", ".bmp", ".jpg", "_mask.png")
 POINT_NAMES = (".mat", ".npy", ".json", "_keypoints.json")
+PROBES = 32  # walks that are looked at before any skeleton is written, and frames of each
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,17 @@ class ImportSource:
         """Return the channels of a key point."""
         return self.channels or "xyc"
 
+    @property
+    def flat(self) -> bool:
+        """Return whether key points have no depth."""
+        return "z" not in self.numbers
+
 
 def import_files(root: Path, table: Tracklets, made: Made, source: ImportSource) -> ShardResult:
     """Import all masks or skeletons that are still missing; the outcome names the unusable ones.
 
-    A frame without any file is named as well; training accepts frames without a skeleton. Raises ConfigError.
+    A frame without any file is named as well; training accepts frames without a skeleton. Raises ConfigError, and
+    errors as `plausible` has them, before anything is written.
     """
     source.check(made)
     settings = source.method
@@ -144,6 +153,7 @@ def _skeletons(table: Tracklets, source: ImportSource) -> Take:
     points = _KeyPoints(source)
     if points.listed is not None:
         _tell_others(points.place, points.listed, set(decode_names(table.stems_M).tolist()))
+    _check_walks(table, points, source)
 
     def take(row: int, missing: list[int], outcome: ShardResult) -> Iterable[tuple[int, NDArray[Any]]]:
         results = [table.path(row, frame, "skeletons") for frame in range(table.lengths[row])]
@@ -161,6 +171,33 @@ def _skeletons(table: Tracklets, source: ImportSource) -> Take:
         yield from ((frame, completed_FV4[frame]) for frame in found)
 
     return take
+
+
+def _check_walks(table: Tracklets, points: "_KeyPoints", source: ImportSource) -> None:
+    """Raise ConfigError or DataError where most walks to import cannot be people with these axes; log what is told.
+
+    Looks at some frames of some walks. What cannot be read is named later, by the import.
+    """
+    walks = []
+    for row in np.linspace(0, len(table) - 1, min(PROBES, len(table))).astype(int).tolist():
+        results = [table.path(row, frame, "skeletons") for frame in range(table.lengths[row])]
+        found = []
+        for frame in np.linspace(0, len(results) - 1, min(PROBES, len(results))).astype(int).tolist():
+            with suppress(DataError):
+                if not results[frame].exists():
+                    found.append(points.of_frame(results, frame))
+        if not found:
+            continue
+        points_FKC, name = np.concatenate(found), str(table.keys_N[row])
+        if not source.flat:  # pixels may be equal by chance
+            check_missing(points_FKC, source.numbers, f"key points of {name}")
+        skeletons_FV4 = points.joints(points_FKC)
+        counts = usable.counted(skeletons_FV4)
+        if counts.whole + counts.partial:
+            walks.append(posture_of(name, skeletons_FV4))
+    if walks:
+        for remark in check_postures(f"{source.place}", walks, source.named, source.flat):
+            log.info("%s: %s", source.place, remark)
 
 
 def _tell_others(place: Path, listed: Iterable[str], stems: set[str]) -> None:
@@ -181,9 +218,17 @@ class _KeyPoints:
 
     def skeleton(self, results: list[Path], frame: int) -> NDArray[Any]:
         """Return the skeleton (14, 4) of a frame of a tracklet. Raises DataError if there are no key points."""
+        return self.joints(self.of_frame(results, frame))[0]
+
+    def joints(self, points_FKC: NDArray[Any]) -> NDArray[Any]:
+        """Return the skeletons (F, 14, 4) of key points; a missing joint is NaN."""
+        return joints_of(points_FKC, self.layout, self.channels).skeletons_FV4
+
+    def of_frame(self, results: list[Path], frame: int) -> NDArray[Any]:
+        """Return the key points (1, K, C) of a frame of a tracklet. Raises DataError if there are none."""
         points = self._of_tracklet(results, frame) if self.listed is None else self._listed(results[frame].stem)
         check_confidence(points, self.channels, f"key points of {results[frame].stem}")
-        return joints_of(points, self.layout, self.channels).skeletons_FV4[0]
+        return points
 
     def _listed(self, stem: str) -> NDArray[Any]:
         assert self.listed is not None

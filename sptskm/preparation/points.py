@@ -65,7 +65,7 @@ def prepare_points(
             np.save(file, usable.fill_joints(skeletons_FV4).astype(np.float32))
         done.append(replace(entry, skeleton=path))
     _refuse_nothing(given, counts)
-    remarks = check_postures(f"{given}", walks, source.named, "z" not in source.numbers)
+    remarks = check_postures(f"{given}", walks, source.named, source.flat)
     write_method(out / MANIFEST, "skeletons", source.method)
     write_entries(out / MANIFEST, done)
     return out / MANIFEST, "\n".join([_told(out / MANIFEST, done, counts, without), *remarks])

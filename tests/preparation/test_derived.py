@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.handmade import write_files
+from helpers.keypoints import upright
 
 from sptskm import cli
 from sptskm.common.endings import EXIT_BAD_INPUT
@@ -183,7 +184,7 @@ def test_an_import_with_the_wrong_kind_makes_nothing_and_claims_nothing(frames: 
 
 @pytest.mark.parametrize("words", [("--layout", "openpose25"), ("--layout", "openpose-25", "--channels", "xyk")])
 def test_a_typo_in_the_layout_claims_nothing(frames: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
-    points = np.random.default_rng(0).uniform(20, 100, (25, 3))
+    points = upright(np.random.default_rng(0).uniform(20, 100, (25, 3)), "openpose-25")
     points[:, 2] = 0.8
     people = {"people": [{"pose_keypoints_2d": points.ravel().tolist()}]}
     place = tmp_path / "points"

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from helpers.handmade import write_files
+from helpers.keypoints import seen_by_kinect, upright
 from helpers.networks import frames_only
 from numpy.typing import NDArray
 
@@ -20,6 +22,7 @@ from sptskm.data.files import read_mask, read_skeleton
 from sptskm.preparation.formats import results_from
 from sptskm.preparation.parsing import COLOURS
 
+ORDER = np.random.default_rng(1).permutation(25)
 TORSO = [(0, -1.6, 0.1, 0.9), *[(0.1 * j, -1.5 + 0.1 * j, 0.0, 0.8) for j in range(1, 14)]]
 
 
@@ -91,7 +94,8 @@ def test_openpose_files_coco_results_and_one_file_per_tracklet_become_skeletons(
     whole.mkdir()
     results = []
     for row in range(len(table)):
-        points = np.random.default_rng(row).uniform(1, 100, (int(table.lengths[row]), 25, 3))
+        points = upright(np.random.default_rng(row).uniform(1, 100, (int(table.lengths[row]), 25, 3)), "openpose-25")
+        points[:, 13:17, 1] += 1000  # the legs of COCO; two of them are eyes to OpenPose
         points[..., 2] = 0.5
         np.save(whole / f"{table.stems(row)[0]}.npy", points)
         for frame, stem in enumerate(table.stems(row)):
@@ -174,7 +178,7 @@ def few(tmp_path: Path) -> Path:
 def test_joints_that_openpose_did_not_see_are_masked_and_the_frame_stays(
     few: Path, tmp_path: Path, gone: list[int], counts: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    points = np.random.default_rng(0).uniform(20, 100, (25, 3))
+    points = upright(np.random.default_rng(0).uniform(20, 100, (25, 3)), "openpose-25")
     points[:, 2] = 0.8
     points[gone] = 0
     stems = write_openpose(few, tmp_path / "theirs", points)
@@ -207,12 +211,41 @@ def test_depths_are_not_taken_for_confidences(
     theirs.mkdir()
     table = read_mars(few)
     for row in range(len(table)):
-        points = np.random.default_rng(row).uniform(-1, 1, (int(table.lengths[row]), 25, 3))
-        points[..., 2] = 3.5
+        points = seen_by_kinect("kinect-25", int(table.lengths[row]), row)
+        points[..., 2] += 3.5 - points[0, 0, 2]
         np.save(theirs / f"{table.stems(row)[0]}.npy", points)
     assert bring("skeletons", few, theirs, *words) == EXIT_BAD_INPUT
     assert sentence in capsys.readouterr().err
     assert bring("skeletons", few, theirs, "--layout", "kinect-25", "--channels", "xyz") == 0
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        (lambda points: points * [1, -1, 1], "in 8 of 8 walks the feet lie from the head toward -y as kinect-25 has"),
+        (lambda points: points[:, ORDER], "is the order of the points kinect-25?"),
+        (
+            lambda points: np.where(np.abs(points) == 0.5, -1, points),
+            "points have the coordinates -1, -1, -1, wanted NaN",
+        ),
+    ],
+)
+def test_key_points_of_other_axes_or_orders_are_refused_before_a_skeleton_is_written(
+    few: Path,
+    tmp_path: Path,
+    what: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    theirs, table = tmp_path / "theirs", read_mars(few)
+    theirs.mkdir()
+    for row in range(len(table)):
+        points = seen_by_kinect("kinect-25", int(table.lengths[row]), row)
+        np.save(theirs / f"{table.stems(row)[0]}.npy", what(points))
+    assert bring("skeletons", few, theirs, "--layout", "kinect-25", "--channels", "xyz") == EXIT_BAD_INPUT
+    assert sentence in capsys.readouterr().err
+    assert not list(few.glob("*_joint3d"))
+    assert not (few / HOME).exists()
 
 
 def test_a_file_of_too_few_frames_is_one_failure(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,7 +253,8 @@ def test_a_file_of_too_few_frames_is_one_failure(few: Path, tmp_path: Path, caps
     theirs.mkdir()
     for row in range(len(table)):
         length = int(table.lengths[row]) - (row == 2)
-        np.save(theirs / f"{table.stems(row)[0]}.npy", np.random.default_rng(row).uniform(0.1, 1, (length, 14, 3)))
+        points = upright(np.random.default_rng(row).uniform(0.1, 1, (length, 14, 3)), "14")
+        np.save(theirs / f"{table.stems(row)[0]}.npy", points)
     assert bring("skeletons", few, theirs, "--layout", "14") == EXIT_BAD_INPUT
     out = capsys.readouterr().out
     assert ", 1 failed (4 files)" in out

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.keypoints import seen_by_kinect
 
 from sptskm import cli
 from sptskm.common.endings import EXIT_BAD_INPUT
@@ -14,20 +15,8 @@ from sptskm.data.files import read_skeletons
 from sptskm.data.skeleton_scale import unit_of
 from sptskm.data.skeletons import JOINTS
 from sptskm.preparation.layouts import LAYOUTS
-from sptskm.synthetic.walkers import draw_walker, pose
 
 LINES = (("anna", "1", "train"), ("anna", "2", "train"), ("bert", "1", "query"), ("bert", "2", "gallery"))
-
-
-def seen_by_kinect(layout: str, frames: int, seed: int) -> np.ndarray:
-    """Return a walk (F, K, 3) in metres in the sensor's own axes: x to the left, y up, z away."""
-    walker = draw_walker(np.random.default_rng(seed))
-    joints_FV3 = pose(walker.body, walker.gait, np.arange(frames) / 2)[:, : len(JOINTS)] + np.array([0.1, 0.0, 2.0])
-    names = [{"shoulder centre": "neck"}.get(name, name) if layout == "kinect-20" else name for name in LAYOUTS[layout]]
-    points_FK3 = np.full((frames, len(names), 3), 0.5)
-    for joint, place in enumerate(JOINTS):
-        points_FK3[:, names.index(place)] = joints_FV3[:, joint]
-    return points_FK3 * [-1, -1, 1]
 
 
 @pytest.fixture(params=["kinect-20", "kinect-25"])
