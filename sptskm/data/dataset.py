@@ -7,7 +7,6 @@ from sptskm.common.errors import DataError
 from sptskm.common.paths import exists, is_file
 from sptskm.common.tables import FORMS, form_of
 from sptskm.data.derived import read_derived
-from sptskm.data.forms import read_lines
 from sptskm.data.manifest import read_manifest, read_unlabelled
 from sptskm.data.mars import read_mars
 from sptskm.data.packs.contents import SUMMARY
@@ -15,11 +14,12 @@ from sptskm.data.packs.reading import read_pack
 from sptskm.data.tracklets import Tracklets
 
 
-def read_dataset(place: str | Path, test: bool = True, labelled: bool = True) -> Tracklets:
+def read_dataset(place: str | Path, test: bool = True, labelled: bool | None = True) -> Tracklets:
     """Read the table of a data set; without `test` no file of its test part is opened.
 
     A file is read as a manifest, a folder with `pack.json` as a pack, any other folder as the MARS layout. Without
-    `labelled` a manifest is read by `read_unlabelled`. Raises DataError or FileNotFoundError naming the file at fault.
+    `labelled` a manifest is read by `read_unlabelled`; None: if it has no splits. Raises DataError or FileNotFoundError
+    naming the file at fault.
     """
     place = Path(place)
     if place.is_dir() or not (place.is_file() or is_manifest(place)):
@@ -29,7 +29,7 @@ def read_dataset(place: str | Path, test: bool = True, labelled: bool = True) ->
         table = read_mars(place, test)
     else:
         form_of(place)
-        table = read_manifest(place, test) if labelled else read_unlabelled(place)
+        table = read_manifest(place, test) if labelled else read_unlabelled(place, even_with_splits=labelled is False)
     return replace(table, derived=read_derived(place))
 
 
@@ -49,5 +49,4 @@ def read_any(place: str | Path) -> Tracklets:
 
     A manifest without a split then needs only tracklet and frames, as for extraction. Raises as `read_dataset`.
     """
-    lines = read_lines(Path(place), lambda *_: None) if is_file(Path(place)) else [("", {"split": ""})]
-    return read_dataset(place, labelled=any("split" in line for _, line in lines))
+    return read_dataset(place, labelled=None)

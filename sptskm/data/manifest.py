@@ -84,12 +84,16 @@ def read_entries(path: Path, split: bool = True) -> list[Entry]:
 
     Raises FileNotFoundError, and DataError naming the line at fault.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, wanted a manifest ({', '.join(FORMS)})")
-    check = partial(_check_columns, wanted=[name for name in REQUIRED if split or name != "split"])
-    named = [(place, _entry(line, f"{path}: {place}")) for place, line in read_lines(path, check)]
+    named = _read(path, [name for name in REQUIRED if split or name != "split"])
     _check_entries(path, named, split)
     return [entry for _, entry in named]
+
+
+def _read(path: Path, wanted: Sequence[str]) -> list[tuple[str, Entry]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, wanted a manifest ({', '.join(FORMS)})")
+    lines = read_lines(path, partial(_check_columns, wanted=wanted))
+    return [(place, _entry(line, f"{path}: {place}")) for place, line in lines]
 
 
 def write_entries(path: Path, entries: Iterable[Entry]) -> None:
@@ -205,15 +209,15 @@ def read_manifest(path: Path, test: bool = True) -> Tracklets:
     return as_table(path, read_entries(path), test)
 
 
-def read_unlabelled(path: Path) -> Tracklets:
+def read_unlabelled(path: Path, even_with_splits: bool = True) -> Tracklets:
     """Read the table of a manifest whose lines need only tracklet and frames. Raises as `read_manifest`.
 
-    A line without a pid is junk; a line without a split is gallery; all lines without a camera share one camera.
+    A line without a pid is junk; a line without a split is gallery; all lines without a camera share one camera. Unless
+    `even_with_splits`, this holds only where no line has a split.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, wanted a manifest ({', '.join(FORMS)})")
-    lines = read_lines(path, partial(_check_columns, wanted=("tracklet", "frames")))
-    named = [(place, _completed(_entry(line, f"{path}: {place}"))) for place, line in lines]
+    named = _read(path, ("tracklet", "frames"))
+    if even_with_splits or not any(entry.split for _, entry in named):
+        named = [(place, _completed(entry)) for place, entry in named]
     _check_entries(path, named)
     return as_table(path, [entry for _, entry in named])
 
@@ -262,13 +266,9 @@ def as_table(path: Path, entries: Sequence[Entry], test: bool = True) -> Trackle
 
 def _in_order(entries: Sequence[Entry], name: str, num_train: int) -> list[str]:
     """Return the distinct values in natural order, training first, so that numbers do not depend on reading test."""
-    parts = ([e for e in part if e.split not in NAMELESS or name != "pid"] for part in _halves(entries, num_train))
-    ordered = (value for part in parts for value in sorted({getattr(e, name) for e in part} - {""}, key=natural))
-    return list(dict.fromkeys(ordered))
-
-
-def _halves(entries: Sequence[Entry], cut: int) -> tuple[Sequence[Entry], Sequence[Entry]]:
-    return entries[:cut], entries[cut:]
+    parts = entries[:num_train], entries[num_train:]
+    named = ({getattr(e, name) for e in part if name != "pid" or e.split not in NAMELESS} for part in parts)
+    return list(dict.fromkeys(value for values in named for value in sorted(values - {""}, key=natural)))
 
 
 @dataclass(frozen=True, eq=False)

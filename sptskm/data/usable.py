@@ -29,6 +29,8 @@ EMPTY, FULL = 0.01, 0.95
 MOST_LOST, MOST_EMPTY = 0.2, 0.5
 """Highest usable shares of a data set's masks: masks whose encoding hides the person, and empty masks."""
 
+_UPPER = [JOINTS.index(name) for name in ("head", "neck")]
+_LOWER = [JOINTS.index(f"{side} {joint}") for side in ("right", "left") for joint in ("knee", "ankle")]
 _ENDS = np.array(EDGES)
 # For an upright person, in any unit: the length of each bone, and how far its second end lies below its first end.
 _LENGTHS = np.array([0.16, 0.19, 0.16, 0.19, 0.25, 0.25, 0.25, 0.25, 0.3, 0.3, 0.13, 0.13, 0.15])
@@ -108,12 +110,17 @@ def is_doubtful(skeletons_FV4: Floats) -> bool:
     return bool((there_FV.any(axis=1) & ~there_FV.all(axis=1)).any())
 
 
+def ways_down(skeletons_FV4: Floats) -> NDArray[np.float64]:
+    """Return the way from head and neck to knees and ankles (F, 3): toward +y, as y is down, of an upright person."""
+    upper_F3, lower_F3 = (skeletons_FV4[:, joints, :3].mean(axis=1) for joints in (_UPPER, _LOWER))
+    return np.asarray(lower_F3 - upper_F3, np.float64)
+
+
 def is_upright(skeletons_FV4: Floats) -> bool:
-    """Return whether the head is above the feet (y is down) in at least half of the valid frames of a tracklet."""
-    heads_F = skeletons_FV4[:, JOINTS.index("head"), 1]
-    feet_F = skeletons_FV4[:, [JOINTS.index("right ankle"), JOINTS.index("left ankle")], 1].mean(axis=1)
-    known_F = np.isfinite(heads_F) & np.isfinite(feet_F)
-    return bool(2 * np.count_nonzero(heads_F[known_F] < feet_F[known_F]) >= np.count_nonzero(known_F))
+    """Return whether the way down of a tracklet leads down in at least half of the frames that have one."""
+    down_F = ways_down(skeletons_FV4)[:, 1]
+    known_F = np.isfinite(down_F)
+    return bool(2 * np.count_nonzero(down_F[known_F] > 0) >= np.count_nonzero(known_F))
 
 
 def fill_joints(skeletons_FV4: Floats) -> Floats:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from sptskm.common.errors import ConfigError, DataError
 from sptskm.data.skeleton_scale import ANOTHER_UNIT, UNITS, unit_of_totals
 from sptskm.data.skeletons import EDGES, JOINTS
+from sptskm.data.usable import ways_down
 
 Floats = NDArray[np.float64]
 
 UPRIGHT = 0.7
-"""Least share of y in the way from head and neck to knees and ankles, of a person who stands, walks or bows."""
+"""Least share of y in the way down (`usable.ways_down`) of a person who stands, walks or bows."""
 LOPSIDED = 1.5
 """Ratio of a left to a right limb's length that nobody has."""
 MOST = 0.5
@@ -29,8 +30,6 @@ BACKWARD = 0.8
 REPEATED = 3
 """Times that a point of three equal coordinates may occur by chance in a file."""
 
-_UPPER = [JOINTS.index(name) for name in ("head", "neck")]
-_LOWER = [JOINTS.index(f"{side} {joint}") for side in ("right", "left") for joint in ("knee", "ankle")]
 _LIMBS = (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
 
 
@@ -39,7 +38,7 @@ class Posture(NamedTuple):
 
     name: str
     down_3: Floats
-    """Direction from head and neck to knees and ankles, of length 1."""
+    """Direction of the way down, of length 1."""
     lopsided: float
     """Largest ratio of the lengths of a left and a right limb."""
     knees: float
@@ -66,8 +65,7 @@ def check_missing(points_FKC: Floats, channels: str, what: str) -> None:
 def posture_of(name: str, skeletons_FV4: Floats) -> Posture:
     """Measure a walk; its missing joints are NaN."""
     points_FV3 = skeletons_FV4[..., :3]
-    down_F3 = points_FV3[:, _LOWER].mean(axis=1) - points_FV3[:, _UPPER].mean(axis=1)
-    down_3 = _median(down_F3)
+    down_3 = _median(ways_down(skeletons_FV4))
     ends = np.array(EDGES)
     bones_E = _median(np.linalg.norm(points_FV3[:, ends[:, 0]] - points_FV3[:, ends[:, 1]], axis=2))
     length = float(np.linalg.norm(down_3))

@@ -21,7 +21,7 @@ from sptskm.data import Tracklets
 from sptskm.data.files import read_frame, read_mask, read_or_none, read_skeletons
 from sptskm.data.skeletons import EDGES, JOINTS
 from sptskm.data.tracklets import Modality
-from sptskm.data.usable import EMPTY, FULL
+from sptskm.data.usable import EMPTY, FULL, ways_down
 
 Floats = NDArray[np.float64]
 Measure = Literal[
@@ -56,8 +56,6 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 STILL = 1e-4
 BEFORE = 2  # earlier frames that decide about the sides of a frame
 _HIPS = [JOINTS.index("right hip"), JOINTS.index("left hip")]
-_UPPER = [JOINTS.index(name) for name in ("head", "neck")]
-_LOWER = [JOINTS.index(f"{side} {joint}") for side in ("right", "left") for joint in ("knee", "ankle")]
 _OTHER = {"left": "right", "right": "left"}
 SWAPPED = [JOINTS.index(" ".join(_OTHER.get(word, word) for word in name.split())) for name in JOINTS]
 """Index of the opposite joint for each of the 14."""
@@ -295,11 +293,10 @@ def _shape_values(skeletons_FV4: Floats) -> dict[Measure, Floats]:
     """Return the measures of single skeletons; `skeleton_values` returns those of changes between frames."""
     has_F, known_FV = ~np.isnan(skeletons_FV4).any(axis=(1, 2)), skeletons_FV4[..., 3] != 0
     points_FV3 = _rooted(skeletons_FV4)
-    upper_F, lower_F = (points_FV3[:, joints, 1].mean(axis=1) for joints in (_UPPER, _LOWER))
     return {
         "partial skeleton": _where(has_F, known_FV.any(axis=1) & ~known_FV.all(axis=1)),
         "flat": _where(has_F, np.ptp(points_FV3[..., 2], axis=1) == 0),
-        "upside down": _where(has_F, upper_F > lower_F),
+        "upside down": _where(has_F, ways_down(points_FV3)[:, 1] < 0),
         "still": _still(points_FV3),
     }
 

@@ -13,12 +13,14 @@ import pytest
 
 from sptskm.common.errors import DataError
 from sptskm.data import manifest as manifest_module
-from sptskm.data import read_dataset
+from sptskm.data import read_any, read_dataset
 from sptskm.data.files import is_there, read_frame, read_skeletons
+from sptskm.data.forms import write_lines
 from sptskm.data.manifest import FIELDS, Entry, images, read_entries, read_manifest, write_entries
 from sptskm.data.names import natural
 from sptskm.data.packs.unpacking import unpack
 from sptskm.data.packs.writing import pack
+from sptskm.data.tracklets import JUNK_PID
 
 ENTRIES = [
     Entry("anna-1", "anna", "door", "train", "walks/anna-1", "masks/anna-1", "anna-1.npy", 'red, or "crimson"', "May"),
@@ -453,6 +455,20 @@ def test_a_manifest_in_capitals_or_with_tabs_is_a_manifest(tmp_path: Path, name:
     write_entries(tmp_path / name, [Entry("a", "anna", "door", "train", "x")])
     assert read_dataset(tmp_path / name).stems(0) == ["1", "2"]
     assert read_dataset(tmp_path / name, labelled=False).stems(0) == ["1", "2"]
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl", "m.parquet"])
+def test_where_only_the_files_matter_nothing_but_tracklets_and_frames_is_wanted(tmp_path: Path, name: str) -> None:
+    frames(tmp_path / "x", 2)
+    frames(tmp_path / "y", 2)
+    bare = [{"tracklet": "a", "frames": "x"}, {"tracklet": "b", "frames": "y"}]
+    write_lines(tmp_path / name, bare)
+    assert read_any(tmp_path / name).pids_N.tolist() == [JUNK_PID, JUNK_PID]
+    write_lines(tmp_path / name, [{**line, "pid": "anna", "camera": "door", "split": "train"} for line in bare])
+    assert read_any(tmp_path / name).num_train == 2
+    write_lines(tmp_path / name, [{**line, "pid": "anna", "camera": "", "split": "train"} for line in bare])
+    with pytest.raises(DataError, match=r"(line|row) [12] has no camera"):
+        read_any(tmp_path / name)
 
 
 def test_a_file_that_is_no_manifest_is_not_taken_for_a_folder(tmp_path: Path) -> None:
