@@ -141,7 +141,7 @@ class Results:
         rows = []
         for line in self.lines():
             mAP, *ranks = ("-" if line[name] is None else f"{100 * line[name]:.1f}" for name in metrics)
-            low_high = "-".join(f"{100 * end:.0f}" for end in line["mAP_interval"] or ()) or "-"
+            low_high = "-".join(f"{100 * end:.1f}" for end in line["mAP_interval"] or ()) or "-"
             names = line["queries"], title_of(line["stream"])
             rows.append([*names, mAP, low_high, *ranks, line["used"], line["skipped"]])
         return f"{text_table(header, rows)}\n{self.caption()}"

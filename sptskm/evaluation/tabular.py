@@ -48,7 +48,7 @@ def latex_table(lines: Sequence[Mapping[str, Any]]) -> str:
 
 def _cells(line: Mapping[str, Any]) -> list[str]:
     mAP, *ranks = ("--" if line[name] is None else f"{100 * line[name]:.1f}" for name in _METRICS)
-    interval = "--".join(f"{100 * end:.0f}" for end in line["mAP_interval"] or ()) or "--"
+    interval = "--".join(f"{100 * end:.1f}" for end in line["mAP_interval"] or ()) or "--"
     counts = [str(line["used"]), str(line["skipped"])]
     names = [_escaped(line["queries"]), _escaped(title_of(line["stream"]))]
     return [*names, mAP, interval, *ranks, *counts, _escaped(line["protocol"])]

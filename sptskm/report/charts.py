@@ -153,22 +153,23 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 
 
 def training_figure(curves: Curves, stream: str) -> Figure:
-    """Draw the losses over the steps (left) and the scores on held-out identities (right)."""
-    figure = new_figure(f"{title_of(stream)}: training", height=0.45, panels=2)
-    losses = figure.add_subplot(1, 2, 1, xlabel="step", ylabel="loss")
+    """Draw the losses over the steps and, beside them, the scores on held-out identities where there are any."""
+    scored = {name: curves[tag] for name in ("mAP", "rank-1") if (tag := f"validation/{name}") in curves}
+    panels = 2 if scored else 1
+    figure = new_figure(f"{title_of(stream)}: training", height=0.45, panels=panels)
+    losses = figure.add_subplot(1, panels, 1, xlabel="step", ylabel="loss")
     shades = [colour_of(stream), SOFT, (60, 150, 200), (170, 110, 180), (150, 160, 60)]
     names = sorted((tag for tag in curves if tag.startswith("loss/")), key=lambda tag: (tag != "loss/total", tag))
     for number, tag in enumerate(names):
+        look = "-" if len(curves[tag][0]) > 1 else "o"  # a line of one point cannot be seen
         colour = hexadecimal(shades[number % len(shades)])
-        (line,) = losses.plot(*curves[tag], color=colour, label=tag.removeprefix("loss/"))
+        (line,) = losses.plot(*curves[tag], look, color=colour, label=tag.removeprefix("loss/"))
         if number:
             line.set_linewidth(0.5 * line.get_linewidth())
-    scores = figure.add_subplot(1, 2, 2, xlabel="step", ylabel="held-out identities (%)")
-    for tag, shade in (("validation/mAP", GREEN), ("validation/rank-1", BLUE)):
-        if tag in curves:
-            steps, values = curves[tag]
-            name = tag.removeprefix("validation/")
+    legend_above(losses, 1 / panels)
+    if scored:
+        scores = figure.add_subplot(1, 2, 2, xlabel="step", ylabel="held-out identities (%)")
+        for (name, (steps, values)), shade in zip(scored.items(), (GREEN, BLUE), strict=False):
             scores.plot(steps, 100 * values, "o-", color=hexadecimal(shade), label=name)
-    for axes in (losses, scores):
-        legend_above(axes, 0.5)
+        legend_above(scores, 0.5)
     return figure

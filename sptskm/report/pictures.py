@@ -228,9 +228,8 @@ def _training(results: Results) -> Iterator[Picture]:
     for config in results.configs:
         curves, stream = charts.read_curves(Path(config.run)), config.stream
         if any(tag.startswith("loss/") for tag in curves):
-            caption = (
-                f"As logged in {config.run}. The scores are of identities held out of training, by which the best "
-                "epoch was chosen; they are not comparable with those of the test set."
-            )
+            caption = f"As logged in {config.run}."
+            if any(tag.startswith("validation/") for tag in curves):
+                caption += " Scores of identities held out of training cannot be compared with those of the test set."
             draw = partial(charts.training_figure, curves, stream)
             yield Picture(f"training {title_of(stream)}", "training", draw, caption)

@@ -86,6 +86,13 @@ def test_curves_of_a_run_are_read_back_and_drawn(tmp_path: Path) -> None:
     assert not _like(picture, BLUE).any()
 
 
+def test_a_run_of_one_point_and_without_held_out_people_shows_its_loss_alone() -> None:
+    picture = image_of(training_figure, {"loss/total": np.array([[0.0], [1.0]])}, "smin")
+    assert _like(picture[60:], ORANGE).sum() > 20
+    both = {"loss/total": np.array([[0.0], [1.0]]), "validation/mAP": np.array([[0.0], [0.5]])}
+    assert picture.shape[1] < image_of(training_figure, both, "smin").shape[1]
+
+
 def test_a_run_that_is_gone_has_no_curves(tmp_path: Path) -> None:
     assert read_curves(tmp_path / "gone") == {}
     assert read_curves(tmp_path) == {}

@@ -44,7 +44,7 @@ def test_an_evaluation_leaves_its_table_as_latex_with_a_row_for_each_ranking_and
 
 def test_a_latex_row_is_in_percent_and_a_number_that_is_not_there_is_a_dash() -> None:
     rows = [line for line in latex_table([LINE, EMPTY]).splitlines() if line.endswith(r"\\")]
-    assert rows[1] == r"all & SSIN & 51.2 & 45--56 & 50.0 & 75.0 & 100.0 & 100.0 & 30 & 2 & mars-official \\"
+    assert rows[1] == r"all & SSIN & 51.2 & 45.4--55.6 & 50.0 & 75.0 & 100.0 & 100.0 & 30 & 2 & mars-official \\"
     assert rows[2] == r"clothes changed & SSIN & -- & -- & -- & -- & -- & -- & 0 & 2 & mars-official \\"
 
 
