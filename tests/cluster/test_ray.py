@@ -200,6 +200,7 @@ def test_two_launchers_on_one_machine_have_rays_of_their_own_whatever_the_enviro
     hostile = {"RAY_ADDRESS": cluster.address, "TMPDIR": str(deep), "HOME": "/nowhere"}
     short = ["--fixed", "--stream", "smin", "--config", tmp_path / "configs", "--run", tmp_path / "short"]
     first = start("launch/tune.py", *short, **hostile)
+    until("a rank of the first", lambda: first.poll() is not None or rank(tmp_path / "short" / "jobs" / "smin-0.log"))
     second = start("launch/tune.py", *words, **hostile)
     code, _, err = end(first)
     assert code == 0, err
