@@ -66,7 +66,7 @@ class Offer:
         return f"the result is {title}: fused is not better on {who} ({told})"
 
 
-def offer(alone: Mapping[str, Floats], fused_I: Floats, weights: Weights, hedge: bool = False, seed: int = 0) -> Offer:
+def offer(alone: Mapping[str, Floats], fused_I: Floats, weights: Weights, hedge: bool = False) -> Offer:
     """Choose between the fused ranking and that of the better stream.
 
     `alone` holds each stream's mean average precision of every identity (I,); fused_I that of the fused ranking, with
@@ -77,8 +77,8 @@ def offer(alone: Mapping[str, Floats], fused_I: Floats, weights: Weights, hedge:
     change_I = fused_I - alone[better]
     found = Offer(weights, better, 0.0, None, len(change_I))
     if found.identities >= FEWEST:
-        found = replace(found, gain=float(change_I.mean()), p=p_better(change_I, seed))
-    if hedge and found.name == better and weights[better] < 1 and p_better(-change_I, seed) > LEVEL:
+        found = replace(found, gain=float(change_I.mean()), p=p_better(change_I))
+    if hedge and found.name == better and weights[better] < 1 and p_better(-change_I) > LEVEL:
         found = replace(found, hedged=True)
     return found
 

@@ -35,6 +35,7 @@ from sptskm.evaluation.statistics import bootstrap_interval
 
 RESULTS, QUERIES = "results.json", "queries.csv"
 RANKS = (1, 5, 10, 20)
+METRICS = ("mAP", *(f"rank-{k}" for k in RANKS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,11 +137,10 @@ class Results:
 
     def text(self) -> str:
         """Return the results as a table for people."""
-        metrics = ("mAP", *(f"rank-{k}" for k in RANKS))
-        header = ["queries", "stream", "mAP", "95 %", *metrics[1:], "used", "skipped"]
+        header = ["queries", "stream", "mAP", "95 %", *METRICS[1:], "used", "skipped"]
         rows = []
         for line in self.lines():
-            mAP, *ranks = ("-" if line[name] is None else f"{100 * line[name]:.1f}" for name in metrics)
+            mAP, *ranks = in_percent(line)
             low_high = "-".join(f"{100 * end:.1f}" for end in line["mAP_interval"] or ()) or "-"
             names = line["queries"], title_of(line["stream"])
             rows.append([*names, mAP, low_high, *ranks, line["used"], line["skipped"]])
@@ -174,6 +174,11 @@ class Results:
                 "(transductive), so that it compares only with results that do so too"
             )
         return "\n".join(parts)
+
+
+def in_percent(line: Mapping[str, Any], missing: str = "-") -> list[str]:
+    """Return the METRICS of a line of results as people read them."""
+    return [missing if line[name] is None else f"{100 * line[name]:.1f}" for name in METRICS]
 
 
 def title_of(ranking: str) -> str:

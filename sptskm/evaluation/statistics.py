@@ -23,7 +23,7 @@ BATCH: Final = 500  # samples drawn at once, to bound memory
 DECIMALS: Final = 9  # of sums over identities: what is equal but for rounding counts as equal
 
 
-def bootstrap_interval(values_Q: Floats, pids_Q: Labels, seed: int = 0, samples: int = SAMPLES) -> tuple[float, float]:
+def bootstrap_interval(values_Q: Floats, pids_Q: Labels, samples: int = SAMPLES) -> tuple[float, float]:
     """Return the 95 % percentile interval of the mean over queries, their identities drawn with replacement.
 
     (Efron and Tibshirani, 1993; by clusters: Cameron and Miller, 2015.) It says how much the mean depends on which
@@ -40,7 +40,7 @@ def bootstrap_interval(values_Q: Floats, pids_Q: Labels, seed: int = 0, samples:
         return (float(mean(*data, 0)),) * 2
     found = bootstrap(
         data, mean, paired=True, vectorized=True, method="percentile", n_resamples=samples, batch=BATCH,
-        random_state=np.random.default_rng([seed, 0xB0075]),
+        random_state=np.random.default_rng([0, 0xB0075]),
     )  # fmt: skip
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
@@ -62,7 +62,7 @@ class Difference:
     same: int
 
 
-def paired_difference(a_Q: Floats, b_Q: Floats, pids_Q: Labels, seed: int = 0, samples: int = SAMPLES) -> Difference:
+def paired_difference(a_Q: Floats, b_Q: Floats, pids_Q: Labels, samples: int = SAMPLES) -> Difference:
     """Compare two results of the same queries (average precisions, or 1 and 0 for a hit at some rank).
 
     The test exchanges a and b of some identities, as it may be done when neither is better (Smucker et al., CIKM 2007).
@@ -72,21 +72,21 @@ def paired_difference(a_Q: Floats, b_Q: Floats, pids_Q: Labels, seed: int = 0, s
     if a.shape != b.shape:
         raise DataError(f"the results are of {len(a)} and {len(b)} queries, wanted the same")
     change_Q = b - a
-    low, high = bootstrap_interval(change_Q, pids_Q, seed, samples)
-    p = _p_of_signs(by_identity(change_Q, pids_Q)[0], np.abs, seed, samples)
+    low, high = bootstrap_interval(change_Q, pids_Q, samples)
+    p = _p_of_signs(by_identity(change_Q, pids_Q)[0], np.abs, samples)
     better, worse = int((change_Q > 0).sum()), int((change_Q < 0).sum())
     return Difference(float(change_Q.mean()), low, high, p, better, worse, len(change_Q) - better - worse)
 
 
-def p_better(change_I: Floats, seed: int = 0, samples: int = SAMPLES) -> float:
+def p_better(change_I: Floats, samples: int = SAMPLES) -> float:
     """Return how often chance alone gives identities a mean change (I,) as far above 0: a one-sided p-value.
 
     The signs of the changes are exchanged, as in `paired_difference`. Raises DataError without identities and for NaN.
     """
-    return _p_of_signs(_checked(change_I), lambda sums: sums, seed, samples)
+    return _p_of_signs(_checked(change_I), lambda sums: sums, samples)
 
 
-def _p_of_signs(change_I: Floats, size: Callable[[Floats], Floats], seed: int, samples: int) -> float:
+def _p_of_signs(change_I: Floats, size: Callable[[Floats], Floats], samples: int) -> float:
     """Return the share of all ways to choose the signs of the changes (I,) whose sum has as large a `size`.
 
     Where there are more than `samples` ways, so many are drawn, and the observed one is counted with them.
@@ -100,7 +100,7 @@ def _p_of_signs(change_I: Floats, size: Callable[[Floats], Floats], seed: int, s
         change_I = np.append(change_I, 0.0)
     found = permutation_test(
         (change_I,), statistic, permutation_type="samples", vectorized=True, alternative="greater",
-        n_resamples=samples, batch=BATCH, random_state=np.random.default_rng([seed, 0x7E57]),
+        n_resamples=samples, batch=BATCH, random_state=np.random.default_rng([0, 0x7E57]),
     )  # fmt: skip
     return float(found.pvalue)
 

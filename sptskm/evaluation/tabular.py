@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
-from sptskm.evaluation.results import RANKS, title_of
+from sptskm.evaluation.results import METRICS, in_percent, title_of
 
 TABLE, LATEX = "results.csv", "results.tex"
-_METRICS = ("mAP", *(f"rank-{k}" for k in RANKS))
 _ESCAPED: Final = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -21,9 +20,9 @@ def csv_table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Return one row for each ranking and set of queries; shares are 0 to 1, missing numbers are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["queries", "stream", "mAP", "mAP_low", "mAP_high", *_METRICS[1:], "used", "skipped", "protocol"])
+    writer.writerow(["queries", "stream", "mAP", "mAP_low", "mAP_high", *METRICS[1:], "used", "skipped", "protocol"])
     for line in lines:
-        numbers = [line["mAP"], *(line["mAP_interval"] or (None, None)), *(line[name] for name in _METRICS[1:])]
+        numbers = [line["mAP"], *(line["mAP_interval"] or (None, None)), *(line[name] for name in METRICS[1:])]
         cells = ["" if number is None else repr(float(number)) for number in numbers]
         writer.writerow([line["queries"], line["stream"], *cells, line["used"], line["skipped"], line["protocol"]])
     return text.getvalue()
@@ -34,7 +33,7 @@ def latex_table(lines: Sequence[Mapping[str, Any]]) -> str:
 
     Characters that mean something to LaTeX are escaped; a rule separates the sets of queries.
     """
-    header = ["queries", "stream", "mAP", r"95\,\%", *_METRICS[1:], "used", "skipped", "protocol"]
+    header = ["queries", "stream", "mAP", r"95\,\%", *METRICS[1:], "used", "skipped", "protocol"]
     parts = [
         "% needs \\usepackage{booktabs}; mAP with its 95 % interval and rank-k in percent",
         f"\\begin{{tabular}}{{ll{'r' * (len(header) - 3)}l}}",
@@ -47,7 +46,7 @@ def latex_table(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cells(line: Mapping[str, Any]) -> list[str]:
-    mAP, *ranks = ("--" if line[name] is None else f"{100 * line[name]:.1f}" for name in _METRICS)
+    mAP, *ranks = in_percent(line, "--")
     interval = "--".join(f"{100 * end:.1f}" for end in line["mAP_interval"] or ()) or "--"
     counts = [str(line["used"]), str(line["skipped"])]
     names = [_escaped(line["queries"]), _escaped(title_of(line["stream"]))]

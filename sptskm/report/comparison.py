@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from sptskm.common.console import table as text_table
 from sptskm.common.errors import DataError
 from sptskm.configfile import flat, in_force
-from sptskm.evaluation.results import QUERIES, RANKS, RESULTS, pluralize, title_of
+from sptskm.evaluation.results import METRICS, QUERIES, RESULTS, pluralize, title_of
 from sptskm.evaluation.saved import read_queries, read_results
 from sptskm.evaluation.statistics import Difference, paired_difference
 
 Floats = NDArray[np.float64]
 
-METRICS = ("mAP", *(f"rank-{k}" for k in RANKS))
 SEEDS = (".train.seed", ".data.split_seed")
 # where things lie and how fast they go; rules and test data are compared on their own
 INDIFFERENT = (

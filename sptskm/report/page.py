@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sptskm import config
 from sptskm.configfile import differing, to_yaml
-from sptskm.evaluation.results import QUERIES, RANKS, RESULTS, Results, pluralize, title_of
+from sptskm.evaluation.results import METRICS, QUERIES, RESULTS, Results, in_percent, pluralize, title_of
 from sptskm.evaluation.tabular import LATEX, TABLE
 from sptskm.report.pictures import Picture
 
@@ -144,11 +144,10 @@ def _summary(results: Results) -> str:
 
 def _scores(results: Results) -> tuple[list[str], list[list[object]], int, list[int]]:
     """Return the table of results.text(), in percent: header, rows, number of columns of text, and marked rows."""
-    metrics = ("mAP", *(f"rank-{k}" for k in RANKS))
-    header = ["queries", "stream", "mAP (%)", "95 % interval", *(f"{name} (%)" for name in metrics[1:])]
+    header = ["queries", "stream", "mAP (%)", "95 % interval", *(f"{name} (%)" for name in METRICS[1:])]
     rows: list[list[object]] = []
     for line in results.lines():
-        mAP, *ranks = ("-" if line[name] is None else f"{100 * line[name]:.1f}" for name in metrics)
+        mAP, *ranks = in_percent(line)
         interval = " to ".join(f"{100 * end:.1f}" for end in line["mAP_interval"] or ()) or "-"
         rows.append([line["queries"], title_of(line["stream"]), mAP, interval, *ranks, line["used"], line["skipped"]])
     offered = [row for row, line in enumerate(results.lines()) if line["stream"] == results.offered]

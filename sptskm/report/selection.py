@@ -53,8 +53,7 @@ def told(results: Results, ranking: Ranking, q: int, g: int) -> tuple[str, float
         known = {stream: distance for stream, distance in alone.items() if np.isfinite(distance)}
         for term in fusion.distance.terms:
             if set(term.factors) == set(known):
-                distance = term.offset + sum(term.factors[stream] * known[stream] for stream in known)
-                return f"{name}: p", float(fusion.odds.probability(np.array(distance)))
+                return f"{name}: p", float(fusion.odds.probability(np.array(term.of(known))))
     return None
 
 
