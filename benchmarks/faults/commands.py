@@ -53,6 +53,7 @@ def _two_tracklets(project: Path, work: Path) -> None:
             copy(frame, work / "walks" / name / frame.name)
             (work / "points").mkdir(exist_ok=True)
             points = np.concatenate([rng.random((14, 2)) * 50 + 1, np.full((14, 1), 0.9)], axis=1)
+            points[:, 1] += 20 * np.arange(14)  # the head above the ankles
             (work / "points" / f"{frame.stem}.mat").write_bytes(mat_bytes("joints", points))
         lines.append(f"{name},{person.name},1,train,walks/{name}")
     (work / "m.csv").write_text("\n".join([*lines, ""]))
