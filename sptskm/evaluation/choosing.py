@@ -74,6 +74,8 @@ class Fusion:
     """With these weights, on the held-out identities that chose them."""
     slopes: Mapping[str, float] | None = None
     """Of "calibrated"."""
+    changed_clothes: bool = False
+    """Whether the weights were chosen by pairs of a person in other clothes alone."""
     odds: Calibration | None = None
     """Log-odds that a pair at a fused distance shows one person, fitted to held-out pairs; None without any."""
 
@@ -134,6 +136,7 @@ def _choose(parts: Sequence[Part], kind: Normalisation, step: float, hedge: bool
         offer=offer({name: judged(own_Q) for name, own_Q in alone.items()}, crossed_I, weights, hedge),
         mAP=float(precisions(weights)[counted_Q].mean()),
         slopes=slopes,
+        changed_clothes=gaps.changed_clothes,
     )
 
 
@@ -152,13 +155,13 @@ def _gaps(parts: Sequence[Part], normalised: Sequence[NormalisedDistances], pids
     known = [np.isin(own.pids_M, pids_I) for own in found]
     both = list(zip(found, known, strict=True))
     changing = min(len(np.unique(own.pids_M[known_M & own.same_M & own.changed_M])) for own, known_M in both)
-    if changing >= CHANGING:
+    if changed := changing >= CHANGING:
         known = [known_M & (own.changed_M | ~own.same_M) for own, known_M in both]
     gaps = [
         gaps_by_identity(own.distance_M[known_M], own.same_M[known_M], own.pids_M[known_M], pids_I)
         for own, known_M in zip(found, known, strict=True)
     ]
-    return Gaps(streams, np.stack(gaps), np.array(variances))
+    return Gaps(streams, np.stack(gaps), np.array(variances), changed)
 
 
 def slopes_of(parts: Sequence[Part]) -> dict[str, float]:

@@ -160,6 +160,7 @@ class Results:
             parts[0] += f", queries without a positive count as 0 ({without} of {len(first_hit_Q)})"
         if self.fusion is not None:
             how = "as given" if self.fusion.curve_WS is None else "chosen on identities held out of training"
+            how += ", by pairs in other clothes" if self.fusion.changed_clothes else ""
             parts.append(f"fusion: {self.fusion.normalisation}, {weights_told(self.fusion.weights)}, {how}")
             if (offer := self.fusion.offer) is not None:
                 parts.append(offer.reason(title_of(offer.better)))

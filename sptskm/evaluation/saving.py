@@ -61,6 +61,7 @@ def _json(results: Results, looks: int) -> dict[str, Any]:
             "weight": fusion.weight,
             "weights": dict(fusion.weights),
             "normalisation": fusion.normalisation,
+            "changed_clothes": fusion.changed_clothes,
             "distance": [{"factors": dict(term.factors), "offset": term.offset} for term in fusion.distance.terms]
             or None,
             "offer": fusion.offer and {**vars(fusion.offer), "weights": dict(fusion.offer.weights)},

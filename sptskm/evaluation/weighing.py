@@ -39,6 +39,8 @@ class Gaps:
     streams: Sequence[str]
     gap_SI: Floats
     variance_S: Floats
+    changed_clothes: bool = False
+    """Whether pairs of one person are those in other clothes alone."""
 
     def __post_init__(self) -> None:
         if np.isnan(self.gap_SI).all():

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from helpers.pairs import part_with
 
-from sptskm.evaluation import Distances, Rows, StreamDistances, Weights, choose
+from sptskm.evaluation import Distances, Fusion, Rows, StreamDistances, choose
 from sptskm.evaluation.weighing import CHANGING
 
 PEOPLE = 12
 
 
-def chosen(clothes_G: np.ndarray | None) -> Weights:
+def chosen(clothes_G: np.ndarray | None) -> Fusion:
     """Choose for queries in clothes 0; each person has three tracklets of the gallery, in these clothes (G,).
 
     SSIN tells a person in the clothes of the first tracklet, whatever the labels say; SMIN tells all persons less well.
@@ -24,7 +24,7 @@ def chosen(clothes_G: np.ndarray | None) -> Weights:
     flags = np.ones(PEOPLE, bool), np.ones(len(pids_G), bool)
     told = {"ssin": 3.0 * dressed_QG, "smin": 1.0 * other_QG}
     given = {name: Distances(told_QG + rng.random(told_QG.shape), *flags) for name, told_QG in told.items()}
-    return choose([part_with(query, gallery, StreamDistances(given))], ["zscore"], step=0.5).weights
+    return choose([part_with(query, gallery, StreamDistances(given))], ["zscore"], step=0.5)
 
 
 def worn(first: int, people: int = PEOPLE) -> np.ndarray:
@@ -35,20 +35,22 @@ def worn(first: int, people: int = PEOPLE) -> np.ndarray:
 
 
 def test_a_stream_that_tells_clothes_has_no_share_where_people_are_seen_in_others():
-    assert chosen(None)["ssin"] > 0.2
-    assert chosen(worn(0))["ssin"] < 0.05
+    assert chosen(None).weights["ssin"] > 0.2
+    assert chosen(worn(0)).weights["ssin"] < 0.05
+    assert [chosen(None).changed_clothes, chosen(worn(0)).changed_clothes] == [False, True]
 
 
 def test_people_in_one_set_of_clothes_have_no_say_beside_those_who_are_seen_in_several():
-    assert chosen(worn(0, CHANGING))["ssin"] < 0.05
+    assert chosen(worn(0, CHANGING)).weights["ssin"] < 0.05
 
 
 @pytest.mark.parametrize(
     "clothes_G", [worn(0, CHANGING - 1), np.zeros(3 * PEOPLE, int), np.full(3 * PEOPLE, -1)], ids=["few", "one", "none"]
 )
 def test_where_hardly_anybody_is_known_to_change_clothes_all_pairs_count(clothes_G: np.ndarray):
-    assert chosen(clothes_G) == chosen(None)
+    found = chosen(clothes_G)
+    assert (found.weights, found.changed_clothes) == (chosen(None).weights, False)
 
 
 def test_where_all_pairs_of_a_person_are_in_other_clothes_labels_change_nothing():
-    assert chosen(worn(3)) == chosen(None)
+    assert chosen(worn(3)).weights == chosen(None).weights

@@ -1,6 +1,7 @@
 """What a table of results says of its protocol, and which rows its pictures show."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from sptskm.config import Final
-from sptskm.evaluation import PROTOCOLS, Part, Rows
+from sptskm.evaluation import PROTOCOLS, Fusion, Part, Rows
 from sptskm.evaluation.results import Ranking, Results
 from sptskm.report.selection import first_results
 
@@ -44,6 +45,14 @@ def made(protocol: str, has_clothes: bool = True) -> Results:
 def test_a_protocol_is_told_in_a_sentence(protocol: str, left_out: str) -> None:
     sentence = made(protocol).caption()
     assert sentence == f"protocol {protocol}: gallery of 5 tracklets (1 junk, 0 distractors), {left_out}"
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_weights_that_pairs_in_other_clothes_have_chosen_are_told_to_be_so(changed: bool) -> None:
+    how = {"curve_WS": np.zeros((1, 2)), "changed_clothes": changed}
+    results = replace(made("mars-official"), fusion=Fusion({"ssin": 0.7, "smin": 0.3}, "zscore", **how))  # type: ignore[arg-type]
+    end = "chosen on identities held out of training" + changed * ", by pairs in other clothes"
+    assert results.caption().splitlines()[1] == f"fusion: zscore, weight of SMIN 0.30, {end}"
 
 
 def test_queries_in_changed_clothes_are_a_part_of_their_own_unless_the_protocol_asks_for_clothes() -> None:
