@@ -6,7 +6,6 @@ from sptskm.models.posehg3d import PoseHG3D, PoseMaps
 from sptskm.models.smin import SMIN
 from sptskm.models.ssin import SSIN
 from sptskm.models.weights import (
-    Loaded,
     load_jppnet,
     load_posehg3d,
     load_pretrained,
@@ -22,7 +21,6 @@ __all__ = [
     "SSIN",
     "Gait",
     "JPPNet",
-    "Loaded",
     "PoseHG3D",
     "PoseMaps",
     "load_jppnet",

@@ -7,7 +7,6 @@ some of them.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,14 +31,6 @@ _NUMBERED = {number: stage for stage, number in _STAGES.items()}
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "network", "net")
 _PREFIXES = ("module", "_orig_mod")
 FEW = 3  # entries named in a sentence, of each kind
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """Names of the checkpoint's entries that were left out, and of the model's that stay as initialised."""
-
-    ignored: tuple[str, ...] = ()
-    initialised: tuple[str, ...] = ()
 
 
 def read_state_dict(path: str | Path) -> dict[str, Any]:
@@ -68,26 +59,27 @@ def _naming(path: str | Path) -> Iterator[None]:
         raise DataError(f"weights {path}: {error}") from None
 
 
-def load_published(model: nn.Module, state_dict: Mapping[str, Any]) -> Loaded:
+def load_published(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
     """Load a checkpoint with the original names into SSIN or SMIN.
 
     Accepts the wrappers and prefixes of `plain_names`. Entries are Tensors or numpy arrays. A plain ST-GCN checkpoint
-    goes into SMIN's backbone: its classifier `fcn` is left out and SMIN's head stays as initialised; the returned value
-    names both.
+    goes into SMIN's backbone: its classifier `fcn` is left out and SMIN's head stays as initialised.
     Raises DataError with some of the entries that are missing, unexpected, mis-shaped or not finite.
     """
     entries = plain_names(state_dict)
-    if isinstance(model, SMIN) and any(name.startswith("st_gcn_networks.") for name in entries):
-        return _load_stgcn(model, entries)
-    if isinstance(model, SMIN):
-        _check_graph(model, entries.get("backbone.A"))
     if not isinstance(model, SSIN | SMIN):
         raise ValueError(f"published weights exist for SSIN and SMIN, not for {type(model).__name__}")
+    if isinstance(model, SMIN) and any(name.startswith("st_gcn_networks.") for name in entries):
+        backbone = {name: value for name, value in entries.items() if not name.startswith("fcn.")}
+        backbone.setdefault("A", model.backbone.A)  # not every checkpoint stores it; it is a constant
+        entries = {f"backbone.{name}": value for name, value in backbone.items()}
+        entries |= {name: value for name, value in model.state_dict().items() if not name.startswith("backbone.")}
+    if isinstance(model, SMIN):
+        _check_graph(model, entries.get("backbone.A"))
     _load_strict(model, entries)
-    return Loaded()
 
 
-def load_resnet(model: SSIN, state_dict: Mapping[str, Any]) -> Loaded:
+def load_resnet(model: SSIN, state_dict: Mapping[str, Any]) -> None:
     """Load ImageNet weights in torchvision's layout (`resnet50-19c8e357.pth`) into both trunks of SSIN.
 
     The mask trunk has fewer blocks per stage and takes the first of each, as published. `fc` is left out. Beside a
@@ -97,7 +89,6 @@ def load_resnet(model: SSIN, state_dict: Mapping[str, Any]) -> Loaded:
     entries = plain_names(state_dict)
     for trunk, fitted in _trunks(model, entries):
         _fill(trunk, fitted)
-    return Loaded(ignored=tuple(sorted(name for name in entries if name.startswith("fc."))))
 
 
 def load_pretrained(model: SSIN, path: str | Path) -> None:
@@ -148,7 +139,7 @@ def load_posehg3d(model: PoseHG3D, path: str | Path) -> None:
         _load_strict(model, entries)
 
 
-def load_jppnet(model: JPPNet, path: str | Path) -> Loaded:
+def load_jppnet(model: JPPNet, path: str | Path) -> None:
     """Load the published TensorFlow checkpoint (`model.ckpt-205632`), or a PyTorch state dict with our names.
 
     `path` of a checkpoint is the prefix, the folder or one of its files (see tf_checkpoint.find_prefix). Variables
@@ -162,13 +153,12 @@ def load_jppnet(model: JPPNet, path: str | Path) -> Loaded:
         _check_variables(model, names, checkpoint)
         with _naming(path):
             _load_strict(model, {ours: _oihw(checkpoint.read(theirs)) for ours, theirs in names.items()})
-        return Loaded(ignored=tuple(sorted(checkpoint.variables.keys() - names.values())))
+        return
     if not Path(path).is_file():
         raise FileNotFoundError(f"weights {path}: neither a PyTorch file nor the prefix of a TensorFlow checkpoint")
     content = read_state_dict(path)
     with _naming(path):
         _load_strict(model, plain_names(content))
-    return Loaded()
 
 
 def open_jppnet(path: str | Path) -> JPPNet:
@@ -258,16 +248,6 @@ def plain_names(content: Mapping[Any, Any]) -> dict[str, Any]:
             raise DataError(f"holds {name} twice, with and without a prefix (as in {given}), wanted it once")
         entries[name] = value
     return entries
-
-
-def _load_stgcn(model: SMIN, entries: dict[str, Any]) -> Loaded:
-    ignored = tuple(name for name in entries if name.startswith("fcn."))
-    backbone = {name: value for name, value in entries.items() if name not in ignored}
-    _check_graph(model, backbone.get("A"))
-    backbone.setdefault("A", model.backbone.A)  # not every checkpoint stores it; it is a constant
-    _load_strict(model.backbone, backbone)
-    head = (name for name in model.state_dict() if not name.startswith("backbone."))
-    return Loaded(ignored, tuple(head))
 
 
 def _check_graph(model: SMIN, A: Any) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sptskm.models import JPPNet, load_jppnet
 from sptskm.models.jppnet import RATES, FixedBatchNorm, Outputs, pad_same, same_padding, tf_names
+from sptskm.models.tf_checkpoint import open_checkpoint
 
 Variables = dict[str, NDArray]
 TOLERANCE = 1e-5
@@ -244,14 +245,15 @@ def test_what_is_no_image_or_no_network_is_one_sentence() -> None:
         JPPNet((1, 1, 1, 1), 4, context=7)
 
 
-def test_variables_beside_those_of_the_network_are_left_out_and_named(prefix: Path) -> None:
-    assert load_jppnet(tiny(), prefix).ignored == tuple(sorted(extras()))
+def test_variables_beside_those_of_the_network_are_left_out(prefix: Path) -> None:
+    assert set(extras()) <= set(open_checkpoint(prefix).variables)
+    load_jppnet(tiny(), prefix)
 
 
 def test_a_converted_file_loads_as_the_checkpoint_did(loaded: JPPNet, tmp_path: Path) -> None:
     torch.save(loaded.state_dict(), tmp_path / "jppnet.pth")
     again = tiny()
-    assert load_jppnet(again, tmp_path / "jppnet.pth").ignored == ()
+    load_jppnet(again, tmp_path / "jppnet.pth")
     assert all(value.equal(loaded.state_dict()[name]) for name, value in again.state_dict().items())
 
 
