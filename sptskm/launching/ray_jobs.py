@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -98,8 +97,7 @@ def head(meeting: Path, cluster: PerNode) -> Iterator[str]:
 
     Joining needs the token, which is written to `meeting`.
     """
-    # sockets need a short path; Ray makes its folder readable to everybody, so it gets one inside
-    with tempfile.TemporaryDirectory(prefix="sptskm-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    with tune.short_folder() as folder:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         options = ["--head", "--port=0", f"--temp-dir={folder}/ray", "--include-dashboard=false"]
         with node(options, cluster, Path(folder) / "start.log"):
@@ -130,7 +128,7 @@ def serve(meeting: Path, cluster: PerNode) -> None:
     known = json.loads(text)
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=known["token"])
     with (
-        tempfile.TemporaryDirectory(prefix="sptskm-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        tune.short_folder() as folder,
         node([f"--address={known['address']}"], cluster, Path(folder) / "start.log"),
     ):
         while meeting.exists():

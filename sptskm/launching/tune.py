@@ -208,7 +208,7 @@ def _in_ray(plan: Plan, searched: Searches, chosen: argparse.Namespace) -> tuple
 def joined(logs: Path, address: str | None, patience: float) -> Iterator[StopFlag]:
     """Connect to the chosen Ray inside the block, and yield the flag that signals set."""
     with (
-        nullcontext("") if address else _short_folder() as folder,
+        nullcontext("") if address else short_folder() as folder,
         stop_flag(patience, lambda: _give_up(folder)) as stop,
         Messages(logs / "ray.log") as rest,
         redirect_stdout(rest),  # Ray's messages about dead nodes
@@ -217,7 +217,7 @@ def joined(logs: Path, address: str | None, patience: float) -> Iterator[StopFla
         yield stop
 
 
-def _short_folder() -> "tempfile.TemporaryDirectory[str]":
+def short_folder() -> "tempfile.TemporaryDirectory[str]":
     """Create a temporary folder, short as Ray's sockets need; Ray opens its own one inside to everybody."""
     return tempfile.TemporaryDirectory(prefix="sptskm-", dir="/tmp", ignore_cleanup_errors=True)
 
