@@ -20,7 +20,7 @@ from sptskm.common.matlab import parsed_mat
 from sptskm.data import bilevel
 from sptskm.data.files import MASK_THRESHOLD, SKELETON_KEY, SKELETON_SHAPE, decode_picture, mat_bytes
 from sptskm.preparation import keypoint_json
-from sptskm.preparation.layouts import LAYOUTS, Channels, Converted, Layout, OwnLayout, to_joints
+from sptskm.preparation.layouts import LAYOUTS, Channels, Layout, OwnLayout, to_joints
 from sptskm.preparation.parsing import LABELS, labels_of_colours, mask_of
 
 Bytes = NDArray[np.uint8]
@@ -171,9 +171,7 @@ def results_from(path: Path, layout: PointLayout, channels: Channels) -> dict[st
     return keypoint_json.results(path, content, shape_of(layout, channels), channels)
 
 
-def joints_of(
-    points_FKC: Floats, layout: PointLayout, channels: Channels, *, zero_is_missing: bool = True
-) -> Converted:
+def joints_of(points_FKC: Floats, layout: PointLayout, channels: Channels, *, zero_is_missing: bool = True) -> Floats:
     """Convert key points (F, K, C) to (F, 14, 4) by `to_joints`, also for the layout 14; flat if there is no depth."""
     if layout != "14":
         return to_joints(points_FKC, layout, channels, zero_is_missing=zero_is_missing)

@@ -222,7 +222,7 @@ class _KeyPoints:
 
     def joints(self, points_FKC: NDArray[Any]) -> NDArray[Any]:
         """Return the skeletons (F, 14, 4) of key points; a missing joint is NaN."""
-        return joints_of(points_FKC, self.layout, self.channels).skeletons_FV4
+        return joints_of(points_FKC, self.layout, self.channels)
 
     def of_frame(self, results: list[Path], frame: int) -> NDArray[Any]:
         """Return the key points (1, K, C) of a frame of a tracklet. Raises DataError if there are none."""

@@ -160,20 +160,13 @@ def _axes(path: Path, found: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(axes)
 
 
-class Converted(NamedTuple):
-    """Skeletons of 14 joints, and whether they are flat."""
-
-    skeletons_FV4: Floats
-    """x, y, z in the units of the input, confidence in [0, 1]; a missing joint is NaN in all four."""
-    flat: bool
-    """The input had no depth, and z is 0 everywhere."""
-
-
 def to_joints(
     points_FKC: ArrayLike, layout: Layout | OwnLayout, channels: Channels, *, zero_is_missing: bool = True
-) -> Converted:
+) -> Floats:
     """Convert key points (F, K, C) of a named layout to the 14 joints (F, 14, 4).
 
+    They are x, y, z in the units of the input (z is 0 without a depth), and the confidence in [0, 1]; a missing joint
+    is NaN in all four.
     `channels` names the C numbers of a point: coordinates, and c for confidence, which is clipped to [0, 1] and is 1 if
     absent. The head is the head top (mpii-16, halpe-26, human36m-17), the middle of the head (kinect), of the ears
     (blazepose) or the nose (coco, openpose); if that is missing, the middle of both ears, of both eyes, or one of them.
@@ -198,7 +191,7 @@ def to_joints(
     elif str(layout).startswith("kinect") and "z" in channels:
         points_FK4[..., :3] *= _KINECT_AXES
     joints = [_first_found(points_FK4, _sources(joint, layout)) for joint in JOINTS]
-    return Converted(np.stack(joints, axis=1), flat="z" not in channels)
+    return np.stack(joints, axis=1)
 
 
 def points_of(layout: Layout | OwnLayout) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def skeletons_of(path: Path, source: ImportSource) -> NDArray[np.float64]:
     points_FKC = points_from(path, source.layout, source.numbers)
     check_confidence(points_FKC, source.numbers, f"key points {path}")
     check_missing(points_FKC, source.numbers, f"key points {path}")
-    return joints_of(points_FKC, source.layout, source.numbers).skeletons_FV4
+    return joints_of(points_FKC, source.layout, source.numbers)
 
 
 def _refuse_nothing(given: Path, counts: usable.Skeletons) -> None:

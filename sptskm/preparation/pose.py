@@ -109,8 +109,7 @@ def joints_of(decoded: Decoded) -> NDArray[np.float32]:
     peaks_NJ = decoded.confidence_NJ.double()
     peaks_NJ = torch.where(peaks_NJ[:, [ROOT]] > 0, peaks_NJ, torch.nan)
     points_NJ4 = torch.cat([decoded.points_NJ3.double(), peaks_NJ[..., None]], dim=2)
-    converted = to_joints(points_NJ4.cpu().numpy(), "mpii-16", "xyzc", zero_is_missing=False)
-    return converted.skeletons_FV4.astype(np.float32)
+    return to_joints(points_NJ4.cpu().numpy(), "mpii-16", "xyzc", zero_is_missing=False).astype(np.float32)
 
 
 @torch.inference_mode()

@@ -45,9 +45,8 @@ def points(layout: Layout, channels: Channels = "xyzc", frames: int = 3) -> Floa
 @pytest.mark.parametrize("layout", get_args(Layout))
 def test_every_joint_is_taken_from_its_key_point(layout: Layout) -> None:
     given = points(layout)
-    out, flat = to_joints(given, layout, "xyzc")
+    out = to_joints(given, layout, "xyzc")
     assert out.shape == (3, 14, 4)
-    assert not flat
     for joint, index in enumerate(INDEX[layout]):
         if index >= 0:
             np.testing.assert_array_equal(abs(out[:, joint]), given[:, index], err_msg=JOINTS[joint])
@@ -61,16 +60,15 @@ def test_every_layout_has_as_many_names_as_its_title_says() -> None:
 
 def test_without_a_neck_it_is_the_middle_of_the_shoulders_with_the_lesser_confidence() -> None:
     given = points("coco-17")
-    neck = to_joints(given, "coco-17", "xyzc").skeletons_FV4[:, 1]
+    neck = to_joints(given, "coco-17", "xyzc")[:, 1]
     np.testing.assert_allclose(neck[:, :3], (given[:, 5, :3] + given[:, 6, :3]) / 2)
     np.testing.assert_array_equal(neck[:, 3], given[:, 5, 3])
 
 
 @pytest.mark.parametrize("channels", ["xy", "xyc"])
-def test_key_points_of_a_picture_get_no_depth_and_are_said_to_be_flat(channels: Channels) -> None:
+def test_key_points_of_a_picture_get_no_depth(channels: Channels) -> None:
     given = points("openpose-18", channels)
-    out, flat = to_joints(given, "openpose-18", channels)
-    assert flat
+    out = to_joints(given, "openpose-18", channels)
     np.testing.assert_array_equal(out[..., :2], given[:, :14, :2])
     assert not out[..., 2].any()
     np.testing.assert_array_equal(out[..., 3], given[:, :14, 2] if channels == "xyc" else 1.0)
@@ -78,8 +76,7 @@ def test_key_points_of_a_picture_get_no_depth_and_are_said_to_be_flat(channels: 
 
 def test_three_numbers_are_depth_or_confidence_as_the_caller_says() -> None:
     given = points("openpose-18", "xyz")
-    out, flat = to_joints(given, "openpose-18", "xyz")
-    assert not flat
+    out = to_joints(given, "openpose-18", "xyz")
     np.testing.assert_array_equal(out[..., :3], given[:, :14])
     assert (out[..., 3] == 1).all()
 
@@ -87,14 +84,14 @@ def test_three_numbers_are_depth_or_confidence_as_the_caller_says() -> None:
 @pytest.mark.parametrize("reason", ["nan", "infinite", "nan confidence", "no confidence", "negative", "zeros"])
 def test_a_missing_key_point_makes_its_joint_nan_and_no_other(reason: str) -> None:
     given = points("openpose-18")
-    whole = to_joints(given, "openpose-18", "xyzc").skeletons_FV4
+    whole = to_joints(given, "openpose-18", "xyzc")
     wrong = {"nan": (0, np.nan), "infinite": (1, np.inf), "nan confidence": (3, np.nan)}
     channel, value = wrong.get(reason, (3, -0.5 if reason == "negative" else 0.0))
     if reason == "zeros":
         given[1, 4, :3] = 0
     else:
         given[1, 4, channel] = value
-    out = to_joints(given, "openpose-18", "xyzc").skeletons_FV4
+    out = to_joints(given, "openpose-18", "xyzc")
     assert np.isnan(out[1, 4]).all()
     out[1, 4] = whole[1, 4]
     np.testing.assert_array_equal(out, whole)
@@ -103,7 +100,7 @@ def test_a_missing_key_point_makes_its_joint_nan_and_no_other(reason: str) -> No
 def test_a_missing_shoulder_takes_the_computed_neck_with_it() -> None:
     given = points("coco-17", "xyc")
     given[2, 6] = 0
-    out = to_joints(given, "coco-17", "xyc").skeletons_FV4
+    out = to_joints(given, "coco-17", "xyc")
     assert np.isnan(out[2, [1, 2]]).all()
     assert np.isfinite(np.delete(out[2], [1, 2], axis=0)).all()
 
@@ -111,14 +108,14 @@ def test_a_missing_shoulder_takes_the_computed_neck_with_it() -> None:
 def test_missing_key_points_that_no_joint_needs_do_not_matter() -> None:
     given = points("mpii-16")
     given[:, [6, 7]] = np.nan
-    assert np.isfinite(to_joints(given, "mpii-16", "xyzc").skeletons_FV4).all()
+    assert np.isfinite(to_joints(given, "mpii-16", "xyzc")).all()
 
 
 def test_a_joint_at_the_origin_counts_where_zeros_are_no_sign() -> None:
     given = points("kinect-25", "xyz")
     given[:, 3] = 0
-    assert np.isnan(to_joints(given, "kinect-25", "xyz").skeletons_FV4[:, 0]).all()
-    out = to_joints(given, "kinect-25", "xyz", zero_is_missing=False).skeletons_FV4
+    assert np.isnan(to_joints(given, "kinect-25", "xyz")[:, 0]).all()
+    out = to_joints(given, "kinect-25", "xyz", zero_is_missing=False)
     np.testing.assert_array_equal(out[:, 0], [[0, 0, 0, 1]] * 3)
 
 
@@ -131,7 +128,7 @@ def test_without_a_nose_the_head_is_between_the_ears_or_eyes_in_that_frame(gone:
     wanted, nose = given[1, sources].mean(axis=0), given[0, 0].copy()
     wanted[2] = given[1, sources, 2].min()
     given[1, gone] = 0
-    out = to_joints(given, "coco-17", "xyc").skeletons_FV4[:, 0]
+    out = to_joints(given, "coco-17", "xyc")[:, 0]
     np.testing.assert_allclose(out[1, [0, 1, 3]], wanted)
     np.testing.assert_array_equal(out[0, [0, 1, 3]], nose)
 
@@ -140,12 +137,12 @@ def test_confidence_is_at_most_one_and_the_caller_s_array_is_untouched() -> None
     given = points("coco-17", "xyc")
     given[..., 2] = 2
     before = given.copy()
-    assert (to_joints(given, "coco-17", "xyc").skeletons_FV4[..., 3] == 1).all()
+    assert (to_joints(given, "coco-17", "xyc")[..., 3] == 1).all()
     np.testing.assert_array_equal(given, before)
 
 
 def test_no_frames_are_no_skeletons() -> None:
-    assert to_joints(np.zeros((0, 17, 3)), "coco-17", "xyc").skeletons_FV4.shape == (0, 14, 4)
+    assert to_joints(np.zeros((0, 17, 3)), "coco-17", "xyc").shape == (0, 14, 4)
 
 
 @pytest.mark.parametrize("layout", ["kinect-20", "kinect-25"])
@@ -154,14 +151,14 @@ def test_kinects_axes_are_turned_into_ours(layout: Layout) -> None:
     given = np.full((1, len(LAYOUTS[layout]), 3), [0.0, -0.5, 2.0])
     given[0, LAYOUTS[layout].index("left wrist")] = [-0.4, 0.1, 2.0]
     given[0, LAYOUTS[layout].index("head")] = [0.0, 0.7, 2.1]
-    found = dict(zip(JOINTS, to_joints(given, layout, "xyz").skeletons_FV4[0], strict=True))
+    found = dict(zip(JOINTS, to_joints(given, layout, "xyz")[0], strict=True))
     assert found["left wrist"].tolist() == [0.4, -0.1, 2.0, 1.0]
     assert found["head"].tolist() == [0.0, -0.7, 2.1, 1.0]
 
 
 def test_kinects_places_in_pictures_are_left_as_they_are() -> None:
     given = points("kinect-25", "xy")
-    assert to_joints(given, "kinect-25", "xy").skeletons_FV4[0, 0, :2].tolist() == given[0, 3].tolist()
+    assert to_joints(given, "kinect-25", "xy")[0, 0, :2].tolist() == given[0, 3].tolist()
 
 
 @pytest.mark.parametrize(
@@ -187,7 +184,7 @@ def test_an_unknown_layout_is_refused_with_the_known_ones() -> None:
 def test_mapping_and_normalisation_give_the_numbers_of_the_proposal() -> None:
     given = oracle("skeleton_proposal.npz")
     joints = np.concatenate([given["joints16"], given["conf16"][..., None]], axis=2)
-    mapped, _ = to_joints(joints, "mpii-16", "xyzc", zero_is_missing=False)
+    mapped = to_joints(joints, "mpii-16", "xyzc", zero_is_missing=False)
     np.testing.assert_allclose(normalise(mapped).transpose(2, 0, 1), given["out_4xTx14"], rtol=0, atol=1e-12)
 
 
@@ -197,7 +194,7 @@ def test_landmarks_of_blazepose_become_the_joints_that_this_house_takes_from_the
     landmarks = np.concatenate([np.zeros((39, 3), np.float32), logits], axis=1)
     nothing = np.zeros((1, 1), np.float32)
     points = np.concatenate([world, expit(logits).prod(axis=1, keepdims=True)], axis=1)[None, :33]
-    found = to_joints(points, "blazepose-33", "xyzc").skeletons_FV4[0]
+    found = to_joints(points, "blazepose-33", "xyzc")[0]
     np.testing.assert_allclose(found, joints_unchecked(Raw(landmarks, world, 1.0, nothing)), rtol=1e-5)
 
 
@@ -210,8 +207,7 @@ def test_an_order_of_one_s_own_is_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "sensor.yaml"
     path.write_text(yaml.safe_dump({"points": OWN, "signs": [1, -1, 1]}))
     given = np.random.default_rng(0).uniform(1, 2, (3, len(OWN), 3))
-    out, flat = to_joints(given, read_layout(path), "xyz")
-    assert not flat
+    out = to_joints(given, read_layout(path), "xyz")
     for joint, name in (("head", "nose"), ("left wrist", "left wrist"), ("right ankle", "right ankle")):
         np.testing.assert_array_equal(
             out[:, JOINTS.index(joint)], np.c_[given[:, OWN.index(name)] * [1, -1, 1], np.ones(3)]
@@ -225,7 +221,7 @@ def test_axes_of_one_s_own_turn_a_built_in_order_of_points(tmp_path: Path) -> No
     path.write_text(yaml.safe_dump({"points": "kinect-25", "axes": ["x", "-z", "y"]}))
     given = np.random.default_rng(0).uniform(1, 2, (3, 25, 3))
     own = read_layout(path)
-    found = to_joints(given, own, "xyz").skeletons_FV4[:, JOINTS.index("head"), :3]
+    found = to_joints(given, own, "xyz")[:, JOINTS.index("head"), :3]
     x, y, z = given[:, LAYOUTS["kinect-25"].index("head")].T
     np.testing.assert_array_equal(found, np.stack([x, -z, y], axis=1))
     assert ImportSource(path, layout=own, channels="xyz").method["axes"] == "x -z y"
