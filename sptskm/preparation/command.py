@@ -18,7 +18,7 @@ from sptskm.data.derived import Made
 from sptskm.preparation.work import PrecisionName, prepare_shard, verify_results
 
 if TYPE_CHECKING:
-    from sptskm.preparation.formats import PointLayout
+    from sptskm.preparation.layouts import PointLayout
 
 PUBLISHED = {
     "jppnet": "the LIP_JPPNet project publishes its checkpoint as model.ckpt-205632: give --weights PREFIX",

@@ -20,14 +20,12 @@ from sptskm.common.matlab import parsed_mat
 from sptskm.data import bilevel
 from sptskm.data.files import MASK_THRESHOLD, SKELETON_KEY, SKELETON_SHAPE, decode_picture, mat_bytes
 from sptskm.preparation import keypoint_json
-from sptskm.preparation.layouts import LAYOUTS, Channels, Layout, OwnLayout, to_joints
+from sptskm.preparation.layouts import Channels, PointLayout, shape_of
 from sptskm.preparation.parsing import LABELS, labels_of_colours, mask_of
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 MaskKind = Literal["labels", "colours", "binary", "silhouette"]
-PointLayout = Literal["14"] | Layout | OwnLayout
-"""The layouts of `sptskm.preparation.layouts`, a custom one, or 14: the joints of `sptskm.data.skeletons`."""
 
 LARGEST_CONFIDENCE = 1.1
 LIGHT = 255 - MASK_THRESHOLD  # lowest grey value of a white pixel after compression
@@ -171,16 +169,6 @@ def results_from(path: Path, layout: PointLayout, channels: Channels) -> dict[st
     return keypoint_json.results(path, content, shape_of(layout, channels), channels)
 
 
-def joints_of(points_FKC: Floats, layout: PointLayout, channels: Channels, *, zero_is_missing: bool = True) -> Floats:
-    """Convert key points (F, K, C) to (F, 14, 4) by `to_joints`, also for the layout 14; flat if there is no depth."""
-    if layout != "14":
-        return to_joints(points_FKC, layout, channels, zero_is_missing=zero_is_missing)
-    # OpenPose's first 14 are ours, with the nose for the head; the next four, of the face, are unused.
-    face_F4C = np.full((len(points_FKC), 4, points_FKC.shape[2]), np.nan)
-    points_FKC = np.concatenate([points_FKC, face_F4C], axis=1)
-    return to_joints(points_FKC, "openpose-18", channels, zero_is_missing=zero_is_missing)
-
-
 class NoConfidence(DataError):
     """Raised when the values given as confidences cannot be confidences."""
 
@@ -200,17 +188,6 @@ def check_confidence(points_FKC: Floats, channels: Channels, what: str) -> None:
             f"{what}: have the confidence {wrong[0]:g} as --channels {channels} says, wanted 0 to 1; key points in "
             "space are --channels xyz, or xyzc with a confidence"
         )
-
-
-def shape_of(layout: PointLayout, channels: str) -> tuple[int, int]:
-    """Return K and C. Raises ValueError for an unknown layout or channels."""
-    points = {name: len(names) for name, names in LAYOUTS.items()} | {"14": SKELETON_SHAPE[0]}
-    if isinstance(layout, OwnLayout):
-        points, layout = {layout.name: len(layout.points)}, layout.name  # type: ignore[assignment]
-    if layout not in points or channels not in get_args(Channels):
-        known = f"a layout of {', '.join(points)} and channels of {', '.join(get_args(Channels))}"
-        raise DataError(f"layout {layout!r} with channels {channels!r} is unknown, wanted {known}")
-    return points[layout], len(channels)
 
 
 def _npy(path: Path) -> NDArray[Any]:

@@ -25,17 +25,14 @@ from sptskm.data.tracklets import decode_names
 from sptskm.preparation.formats import (
     MaskKind,
     NoConfidence,
-    PointLayout,
     check_confidence,
-    joints_of,
     mask_from,
     points_from,
     results_from,
-    shape_of,
     write_mask,
     write_skeleton,
 )
-from sptskm.preparation.layouts import AXES, IN_SPACE, Channels, OwnLayout
+from sptskm.preparation.layouts import AXES, IN_SPACE, Channels, OwnLayout, PointLayout, shape_of, to_joints
 from sptskm.preparation.plausible import check_missing, check_postures, posture_of
 from sptskm.preparation.work import Ledger, ShardResult, write_note
 
@@ -222,7 +219,7 @@ class _KeyPoints:
 
     def joints(self, points_FKC: NDArray[Any]) -> NDArray[Any]:
         """Return the skeletons (F, 14, 4) of key points; a missing joint is NaN."""
-        return joints_of(points_FKC, self.layout, self.channels)
+        return to_joints(points_FKC, self.layout, self.channels)
 
     def of_frame(self, results: list[Path], frame: int) -> NDArray[Any]:
         """Return the key points (1, K, C) of a frame of a tracklet. Raises DataError if there are none."""

@@ -18,6 +18,7 @@ from sptskm.data.skeletons import JOINTS
 
 Floats = NDArray[np.float64]
 Layout = Literal[
+    "14",
     "mpii-16",
     "coco-17",
     "openpose-18",
@@ -52,6 +53,7 @@ _KINECT_LIMBS = (
 )
 
 LAYOUTS: dict[Layout, tuple[str, ...]] = {
+    "14": JOINTS,
     "mpii-16": (
         *("right ankle", "right knee", "right hip", "left hip", "left knee", "left ankle"),
         *("pelvis", "thorax", "neck", "head top"),
@@ -90,9 +92,10 @@ LAYOUTS: dict[Layout, tuple[str, ...]] = {
 }
 """Names of the key points in the order of each estimator or data set; right and left are the person's.
 
-openpose-18 is OpenPose's COCO model, openpose-25 its BODY_25, halpe-26 AlphaPose's and RTMPose's body with feet,
-blazepose-33 MediaPipe's landmarks, coco-wholebody-133 body, feet, face and both hands, kinect-20 the first sensor,
-kinect-25 the second; human36m-17 is the usual selection of Human3.6M's 32 joints (0-3, 6-8, 12-15, 17-19, 25-27).
+14 are the joints themselves, openpose-18 is OpenPose's COCO model, openpose-25 its BODY_25, halpe-26 AlphaPose's and
+RTMPose's body with feet, blazepose-33 MediaPipe's landmarks, coco-wholebody-133 body, feet, face and both hands,
+kinect-20 the first sensor, kinect-25 the second; human36m-17 is the usual selection of Human3.6M's 32 joints (0-3, 6-8,
+12-15, 17-19, 25-27).
 """
 
 # Sources of each joint: in each frame the first choice whose key points all exist; of several the middle is used.
@@ -118,6 +121,9 @@ class OwnLayout(NamedTuple):
     """Names in their order; a joint is computed from the points with the names of LAYOUTS; other points are unused."""
     axes: tuple[str, ...] = AXES
     """The file's axes, perhaps with a minus, that point right, down and away."""
+
+
+PointLayout = Layout | OwnLayout
 
 
 def read_layout(path: Path) -> OwnLayout:
@@ -161,7 +167,7 @@ def _axes(path: Path, found: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def to_joints(
-    points_FKC: ArrayLike, layout: Layout | OwnLayout, channels: Channels, *, zero_is_missing: bool = True
+    points_FKC: ArrayLike, layout: PointLayout, channels: Channels, *, zero_is_missing: bool = True
 ) -> Floats:
     """Convert key points (F, K, C) of a named layout to the 14 joints (F, 14, 4).
 
@@ -176,25 +182,29 @@ def to_joints(
     `zero_is_missing`, when all its coordinates are 0, as estimators write it (wrong for skeletons whose origin is one
     of their joints). Raises ValueError for an unknown layout, unknown channels or another shape.
     """
-    own = layout if isinstance(layout, OwnLayout) else None
-    if (own is None and layout not in LAYOUTS) or channels not in get_args(Channels):
-        known = f"a layout of {', '.join(LAYOUTS)} and channels of {', '.join(get_args(Channels))}"
-        raise ConfigError(f"layout {layout!r} with channels {channels!r} is unknown, wanted {known}")
-    points, names = np.asarray(points_FKC, dtype=np.float64), points_of(layout)
-    if points.ndim != 3 or points.shape[1:] != (len(names), len(channels)):
-        wanted = f"(frames, {len(names)}, {len(channels)}) for {layout} as {channels}"
+    points, shape = np.asarray(points_FKC, dtype=np.float64), shape_of(layout, channels)
+    if points.ndim != 3 or points.shape[1:] != shape:
+        wanted = f"(frames, {shape[0]}, {shape[1]}) for {layout} as {channels}"
         raise ConfigError(f"key points have shape {points.shape}, wanted {wanted}")
     points_FK4 = _four_channels(points, channels)
     points_FK4[_missing(points_FK4, zero_is_missing)] = np.nan
-    if own is not None:
-        points_FK4[..., :3] = _turned(points_FK4[..., :3], own, channels)
-    elif str(layout).startswith("kinect") and "z" in channels:
+    if isinstance(layout, OwnLayout):
+        points_FK4[..., :3] = _turned(points_FK4[..., :3], layout, channels)
+    elif layout.startswith("kinect") and "z" in channels:
         points_FK4[..., :3] *= _KINECT_AXES
     joints = [_first_found(points_FK4, _sources(joint, layout)) for joint in JOINTS]
     return np.stack(joints, axis=1)
 
 
-def points_of(layout: Layout | OwnLayout) -> tuple[str, ...]:
+def shape_of(layout: PointLayout, channels: str) -> tuple[int, int]:
+    """Return K and C. Raises ConfigError for an unknown layout or channels."""
+    if not (isinstance(layout, OwnLayout) or layout in LAYOUTS) or channels not in get_args(Channels):
+        known = f"a layout of {', '.join(LAYOUTS)} and channels of {', '.join(get_args(Channels))}"
+        raise ConfigError(f"layout {layout!r} with channels {channels!r} is unknown, wanted {known}")
+    return len(points_of(layout)), len(channels)
+
+
+def points_of(layout: PointLayout) -> tuple[str, ...]:
     """Return the names of a layout's key points, in their order."""
     return layout.points if isinstance(layout, OwnLayout) else LAYOUTS[layout]
 
@@ -222,7 +232,7 @@ def _missing(points_FK4: Floats, zero_is_missing: bool) -> NDArray[np.bool_]:
     return np.asarray(missing_FK)
 
 
-def _sources(joint: str, layout: Layout | OwnLayout) -> list[list[int]]:
+def _sources(joint: str, layout: PointLayout) -> list[list[int]]:
     """Return the alternative sets of key points whose middle is the joint, best first."""
     names = points_of(layout)
     choices = _CHOICES.get(joint, ((joint,),))

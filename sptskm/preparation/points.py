@@ -21,8 +21,9 @@ from sptskm.data import usable
 from sptskm.data.derived import write_method
 from sptskm.data.manifest import Entry, read_entries, write_entries
 from sptskm.data.splits import split_by_identity
-from sptskm.preparation.formats import check_confidence, joints_of, points_from
+from sptskm.preparation.formats import check_confidence, points_from
 from sptskm.preparation.importing import ImportSource
+from sptskm.preparation.layouts import to_joints
 from sptskm.preparation.plausible import Posture, check_missing, check_postures, posture_of
 
 MANIFEST = "manifest.csv"
@@ -93,7 +94,7 @@ def skeletons_of(path: Path, source: ImportSource) -> NDArray[np.float64]:
     points_FKC = points_from(path, source.layout, source.numbers)
     check_confidence(points_FKC, source.numbers, f"key points {path}")
     check_missing(points_FKC, source.numbers, f"key points {path}")
-    return joints_of(points_FKC, source.layout, source.numbers)
+    return to_joints(points_FKC, source.layout, source.numbers)
 
 
 def _refuse_nothing(given: Path, counts: usable.Skeletons) -> None:

@@ -20,7 +20,7 @@ def seen_by_kinect(layout: str, frames: int, seed: int) -> np.ndarray:
 
 def upright(points_FKC: np.ndarray, layout: str) -> np.ndarray:
     """Return random key points (F, K, C) with the legs so far below all others that they are of somebody who stands."""
-    names = JOINTS if layout == "14" else LAYOUTS[layout]
+    names = LAYOUTS[layout]
     legs = [place for place, name in enumerate(names) if name.endswith(("knee", "ankle"))]
     found_FKC = points_FKC.copy()
     found_FKC[..., legs, 1] += 9 * np.ptp(points_FKC[..., :2])

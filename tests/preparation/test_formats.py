@@ -21,14 +21,13 @@ from sptskm.data.files import read_mask, read_skeleton
 from sptskm.data.skeletons import JOINTS, normalise
 from sptskm.preparation.formats import (
     MaskKind,
-    joints_of,
     mask_from,
     points_from,
     results_from,
     write_mask,
     write_skeleton,
 )
-from sptskm.preparation.layouts import LAYOUTS
+from sptskm.preparation.layouts import LAYOUTS, to_joints
 from sptskm.preparation.parsing import COLOURS
 
 SIZE = (12, 8)
@@ -300,7 +299,7 @@ def test_of_openpose_s_people_the_most_certain_is_taken(tmp_path: Path) -> None:
 
 
 def test_where_openpose_found_nobody_the_skeleton_is_nan(tmp_path: Path) -> None:
-    skeletons = joints_of(points_from(openpose(tmp_path / "a.json"), "openpose-18", "xyc"), "openpose-18", "xyc")
+    skeletons = to_joints(points_from(openpose(tmp_path / "a.json"), "openpose-18", "xyc"), "openpose-18", "xyc")
     assert skeletons.shape == (1, 14, 4)
     assert np.isnan(skeletons).all()
 
@@ -308,7 +307,7 @@ def test_where_openpose_found_nobody_the_skeleton_is_nan(tmp_path: Path) -> None
 def test_points_that_openpose_left_at_zero_are_missing(tmp_path: Path) -> None:
     person = key_points(1, 18, 3)[0]
     person[4] = 0
-    skeletons = joints_of(
+    skeletons = to_joints(
         points_from(openpose(tmp_path / "a.json", person), "openpose-18", "xyc"), "openpose-18", "xyc"
     )
     assert np.isnan(skeletons[0]).any(axis=1).tolist() == [joint == 4 for joint in range(14)]
@@ -358,31 +357,31 @@ def test_an_empty_list_of_results_has_no_frame(tmp_path: Path) -> None:
     path = coco(tmp_path / "a.json")
     assert points_from(path, "coco-17", "xyc").shape == (0, 17, 3)
     assert results_from(path, "coco-17", "xyc") == {}
-    assert joints_of(points_from(path, "14", "xyc"), "14", "xyc").shape == (0, 14, 4)
+    assert to_joints(points_from(path, "14", "xyc"), "14", "xyc").shape == (0, 14, 4)
 
 
 def test_our_own_joints_pass_unchanged(tmp_path: Path) -> None:
     assert LAYOUTS["openpose-18"][1:14] == JOINTS[1:]
     wanted = key_points(4)
     np.save(tmp_path / "a.npy", wanted)
-    skeletons = joints_of(points_from(tmp_path / "a.npy", "14", "xyzc"), "14", "xyzc")
+    skeletons = to_joints(points_from(tmp_path / "a.npy", "14", "xyzc"), "14", "xyzc")
     np.testing.assert_array_equal(skeletons, wanted)
 
 
 def test_our_own_joints_without_depth_are_flat_and_with_zero_missing_or_not() -> None:
     points = key_points(2, 14, 2)
     points[1, 5] = 0
-    skeletons = joints_of(points, "14", "xy")
+    skeletons = to_joints(points, "14", "xy")
     np.testing.assert_array_equal(skeletons[0, :, 2], 0)
     np.testing.assert_array_equal(skeletons[0, :, 3], 1)
     assert np.isnan(skeletons[1, 5]).all()
-    assert not np.isnan(joints_of(points, "14", "xy", zero_is_missing=False)).any()
+    assert not np.isnan(to_joints(points, "14", "xy", zero_is_missing=False)).any()
 
 
 def test_what_is_imported_is_what_the_reader_of_training_reads(tmp_path: Path) -> None:
     points = key_points(1, 16)
     scipy.io.savemat(tmp_path / "theirs.mat", {"joints": points[0].T})
-    skeletons = joints_of(points_from(tmp_path / "theirs.mat", "mpii-16", "xyzc"), "mpii-16", "xyzc")
+    skeletons = to_joints(points_from(tmp_path / "theirs.mat", "mpii-16", "xyzc"), "mpii-16", "xyzc")
     write_skeleton(tmp_path / "ours.mat", skeletons[0])
     found = read_skeleton(tmp_path / "ours.mat")
     np.testing.assert_array_equal(found[[0, 4, 13]], points[0, [9, 10, 5]].astype(np.float32))
@@ -475,7 +474,7 @@ def test_other_endings_layouts_and_channels_are_refused(tmp_path: Path) -> None:
 def test_the_proposal_s_16_joints_come_out_normalised_as_its_oracle(tmp_path: Path) -> None:
     given = oracle("skeleton_proposal.npz")
     np.save(tmp_path / "a.npy", np.concatenate([given["joints16"], given["conf16"][..., None]], axis=2))
-    skeletons = joints_of(points_from(tmp_path / "a.npy", "mpii-16", "xyzc"), "mpii-16", "xyzc", zero_is_missing=False)
+    skeletons = to_joints(points_from(tmp_path / "a.npy", "mpii-16", "xyzc"), "mpii-16", "xyzc", zero_is_missing=False)
     np.testing.assert_allclose(normalise(skeletons).transpose(2, 0, 1), given["out_4xTx14"], atol=1e-12)
 
 

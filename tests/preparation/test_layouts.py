@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 
 # index of each of the 14 joints in every layout, written down apart from the names; -1 is the middle of others
 INDEX = {
+    "14": [*range(14)],
     "mpii-16": [9, 8, 12, 11, 10, 13, 14, 15, 2, 1, 0, 3, 4, 5],
     "coco-17": [0, -1, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15],
     "openpose-18": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13],
@@ -176,7 +177,7 @@ def test_other_shapes_and_channels_are_refused(shape: tuple[int, ...], channels:
 
 
 def test_an_unknown_layout_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"layout 'coco-18' .* wanted a layout of mpii-16, coco-17"):
+    with pytest.raises(ValueError, match=r"layout 'coco-18' .* wanted a layout of 14, mpii-16, coco-17"):
         to_joints(np.ones((1, 18, 3)), "coco-18", "xyc")  # type: ignore[arg-type]
 
 
