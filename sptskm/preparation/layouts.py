@@ -127,15 +127,15 @@ PointLayout = Layout | OwnLayout
 
 
 def read_layout(path: Path) -> OwnLayout:
-    """Read a custom layout from YAML: `points`, and perhaps `name`, and `axes` or `signs`.
+    """Read a custom layout from YAML: `points`, and perhaps `name` and `axes`.
 
     `points` are names in their order, or the name of a built-in layout. `axes` are three of x, -x, y, -y, z and -z:
-    those of the file that point right, down and away; `signs` are three of 1 and -1, for x, y and z. Without them the
-    axes are as they should be, also those of a built-in layout. Raises FileNotFoundError, and ConfigError for other
+    those of the file that point right, down and away; without them the axes are as they should be, also those of a
+    built-in layout. Raises FileNotFoundError, and ConfigError for other
     content, for a duplicate name, and if one of the 14 joints is not among the points.
     """
     found = read_yaml(path)
-    if other := [key for key in found if key not in ("name", "points", "axes", "signs")]:
+    if other := [key for key in found if key not in ("name", "points", "axes")]:
         raise ConfigError(f"{path}: has the key {other[0]}, wanted points, and perhaps name and axes")
     points, name = found.get("points"), found.get("name", path.stem)
     if isinstance(points, str) and points in LAYOUTS:
@@ -152,12 +152,7 @@ def read_layout(path: Path) -> OwnLayout:
 
 
 def _axes(path: Path, found: Mapping[str, Any]) -> tuple[str, ...]:
-    if "axes" in found and "signs" in found:
-        raise ConfigError(f"{path}: has axes and signs, wanted one of them")
-    signs = found.get("signs", [1, 1, 1])
-    if not isinstance(signs, list) or len(signs) != 3 or not all(sign in (1, -1) for sign in signs):
-        raise ConfigError(f"{path}: signs is {signs!r}, wanted three of 1 and -1, for x, y and z")
-    axes = found.get("axes", [("-" if sign < 0 else "") + axis for sign, axis in zip(signs, AXES, strict=True)])
+    axes = found.get("axes", list(AXES))
     named = [axis.removeprefix("-") if isinstance(axis, str) else "" for axis in axes] if isinstance(axes, list) else []
     if sorted(named) != sorted(AXES):
         raise ConfigError(
