@@ -39,7 +39,7 @@ class Gait(nn.Module):
         self,
         num_classes: int,
         *,
-        width: int = 32,
+        width: int = 64,
         depth: int = 2,
         stride: int = 1,
         strips: Sequence[int] = (1, 2, 4, 8),

@@ -40,19 +40,7 @@ class GaitStream(Stream):
         return rows[source.store.has_any(rows)]
 
     def model(self, num_classes: int, pretrained: bool = True) -> Gait:  # noqa: ARG002 - there are no pretrained weights
-        config = self.model_config
-        return Gait(
-            num_classes,
-            width=config.width,
-            depth=config.depth,
-            stride=config.stride,
-            strips=config.strips,
-            embedding_dim=config.embedding_dim,
-            mirror=config.mirror,
-            static=config.static,
-            static_rows=config.static_rows,
-            size=(self.clips.height, self.clips.width),
-        )
+        return Gait(num_classes, **vars(self.model_config), size=(self.clips.height, self.clips.width))
 
     @torch.inference_mode()
     def fit(self, model: nn.Module, source: Source, rows: IntArray, pids: IntArray) -> None:

@@ -46,19 +46,7 @@ class SminStream(Stream):
         return rows[source.store.has_any(rows)]
 
     def model(self, num_classes: int, pretrained: bool = True) -> SMIN:  # noqa: ARG002 - there are no pretrained weights
-        config = self.model_config
-        return SMIN(
-            num_classes,
-            config.graph,
-            width=config.width,
-            embedding_dim=config.embedding_dim,
-            dropout=config.dropout,
-            bones=config.bones,
-            pooling=config.pooling,
-            mirror=config.mirror,
-            static=config.static,
-            measures=config.measures,
-        )
+        return SMIN(num_classes, **vars(self.model_config))
 
     @torch.inference_mode()
     def fit(self, model: nn.Module, source: Source, rows: IntArray, pids: IntArray) -> None:

@@ -42,20 +42,8 @@ class SsinStream(Stream):
 
     def model(self, num_classes: int, pretrained: bool = True) -> SSIN:
         config = self.model_config
-        model = SSIN(
-            num_classes,
-            config.variant,
-            depths=config.depths,
-            mask_depths=config.mask_depths,
-            width=config.width,
-            embedding_dim=config.embedding_dim,
-            dropout=config.dropout,
-            pooling=config.pooling,
-            imagenet=config.imagenet,
-            last_stride=config.last_stride,
-            spatial_pooling=config.spatial_pooling,
-            trunk=self._trunk(pretrained) if config.trunk else None,
-        )
+        sizes = {name: value for name, value in vars(config).items() if name not in ("pretrained", "architecture")}
+        model = SSIN(num_classes, **{**sizes, "trunk": self._trunk(pretrained) if config.trunk else None})
         if config.pretrained and pretrained:
             load_pretrained(model, config.pretrained)
         return model
