@@ -155,7 +155,8 @@ def refuse_other_runs(plan: Plan, known: Container[str] = ()) -> None:
         changed = [] if before is None else changed_keys(before, to_dict(completed(config)))
         if data is not None and not changed:
             table = table_of(config.data.root, config.data.test)
-            changed = changed_data(data, split_of(table, config.data).data_of(table))
+            now = split_of(table, config.data).data_of(table)
+            changed = changed_data(data, now) if now.keys() <= data.keys() else []  # else a file that is not the run's
         if changed:
             raise ConfigError(
                 f"{folder}: holds another run ({_some(changed)}); choose another --run, or delete it to start afresh"

@@ -191,6 +191,15 @@ def test_a_folder_with_a_run_on_other_data_is_refused_before_anything_is_queued(
     assert scheduler.submitted == []
 
 
+@pytest.mark.parametrize("text", ["{}", '{"fingerprint": "00"}', '{"name": "walkers"}', "[]", "", "{"])
+def test_where_the_folder_does_not_say_its_data_the_run_itself_decides(text, words):
+    found = plan_of(words)
+    trained(found)
+    for config in found.configs:
+        write_text(Path(config.run) / "data.json", text)
+    earlier.refuse_other_runs(found)
+
+
 HOLD = """
 import fcntl, sys
 file = open(sys.argv[1], "w")
