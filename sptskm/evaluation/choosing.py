@@ -149,8 +149,8 @@ def _gaps(parts: Sequence[Part], normalised: Sequence[NormalisedDistances], pids
     streams = [*normalised[0].streams]
     for name in streams:
         pairs = [_pairs(part, one.alone(name)) for part, one in zip(parts, normalised, strict=True)]
-        counts = [len(own.distance_M) for own in pairs]
-        variances.append(np.average([own.distance_M.var() for own in pairs], weights=counts))
+        squares = [own.distance_M.var() * len(own.distance_M) for own in pairs if len(own.distance_M)]
+        variances.append(np.sum(squares) / max(sum(len(own.distance_M) for own in pairs), 1))
         found.append(Pairs.joined(pairs))
     known = [np.isin(own.pids_M, pids_I) for own in found]
     both = list(zip(found, known, strict=True))

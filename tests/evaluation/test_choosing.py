@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from helpers.pairs import part_with
+from helpers.pairs import of_pair, part_with
 
-from sptskm.evaluation import Distances, Fusion, Rows, StreamDistances, choose
+from sptskm.evaluation import Distances, Fusion, Part, Rows, StreamDistances, choose
 from sptskm.evaluation.weighing import CHANGING
 
 PEOPLE = 12
@@ -25,6 +25,22 @@ def chosen(clothes_G: np.ndarray | None) -> Fusion:
     told = {"ssin": 3.0 * dressed_QG, "smin": 1.0 * other_QG}
     given = {name: Distances(told_QG + rng.random(told_QG.shape), *flags) for name, told_QG in told.items()}
     return choose([part_with(query, gallery, StreamDistances(given))], ["zscore"], step=0.5)
+
+
+def test_a_part_in_which_a_stream_has_no_ranked_pair_takes_no_weight_from_it():
+    rng = np.random.default_rng(1)
+
+    pids = np.arange(PEOPLE)
+    query = Rows(pids, np.zeros(PEOPLE, int))
+    gallery = Rows(np.append(pids, [0, 0]), np.append(np.ones(PEOPLE, int), [0, 0]))
+
+    def part(smin_Q: np.ndarray, smin_G: np.ndarray) -> Part:
+        told_QG = query.pids[:, None] != gallery.pids
+        ssin, smin = (told_QG + rng.random(told_QG.shape) for _ in "12")
+        return part_with(query, gallery, of_pair(ssin, smin, smin_Q, smin_G))
+
+    alone = part(pids == 0, np.arange(len(gallery)) >= PEOPLE)  # two pairs of one person and camera
+    assert choose([part(pids >= 0, gallery.pids >= 0), alone], ["zscore"], step=0.5).weights["smin"] > 0.2
 
 
 def worn(first: int, people: int = PEOPLE) -> np.ndarray:
