@@ -2,7 +2,7 @@
 
 Items hold the row number of their tracklet; labels and cameras stay in the table. Clips of frames are cut here, clips
 of skeletons in `skeleton_clips`.
-Legend: c clips, T frames, H rows, W columns.
+Legend: n rows of the table, c clips, T frames, H rows, W columns.
 """
 
 import math
@@ -77,6 +77,10 @@ class Source(ABC):
     @abstractmethod
     def read(self, row: int, clips_cT: IntArray) -> Inputs:
         """Read these clips of a tracklet, stacked."""
+
+    def has_any(self, rows_n: IntArray) -> NDArray[np.bool_]:
+        """Return flags (n,) for the tracklets with any input, which alone are trained on; by default for all."""
+        return np.ones(len(rows_n), bool)
 
     @property
     def found(self) -> Mapping[Made, Method]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,6 +28,10 @@ class SilhouetteSource(MemorySource):
 
     store: SilhouetteStore
     clips: GaitClips
+
+    def has_any(self, rows_n: IntArray) -> NDArray[np.bool_]:
+        """Return flags (n,) for the tracklets with at least one silhouette."""
+        return self.store.has_any(rows_n)
 
     def batches(self, schedule: Schedule, step: int) -> Generator[TrainItem, None, None]:
         """Yield this rank's batches from global step `step` to the end of the last epoch."""

@@ -42,6 +42,10 @@ class SkeletonSource(MemorySource):
             return {}
         return {"skeletons": {SIZES: "in metres" if self.store.metric else "brought to one"}}
 
+    def has_any(self, rows_n: IntArray) -> NDArray[np.bool_]:
+        """Return flags (n,) for the tracklets with at least one valid frame."""
+        return self.store.has_any(rows_n)
+
     def batches(self, schedule: Schedule, step: int) -> Generator[TrainItem, None, None]:
         """Yield this rank's batches from global step `step` to the end of the last epoch."""
         return (self.draw(batch, batch.generator(schedule.seed)) for batch in schedule.batches(step))

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def prepare_command_line() -> argparse.ArgumentParser:
     """Return the parser of `sptskm slurm --prepare`."""
     options = preparing.command_line()
-    _cluster_options(options, "a file configs/cluster/NAME.yaml, or a path")
+    _cluster_options(options)
     options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
     return options
 
@@ -100,7 +100,7 @@ def _submit_search(plan: Plan, cluster: Cluster, searched: searches.Searches, re
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of `sptskm slurm`."""
     options = parser("Train and evaluate on a SLURM cluster.", preparing.USAGE.format("slurm"))
-    _cluster_options(options, "a file configs/cluster/NAME.yaml, or a path")
+    _cluster_options(options)
     options.add_argument("--dry-run", action="store_true", help="print the batch scripts, submit nothing")
     estimates.options(options)
     options.add_argument("--watch", action="store_true", help="follow states and logs until the jobs have ended")
@@ -108,8 +108,8 @@ def command_line() -> argparse.ArgumentParser:
     return options
 
 
-def _cluster_options(options: argparse.ArgumentParser, told: str) -> None:
-    options.add_argument("--cluster", default="slurm", help=told)
+def _cluster_options(options: argparse.ArgumentParser) -> None:
+    options.add_argument("--cluster", default="slurm", help="a file configs/cluster/NAME.yaml, or a path")
     for key, what in (("partition", "where jobs run"), ("minutes", "time limit of a job"), ("nodes", "nodes of a job")):
         options.add_argument(f"--{key}", metavar=key.upper(), help=f"{what}, instead of what the cluster file says")
 

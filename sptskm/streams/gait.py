@@ -35,10 +35,6 @@ class GaitStream(Stream):
             store = store_of(reader, rows, read)
         return SilhouetteSource(store.to(precision.device), self.clips)
 
-    def usable(self, source: Source, rows: IntArray) -> IntArray:
-        assert isinstance(source, SilhouetteSource)
-        return rows[source.store.has_any(rows)]
-
     def model(self, num_classes: int, pretrained: bool = True) -> Gait:  # noqa: ARG002 - there are no pretrained weights
         return Gait(num_classes, **vars(self.model_config), size=(self.clips.height, self.clips.width))
 

@@ -41,10 +41,6 @@ class SminStream(Stream):
         store = load_skeletons(table, rows, clips.normalise, clips.first_frames, clips.fps, clips.scale)
         return SkeletonSource(store.to(precision.device, precision.dtype), self.clips)
 
-    def usable(self, source: Source, rows: IntArray) -> IntArray:
-        assert isinstance(source, SkeletonSource)
-        return rows[source.store.has_any(rows)]
-
     def model(self, num_classes: int, pretrained: bool = True) -> SMIN:  # noqa: ARG002 - there are no pretrained weights
         return SMIN(num_classes, **vars(self.model_config))
 

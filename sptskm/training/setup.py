@@ -48,7 +48,7 @@ class Setup:
         wanted = np.concatenate([*parts, split.held_out])
         precision = Precision.of(config.train.precision, world.device)
         source = stream.source(table, wanted, precision)
-        rows = stream.usable(source, split.train) if training else split.train
+        rows = split.train[source.has_any(split.train)] if training else split.train
         schedule = Schedule(
             config.sampling, rows, table.pids_N[rows], config.train.epochs, config.train.seed, world.rank, world.size
         )

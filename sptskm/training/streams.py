@@ -63,10 +63,6 @@ class Stream(ABC):
     def source(self, table: Tracklets, rows: IntArray, precision: Precision) -> Source:
         """Return the source of the clips of `rows`. A MemorySource is read here and may be kept on the device."""
 
-    def usable(self, source: Source, rows: IntArray) -> IntArray:  # noqa: ARG002 - of streams that need it
-        """Return the `rows` for which this stream has any input; by default all."""
-        return rows
-
     @abstractmethod
     def model(self, num_classes: int, pretrained: bool = True) -> nn.Module:
         """Build the network, with pretrained weights if the configuration names a file and `pretrained` is true.
