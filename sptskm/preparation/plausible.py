@@ -2,7 +2,7 @@
 
 Every number of such skeletons is finite and every bone is there, so that nothing else sees it: heads lie below the
 feet, right and left limbs differ in length, knees bend backward, or one walk is a thousand times as large as another.
-Legend: F frames, K key points, C numbers, V = 14 joints, 3 = x right, y down, z away, W walks.
+Legend: F frames, K key points, C numbers, V = 14 joints, 3 = x right, y down, z away, W walks, L limbs.
 """
 
 from collections import Counter
@@ -39,8 +39,8 @@ class Posture(NamedTuple):
     name: str
     down_3: Floats
     """Direction of the way down, of length 1."""
-    lopsided: float
-    """Largest ratio of the lengths of a left and a right limb."""
+    sides_L: Floats
+    """Ratios of the lengths of right and left limbs, in the order of _LIMBS."""
     knees: float
     """How far the knees lie before the line from hip to ankle, as a share of its length."""
     total: float
@@ -72,7 +72,7 @@ def posture_of(name: str, skeletons_FV4: Floats) -> Posture:
     return Posture(
         name,
         down_3 / length if length > 0 else np.full(3, np.nan),
-        max((ratio for limb in _LIMBS if (ratio := _ratio(points_FV3, *limb)) > 0), default=float("nan")),
+        np.array([_ratio(points_FV3, *limb) for limb in _LIMBS]),
         _knees(points_FV3),
         float(bones_E.sum()),
     )
@@ -97,16 +97,29 @@ def check_postures(given: str, walks: Sequence[Posture], layout: str, flat: bool
                 f"{given}: tracklet {walk.name} has a sum of bones of {walk.total:.4g}, and the median of all is "
                 f"{middle:.4g}, wanted one unit in all files"
             )
-    return [*_of_the_knees(walks), _of_the_size(np.array([walk.total for walk in sized]))]
+    return [*_of_the_knees(walks), *_of_the_size(np.array([walk.total for walk in sized]))]
 
 
 def _check_limbs(given: str, walks: Sequence[Posture], layout: str) -> None:
-    lopsided = [walk for walk in walks if walk.lopsided > LOPSIDED]
-    if len(lopsided) > MOST * sum(np.isfinite(walk.lopsided) for walk in walks):
+    """Raise ConfigError where most walks have a limb longer on one side, always the same.
+
+    Single frames of a noisy estimator have some limb that is longer too, but now this one and now that.
+    """
+    sides_WL = np.stack([walk.sides_L for walk in walks])
+    known_L = np.isfinite(sides_WL).sum(axis=0)
+    for longer, shorter, wrong_WL in (
+        ("right", "left", sides_WL > LOPSIDED),
+        ("left", "right", sides_WL < 1 / LOPSIDED),
+    ):
+        counts_L = wrong_WL.sum(axis=0)
+        if not (counts_L > MOST * known_L).any():
+            continue
+        limb = int(np.argmax(counts_L / np.maximum(known_L, 1)))
+        first = walks[int(np.argmax(wrong_WL[:, limb]))].name
         raise ConfigError(
-            f"{given}: in {len(lopsided)} of {len(walks)} walks a left and a right limb differ by a factor above "
-            f"{LOPSIDED}, {lopsided[0].name} the first, wanted limbs of about one length; is the order of the points "
-            f"{layout}?"
+            f"{given}: in {counts_L[limb]} of {len(walks)} walks the {longer} limb from {' to '.join(_LIMBS[limb])} is "
+            f"more than {LOPSIDED} times as long as the {shorter} one, {first} the first, wanted limbs of about one "
+            f"length; is the order of the points {layout}?"
         )
 
 
@@ -135,11 +148,13 @@ def _of_the_knees(walks: Sequence[Posture]) -> list[str]:
     ]
 
 
-def _of_the_size(totals_W: Floats) -> str:
-    unit, middle = unit_of_totals(totals_W), float(np.median(totals_W)) if len(totals_W) else float("nan")
+def _of_the_size(totals_W: Floats) -> list[str]:
+    if not len(totals_W):
+        return []
+    unit, middle = unit_of_totals(totals_W), float(np.median(totals_W))
     if unit is None:
-        return f"the bones of a skeleton sum to {middle:.4g}, which is no person's in any of {', '.join(UNITS)}"
-    return f"the bones of a skeleton sum to {middle:.4g} {unit}"
+        return [f"the bones of a skeleton sum to {middle:.4g}, which is no person's in any of {', '.join(UNITS)}"]
+    return [f"the bones of a skeleton sum to {middle:.4g} {unit}"]
 
 
 def _median(values_Fn: Floats) -> Floats:
@@ -154,9 +169,7 @@ def _ratio(points_FV3: Floats, first: str, second: str) -> float:
         for side in ("right", "left")
     ]
     right, left = _median(np.stack([np.linalg.norm(way_F3, axis=1) for way_F3 in ways_F3], axis=1))
-    if not (right > 0 and left > 0):
-        return float("nan")
-    return float(max(right / left, left / right))
+    return float(right / left) if right > 0 and left > 0 else float("nan")
 
 
 def _knees(points_FV3: Floats) -> float:

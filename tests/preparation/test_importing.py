@@ -20,6 +20,7 @@ from sptskm.data.check import check_dataset
 from sptskm.data.derived import HOME
 from sptskm.data.files import read_mask, read_skeleton
 from sptskm.preparation.formats import results_from
+from sptskm.preparation.layouts import LAYOUTS
 from sptskm.preparation.parsing import COLOURS
 
 ORDER = np.random.default_rng(1).permutation(25)
@@ -246,6 +247,22 @@ def test_key_points_of_other_axes_or_orders_are_refused_before_a_skeleton_is_wri
     assert sentence in capsys.readouterr().err
     assert not list(few.glob("*_joint3d"))
     assert not (few / HOME).exists()
+
+
+def test_single_frames_of_a_noisy_estimator_are_of_people_and_size_is_not_told_without_legs(
+    few: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs, table, rng = tmp_path / "theirs", read_mars(few), np.random.default_rng(0)
+    theirs.mkdir()
+    legs = [place for place, name in enumerate(LAYOUTS["kinect-25"]) if name.endswith(("knee", "ankle"))]
+    for row in range(len(table)):
+        points = seen_by_kinect("kinect-25", int(table.lengths[row]), row)[:1] + rng.normal(0, 0.08, (1, 25, 3))
+        points[:, legs] = np.nan
+        np.save(theirs / f"{table.stems(row)[0]}.npy", points)
+    with caplog.at_level("INFO"):
+        bring("skeletons", few, theirs, "--layout", "kinect-25", "--channels", "xyz")
+    assert read_mars(few).path(0, 0, "skeletons").exists()
+    assert "sum to" not in caplog.text
 
 
 def test_a_file_of_too_few_frames_is_one_failure(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
