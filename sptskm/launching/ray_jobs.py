@@ -25,6 +25,7 @@ from sptskm.launching import tune
 from sptskm.launching.cluster import Cluster
 from sptskm.launching.jobs import attend
 from sptskm.launching.plan import Plan
+from sptskm.launching.ray_environment import set_niceness
 from sptskm.launching.searches import Searches
 from sptskm.launching.submission import Queued, queue
 from sptskm.training.signals import StopFlag
@@ -82,6 +83,7 @@ class SearchJob(Checkpointable):
 
 def submit(plan: Plan, cluster: Cluster, searched: Searches, retrain: bool) -> Queued:
     """Queue the search. Raises ConfigError if the nodes have no room for a trial, or SLURM refuses."""
+    set_niceness()  # jobs inherit the environment
     cpus = cluster.cpus_per_task * cluster.tasks_per_node
     per_node = PerNode(**{**vars(cluster), "cpus_per_task": cpus, "final": {}})
     tune.teams_of(plan, searched, None, [{"CPU": cpus, "GPU": cluster.gpus_per_node}] * cluster.nodes)
@@ -146,7 +148,7 @@ def node(options: Sequence[str], cluster: PerNode, log: Path) -> Iterator[None]:
     common = ["--block", "--disable-usage-stats", f"--object-store-memory={tune.OBJECT_STORE_BYTES}"]
     common += [f"--num-cpus={cluster.cpus_per_task}", f"--num-gpus={cluster.gpus_per_node}"]
     ray = Path(sys.executable).with_name("ray")
-    os.environ.setdefault(*tune.NICENESS)
+    set_niceness()
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*SHELL, ray, "start", *options, *common], stdout=output, stderr=output, start_new_session=True

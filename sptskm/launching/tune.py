@@ -33,6 +33,7 @@ from sptskm.configfile import CHECKOUT
 from sptskm.launching import earlier, estimates, preparing, searches, snapshot
 from sptskm.launching.local import request, visible_gpus
 from sptskm.launching.plan import Plan, check, make_folder, make_plan, parser, refused
+from sptskm.launching.ray_environment import ENVIRONMENT, set_niceness
 from sptskm.launching.searches import Searches
 from sptskm.provenance import tell_jobs
 from sptskm.training.allocation import number_of
@@ -45,15 +46,6 @@ OBJECT_STORE_BYTES = 100_000_000  # holds only settings and results of epochs
 LEAVE_SECONDS = 20.0  # before unsaved shards are given up
 NODES_SECONDS = 60.0  # for all nodes of a new cluster to join
 KNOCK_SECONDS, JOIN_SECONDS = 5.0, 30.0
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # it would print a table at any verbosity
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard shows what the trainer writes
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last report of a trial says how it ended, nothing else
-}
-# Ray's own default of 15 would starve the ranks beside anything else that the machine does
-NICENESS = ("RAY_worker_niceness", "0")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -239,7 +231,7 @@ def _ray(address: str | None, folder: str, stop: StopFlag) -> Iterator[None]:
     os.environ.update(ENVIRONMENT)
     if not address:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-        os.environ.setdefault(*NICENESS)
+        set_niceness()
     elif _has_token():  # as `ray start` has found it; with an address Ray does not look for it
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray

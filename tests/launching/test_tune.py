@@ -11,7 +11,9 @@ import torch
 from helpers.launching import broken_walkers, end, launch, processes, processes_with, start, write_configs
 from helpers.small import small_config
 
+from sptskm.config import ConfigError
 from sptskm.launching import tune
+from sptskm.launching.ray_environment import NICENESS, set_niceness
 from sptskm.training.trainer import train
 
 EPOCHS = 3
@@ -59,6 +61,22 @@ def test_what_cannot_work_is_refused_before_ray_is_started(option, sentence, con
     assert sentence in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "0"), ("", "0"), ("19", "19"), ("-5", "-5")])
+def test_workers_of_ray_have_the_priority_of_others_unless_the_environment_says_another(given, found, monkeypatch):
+    monkeypatch.delenv(NICENESS, raising=False)
+    if given is not None:
+        monkeypatch.setenv(NICENESS, given)
+    set_niceness()
+    assert os.environ.get(NICENESS) == found
+
+
+@pytest.mark.parametrize("given", ["low", "1.5", "0 ", "1000"])
+def test_a_priority_of_which_ray_would_die_is_refused_in_a_sentence(given, monkeypatch):
+    monkeypatch.setenv(NICENESS, given)
+    with pytest.raises(ConfigError, match=f"RAY_worker_niceness is '{given}' in the environment, wanted a whole"):
+        set_niceness()
 
 
 def test_a_configuration_without_a_search_file_wants_one(configs, tmp_path, capsys):
