@@ -30,11 +30,10 @@ from sptskm.evaluation.metrics import (
     not_ranked,
 )
 from sptskm.evaluation.offering import Offer
-from sptskm.evaluation.parts import Part, everybody, part_of
+from sptskm.evaluation.parts import Part, check_choosing, everybody, part_of
 from sptskm.evaluation.protocol_counts import explain_protocol
 from sptskm.evaluation.protocols import OFFICIAL, PROTOCOLS, Protocol, protocol, select
 from sptskm.evaluation.refusals import (
-    check_choosing,
     check_judging,
     fused_streams,
     given_weights,

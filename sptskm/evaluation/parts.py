@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sptskm.data import Tracklets
+from sptskm.config import ConfigError
+from sptskm.data import Split, Tracklets
 from sptskm.evaluation.distances import stream_distances
 from sptskm.evaluation.features import Features, aligned
 from sptskm.evaluation.fusion import Distances, Normalisation, StreamDistances
@@ -70,8 +71,13 @@ class Part:
             query=self.query.part(query_Q),
             gallery=self.gallery.part(gallery_G),
         )
-        judged = JudgedRows(part.query, part.gallery, part.protocol)
-        return part if any(judged.relevant(q)[0].size for q in range(len(part.query))) else self
+        return part if part.has_positives else self
+
+    @property
+    def has_positives(self) -> bool:
+        """Return whether some query has a positive."""
+        judged = JudgedRows(self.query, self.gallery, self.protocol)
+        return any(judged.relevant(q)[0].size for q in range(len(self.query)))
 
 
 def part_of(table: Tracklets, rows: Ints, query: Ints, rules: Protocol, features: Sequence[Features]) -> Part:
@@ -85,6 +91,16 @@ def part_of(table: Tracklets, rows: Ints, query: Ints, rules: Protocol, features
     check_some(rules, whose, len(query_rows), len(gallery_rows))
     labels = Rows.of(table, rows)
     return Part(query_rows, gallery_rows, labels.part(query_rows), labels.part(gallery_rows), rules, features)
+
+
+def check_choosing(rules: Protocol, table: Tracklets, split: Split) -> None:
+    """Raise ConfigError where the held-out tracklets cannot choose a fusion weight under a protocol."""
+    part = part_of(table, split.held_out, split.query, rules, [])
+    if not part.has_positives:
+        raise ConfigError(
+            f"protocol {rules.name} leaves none of the {len(part.query)} held-out queries a positive to choose the "
+            "fusion weight on, wanted another protocol, or the final job's weight set"
+        )
 
 
 def everybody(table: Tracklets, rows: Ints, rules: Protocol, features: Sequence[Features]) -> Part:

@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sptskm.config import STREAMS, ConfigError, Final
-from sptskm.data import Split, Tracklets
+from sptskm.data import Tracklets
 from sptskm.evaluation.fusion import Weights, pair_weights
-from sptskm.evaluation.metrics import JudgedRows, Rows
 from sptskm.evaluation.protocols import Protocol, check_labels, protocol, select
 from sptskm.evaluation.reranking import check_memory
 
@@ -34,20 +33,6 @@ def check_judging(settings: Final, rules: Protocol, table: Tracklets) -> None:
     _check_cameras(rules, table.camids_N[table.test])
     if settings.rerank:
         check_memory(len(table.test), len(table.query), gigabytes=settings.rerank_gigabytes)
-
-
-def check_choosing(rules: Protocol, table: Tracklets, split: Split) -> None:
-    """Raise ConfigError where the held-out tracklets cannot choose a fusion weight under a protocol."""
-    rows = split.held_out
-    query_rows, gallery_rows = select(rules, table.pids_N[rows], table.lengths[rows], split.query)
-    check_some(rules, "held-out", len(query_rows), len(gallery_rows))
-    query, gallery = (Rows.of(table, rows[chosen]) for chosen in (query_rows, gallery_rows))
-    judged = JudgedRows(query, gallery, rules)
-    if not any(judged.relevant(q)[0].size for q in range(len(query))):
-        raise ConfigError(
-            f"protocol {rules.name} leaves none of the {len(query)} held-out queries a positive to choose the "
-            "fusion weight on, wanted another protocol, or the final job's weight set"
-        )
 
 
 def _check_cameras(rules: Protocol, camids_N: NDArray[np.int64]) -> None:
