@@ -38,6 +38,7 @@ from sptskm.evaluation import (
     fused_streams,
     given_weights,
     idle_weights,
+    instead_of_people,
     must_choose,
     part_of,
     protocol_of,
@@ -156,7 +157,7 @@ def _opened(
     if not must_choose(settings, names):
         return opened, []
     if opened[0].config.data.held_out == 0 and not settings.folds:
-        raise ConfigError("no identities were held out to choose the fusion weight on: set the final job's weight")
+        raise ConfigError(f"no identities were held out to choose the fusion on: {instead_of_people(settings)}")
     folds = [
         _loaded([fold_folder(one.config.run, fold) for one in opened], [*overrides, "data.test=false"], settings)
         for fold in range(1, settings.folds + 1)

@@ -38,6 +38,7 @@ from sptskm.evaluation.refusals import (
     fused_streams,
     given_weights,
     idle_weights,
+    instead_of_people,
     must_choose,
     protocol_of,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "fused_streams",
     "given_weights",
     "idle_weights",
+    "instead_of_people",
     "must_choose",
     "not_ranked",
     "pair_weight",

@@ -85,6 +85,13 @@ def must_choose(settings: Final, streams: Sequence[str]) -> bool:
     return len(streams) > 1 and (given_weights(settings, streams) is None or calibrated)
 
 
+def instead_of_people(settings: Final) -> str:
+    """Say what to set where a fusion takes people on whom no network trained, and there are none."""
+    if settings.weight is None and not settings.weights:
+        return "set final.weight or final.folds"
+    return "final.normalisation=calibrated takes them, set another one or final.folds"
+
+
 def check_some(rules: Protocol, whose: str, queries: int, gallery: int) -> None:
     """Raise ConfigError where a protocol leaves no queries or no gallery rows."""
     if not queries or not gallery:

@@ -24,7 +24,15 @@ from sptskm.configfile import find_folder, load, load_final
 from sptskm.data import Split, Tracklets, hold_out, read_dataset, split_of
 from sptskm.data.files import is_there
 from sptskm.data.sampler import num_batches, shard
-from sptskm.evaluation import check_choosing, check_judging, fused_streams, idle_weights, must_choose, protocol_of
+from sptskm.evaluation import (
+    check_choosing,
+    check_judging,
+    fused_streams,
+    idle_weights,
+    instead_of_people,
+    must_choose,
+    protocol_of,
+)
 from sptskm.evaluation.protocols import ENDINGS
 from sptskm.report.trackers import check_trackers
 from sptskm.sections import SsinClips
@@ -213,9 +221,7 @@ def check(plan: Plan, ranks: Mapping[str, int]) -> None:
     names = fused_streams(plan.final, [config.stream for config in plan.configs])
     choosing = must_choose(plan.final, names)
     if held_out == {0.0} and choosing and not plan.final.folds:
-        raise ConfigError(
-            "data.held_out is 0, so that nothing can choose the fusion weight: set final.weight or final.folds"
-        )
+        raise ConfigError(f"data.held_out is 0, so that nobody can choose the fusion: {instead_of_people(plan.final)}")
     if choosing and not plan.final.folds:
         data = plan.configs[0].data
         table = tables[data.root, data.test]

@@ -142,6 +142,10 @@ REFUSED = {
     "no row long enough": (["data.min_length=9999"], "ssin: no training tracklet is left"),
     "different splits": (["ssin.data.split_seed=1"], "data.held_out and data.split_seed must be the same"),
     "nothing to choose on": (["data.held_out=0"], "set final.weight or final.folds"),
+    "nothing to calibrate by": (
+        ["data.held_out=0", "final.weight=0.5", "final.normalisation=calibrated"],
+        "nobody can choose the fusion: final.normalisation=calibrated takes them, set another one or final.folds",
+    ),
     "more folds than pairs of people": (["final.folds=50"], "ssin-fold-1: 50 folds of"),
     "one fold": (["final.folds=1"], "final.folds is 1, wanted 0 for none, or at least 2"),
     "folds for a weight that is given": (["final.folds=2", "final.weight=0.5"], "final.folds is 2 with a weight"),
