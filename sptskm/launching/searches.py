@@ -3,15 +3,19 @@
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sptskm.common.atomic import write_text
+from sptskm.common.reading import read_json
 from sptskm.config import Config, ConfigError
 from sptskm.configfile import changed_keys, find_file, load_final, to_dict, to_yaml
 from sptskm.configfile import load as load_config
+from sptskm.data import read_dataset
+from sptskm.data.splits import changed_data
 from sptskm.launching.plan import Plan
 from sptskm.training.allocation import is_main
 from sptskm.training.signals import StopFlag
@@ -39,7 +43,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def load_searches(plan: Plan, file: Path) -> Searches:
     """Read the searches of a plan's streams from a search file, and check them against the configurations.
 
-    Raises ConfigError or FileNotFoundError.
+    Raises ConfigError or FileNotFoundError, and errors as `read_dataset` where a search is continued.
     """
     file = find_file(file, "configs/search")
     known = load_search(file)
@@ -69,6 +73,25 @@ def _check_same(plan: Plan, search: Search) -> None:
         raise ConfigError(
             f"{home} holds a search with other settings ({'; '.join(changed)}), wanted another --run, or that folder "
             "deleted"
+        )
+    _check_same_data(home, plan.config(search.stream))
+
+
+def _check_same_data(home: Path, config: Config) -> None:
+    """Raise ConfigError if the trials of a search, as far as they say, were trained on other data than there are now.
+
+    Their scores could not be compared with those of further trials.
+    """
+    for path in sorted(home.glob(f"*/{RUN}/data.json")):
+        with suppress(ValueError, OSError, KeyError):
+            before = read_json(path, dict[str, str])["fingerprint"]
+            break
+    else:
+        return
+    now = read_dataset(config.data.root, False).training_fingerprint
+    if changed := changed_data({"fingerprint": before}, {"fingerprint": now}):
+        raise ConfigError(
+            f"{home} holds a search on other data ({changed[0]}), wanted another --run, or that folder deleted"
         )
 
 

@@ -1,5 +1,6 @@
 """What a search file means to Ray Tune, and Tune's own function trainables; no ranks are started here."""
 
+import json
 import logging
 import tempfile
 import traceback
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from sptskm.config import ConfigError
+from sptskm.data import read_dataset
 from sptskm.launching import searches
 from sptskm.launching.plan import make_plan, parser
+from sptskm.launching.ray_environment import set_niceness
 from sptskm.tuning import Distribution, Search, configured
 
 pytest.importorskip("ray")
@@ -30,6 +33,7 @@ CHOICES = {"optim.lr": Distribution("choice", (0.01, 0.1)), "model.depths": Dist
 def ray() -> Iterator[None]:
     import ray
 
+    set_niceness()  # Ray's own would starve these workers beside other tests
     with tempfile.TemporaryDirectory(prefix="hpo-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "_temp_dir": folder}
         ray.init(
@@ -167,6 +171,23 @@ def test_a_search_is_continued_by_the_same_rules_only(configs: Path, tmp_path: P
     (tmp_path / "run" / "search" / "smin" / searches.ASKED).write_text("[7")
     with pytest.raises(ConfigError, match=r"asked\.json is no record of a search"):
         load("trials: 3")
+
+
+def test_a_search_is_continued_on_the_same_data_only(configs: Path, tmp_path: Path) -> None:
+    words = ["--stream", "smin", "--config", str(configs), "--run", str(tmp_path / "run")]
+    plan = make_plan(parser("").parse_intermixed_args(words))
+    (tmp_path / "search.yaml").write_text("smin: {optim.lr: {uniform: [1, 2]}}")
+    search = searches.load_searches(plan, tmp_path / "search.yaml")["smin"]
+    searches.note(plan, search)
+    now = read_dataset(plan.configs[0].data.root).training_fingerprint
+    for number, text in enumerate(["{", "{}", json.dumps({"fingerprint": now})]):  # only the last one says anything
+        run = Path(searches.trial(plan, search, number, {})[0].folder)
+        run.mkdir(parents=True)
+        (run / "data.json").write_text(text)
+        searches.load_searches(plan, tmp_path / "search.yaml")
+    (run / "data.json").write_text('{"fingerprint": "00"}')
+    with pytest.raises(ConfigError, match=f"search on other data .fingerprint of the training data: 00 -> {now}"):
+        searches.load_searches(plan, tmp_path / "search.yaml")
 
 
 def test_a_search_of_an_earlier_version_is_refused(configs: Path, tmp_path: Path) -> None:
