@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import submitit
 from submitit.helpers import Checkpointable
@@ -102,14 +102,16 @@ def attend(work: Callable[[StopFlag], _T], leave_seconds: float, requeues: int) 
     rank = _enter_world()
     with stop_flag(leave_seconds, lambda: _leave_stuck(rank, requeues)) as stop:
         try:
-            return work(stop)
+            done = work(stop)
         except Stopped:
             _leave(rank, requeues, resubmit)
         except Unreachable as error:
             log.error("%s", error)
             sys.stderr.flush()
-        # without an exception for submitit to store, the batch script treats the job as one to retry
-        os._exit(EXIT_UNREACHABLE)
+            # without an exception for submitit to store, the batch script treats the job as one to retry
+            os._exit(EXIT_UNREACHABLE)
+    ignore_stopping()  # Python has no handlers while it ends, and a job whose work is done would fail by a signal
+    return done
 
 
 def _enter_world() -> int:
@@ -139,7 +141,7 @@ def _forget_earlier_start(environment: Any) -> None:
         path.unlink(missing_ok=True)
 
 
-def _leave(rank: int, limit: int, resubmit: Callable[..., Any]) -> None:
+def _leave(rank: int, limit: int, resubmit: Callable[..., Any]) -> NoReturn:
     """Exit from a saved but unfinished job: rank 0 requeues it, and no rank writes a result."""
     ignore_stopping()  # further signals would ask for the same
     if rank == 0:

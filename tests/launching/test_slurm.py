@@ -1,13 +1,14 @@
 """Submitting to a scheduler as far as that can be seen without one."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers.launching import ROOT
+from helpers.launching import ROOT, launch
 
 from sptskm.launching import jobs, slurm
 from sptskm.launching.cluster import parameters
@@ -239,3 +240,17 @@ def test_a_requeued_job_removes_what_its_earlier_start_left_half_done(tmp_path, 
     gone = {f"7_{rank}_result.pkl", f"7_{rank}_result.pkl.save_tmp"}
     gone |= {"7_submitted.pkl.save_tmp"} if rank == 0 else set()
     assert {path.name for path in tmp_path.iterdir()} == set(names) - gone
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_rank_whose_work_is_done_does_not_fail_by_a_signal_while_python_ends(number):
+    program = f"""
+import os, signal, subprocess
+from sptskm.launching import jobs
+signal.signal({int(number)}, lambda *_: None)  # submitit's, which Python gives up before it has ended
+jobs._enter_world = lambda: 0
+print(jobs.attend(lambda stop: "done", 5.0, 0), flush=True)
+shell = f"while kill -{int(number)} {{os.getpid()}}; do :; done"
+subprocess.Popen(["sh", "-c", shell], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+"""
+    assert launch("-c", program)[:2] == (0, "done\n")
