@@ -286,7 +286,7 @@ def test_with_nobody_held_out_a_given_weight_fuses_all_the_same(walkers, tmp_pat
         train(small_config(stream, walkers, tmp_path / stream, "data.held_out=0"))
     runs = [tmp_path / "ssin", tmp_path / "smin"]
     assert final(runs, tmp_path / "out", Final(weight=0.25)).fusion.weight == 0.25
-    with pytest.raises(ConfigError, match="set the final job's weight"):
+    with pytest.raises(ConfigError, match=r"set final\.weight or final\.folds"):
         final(runs, tmp_path / "out", Final())
 
 
