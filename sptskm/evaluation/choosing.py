@@ -23,7 +23,7 @@ from sptskm.evaluation.fusion import (
     Weights,
     pair_weight,
 )
-from sptskm.evaluation.metrics import evaluate, not_ranked
+from sptskm.evaluation.metrics import JudgedRows, evaluate
 from sptskm.evaluation.offering import Offer, cross_validated, offer
 from sptskm.evaluation.parts import Part
 from sptskm.evaluation.protocols import Integers
@@ -50,6 +50,11 @@ class Pairs(NamedTuple):
     def joined(cls, parts: "Sequence[Pairs]") -> "Pairs":
         """Concatenate the pairs of several parts."""
         return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    def part(self, chosen_M: NDArray[np.bool_]) -> "Pairs":
+        """Return the chosen pairs alone."""
+        distance_M, same_M, changed_M, pids_M = self
+        return Pairs(distance_M[chosen_M], same_M[chosen_M], changed_M[chosen_M], pids_M[chosen_M])
 
 
 @dataclass(frozen=True)
@@ -145,22 +150,18 @@ def _gaps(parts: Sequence[Part], normalised: Sequence[NormalisedDistances], pids
 
     Where enough of them are seen in several clothes, a person is compared with itself in other clothes only.
     """
-    found, variances = [], []
     streams = [*normalised[0].streams]
+    found, variances = [], []
     for name in streams:
         pairs = [_pairs(part, one.alone(name)) for part, one in zip(parts, normalised, strict=True)]
         squares = [own.distance_M.var() * len(own.distance_M) for own in pairs if len(own.distance_M)]
         variances.append(np.sum(squares) / max(sum(len(own.distance_M) for own in pairs), 1))
-        found.append(Pairs.joined(pairs))
-    known = [np.isin(own.pids_M, pids_I) for own in found]
-    both = list(zip(found, known, strict=True))
-    changing = min(len(np.unique(own.pids_M[known_M & own.same_M & own.changed_M])) for own, known_M in both)
+        whole = Pairs.joined(pairs)
+        found.append(whole.part(np.isin(whole.pids_M, pids_I)))
+    changing = min(len(np.unique(own.pids_M[own.same_M & own.changed_M])) for own in found)
     if changed := changing >= CHANGING:
-        known = [known_M & (own.changed_M | ~own.same_M) for own, known_M in both]
-    gaps = [
-        gaps_by_identity(own.distance_M[known_M], own.same_M[known_M], own.pids_M[known_M], pids_I)
-        for own, known_M in zip(found, known, strict=True)
-    ]
+        found = [own.part(own.changed_M | ~own.same_M) for own in found]
+    gaps = [gaps_by_identity(own.distance_M, own.same_M, own.pids_M, pids_I) for own in found]
     return Gaps(streams, np.stack(gaps), np.array(variances), changed)
 
 
@@ -193,8 +194,10 @@ def _calibrated(pairs: Sequence[Pairs]) -> Calibration:
 def _pairs(part: Part, one: Distances) -> Pairs:
     """Return all pairs with input that are ranked."""
     ranked_QG = one.valid_query_Q[:, None] & one.valid_gallery_G
+    judged = JudgedRows(part.query, part.gallery, part.protocol)
+    ranked_QG[:, judged.junk] = False
     for number in range(len(part.query)):
-        ranked_QG[number] &= ~not_ranked(part.query, number, part.gallery, part.protocol)
+        ranked_QG[number, judged.relevant(number)[1]] = False
     query_M, gallery_M = np.nonzero(ranked_QG)
     pids_M = part.query.pids[query_M]
     changed_M = np.zeros(len(pids_M), np.bool_)

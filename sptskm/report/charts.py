@@ -154,7 +154,8 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 
 def training_figure(curves: Curves, stream: str) -> Figure:
     """Draw the losses over the steps and, beside them, the scores on held-out identities where there are any."""
-    scored = {name: curves[tag] for name in ("mAP", "rank-1") if (tag := f"validation/{name}") in curves}
+    shown = (("mAP", GREEN), ("rank-1", BLUE))
+    scored = [(name, shade) for name, shade in shown if f"validation/{name}" in curves]
     panels = 2 if scored else 1
     figure = new_figure(f"{title_of(stream)}: training", height=0.45, panels=panels)
     losses = figure.add_subplot(1, panels, 1, xlabel="step", ylabel="loss")
@@ -169,7 +170,8 @@ def training_figure(curves: Curves, stream: str) -> Figure:
     legend_above(losses, 1 / panels)
     if scored:
         scores = figure.add_subplot(1, 2, 2, xlabel="step", ylabel="held-out identities (%)")
-        for (name, (steps, values)), shade in zip(scored.items(), (GREEN, BLUE), strict=False):
+        for name, shade in scored:
+            steps, values = curves[f"validation/{name}"]
             scores.plot(steps, 100 * values, "o-", color=hexadecimal(shade), label=name)
         legend_above(scores, 0.5)
     return figure
